@@ -1,0 +1,22 @@
+//! Compiles the .proto files with protox, so that no protoc has to be installed.
+
+use std::error::Error;
+
+const FILES: [&str; 4] = [
+    "protos/rondo/v1/record.proto",
+    "protos/rondo/v1/enrolment.proto",
+    "protos/rondo/v1/federation.proto",
+    "protos/rondo/v1/administration.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=protos");
+    let descriptors = protox::compile(FILES, ["protos"])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .type_attribute(".", "#[allow(missing_docs)]")
+        .message_attribute(".", "#[serde(default)]")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The run file: everything a run is, in TOML. It travels as text and is parsed the same way everywhere.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::nearest::nearest;
+
+/// A parsed run file. See `examples/` for commented ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// A short name; the run id is made from it.
+    pub name: String,
+    /// The base model every client must hold.
+    pub base: BaseRef,
+    /// What is learnt.
+    pub task: Task,
+    /// How the adapter is parametrised and aggregated.
+    pub method: MethodChoice,
+    /// Local training.
+    pub train: Train,
+    /// Round policy.
+    pub rounds: Rounds,
+    /// Absent means no privacy, and every report says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyChoice>,
+    /// How tensors travel.
+    #[serde(default)]
+    pub wire: Wire,
+}
+
+/// A registered base model and the digest that is expected of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaseRef {
+    /// Name under which it was registered with `rondo base add`.
+    pub model: String,
+    /// Digest over config, weights and tokenizer. When absent the registered one is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+/// What the model learns to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The kind of task.
+    pub kind: TaskKind,
+    /// Name of the data set; each client maps it to files of its own.
+    pub dataset: String,
+    /// Class labels, in the order of the head's rows.
+    pub labels: Vec<String>,
+    /// Longest input in tokens; longer texts are cut at the end.
+    #[serde(default = "default_max_tokens")]
+    pub max_tokens: usize,
+    /// Whether the classifier head is trained and averaged, or stays as seeded.
+    #[serde(default)]
+    pub head: HeadMode,
+    /// How token states become one vector.
+    #[serde(default)]
+    pub pooling: Pooling,
+}
+
+fn default_max_tokens() -> usize {
+    128
+}
+
+/// Kinds of task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskKind {
+    /// One label out of a fixed list for a text.
+    Classification,
+}
+
+/// What happens to the classifier head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadMode {
+    /// Trained by clients, averaged by the coordinator.
+    #[default]
+    Train,
+    /// Kept as seeded.
+    Freeze,
+}
+
+/// How token states become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Mean over tokens that are not padding.
+    #[default]
+    Mean,
+    /// State of the first token.
+    Cls,
+}
+
+/// The method and its options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MethodChoice {
+    /// Registry id, for example "fed-sb".
+    pub id: String,
+    /// Adapter rank r; a client with a smaller limit may train with less where the method can mix ranks.
+    pub rank: usize,
+    /// LoRA's alpha; the scale is alpha / r. Absent takes alpha = r.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Linear layers to adapt: last part of the name, or any dotted suffix of it.
+    pub targets: Vec<String>,
+    /// Options of this method alone; the method checks them.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, toml::Value>,
+}
+
+/// Local training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// Optimiser steps per round.
+    pub local_steps: u32,
+    /// Examples per step.
+    pub batch: u32,
+    /// Learning rate of AdamW.
+    pub lr: f64,
+    /// Decoupled weight decay.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Gradient-norm limit over all trained tensors; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
+    /// Compute type.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// Seed of everything in the run that is drawn; noise for privacy is not.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Round policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rounds {
+    /// Training rounds.
+    pub count: u32,
+    /// Clients selected per round.
+    pub cohort: u32,
+    /// Fewest accepted updates that make a round valid.
+    pub quorum: u32,
+    /// Further clients selected as spares; the first `cohort` updates count.
+    #[serde(default)]
+    pub over_select: u32,
+    /// Seconds from the start of a phase until the round goes on with what it has.
+    #[serde(default = "default_deadline_s")]
+    pub deadline_s: u64,
+    /// Seconds to wait for the others once quorum is reached.
+    #[serde(default = "default_grace_s")]
+    pub grace_s: u64,
+    /// Evaluate the published adapter every so many rounds; the last one always is. 0 = never.
+    #[serde(default = "default_eval_every")]
+    pub eval_every: u32,
+    /// How updates weigh.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// Largest L2 norm of an update that the door lets in; absent = any finite one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_update_norm: Option<f64>,
+    /// Failed attempts at one round before the run ends as failed.
+    #[serde(default = "default_max_attempts")]
+    pub max_attempts: u32,
+}
+
+fn default_deadline_s() -> u64 {
+    600
+}
+fn default_grace_s() -> u64 {
+    30
+}
+fn default_eval_every() -> u32 {
+    1
+}
+fn default_max_attempts() -> u32 {
+    3
+}
+
+/// How updates weigh in the mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighting {
+    /// By example count.
+    #[default]
+    Examples,
+    /// All alike.
+    Uniform,
+}
+
+/// The privacy asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PrivacyChoice {
+    /// What is protected: "example" or "client".
+    pub unit: String,
+    /// Budget.
+    pub epsilon: f64,
+    /// Failure probability.
+    pub delta: f64,
+    /// Clip norm.
+    pub clip: f64,
+}
+
+/// How tensors travel.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Wire {
+    /// Number format of adapter tensors on the wire.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+/// Number formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dtype {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    pub fn width(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Why a run file was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RunFileError {
+    /// Not TOML, or a value of the wrong kind.
+    #[error("run file: {0}")]
+    Syntax(String),
+    /// A key nobody knows.
+    #[error("run file: unknown key `{key}`{}", .nearest.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Dotted path of the key.
+        key: String,
+        /// The known key most like it.
+        nearest: Option<String>,
+    },
+    /// A value outside what makes sense.
+    #[error("run file: `{key}` {problem}")]
+    Value {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+}
