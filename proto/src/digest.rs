@@ -1,7 +1,7 @@
 //! BLAKE3 digests, the address of everything that is stored or shipped.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -67,5 +67,70 @@ impl TryFrom<String> for Digest {
 impl From<Digest> for String {
     fn from(digest: Digest) -> String {
         digest.to_string()
+    }
+}
+
+/// A digest in the making, for bytes that come piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes so far.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_text_that_is_no_digest_is_refused() {
+        for text in ["", "blake3:", "blake3:00", "sha256:00", &"0".repeat(64), &format!("blake3:{}", "g".repeat(64))] {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_digest_survives_writing_and_reading(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let digest = Digest::of(&bytes);
+            prop_assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+            let json = serde_json::to_string(&digest).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        }
+
+        #[test]
+        fn pieces_have_the_digest_of_the_whole(bytes in proptest::collection::vec(any::<u8>(), 0..100), at in 0usize..100) {
+            let at = at.min(bytes.len());
+            let mut hasher = Hasher::default();
+            hasher.update(&bytes[..at]);
+            hasher.update(&bytes[at..]);
+            prop_assert_eq!(hasher.digest(), Digest::of(&bytes));
+            prop_assert_eq!(Digest::of_reader(bytes.as_slice()).unwrap(), Digest::of(&bytes));
+        }
+
+        #[test]
+        fn garbage_never_panics(text in "\\PC{0,80}") {
+            let _ = text.parse::<Digest>();
+        }
     }
 }

@@ -83,3 +83,34 @@ id!(
     ClientId,
     "client name"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_error_says_what_the_text_was_meant_to_name() {
+        let error = ClientId::new("Bank A").unwrap_err().to_string();
+        assert!(error.starts_with("client name \"Bank A\" is not valid"), "{error}");
+        assert!(RunId::new("../etc").unwrap_err().to_string().starts_with("run id"));
+        assert!(serde_json::from_str::<RunId>("\"no/slash\"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn good_ids_survive_writing_and_reading(text in "[a-z0-9][a-z0-9_-]{0,63}") {
+            let id = RunId::new(text.as_str()).unwrap();
+            prop_assert_eq!(id.as_str(), text.as_str());
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<RunId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn an_id_is_always_fit_for_a_file_name(text in "\\PC{0,70}") {
+            if let Ok(id) = ClientId::new(text) {
+                prop_assert!(!id.as_str().contains(['/', '\\', '.', ' ']) && (1..=64).contains(&id.as_str().len()));
+            }
+        }
+    }
+}

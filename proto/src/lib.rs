@@ -1,9 +1,12 @@
 //! What Rondo's programs say to each other: gRPC messages, typed ids, digests, tensor manifests, run files and the
 //! table from error codes to gRPC statuses.
 
+pub mod architecture;
 pub mod base;
 pub mod digest;
 pub mod error;
+
+pub mod identity;
 pub mod ids;
 pub mod manifest;
 pub mod nearest;

@@ -9,3 +9,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_likest_word_is_found_and_nothing_is_forced() {
+        assert_eq!(nearest("fed-bs", ["fedit", "fed-sb", "flora"]), Some("fed-sb"));
+        assert_eq!(nearest("zzz", ["fedit", "flora"]), None);
+        assert_eq!(nearest("x", []), None);
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::nearest::nearest;
+use crate::v1::BaseModel;
 
 /// A parsed run file. See `examples/` for commented ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -255,3 +255,34 @@ pub enum RunFileError {
         problem: String,
     },
 }
+
+impl RunFile {
+    /// Reads a run file: TOML without unknown keys, every value in its range. What is under `[method]` beside the known
+    /// keys is left to the method, and what depends on the base model to `check_base` and the method.
+    pub fn parse(text: &str) -> Result<Self, RunFileError> {
+        let syntax = |error: toml::de::Error| RunFileError::Syntax(error.to_string().trim_end().to_owned());
+        let mut unknown = None;
+        let document = toml::Deserializer::parse(text).map_err(syntax)?;
+        let parsed = serde_ignored::deserialize(document, |path| {
+            unknown.get_or_insert_with(|| keys::dotted(&path));
+        });
+        // An unknown key is told first: a misspelt one would otherwise show as a missing one.
+        if let Some(key) = unknown.or_else(|| parsed.is_err().then(|| keys::first_unknown(text)).flatten()) {
+            let nearest = keys::nearest_known(&key);
+            return Err(RunFileError::UnknownKey { key, nearest });
+        }
+        let run: Self = parsed.map_err(syntax)?;
+        checks::values(&run)?;
+        Ok(run)
+    }
+
+    /// Checks what depends on the base model alone: that it is the one that is meant, and that inputs fit it.
+    pub fn check_base(&self, base: &BaseModel) -> Result<(), RunFileError> {
+        checks::base(self, base)
+    }
+}
+
+mod checks;
+mod keys;
+#[cfg(test)]
+mod tests;

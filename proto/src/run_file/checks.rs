@@ -1,0 +1,133 @@
+//! Ranges of a run file's values.
+
+use std::collections::BTreeSet;
+
+use super::{RunFile, RunFileError};
+use crate::ids::RunId;
+use crate::v1::BaseModel;
+
+/// Longest name, so that a number can be added and the run id stays within its limit.
+const MAX_NAME: usize = 48;
+/// One year: longer waits are mistakes, and sums of them must not overflow.
+const MAX_SECONDS: u64 = 366 * 24 * 3600;
+/// Most rounds and most clients of a cohort.
+const MAX_COUNT: u32 = 1_000_000;
+/// Most labels.
+const MAX_LABELS: usize = 100_000;
+
+fn require(ok: bool, key: &'static str, problem: impl FnOnce() -> String) -> Result<(), RunFileError> {
+    if ok { Ok(()) } else { Err(RunFileError::Value { key, problem: problem() }) }
+}
+
+fn at_least_one(key: &'static str, value: u64) -> Result<(), RunFileError> {
+    require(value >= 1, key, || "must be at least 1".to_owned())
+}
+
+fn at_most(key: &'static str, value: u64, limit: u64) -> Result<(), RunFileError> {
+    require(value <= limit, key, || format!("is {value}, must be at most {limit}"))
+}
+
+fn positive(key: &'static str, value: f64) -> Result<(), RunFileError> {
+    require(value.is_finite() && value > 0.0, key, || format!("is {value}, must be a finite number above 0"))
+}
+
+fn text(key: &'static str, value: &str) -> Result<(), RunFileError> {
+    require(!value.trim().is_empty(), key, || "must not be empty".to_owned())
+}
+
+/// Checks every value that can be checked without the base model and the method.
+pub(super) fn values(run: &RunFile) -> Result<(), RunFileError> {
+    require(RunId::new(run.name.as_str()).is_ok() && run.name.len() <= MAX_NAME, "name", || {
+        format!(
+            "is {:?}, must be 1 to {MAX_NAME} lower-case letters, digits, '-' or '_', starting with a letter or digit",
+            run.name
+        )
+    })?;
+    text("base.model", &run.base.model)?;
+    task(run)?;
+    method(run)?;
+    train(run)?;
+    rounds(run)?;
+    privacy(run)
+}
+
+fn task(run: &RunFile) -> Result<(), RunFileError> {
+    let task = &run.task;
+    text("task.dataset", &task.dataset)?;
+    require(task.labels.len() >= 2, "task.labels", || "must name at least two classes".to_owned())?;
+    at_most("task.labels", task.labels.len() as u64, MAX_LABELS as u64)?;
+    let mut seen = BTreeSet::new();
+    for label in &task.labels {
+        text("task.labels", label)?;
+        require(seen.insert(label), "task.labels", || format!("names {label:?} twice"))?;
+    }
+    at_least_one("task.max_tokens", task.max_tokens as u64)
+}
+
+fn method(run: &RunFile) -> Result<(), RunFileError> {
+    let method = &run.method;
+    text("method.id", &method.id)?;
+    at_least_one("method.rank", method.rank as u64)?;
+    at_most("method.rank", method.rank as u64, u64::from(u32::MAX))?;
+    if let Some(alpha) = method.alpha {
+        positive("method.alpha", alpha)?;
+    }
+    require(!method.targets.is_empty(), "method.targets", || "must name at least one linear layer".to_owned())?;
+    method.targets.iter().try_for_each(|target| text("method.targets", target))
+}
+
+fn train(run: &RunFile) -> Result<(), RunFileError> {
+    let train = &run.train;
+    at_least_one("train.local_steps", train.local_steps.into())?;
+    at_least_one("train.batch", train.batch.into())?;
+    positive("train.lr", train.lr)?;
+    let decay = train.weight_decay;
+    require(decay.is_finite() && decay >= 0.0, "train.weight_decay", || {
+        format!("is {decay}, must be a finite number, 0 or more")
+    })?;
+    train.max_grad_norm.map_or(Ok(()), |norm| positive("train.max_grad_norm", norm))
+}
+
+fn rounds(run: &RunFile) -> Result<(), RunFileError> {
+    let rounds = &run.rounds;
+    at_least_one("rounds.count", rounds.count.into())?;
+    at_most("rounds.count", rounds.count.into(), MAX_COUNT.into())?;
+    at_least_one("rounds.cohort", rounds.cohort.into())?;
+    at_most("rounds.cohort", rounds.cohort.into(), MAX_COUNT.into())?;
+    at_least_one("rounds.quorum", rounds.quorum.into())?;
+    require(rounds.quorum <= rounds.cohort, "rounds.quorum", || {
+        format!("is {}, must be at most the cohort, {}", rounds.quorum, rounds.cohort)
+    })?;
+    at_most("rounds.over_select", rounds.over_select.into(), MAX_COUNT.into())?;
+    at_least_one("rounds.deadline_s", rounds.deadline_s)?;
+    at_most("rounds.deadline_s", rounds.deadline_s, MAX_SECONDS)?;
+    at_most("rounds.grace_s", rounds.grace_s, MAX_SECONDS)?;
+    at_least_one("rounds.max_attempts", rounds.max_attempts.into())?;
+    rounds.max_update_norm.map_or(Ok(()), |norm| positive("rounds.max_update_norm", norm))
+}
+
+fn privacy(run: &RunFile) -> Result<(), RunFileError> {
+    let Some(privacy) = &run.privacy else { return Ok(()) };
+    require(["example", "client"].contains(&privacy.unit.as_str()), "privacy.unit", || {
+        format!("is {:?}, must be \"example\" or \"client\"", privacy.unit)
+    })?;
+    positive("privacy.epsilon", privacy.epsilon)?;
+    require(privacy.delta > 0.0 && privacy.delta < 1.0, "privacy.delta", || {
+        format!("is {}, must lie between 0 and 1", privacy.delta)
+    })?;
+    positive("privacy.clip", privacy.clip)
+}
+
+/// Checks a run file against the base model it names.
+pub(super) fn base(run: &RunFile, base: &BaseModel) -> Result<(), RunFileError> {
+    require(run.base.model == base.name, "base.model", || format!("is {:?}, not {:?}", run.base.model, base.name))?;
+    if let Some(digest) = run.base.digest {
+        require(digest.to_string() == base.digest, "base.digest", || {
+            format!("is {digest}, but base {:?} is registered with {}", base.name, base.digest)
+        })?;
+    }
+    let (tokens, limit) = (run.task.max_tokens as u64, u64::from(base.max_positions));
+    require(tokens <= limit, "task.max_tokens", || {
+        format!("is {tokens}, but base {:?} reads at most {limit} tokens", base.name)
+    })
+}
