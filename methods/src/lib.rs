@@ -1,1 +1,41 @@
-//! stub
+//! Federated LoRA methods as data: layouts, delta expressions, aggregation laws, initialisers and export.
+//!
+//! A [`Method`] says what tensors an adapter has ([`layout`]), what change of the weights they stand for ([`delta`]),
+//! how updates become one ([`law`]) and where tensors start ([`init`]). Everybody else talks to a [`Job`]: a run file
+//! resolved against a base model and a [`Registry`]. Nothing here knows libtorch, a network or a clock; all sums and
+//! decompositions are done in f64.
+
+pub mod aggregate;
+pub mod config;
+pub mod delta;
+pub mod door;
+pub mod error;
+pub mod exactness;
+pub mod export;
+pub mod file;
+pub mod init;
+pub mod job;
+pub mod law;
+pub mod layout;
+pub mod linalg;
+pub mod method;
+pub mod methods;
+pub mod offline;
+pub mod registry;
+pub mod tensor;
+
+pub use aggregate::{AggregateInput, AggregateOutput, Contribution};
+pub use config::{MethodConfig, OptionKind, OptionSpec, OptionValue};
+pub use delta::{Delta, DeltaError};
+pub use door::{UpdateFacts, UpdateRefusal};
+pub use error::MethodError;
+pub use export::peft::{ExportInfo, ExportReport, PeftAdapter, PeftFactors};
+pub use file::{FileError, TensorFile, TensorWriter};
+pub use job::{AdapterState, HeadShape, Job, Kind, MergedDelta, WarmUpPlan};
+pub use law::LawKind;
+pub use layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
+pub use linalg::Matrix;
+pub use method::{DpSupport, Exactness, Method, Publication, Statistic, WarmUp};
+pub use offline::{OfflineInput, OfflineOutput, aggregate_files};
+pub use registry::Registry;
+pub use tensor::{Tensor, TensorSet};

@@ -1,0 +1,176 @@
+//! The privacy policy of a run.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Whose data one unit of protection covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// One training example; the client clips and noises every gradient.
+    Example,
+    /// All data of one client; the whole update is clipped and the sum is noised.
+    Client,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Example => "example",
+            Self::Client => "client",
+        })
+    }
+}
+
+impl FromStr for Unit {
+    type Err = PrivacyError;
+
+    fn from_str(text: &str) -> Result<Self, PrivacyError> {
+        match text {
+            "example" => Ok(Self::Example),
+            "client" => Ok(Self::Client),
+            other => Err(PrivacyError::UnknownUnit { unit: other.to_owned() }),
+        }
+    }
+}
+
+/// What a run promises. "No privacy" is a value like the others: it is chosen, recorded and reported.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "unit", rename_all = "kebab-case")]
+pub enum Privacy {
+    /// Nothing is promised.
+    #[default]
+    None,
+    /// (epsilon, delta)-differential privacy for every single example.
+    Example {
+        /// Bound on the log-likelihood ratio, over the whole run.
+        epsilon: f64,
+        /// Probability with which the bound may fail.
+        delta: f64,
+        /// L2 clip norm of one example's gradient.
+        clip: f64,
+    },
+    /// (epsilon, delta)-differential privacy for all data of one client together.
+    Client {
+        /// Bound on the log-likelihood ratio, over the whole run.
+        epsilon: f64,
+        /// Probability with which the bound may fail.
+        delta: f64,
+        /// L2 clip norm of one client's update.
+        clip: f64,
+    },
+}
+
+/// Why a privacy policy was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PrivacyError {
+    /// A unit nobody knows.
+    #[error("privacy unit {unit:?} is not known: use \"example\" or \"client\"")]
+    UnknownUnit {
+        /// The text that came.
+        unit: String,
+    },
+    /// A number outside what makes sense.
+    #[error("privacy {name} is {value}: it must be {allowed}")]
+    Value {
+        /// "epsilon", "delta" or "clip".
+        name: &'static str,
+        /// The number that came.
+        value: f64,
+        /// What is allowed, in words.
+        allowed: &'static str,
+    },
+    /// A guarantee that this version has no mechanism for.
+    #[error(
+        "the run asks for {asked}, but this version adds no noise and keeps no privacy ledger, so it cannot give that guarantee"
+    )]
+    Unsupported {
+        /// The statement of the guarantee asked for.
+        asked: String,
+    },
+}
+
+impl Privacy {
+    /// The policy for a unit ("example" or "client") and a budget.
+    ///
+    /// # Errors
+    /// An unknown unit; epsilon or clip that is not positive and finite; delta outside (0, 1).
+    pub fn new(unit: &str, epsilon: f64, delta: f64, clip: f64) -> Result<Self, PrivacyError> {
+        let unit: Unit = unit.parse()?;
+        positive("epsilon", epsilon)?;
+        positive("clip", clip)?;
+        if !(delta > 0.0 && delta < 1.0) {
+            return Err(PrivacyError::Value { name: "delta", value: delta, allowed: "above 0 and below 1" });
+        }
+        Ok(match unit {
+            Unit::Example => Self::Example { epsilon, delta, clip },
+            Unit::Client => Self::Client { epsilon, delta, clip },
+        })
+    }
+
+    /// Whether anything is promised.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The promise in one line, as every report carries it.
+    pub fn statement(&self) -> String {
+        let (unit, epsilon, delta, clip) = match self {
+            Self::None => return "no privacy".to_owned(),
+            Self::Example { epsilon, delta, clip } => (Unit::Example, epsilon, delta, clip),
+            Self::Client { epsilon, delta, clip } => (Unit::Client, epsilon, delta, clip),
+        };
+        format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}")
+    }
+
+    /// Whether this version can keep the promise. It can promise nothing, and refuses everything else: a run that
+    /// trained without noise under a privacy policy would be a lie.
+    ///
+    /// # Errors
+    /// [`PrivacyError::Unsupported`] for every policy but [`Privacy::None`].
+    pub fn enforceable(&self) -> Result<(), PrivacyError> {
+        match self {
+            Self::None => Ok(()),
+            Self::Example { .. } | Self::Client { .. } => Err(PrivacyError::Unsupported { asked: self.statement() }),
+        }
+    }
+}
+
+fn positive(name: &'static str, value: f64) -> Result<(), PrivacyError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(PrivacyError::Value { name, value, allowed: "positive and finite" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_privacy_is_said() {
+        assert_eq!(Privacy::default().statement(), "no privacy");
+        assert!(Privacy::None.enforceable().is_ok());
+    }
+
+    #[test]
+    fn a_guarantee_is_stated_and_refused() {
+        let privacy = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
+        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per example, clip 1");
+        let refusal = privacy.enforceable().unwrap_err().to_string();
+        assert!(refusal.contains("(3, 1e-5)") && refusal.contains("cannot give"), "{refusal}");
+        assert!(Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().enforceable().is_err());
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        assert!(Privacy::new("row", 1.0, 1e-5, 1.0).is_err());
+        for (epsilon, delta, clip) in
+            [(0.0, 1e-5, 1.0), (f64::NAN, 1e-5, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1e-5, f64::INFINITY)]
+        {
+            assert!(Privacy::new("client", epsilon, delta, clip).is_err(), "{epsilon} {delta} {clip}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A method's settings, checked and with defaults filled in.
+
+use std::collections::BTreeMap;
+
+use rondo_proto::nearest::nearest;
+use rondo_proto::run_file::MethodChoice;
+
+use crate::error::MethodError;
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum OptionKind {
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number from `min` to `max`, both included.
+    Count {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// A finite number above zero.
+    Positive,
+}
+
+/// One option of a method, as `rondo method list` shows it and as the run file is checked against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptionSpec {
+    /// Key in the `[method]` table.
+    pub name: &'static str,
+    /// Values it takes.
+    pub kind: OptionKind,
+    /// Value when the run file is silent, as it would be written there; `None` = the method decides (see `help`).
+    pub default: Option<&'static str>,
+    /// What it does, in one line.
+    pub help: &'static str,
+}
+
+/// A checked option value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OptionValue {
+    /// A word.
+    Text(String),
+    /// A whole number.
+    Count(u64),
+    /// A number.
+    Number(f64),
+}
+
+/// Settings of a method in one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MethodConfig {
+    /// The run's rank r, at least 1.
+    pub rank: usize,
+    /// LoRA's alpha; the scale of every client's adapter is `alpha / rank`, also where a client trains a lower rank
+    /// (FLoRA's own runs keep alpha_k / r_k constant).
+    pub alpha: f64,
+    /// The run's learning rate.
+    pub lr: f64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Checked options with defaults.
+    pub options: BTreeMap<String, OptionValue>,
+}
+
+impl MethodConfig {
+    /// Checks a run file's `[method]` table against a method's options.
+    pub fn new(choice: &MethodChoice, specs: &[OptionSpec], lr: f64, seed: u64) -> Result<Self, MethodError> {
+        for key in choice.options.keys() {
+            if !specs.iter().any(|spec| spec.name == key) {
+                return Err(MethodError::UnknownOption {
+                    method: choice.id.clone(),
+                    option: key.clone(),
+                    nearest: nearest(key, specs.iter().map(|spec| spec.name)).map(str::to_owned),
+                    known: specs.iter().map(|spec| spec.name.to_owned()).collect(),
+                });
+            }
+        }
+        let mut options = BTreeMap::new();
+        for spec in specs {
+            let given = match (choice.options.get(spec.name), spec.default) {
+                (Some(value), _) => value.clone(),
+                (None, Some(text)) => default_value(spec, text),
+                (None, None) => continue,
+            };
+            let value = check(spec, &given).map_err(|problem| MethodError::OptionValue {
+                method: choice.id.clone(),
+                option: spec.name.to_owned(),
+                problem,
+            })?;
+            options.insert(spec.name.to_owned(), value);
+        }
+        let alpha = choice.alpha.unwrap_or(choice.rank as f64);
+        if !alpha.is_finite() || alpha <= 0.0 {
+            return Err(MethodError::OptionValue {
+                method: choice.id.clone(),
+                option: "alpha".into(),
+                problem: format!("is {alpha}; it must be finite and above 0"),
+            });
+        }
+        Ok(Self { rank: choice.rank, alpha, lr, seed, options })
+    }
+
+    /// LoRA's scale, alpha / r.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+
+    /// A word option.
+    pub fn text(&self, option: &str) -> Option<&str> {
+        match self.options.get(option) {
+            Some(OptionValue::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A whole-number option.
+    pub fn count(&self, option: &str) -> Option<u64> {
+        match self.options.get(option) {
+            Some(OptionValue::Count(count)) => Some(*count),
+            _ => None,
+        }
+    }
+
+    /// A number option.
+    pub fn number(&self, option: &str) -> Option<f64> {
+        match self.options.get(option) {
+            Some(OptionValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// A default is written as in a run file; a word needs no quotes.
+fn default_value(spec: &OptionSpec, text: &str) -> toml::Value {
+    match spec.kind {
+        OptionKind::Choice(_) => toml::Value::String(text.to_owned()),
+        OptionKind::Count { .. } => {
+            text.parse().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Integer)
+        }
+        OptionKind::Positive => text.parse().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Float),
+    }
+}
+
+fn check(spec: &OptionSpec, value: &toml::Value) -> Result<OptionValue, String> {
+    match spec.kind {
+        OptionKind::Choice(words) => match value.as_str() {
+            Some(word) if words.contains(&word) => Ok(OptionValue::Text(word.to_owned())),
+            Some(word) => {
+                let near = nearest(word, words.iter().copied());
+                let hint = near.map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
+                Err(format!("is \"{word}\"; it takes {}{hint}", quoted(words)))
+            }
+            None => Err(format!("is {value}; it takes {}", quoted(words))),
+        },
+        OptionKind::Count { min, max } => match value.as_integer().map(u64::try_from) {
+            Some(Ok(count)) if (min..=max).contains(&count) => Ok(OptionValue::Count(count)),
+            _ => Err(format!("is {value}; it takes a whole number from {min} to {max}")),
+        },
+        OptionKind::Positive => match value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)) {
+            Some(number) if number.is_finite() && number > 0.0 => Ok(OptionValue::Number(number)),
+            _ => Err(format!("is {value}; it takes a finite number above 0")),
+        },
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,366 @@
+//! The delta expression: what turns a method's tensors into the change dW `[out, in]` of a target's weight.
+//!
+//! A formula stands once, as data: `Scale(alpha / r, Product[Mat("lora_B"), Mat("lora_A")])`. It is evaluated densely to
+//! merge, applied to x factor by factor in a forward pass, folded into two factors for the stack law and the export, and
+//! printed for people.
+
+use std::fmt;
+
+use crate::linalg::Matrix;
+use crate::tensor::TensorSet;
+
+/// An expression over the part names of one target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// A matrix part.
+    Mat(String),
+    /// A vector part `[n]` as a diagonal matrix `[n, n]`.
+    Diag(String),
+    /// The transpose.
+    Transpose(Box<Delta>),
+    /// A number times an expression.
+    Scale(f64, Box<Delta>),
+    /// A matrix product, left to right; never empty.
+    Product(Vec<Delta>),
+    /// A sum; never empty.
+    Sum(Vec<Delta>),
+}
+
+/// Why an expression could not be evaluated.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DeltaError {
+    /// A part that the expression names is not there.
+    #[error("part `{0}` is not there")]
+    Missing(String),
+    /// A part has the wrong number of dimensions.
+    #[error("part `{part}` has shape {shape:?}, the expression needs {needs}")]
+    Dimensions {
+        /// The part.
+        part: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// What was expected.
+        needs: &'static str,
+    },
+    /// Factors or terms that do not fit each other.
+    #[error("`{left}` is {left_shape:?} and `{right}` is {right_shape:?}: they cannot be {joined}")]
+    Shapes {
+        /// First expression.
+        left: String,
+        /// Its shape.
+        left_shape: (usize, usize),
+        /// Second expression.
+        right: String,
+        /// Its shape.
+        right_shape: (usize, usize),
+        /// "multiplied" or "added".
+        joined: &'static str,
+    },
+    /// A product or a sum of nothing.
+    #[error("a product or a sum without members")]
+    Empty,
+}
+
+/// An expression folded into two factors: dW = scale * left * right, left `[out, r]`, right `[r, in]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded {
+    /// The factor of the outputs, `[out, r]`.
+    pub left: Matrix,
+    /// The factor of the inputs, `[r, in]`.
+    pub right: Matrix,
+    /// What the product is multiplied with.
+    pub scale: f64,
+}
+
+impl Delta {
+    /// A matrix part.
+    pub fn mat(part: &str) -> Self {
+        Self::Mat(part.to_owned())
+    }
+
+    /// A product of matrix parts.
+    pub fn product(parts: &[&str]) -> Self {
+        Self::Product(parts.iter().map(|part| Self::mat(part)).collect())
+    }
+
+    /// This expression times a number.
+    pub fn scaled(self, scale: f64) -> Self {
+        if scale == 1.0 { self } else { Self::Scale(scale, Box::new(self)) }
+    }
+
+    /// The transpose.
+    pub fn transposed(self) -> Self {
+        Self::Transpose(Box::new(self))
+    }
+
+    /// Names of all parts, in order of appearance, each once.
+    pub fn parts(&self) -> Vec<&str> {
+        let mut found = Vec::new();
+        self.collect_parts(&mut found);
+        found
+    }
+
+    fn collect_parts<'a>(&'a self, found: &mut Vec<&'a str>) {
+        match self {
+            Self::Mat(part) | Self::Diag(part) => {
+                if !found.contains(&part.as_str()) {
+                    found.push(part);
+                }
+            }
+            Self::Transpose(inner) | Self::Scale(_, inner) => inner.collect_parts(found),
+            Self::Product(members) | Self::Sum(members) => {
+                members.iter().for_each(|member| member.collect_parts(found));
+            }
+        }
+    }
+
+    /// Shape of the value, given the shapes of the parts; also checks that everything fits.
+    pub fn shape(&self, of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<(usize, usize), DeltaError> {
+        let look = |part: &str| of(part).ok_or_else(|| DeltaError::Missing(part.to_owned()));
+        match self {
+            Self::Mat(part) => match look(part)?.as_slice() {
+                [rows, cols] => Ok((*rows, *cols)),
+                shape => Err(dimensions(part, shape, "a matrix")),
+            },
+            Self::Diag(part) => match look(part)?.as_slice() {
+                [n] => Ok((*n, *n)),
+                shape => Err(dimensions(part, shape, "a vector")),
+            },
+            Self::Transpose(inner) => inner.shape(of).map(|(rows, cols)| (cols, rows)),
+            Self::Scale(_, inner) => inner.shape(of),
+            Self::Product(members) => {
+                let mut members = members.iter();
+                let mut left = members.next().ok_or(DeltaError::Empty)?;
+                let (rows, mut inner) = left.shape(of)?;
+                for right in members {
+                    let shape = right.shape(of)?;
+                    if shape.0 != inner {
+                        return Err(mismatch(left, (rows, inner), right, shape, "multiplied"));
+                    }
+                    (left, inner) = (right, shape.1);
+                }
+                Ok((rows, inner))
+            }
+            Self::Sum(members) => {
+                let mut members = members.iter();
+                let first = members.next().ok_or(DeltaError::Empty)?;
+                let shape = first.shape(of)?;
+                for other in members {
+                    let next = other.shape(of)?;
+                    if next != shape {
+                        return Err(mismatch(first, shape, other, next, "added"));
+                    }
+                }
+                Ok(shape)
+            }
+        }
+    }
+
+    fn check(&self, parts: &TensorSet) -> Result<(usize, usize), DeltaError> {
+        self.shape(&|part| parts.get(part).map(|tensor| tensor.shape.clone()))
+    }
+
+    /// The dense value dW `[out, in]`.
+    pub fn dense(&self, parts: &TensorSet) -> Result<Matrix, DeltaError> {
+        self.check(parts)?;
+        Ok(self.dense_checked(parts))
+    }
+
+    fn dense_checked(&self, parts: &TensorSet) -> Matrix {
+        match self {
+            Self::Mat(part) => parts[part].to_matrix(),
+            Self::Diag(part) => Matrix::diagonal(&parts[part].data.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()),
+            Self::Transpose(inner) => inner.dense_checked(parts).transposed(),
+            Self::Scale(scale, inner) => inner.dense_checked(parts).scaled(*scale),
+            // From the right, so that B.(R.A) is formed as cheaply as (B.R).A and x never meets [out, in] twice.
+            Self::Product(members) => members
+                .iter()
+                .rev()
+                .map(|member| member.dense_checked(parts))
+                .reduce(|right, left| left.times(&right))
+                .unwrap_or_else(|| Matrix::zeros(0, 0)),
+            Self::Sum(members) => members
+                .iter()
+                .map(|member| member.dense_checked(parts))
+                .reduce(|mut sum, term| {
+                    sum.add_scaled(1.0, &term);
+                    sum
+                })
+                .unwrap_or_else(|| Matrix::zeros(0, 0)),
+        }
+    }
+
+    /// The forward pass of the change: x `[n, in]` to x . dW^T `[n, out]`, factor by factor, never forming dW.
+    pub fn apply(&self, x: &Matrix, parts: &TensorSet) -> Result<Matrix, DeltaError> {
+        let shape = self.check(parts)?;
+        if x.cols() != shape.1 {
+            return Err(DeltaError::Shapes {
+                left: "x".into(),
+                left_shape: (x.rows(), x.cols()),
+                right: format!("({self})^T"),
+                right_shape: (shape.1, shape.0),
+                joined: "multiplied",
+            });
+        }
+        Ok(self.apply_checked(x, parts, false))
+    }
+
+    /// x . D^T, or x . D when `flipped`.
+    fn apply_checked(&self, x: &Matrix, parts: &TensorSet, flipped: bool) -> Matrix {
+        match self {
+            Self::Mat(part) => {
+                let matrix = parts[part].to_matrix();
+                if flipped { x.times(&matrix) } else { x.times(&matrix.transposed()) }
+            }
+            Self::Diag(part) => {
+                let mut out = x.clone();
+                for row in 0..out.rows() {
+                    for (value, &factor) in out.row_mut(row).iter_mut().zip(&parts[part].data) {
+                        *value *= f64::from(factor);
+                    }
+                }
+                out
+            }
+            Self::Transpose(inner) => inner.apply_checked(x, parts, !flipped),
+            Self::Scale(scale, inner) => inner.apply_checked(x, parts, flipped).scaled(*scale),
+            Self::Product(members) => {
+                let step = |x: Matrix, member: &Delta| member.apply_checked(&x, parts, flipped);
+                if flipped { members.iter().fold(x.clone(), step) } else { members.iter().rev().fold(x.clone(), step) }
+            }
+            Self::Sum(members) => members
+                .iter()
+                .map(|member| member.apply_checked(x, parts, flipped))
+                .reduce(|mut sum, term| {
+                    sum.add_scaled(1.0, &term);
+                    sum
+                })
+                .unwrap_or_else(|| Matrix::zeros(x.rows(), 0)),
+        }
+    }
+
+    /// Folds the expression into two factors with the narrowest middle a product offers; the terms of a sum stand side
+    /// by side. A lone `[out, in]` matrix gets an identity as its partner.
+    pub fn fold(&self, parts: &TensorSet) -> Result<Folded, DeltaError> {
+        self.check(parts)?;
+        Ok(self.fold_checked(parts))
+    }
+
+    /// The middle dimension that [`Delta::fold`] will have, given the shapes of the parts.
+    pub fn folded_rank(&self, of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize, DeltaError> {
+        self.shape(of)?;
+        match self {
+            Self::Scale(_, inner) | Self::Transpose(inner) => inner.folded_rank(of),
+            Self::Product(members) if members.len() > 1 => {
+                let rows = members[1..].iter().map(|member| member.shape(of).map(|shape| shape.0));
+                rows.collect::<Result<Vec<_>, _>>()?.into_iter().min().ok_or(DeltaError::Empty)
+            }
+            Self::Sum(members) => members.iter().map(|member| member.folded_rank(of)).sum(),
+            Self::Mat(_) | Self::Diag(_) | Self::Product(_) => self.shape(of).map(|(rows, cols)| rows.min(cols)),
+        }
+    }
+
+    fn fold_checked(&self, parts: &TensorSet) -> Folded {
+        match self {
+            Self::Scale(scale, inner) => {
+                let folded = inner.fold_checked(parts);
+                Folded { scale: scale * folded.scale, ..folded }
+            }
+            Self::Transpose(inner) => {
+                let Folded { left, right, scale } = inner.fold_checked(parts);
+                Folded { left: right.transposed(), right: left.transposed(), scale }
+            }
+            Self::Product(members) if members.len() > 1 => {
+                let mut scale = 1.0;
+                let matrices: Vec<Matrix> = members
+                    .iter()
+                    .map(|member| {
+                        let mut member = member;
+                        while let Self::Scale(factor, inner) = member {
+                            scale *= factor;
+                            member = inner;
+                        }
+                        member.dense_checked(parts)
+                    })
+                    .collect();
+                // The last of the narrowest cuts: B.R.A becomes (B.R).A, which keeps a frozen A as it is.
+                let cut = (1..matrices.len()).rev().min_by_key(|&at| matrices[at].rows()).unwrap_or(1);
+                let product = |factors: &[Matrix]| {
+                    factors.iter().skip(1).fold(factors[0].clone(), |left, right| left.times(right))
+                };
+                Folded { left: product(&matrices[..cut]), right: product(&matrices[cut..]), scale }
+            }
+            Self::Sum(members) => {
+                let terms: Vec<Folded> = members.iter().map(|member| member.fold_checked(parts)).collect();
+                let lefts: Vec<Matrix> = terms.iter().map(|term| term.left.clone()).collect();
+                let rights: Vec<Matrix> = terms.iter().map(|term| term.right.clone().scaled(term.scale)).collect();
+                Folded { left: Matrix::beside(&lefts), right: Matrix::below(&rights), scale: 1.0 }
+            }
+            Self::Mat(_) | Self::Diag(_) | Self::Product(_) => {
+                let dense = self.dense_checked(parts);
+                let (rows, cols) = (dense.rows(), dense.cols());
+                if rows <= cols {
+                    Folded { left: Matrix::identity(rows), right: dense, scale: 1.0 }
+                } else {
+                    Folded { left: dense, right: Matrix::identity(cols), scale: 1.0 }
+                }
+            }
+        }
+    }
+}
+
+impl Folded {
+    /// The middle dimension r.
+    pub fn rank(&self) -> usize {
+        self.right.rows()
+    }
+
+    /// The dense value `[out, in]`.
+    pub fn dense(&self) -> Matrix {
+        self.left.times(&self.right).scaled(self.scale)
+    }
+}
+
+fn dimensions(part: &str, shape: &[usize], needs: &'static str) -> DeltaError {
+    DeltaError::Dimensions { part: part.to_owned(), shape: shape.to_vec(), needs }
+}
+
+fn mismatch(
+    left: &Delta,
+    left_shape: (usize, usize),
+    right: &Delta,
+    right_shape: (usize, usize),
+    joined: &'static str,
+) -> DeltaError {
+    DeltaError::Shapes { left: left.to_string(), left_shape, right: right.to_string(), right_shape, joined }
+}
+
+impl fmt::Display for Delta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, members: &[Delta], sign: &str| {
+            for (index, member) in members.iter().enumerate() {
+                if index > 0 {
+                    f.write_str(sign)?;
+                }
+                match member {
+                    Self::Sum(_) => write!(f, "({member})")?,
+                    _ => write!(f, "{member}")?,
+                }
+            }
+            Ok(())
+        };
+        match self {
+            Self::Mat(part) => f.write_str(part),
+            Self::Diag(part) => write!(f, "diag({part})"),
+            Self::Transpose(inner) => match **inner {
+                Self::Mat(_) | Self::Diag(_) => write!(f, "{inner}^T"),
+                _ => write!(f, "({inner})^T"),
+            },
+            Self::Scale(scale, inner) => match **inner {
+                Self::Sum(_) => write!(f, "{scale} ({inner})"),
+                _ => write!(f, "{scale} {inner}"),
+            },
+            Self::Product(members) => list(f, members, "."),
+            Self::Sum(members) => list(f, members, " + "),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What can go wrong with a method, a job or an aggregation.
+
+use std::path::{Path, PathBuf};
+
+use crate::delta::DeltaError;
+use crate::file::FileError;
+use crate::linalg::LinalgError;
+
+/// Why something about a method was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MethodError {
+    /// The run file names a method that is not registered.
+    #[error("unknown method `{id}`{}; there are {}", hint(.nearest), .known.join(", "))]
+    UnknownMethod {
+        /// The id asked for.
+        id: String,
+        /// The known id most like it.
+        nearest: Option<String>,
+        /// All known ids.
+        known: Vec<String>,
+    },
+    /// The run file sets an option that the method does not have.
+    #[error("run file: unknown key `method.{option}` for method `{method}`{}; {}", hint(.nearest), options(.known))]
+    UnknownOption {
+        /// The method.
+        method: String,
+        /// The key.
+        option: String,
+        /// The known option most like it.
+        nearest: Option<String>,
+        /// The method's options.
+        known: Vec<String>,
+    },
+    /// An option has a value the method cannot work with.
+    #[error("run file: `method.{option}` of method `{method}` {problem}")]
+    OptionValue {
+        /// The method.
+        method: String,
+        /// The key.
+        option: String,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+    /// A method cannot be registered.
+    #[error("method `{method}` cannot be registered: {problem}")]
+    Registration {
+        /// The method.
+        method: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The answers of a method do not fit together (a fault of the method's code).
+    #[error("method `{method}` on target `{target}`: {problem}")]
+    Layout {
+        /// The method.
+        method: String,
+        /// The target.
+        target: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The targets of the run file do not fit the base model.
+    #[error("run file: `method.targets`: {0}")]
+    Targets(#[from] rondo_proto::base::BaseError),
+    /// A rank that a target's weight cannot have.
+    #[error("rank {rank} is outside 1 to {largest} for target `{target}` of shape [{out}, {inp}]; lower `method.rank`")]
+    Rank {
+        /// The rank asked for.
+        rank: usize,
+        /// Largest rank of this target.
+        largest: usize,
+        /// The target.
+        target: String,
+        /// Its output features.
+        out: usize,
+        /// Its input features.
+        inp: usize,
+    },
+    /// A client's rank is not one the run can take.
+    #[error("rank {rank} does not fit a run of method `{method}` at rank {run_rank}: {problem}")]
+    ClientRank {
+        /// The client's rank.
+        rank: usize,
+        /// The run's rank.
+        run_rank: usize,
+        /// The method.
+        method: String,
+        /// What is allowed.
+        problem: String,
+    },
+    /// A tensor that should be there is not.
+    #[error("tensor `{tensor}` is missing from {place}")]
+    Missing {
+        /// Full name.
+        tensor: String,
+        /// Where it was looked for, and what would bring it.
+        place: String,
+    },
+    /// A tensor has another shape than the layout says.
+    #[error("tensor `{tensor}` has shape {got:?} in {place}, the layout says {expected:?}")]
+    Shape {
+        /// Full name.
+        tensor: String,
+        /// Where it was found.
+        place: String,
+        /// Shape of the layout.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// A published or frozen file does not hold what the job says.
+    #[error("{path} does not fit this run: {problem}", path = .path.display())]
+    Artefact {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        problem: String,
+    },
+    /// The seeded tensors of this program differ from the publisher's.
+    #[error("the tensors drawn from the run's seed differ from those of {}: the programs' versions do not match", .0.display())]
+    Seeds(PathBuf),
+    /// Contributions that cannot be aggregated.
+    #[error("cannot aggregate: {0}")]
+    Contributions(String),
+    /// Statistics that should agree do not.
+    #[error("warm-up factors of target `{target}` disagree: {}: their base weights differ from the others'", .clients.join(", "))]
+    Disagree {
+        /// The target.
+        target: String,
+        /// The odd clients, with how far off each is.
+        clients: Vec<String>,
+    },
+    /// A delta expression and its tensors do not fit.
+    #[error("delta of target `{target}`: {source}")]
+    Delta {
+        /// The target.
+        target: String,
+        /// Why.
+        source: DeltaError,
+    },
+    /// A decomposition failed.
+    #[error("target `{target}`: {source}")]
+    Linalg {
+        /// The target.
+        target: String,
+        /// Why.
+        source: LinalgError,
+    },
+    /// The adapter cannot be written in the format asked for.
+    #[error("cannot export: {0}")]
+    Export(String),
+    /// An adapter folder cannot be read.
+    #[error("{path}: {problem}", path = .path.display())]
+    Adapter {
+        /// File or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Some other file cannot be read or written.
+    #[error("{path}: {source}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl MethodError {
+    pub(crate) fn delta(target: &str, source: DeltaError) -> Self {
+        Self::Delta { target: target.to_owned(), source }
+    }
+
+    pub(crate) fn linalg(target: &str, source: LinalgError) -> Self {
+        Self::Linalg { target: target.to_owned(), source }
+    }
+
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
+}
+
+fn options(known: &[String]) -> String {
+    if known.is_empty() { "it has no options".into() } else { format!("its options are {}", known.join(", ")) }
+}

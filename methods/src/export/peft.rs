@@ -1,0 +1,261 @@
+//! Folders that Python's `PeftModel.from_pretrained` loads: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rondo_proto::run_file::Dtype;
+use serde_json::json;
+
+pub use super::peft_load::{PeftAdapter, PeftTarget, load};
+
+use super::card::card;
+use super::head::{HEAD_FILE, Head};
+use crate::delta::Folded;
+use crate::error::MethodError;
+use crate::exactness::AggregationError;
+use crate::file::write;
+use crate::job::{AdapterState, HEAD_BIAS, HEAD_WEIGHT, Job};
+use crate::linalg::{Matrix, truncated_svd_of_product};
+use crate::method::Publication;
+use crate::tensor::{Tensor, TensorSet, parts_of};
+
+/// Name of the configuration in a PEFT folder.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// Name of the weights in a PEFT folder.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// What PEFT puts before a module's name.
+pub(super) const PREFIX: &str = "base_model.model.";
+
+/// One target as a LoRA pair, dW = (alpha / r) b.a.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeftFactors {
+    /// Inner factor, `[r, in]`.
+    pub a: Matrix,
+    /// Outer factor, `[out, r]`.
+    pub b: Matrix,
+    /// LoRA's alpha.
+    pub alpha: f64,
+}
+
+impl PeftFactors {
+    /// From two factors and a scale: alpha = scale * r.
+    pub fn from_folded(folded: &Folded) -> Self {
+        let alpha = folded.scale * folded.rank() as f64;
+        Self { a: folded.right.clone(), b: folded.left.clone(), alpha }
+    }
+
+    /// The rank r.
+    pub fn rank(&self) -> usize {
+        self.a.rows()
+    }
+
+    fn scale(&self) -> f64 {
+        self.alpha / self.rank() as f64
+    }
+
+    /// The inner factor with the scale in it, so that factors of different scales can stand side by side.
+    fn scaled_a(&self) -> Matrix {
+        self.a.clone().scaled(self.scale())
+    }
+
+    fn dense(&self) -> Matrix {
+        self.b.times(&self.a).scaled(self.scale())
+    }
+
+    fn is_zero(&self) -> bool {
+        self.a.norm() == 0.0 || self.b.norm() == 0.0
+    }
+}
+
+/// What the export should say and do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExportInfo {
+    /// Name or path of the base model, as Python will load it.
+    pub base_model_name: String,
+    /// Facts for the files' metadata and the model card: run, round, digests, privacy...
+    pub provenance: BTreeMap<String, String>,
+    /// Re-compress every target to at most this rank, by QR and SVD; the error is reported.
+    pub recompress: Option<usize>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportReport {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Largest rank of a target.
+    pub rank: usize,
+    /// Numbers in the adapter, head excluded.
+    pub parameters: usize,
+    /// ||exported - adapter||_F / ||adapter||_F over all targets, when re-compression was asked for.
+    pub recompression_error: Option<f64>,
+}
+
+impl Job {
+    /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, `rondo_head.safetensors`
+    /// for the classifier head, and a model card. Methods that accumulate are written as all their stacks side by side.
+    pub fn export_peft(
+        &self,
+        state: &AdapterState,
+        out_dir: &Path,
+        info: &ExportInfo,
+    ) -> Result<ExportReport, MethodError> {
+        if info.recompress == Some(0) {
+            return Err(MethodError::Export("re-compression to rank 0 leaves nothing; ask for 1 or more".into()));
+        }
+        std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
+        let mut error = AggregationError::default();
+        let mut written = Written { tensors: TensorSet::new(), shapes: Vec::new() };
+        for index in 0..self.targets().len() {
+            let mut factors = self.factors(state, index)?;
+            if let Some(rank) = info.recompress {
+                let smaller = self.recompressed(&factors, index, rank)?;
+                error.add(&smaller.dense(), &factors.dense());
+                factors = smaller;
+            }
+            written.add(module_name(&self.task().architecture, &self.targets()[index].name), &factors);
+        }
+        let provenance = self.provenance(info);
+        let (config, weights) = (out_dir.join(CONFIG_FILE), out_dir.join(WEIGHTS_FILE));
+        write(&weights, &written.tensors, Dtype::F32, &provenance)?;
+        let text = format!("{:#}\n", written.config(&info.base_model_name));
+        std::fs::write(&config, text).map_err(|source| MethodError::io(&config, source))?;
+        let mut files = vec![config, weights];
+        if let Some(head) = self.exported_head(state)? {
+            head.save(out_dir, &provenance)?;
+            files.push(out_dir.join(HEAD_FILE));
+        }
+        let readme = out_dir.join("README.md");
+        files.push(readme.clone());
+        let report = ExportReport {
+            files,
+            rank: written.shapes.iter().map(|(_, rank, _)| *rank).max().unwrap_or(0),
+            parameters: written.tensors.values().map(Tensor::len).sum(),
+            recompression_error: info.recompress.and_then(|_| error.relative()),
+        };
+        std::fs::write(&readme, card(self, info, &report)).map_err(|source| MethodError::io(&readme, source))?;
+        Ok(report)
+    }
+
+    /// A target's change as one LoRA pair.
+    fn factors(&self, state: &AdapterState, index: usize) -> Result<PeftFactors, MethodError> {
+        let target = &self.targets()[index];
+        let parts = parts_of(&state.tensors, &target.name);
+        let own = self.method().export(self.config(), target, state.rank, &parts)?;
+        if self.publication() == Publication::Replace {
+            return Ok(own);
+        }
+        let mut all = Vec::new();
+        for (_, delta, parts) in state.merged.iter().filter(|(owner, ..)| *owner == index) {
+            let folded = delta.fold(parts).map_err(|source| MethodError::delta(&target.name, source))?;
+            all.push(PeftFactors::from_folded(&folded));
+        }
+        // After a round the adapter on top is fresh and changes nothing.
+        if all.is_empty() || !own.is_zero() {
+            all.push(own);
+        }
+        let inner: Vec<Matrix> = all.iter().map(PeftFactors::scaled_a).collect();
+        let outer: Vec<Matrix> = all.into_iter().map(|factors| factors.b).collect();
+        let a = Matrix::below(&inner);
+        Ok(PeftFactors { alpha: a.rows() as f64, a, b: Matrix::beside(&outer) })
+    }
+
+    /// The best approximation of a lower rank: (U_r diag(S_r), V_r), alpha = r.
+    fn recompressed(&self, factors: &PeftFactors, index: usize, rank: usize) -> Result<PeftFactors, MethodError> {
+        let target = &self.targets()[index];
+        let rank = rank.min(target.out).min(target.inp);
+        if factors.rank() <= rank {
+            return Ok(factors.clone());
+        }
+        let svd = truncated_svd_of_product(&factors.b, &factors.scaled_a(), rank)
+            .map_err(|source| MethodError::linalg(&target.name, source))?;
+        Ok(PeftFactors { b: svd.u.times(&Matrix::diagonal(&svd.s)), a: svd.v, alpha: rank as f64 })
+    }
+
+    fn exported_head(&self, state: &AdapterState) -> Result<Option<Head>, MethodError> {
+        if self.head().is_none() {
+            return Ok(None);
+        }
+        let part = |name: &str| {
+            state
+                .tensors
+                .get(name)
+                .cloned()
+                .ok_or_else(|| MethodError::Missing { tensor: name.to_owned(), place: "the adapter".into() })
+        };
+        let task = self.task();
+        Ok(Some(Head {
+            weight: part(HEAD_WEIGHT)?,
+            bias: part(HEAD_BIAS)?,
+            labels: task.labels.clone(),
+            pooling: task.pooling,
+            max_tokens: task.max_tokens,
+        }))
+    }
+
+    fn provenance(&self, info: &ExportInfo) -> BTreeMap<String, String> {
+        let mut all = info.provenance.clone();
+        all.insert("rondo.method".into(), self.method().id().to_owned());
+        all.insert("rondo.run".into(), self.task().run.clone());
+        all.insert("rondo.base_digest".into(), self.task().base_digest.clone());
+        all
+    }
+}
+
+/// The module's name inside the bare model that `AutoModel` loads: weights saved from a model with a head on top carry
+/// the architecture's name in front ("bert.encoder...").
+fn module_name(architecture: &str, target: &str) -> String {
+    target.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or(target).to_owned()
+}
+
+/// The weights file in the making.
+struct Written {
+    tensors: TensorSet,
+    /// Module, rank, alpha.
+    shapes: Vec<(String, usize, f64)>,
+}
+
+impl Written {
+    fn add(&mut self, module: String, factors: &PeftFactors) {
+        self.tensors.insert(format!("{PREFIX}{module}.lora_A.weight"), Tensor::from_matrix(&factors.a));
+        self.tensors.insert(format!("{PREFIX}{module}.lora_B.weight"), Tensor::from_matrix(&factors.b));
+        self.shapes.push((module, factors.rank(), factors.alpha));
+    }
+
+    /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the patterns.
+    fn config(&self, base_model_name: &str) -> serde_json::Value {
+        let (rank, alpha) = self.shapes.first().map_or((0, 0.0), |(_, rank, alpha)| (*rank, *alpha));
+        let modules: Vec<&String> = self.shapes.iter().map(|(module, ..)| module).collect();
+        let ranks: BTreeMap<&String, usize> =
+            self.shapes.iter().filter(|shape| shape.1 != rank).map(|shape| (&shape.0, shape.1)).collect();
+        let alphas: BTreeMap<&String, serde_json::Value> =
+            self.shapes.iter().filter(|shape| shape.2 != alpha).map(|shape| (&shape.0, number(shape.2))).collect();
+        json!({
+            "peft_type": "LORA",
+            "task_type": "FEATURE_EXTRACTION",
+            "auto_mapping": null,
+            "base_model_name_or_path": base_model_name,
+            "revision": null,
+            "inference_mode": true,
+            "r": rank,
+            "lora_alpha": number(alpha),
+            "lora_dropout": 0.0,
+            "target_modules": modules,
+            "rank_pattern": ranks,
+            "alpha_pattern": alphas,
+            "bias": "none",
+            "fan_in_fan_out": false,
+            "init_lora_weights": true,
+            "use_rslora": false,
+            "use_dora": false,
+            "modules_to_save": null,
+            "layers_to_transform": null,
+            "layers_pattern": null,
+        })
+    }
+}
+
+/// Whole alphas as whole numbers, as PEFT's own files have them.
+fn number(alpha: f64) -> serde_json::Value {
+    if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
+}

@@ -1,0 +1,169 @@
+//! What travels: layouts of the whole adapter, manifests of files, and the byte formulas.
+
+use rondo_proto::manifest::{TensorEntry, safetensors_name};
+use rondo_proto::run_file::Dtype;
+
+use super::{Job, Kind};
+use crate::init::seeded::kaiming_bound;
+use crate::law::{LawKind, STACK_A, STACK_B};
+use crate::layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
+use crate::tensor::full_name;
+
+/// Name of the head's weight, `[labels, hidden]`.
+pub const HEAD_WEIGHT: &str = "head.weight";
+/// Name of the head's bias, `[labels]`.
+pub const HEAD_BIAS: &str = "head.bias";
+
+impl Job {
+    /// Every tensor of an adapter of this rank, target by target, then the head.
+    pub fn layout(&self, rank: usize) -> Vec<NamedSpec> {
+        let mut all = Vec::new();
+        for (index, target) in self.targets().iter().enumerate() {
+            let specs = self.method().layout(self.config(), target, rank);
+            all.extend(specs.into_iter().map(|spec| named(index, &target.name, spec)));
+        }
+        all.extend(self.head_layout());
+        all
+    }
+
+    /// Every tensor of the warm-up's probe, target by target; empty without a warm-up.
+    pub(crate) fn warm_up_layout(&self) -> Vec<NamedSpec> {
+        let mut all = Vec::new();
+        for (index, (target, plan)) in self.targets().iter().zip(self.probes()).enumerate() {
+            all.extend(plan.layout.iter().map(|spec| named(index, &target.name, spec.clone())));
+        }
+        all
+    }
+
+    pub(crate) fn head_layout(&self) -> Vec<NamedSpec> {
+        let Some(head) = self.head() else { return Vec::new() };
+        let part = |name: &str, part: &str, shape: &[usize], start| {
+            let mut spec = TensorSpec::trained(part, shape, Travel::Both, start);
+            if !head.trained {
+                (spec.role, spec.travel) = (Role::Frozen { from: Origin::Seed }, Travel::Never);
+            }
+            NamedSpec { name: name.to_owned(), target: None, spec }
+        };
+        let bound = kaiming_bound(head.hidden);
+        vec![
+            part(HEAD_WEIGHT, "weight", &[head.labels, head.hidden], Start::SeededUniform { bound }),
+            part(HEAD_BIAS, "bias", &[head.labels], Start::Zero),
+        ]
+    }
+
+    /// What a client of this rank uploads, in the file's order: names and shapes.
+    pub(crate) fn upload_tensors(&self, kind: Kind, rank: usize) -> Vec<(String, Vec<usize>)> {
+        let layout = match kind {
+            Kind::WarmUp => self.warm_up_layout(),
+            Kind::Train => self.layout(rank),
+        };
+        layout
+            .into_iter()
+            .filter(|named| named.spec.travel.goes_up())
+            .map(|named| (named.name, named.spec.shape))
+            .collect()
+    }
+
+    /// What a round publishes, in the file's order; `ranks` are those of the aggregated clients (the stack law alone asks).
+    pub(crate) fn published_tensors(&self, ranks: &[usize]) -> Vec<(String, Vec<usize>)> {
+        self.published_with(|target| ranks.iter().map(|&rank| self.folded_rank(target, rank)).sum())
+    }
+
+    /// The same, with the height of each target's stack given.
+    pub(crate) fn published_with(&self, height: impl Fn(&Target) -> usize) -> Vec<(String, Vec<usize>)> {
+        let published = |named: &NamedSpec| named.spec.travel.is_published();
+        let shaped = |named: NamedSpec| (named.name, named.spec.shape);
+        match self.method().law() {
+            LawKind::Mean | LawKind::Agree => {
+                self.layout(self.rank()).into_iter().filter(published).map(shaped).collect()
+            }
+            LawKind::Stack => {
+                let stack = self.targets().iter().flat_map(|target| {
+                    let height = height(target);
+                    [
+                        (full_name(&target.name, STACK_A), vec![height, target.inp]),
+                        (full_name(&target.name, STACK_B), vec![target.out, height]),
+                    ]
+                });
+                stack.chain(self.head_layout().into_iter().filter(published).map(shaped)).collect()
+            }
+        }
+    }
+
+    /// Rows that a client of this rank adds to a target's stack.
+    fn folded_rank(&self, target: &Target, rank: usize) -> usize {
+        let layout = self.method().layout(self.config(), target, rank);
+        let shape_of = |part: &str| layout.iter().find(|spec| spec.part == part).map(|spec| spec.shape.clone());
+        // Every rank that a client may have was checked against the layout when the job was made.
+        self.delta(rank).folded_rank(&shape_of).unwrap_or(rank)
+    }
+
+    /// What a frozen artefact holds, in the file's order.
+    pub(crate) fn frozen_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let shipped = |named: &NamedSpec| is_shipped_frozen(&named.spec);
+        self.layout(self.rank()).into_iter().filter(shipped).map(|named| (named.name, named.spec.shape)).collect()
+    }
+
+    /// Number format of a kind of upload.
+    pub fn upload_dtype(&self, kind: Kind) -> Dtype {
+        match kind {
+            Kind::WarmUp => Dtype::F32,
+            Kind::Train => self.wire_dtype(),
+        }
+    }
+
+    /// What the door expects, sorted by name.
+    pub fn upload_manifest(&self, kind: Kind, rank: usize) -> Vec<TensorEntry> {
+        entries(&self.upload_tensors(kind, rank), self.upload_dtype(kind))
+    }
+
+    /// What the file of a finished round holds, sorted by name.
+    pub fn published_manifest(&self, ranks: &[usize]) -> Vec<TensorEntry> {
+        entries(&self.published_tensors(ranks), self.wire_dtype())
+    }
+
+    /// What a frozen artefact holds, sorted by name.
+    pub fn frozen_manifest(&self) -> Vec<TensorEntry> {
+        entries(&self.frozen_tensors(), Dtype::F32)
+    }
+
+    /// Bytes of an upload by the layout's formula: numbers times their width. The file adds its header.
+    pub fn upload_bytes(&self, kind: Kind, rank: usize) -> u64 {
+        bytes(&self.upload_tensors(kind, rank), self.upload_dtype(kind))
+    }
+
+    /// Bytes of a published file by the layout's formula; `ranks` are those of the aggregated clients.
+    pub fn published_bytes(&self, ranks: &[usize]) -> u64 {
+        bytes(&self.published_tensors(ranks), self.wire_dtype())
+    }
+
+    /// Bytes of a frozen artefact by the layout's formula; 0 where the method ships none.
+    pub fn frozen_bytes(&self) -> u64 {
+        bytes(&self.frozen_tensors(), Dtype::F32)
+    }
+}
+
+/// True for a tensor of the frozen artefact.
+pub(crate) fn is_shipped_frozen(spec: &TensorSpec) -> bool {
+    matches!(spec.role, Role::Frozen { .. }) && spec.travel.is_shipped_frozen()
+}
+
+fn named(index: usize, target: &str, spec: TensorSpec) -> NamedSpec {
+    NamedSpec { name: full_name(target, &spec.part), target: Some(index), spec }
+}
+
+pub(crate) fn entries(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Vec<TensorEntry> {
+    let dtype = safetensors_name(dtype);
+    let entry = |(name, shape): &(String, Vec<usize>)| TensorEntry {
+        name: name.clone(),
+        shape: shape.clone(),
+        dtype: dtype.to_owned(),
+    };
+    let mut entries: Vec<TensorEntry> = tensors.iter().map(entry).collect();
+    entries.sort();
+    entries
+}
+
+fn bytes(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> u64 {
+    tensors.iter().map(|(_, shape)| (shape.iter().product::<usize>() * dtype.width()) as u64).sum()
+}

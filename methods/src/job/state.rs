@@ -1,0 +1,215 @@
+//! The client's side: tensors to start from, the state of the adapter after some rounds, and the update file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rondo_proto::manifest::{TensorEntry, diff};
+use rondo_proto::run_file::Dtype;
+
+use super::manifest::entries;
+use super::{Job, Kind};
+use crate::delta::Delta;
+use crate::error::MethodError;
+use crate::file::{TensorFile, TensorWriter};
+use crate::init::seeded::{self, Identity};
+use crate::law::{STACK_A, stack_delta};
+use crate::layout::{NamedSpec, Start, Target};
+use crate::linalg::Matrix;
+use crate::method::Publication;
+use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
+
+/// Metadata key: digest over the tensors that the publisher drew from the run's seed.
+pub(crate) const SEEDS: &str = "rondo.seeds";
+/// Metadata key: count of files published before this one.
+pub(crate) const VERSION: &str = "rondo.version";
+
+/// A change to merge into the base: index of the target, the expression, and its tensors by part name.
+pub type MergedDelta = (usize, Delta, TensorSet);
+
+/// An adapter as a client holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterState {
+    /// Its rank.
+    pub rank: usize,
+    /// Every tensor of the layout, by full name, head included.
+    pub tensors: TensorSet,
+    /// For methods that accumulate: what is merged into the base before the adapter is attached, in order.
+    pub merged: Vec<MergedDelta>,
+}
+
+impl Job {
+    /// Every seeded or zero tensor at its start, head included, by full name. Tensors from artefacts are absent.
+    /// `round` and `client` matter to methods whose adapter starts anew in every round.
+    pub fn initial(&self, round: u32, client: &str, rank: usize) -> TensorSet {
+        let fresh = self.method().fresh_each_round().then_some((round, client));
+        self.layout(rank).iter().filter_map(|named| self.start(named, fresh)).collect()
+    }
+
+    /// The warm-up's probe at its start: trained parts zero, seeded partners drawn. Statistics have no start.
+    pub fn warm_up_initial(&self) -> TensorSet {
+        self.warm_up_layout().iter().filter_map(|named| self.start(named, None)).collect()
+    }
+
+    /// One tensor at its start; the head never starts anew.
+    pub(crate) fn start(&self, named: &NamedSpec, fresh: Option<(u32, &str)>) -> Option<(String, Tensor)> {
+        let fresh = fresh.filter(|_| named.target.is_some());
+        let tensor = match named.spec.start {
+            Start::Zero => Tensor::zeros(&named.spec.shape),
+            Start::SeededUniform { bound } => {
+                let identity = Identity { seed: self.config().seed, name: &named.name, fresh };
+                seeded::uniform(identity, &named.spec.shape, bound)
+            }
+            Start::Artefact => return None,
+        };
+        Some((named.name.clone(), tensor))
+    }
+
+    /// Digest over everything that all programs of this run draw alike from its seed.
+    pub(crate) fn seeds_digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let fresh = self.method().fresh_each_round();
+        for named in self.layout(self.rank()).iter().chain(&self.warm_up_layout()) {
+            let shared = named.target.is_none() || !fresh;
+            if !shared || !matches!(named.spec.start, Start::SeededUniform { .. }) {
+                continue;
+            }
+            if let Some((name, tensor)) = self.start(named, None) {
+                hasher.update(name.as_bytes());
+                tensor.data.iter().for_each(|x| {
+                    hasher.update(&x.to_le_bytes());
+                });
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// The adapter from which `client` works in `round`: its start, overlaid by the frozen artefact, overlaid by the
+    /// published files. Methods that accumulate need every published file, in order; of the others the last decides.
+    pub fn state(
+        &self,
+        round: u32,
+        client: &str,
+        rank: usize,
+        frozen: Option<&Path>,
+        published: &[PathBuf],
+    ) -> Result<AdapterState, MethodError> {
+        let rank = self.client_rank(rank)?;
+        let mut tensors = self.initial(round, client, rank);
+        if let Some(path) = frozen {
+            tensors.extend(self.open_checked(path, |_| self.frozen_manifest())?.read_all(|_| true)?);
+        }
+        let mut merged = Vec::new();
+        let seeds = self.seeds_digest();
+        for (index, path) in published.iter().enumerate() {
+            let last = index + 1 == published.len();
+            let accumulates = self.publication() == Publication::Accumulate;
+            if !accumulates && !last {
+                continue;
+            }
+            let file = self.open_checked(path, |file| self.manifest_like(file))?;
+            if file.metadata().get(SEEDS).is_some_and(|theirs| *theirs != seeds) {
+                return Err(MethodError::Seeds(path.clone()));
+            }
+            if !accumulates {
+                tensors.extend(file.read_all(|_| true)?);
+                continue;
+            }
+            if let Some(version) = file.metadata().get(VERSION)
+                && *version != index.to_string()
+            {
+                let problem = format!("it was published as number {version} but stands at {index}: one is missing");
+                return Err(MethodError::Artefact { path: path.clone(), problem });
+            }
+            for (index, target) in self.targets().iter().enumerate() {
+                let parts =
+                    file.read_all(|name| name.rsplit_once('.').is_some_and(|(owner, _)| owner == target.name))?;
+                merged.push((index, stack_delta(), parts_of(&parts, &target.name)));
+            }
+            if last {
+                let head = self.head_layout();
+                tensors.extend(file.read_all(|name| head.iter().any(|named| named.name == name))?);
+            }
+        }
+        self.check_complete(rank, &tensors)?;
+        Ok(AdapterState { rank, tensors, merged })
+    }
+
+    fn open_checked(
+        &self,
+        path: &Path,
+        expected: impl Fn(&TensorFile) -> Vec<TensorEntry>,
+    ) -> Result<TensorFile, MethodError> {
+        let file = TensorFile::open(path)?;
+        match diff(&expected(&file), &file.entries()) {
+            None => Ok(file),
+            Some(problem) => Err(MethodError::Artefact { path: path.to_owned(), problem }),
+        }
+    }
+
+    /// What a published file must hold, the height of its stacks taken from the file itself.
+    fn manifest_like(&self, file: &TensorFile) -> Vec<TensorEntry> {
+        let height = |target: &Target| {
+            let shape = file.shape(&full_name(&target.name, STACK_A));
+            shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
+        };
+        entries(&self.published_with(height), self.wire_dtype())
+    }
+
+    fn check_complete(&self, rank: usize, tensors: &TensorSet) -> Result<(), MethodError> {
+        for named in self.layout(rank) {
+            match tensors.get(&named.name) {
+                Some(tensor) if tensor.shape == named.spec.shape => {}
+                Some(tensor) => {
+                    return Err(MethodError::Shape {
+                        tensor: named.name,
+                        place: "the adapter".into(),
+                        expected: named.spec.shape,
+                        got: tensor.shape.clone(),
+                    });
+                }
+                None => {
+                    let place = "the frozen and published files: the warm-up round brings it".to_owned();
+                    return Err(MethodError::Missing { tensor: named.name, place });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole change of a target's weight `[out, in]`: what was merged, and the adapter on top.
+    pub fn dense_delta(&self, state: &AdapterState, target: usize) -> Result<Matrix, MethodError> {
+        let name = &self.targets()[target].name;
+        let failed = |source| MethodError::delta(name, source);
+        let mut sum = self.delta(state.rank).dense(&parts_of(&state.tensors, name)).map_err(failed)?;
+        for (_, delta, parts) in state.merged.iter().filter(|(index, ..)| *index == target) {
+            sum.add_scaled(1.0, &delta.dense(parts).map_err(failed)?);
+        }
+        Ok(sum)
+    }
+
+    /// Writes what a client uploads, out of tensors by full name (others are left out); returns the file's bytes.
+    pub fn write_update(&self, kind: Kind, rank: usize, tensors: &TensorSet, path: &Path) -> Result<u64, MethodError> {
+        self.write_file(path, self.upload_tensors(kind, rank), self.upload_dtype(kind), tensors)
+    }
+
+    pub(crate) fn write_file(
+        &self,
+        path: &Path,
+        announced: Vec<(String, Vec<usize>)>,
+        dtype: Dtype,
+        tensors: &TensorSet,
+    ) -> Result<u64, MethodError> {
+        let mut writer = TensorWriter::create(path, announced.clone(), dtype, &BTreeMap::new())?;
+        for (name, expected) in announced {
+            let place = || "the tensors to write".to_owned();
+            let Some(tensor) = tensors.get(&name) else {
+                return Err(MethodError::Missing { tensor: name, place: place() });
+            };
+            if tensor.shape != expected {
+                return Err(MethodError::Shape { tensor: name, place: place(), expected, got: tensor.shape.clone() });
+            }
+            writer.write(&name, tensor)?;
+        }
+        Ok(writer.finish()?)
+    }
+}

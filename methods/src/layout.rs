@@ -1,0 +1,147 @@
+//! What tensors a method has for one target: name, shape, role, travel and start.
+
+use serde::{Deserialize, Serialize};
+
+/// One adapted linear layer of the base model, weight `[out, inp]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Module name in the base model, for example `encoder.layer.0.attention.self.query`.
+    pub name: String,
+    /// Output features, rows of the weight.
+    pub out: usize,
+    /// Input features, columns of the weight.
+    pub inp: usize,
+}
+
+/// Where a frozen tensor comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Drawn from the run's seed, alike on every machine.
+    Seed,
+    /// Made by the coordinator from the warm-up's statistic.
+    WarmUp,
+    /// Factors of the base weight itself.
+    Base,
+}
+
+/// Whether a tensor learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Receives gradients.
+    Trained,
+    /// Never receives gradients.
+    Frozen {
+        /// Where it comes from.
+        from: Origin,
+    },
+}
+
+/// Who receives a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Travel {
+    /// Client to coordinator; what comes back has another form.
+    Up,
+    /// Coordinator to clients, whenever it changed.
+    Down,
+    /// Up after training, down after aggregation.
+    Both,
+    /// Coordinator to clients, once per run.
+    Once,
+    /// Stays where it is; both ends make it themselves.
+    Never,
+}
+
+impl Travel {
+    /// True when a client sends it.
+    pub fn goes_up(self) -> bool {
+        matches!(self, Self::Up | Self::Both)
+    }
+
+    /// True when it is part of the global file that every round publishes.
+    pub fn is_published(self) -> bool {
+        matches!(self, Self::Both)
+    }
+
+    /// True when it is part of a frozen artefact that the coordinator ships by digest.
+    pub fn is_shipped_frozen(self) -> bool {
+        matches!(self, Self::Once | Self::Down)
+    }
+}
+
+/// What a tensor holds before anything was learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Zeros.
+    Zero,
+    /// Uniform in (-bound, bound), from the run's seed (see [`crate::init::seeded`]).
+    SeededUniform {
+        /// Largest absolute value.
+        bound: f64,
+    },
+    /// Comes from a published file; there is no local start.
+    Artefact,
+}
+
+/// One tensor of a target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// Name inside the target, for example `lora_A`; letters, digits and `_` only.
+    pub part: String,
+    /// Row-major shape.
+    pub shape: Vec<usize>,
+    /// Whether it learns.
+    pub role: Role,
+    /// Who receives it.
+    pub travel: Travel,
+    /// What it holds at first.
+    pub start: Start,
+}
+
+impl TensorSpec {
+    /// A trained tensor.
+    pub fn trained(part: &str, shape: &[usize], travel: Travel, start: Start) -> Self {
+        Self { part: part.to_owned(), shape: shape.to_vec(), role: Role::Trained, travel, start }
+    }
+
+    /// A frozen tensor that everybody draws from the seed, uniform in (-bound, bound).
+    pub fn seeded(part: &str, shape: &[usize], bound: f64) -> Self {
+        Self {
+            part: part.to_owned(),
+            shape: shape.to_vec(),
+            role: Role::Frozen { from: Origin::Seed },
+            travel: Travel::Never,
+            start: Start::SeededUniform { bound },
+        }
+    }
+
+    /// A frozen tensor that the warm-up makes and the coordinator ships once.
+    pub fn shipped(part: &str, shape: &[usize], from: Origin) -> Self {
+        Self {
+            part: part.to_owned(),
+            shape: shape.to_vec(),
+            role: Role::Frozen { from },
+            travel: Travel::Once,
+            start: Start::Artefact,
+        }
+    }
+
+    /// Count of numbers.
+    pub fn numbers(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A tensor of the whole adapter: a target's part, or the head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedSpec {
+    /// Full name: `<target>.<part>`, `head.weight`, `head.bias`.
+    pub name: String,
+    /// Index into [`crate::Job::targets`]; `None` for the head.
+    pub target: Option<usize>,
+    /// The tensor.
+    pub spec: TensorSpec,
+}

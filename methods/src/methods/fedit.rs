@@ -1,0 +1,52 @@
+//! FedIT: federated averaging of both LoRA factors, the baseline.
+
+use super::{A, B};
+use crate::config::MethodConfig;
+use crate::delta::Delta;
+use crate::init::seeded::kaiming_bound;
+use crate::law::LawKind;
+use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::method::{DpSupport, Exactness, Method};
+
+/// dW = (alpha / r) B.A; A and B are trained and averaged each for itself. The product of the means is not the mean of
+/// the products: what is lost is sum_k w_k (B_k - B)(A_k - A), of rank up to (K - 1) r.
+#[derive(Debug, Clone, Copy)]
+pub struct FedIt;
+
+impl Method for FedIt {
+    fn id(&self) -> &str {
+        "fedit"
+    }
+
+    fn title(&self) -> &str {
+        "FedIT: averages both LoRA factors (baseline)"
+    }
+
+    fn paper(&self) -> &str {
+        "Zhang et al., Towards Building the Federated GPT: Federated Instruction Tuning, ICASSP 2024, arXiv:2305.05644"
+    }
+
+    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
+        vec![
+            TensorSpec::trained(A, &[rank, target.inp], Travel::Both, start),
+            TensorSpec::trained(B, &[target.out, rank], Travel::Both, Start::Zero),
+        ]
+    }
+
+    fn law(&self) -> LawKind {
+        LawKind::Mean
+    }
+
+    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+        Delta::product(&[B, A]).scaled(config.scale())
+    }
+
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Approximate("the product of averaged factors is not the average of the products".into())
+    }
+
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::Central { released: vec![A.into(), B.into()], sensitivity: 1.0 }
+    }
+}

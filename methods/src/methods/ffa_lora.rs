@@ -1,0 +1,96 @@
+//! FFA-LoRA: A is frozen, only B is trained and averaged; optionally refactored as in FedSVD.
+
+use super::{A, B};
+use crate::config::{MethodConfig, OptionKind, OptionSpec};
+use crate::delta::Delta;
+use crate::error::MethodError;
+use crate::init::seeded::kaiming_bound;
+use crate::law::LawKind;
+use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::linalg::{Matrix, truncated_svd_of_product};
+use crate::method::{DpSupport, Exactness, Method};
+use crate::tensor::{Tensor, TensorSet};
+
+const REFACTOR_EVERY: &str = "refactor_every";
+
+/// dW = (alpha / r) B.A with A from the run's seed. dW is linear in B, so the mean of the B_k gives the mean of the dW_k.
+///
+/// With `refactor_every = p` the coordinator replaces (B, A) after every p-th round by (U_r diag(S_r), V_r) of
+/// B.A = U S V, by QR of both factors and an SVD of the small core: the product stays, A becomes orthonormal and points
+/// where the training went (FedSVD, Lee et al. 2025). The new A is shipped as a frozen artefact.
+#[derive(Debug, Clone, Copy)]
+pub struct FfaLora;
+
+fn refactor_every(config: &MethodConfig) -> u64 {
+    config.count(REFACTOR_EVERY).unwrap_or(0)
+}
+
+impl Method for FfaLora {
+    fn id(&self) -> &str {
+        "ffa-lora"
+    }
+
+    fn title(&self) -> &str {
+        "FFA-LoRA: A frozen from the seed, averages B"
+    }
+
+    fn paper(&self) -> &str {
+        "Sun et al., Improving LoRA in Privacy-preserving Federated Learning, ICLR 2024, arXiv:2403.12313"
+    }
+
+    fn options(&self) -> &[OptionSpec] {
+        &[OptionSpec {
+            name: REFACTOR_EVERY,
+            kind: OptionKind::Count { min: 0, max: 1_000_000 },
+            default: Some("0"),
+            help: "re-derive A and B from B.A by QR and SVD after every so many rounds and ship the new A; 0 = never",
+        }]
+    }
+
+    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        let mut a = TensorSpec::seeded(A, &[rank, target.inp], kaiming_bound(target.inp));
+        if refactor_every(config) > 0 {
+            a.travel = Travel::Down;
+        }
+        vec![a, TensorSpec::trained(B, &[target.out, rank], Travel::Both, Start::Zero)]
+    }
+
+    fn law(&self) -> LawKind {
+        LawKind::Mean
+    }
+
+    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+        Delta::product(&[B, A]).scaled(config.scale())
+    }
+
+    fn refactor(
+        &self,
+        config: &MethodConfig,
+        round: u32,
+        target: &Target,
+        tensors: &TensorSet,
+    ) -> Result<Option<TensorSet>, MethodError> {
+        let every = refactor_every(config);
+        if every == 0 || !u64::from(round).is_multiple_of(every) {
+            return Ok(None);
+        }
+        let (Some(b), Some(a)) = (tensors.get(B), tensors.get(A)) else {
+            return Ok(None);
+        };
+        let svd = truncated_svd_of_product(&b.to_matrix(), &a.to_matrix(), config.rank)
+            .map_err(|source| MethodError::linalg(&target.name, source))?;
+        let new_b = svd.u.times(&Matrix::diagonal(&svd.s));
+        Ok(Some(TensorSet::from([
+            (A.to_owned(), Tensor::from_matrix(&svd.v)),
+            (B.to_owned(), Tensor::from_matrix(&new_b)),
+        ])))
+    }
+
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Exact
+    }
+
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::Central { released: vec![B.into()], sensitivity: 1.0 }
+    }
+}

@@ -1,0 +1,223 @@
+//! Numbers computed elsewhere (numpy, f64) that the laws and initialisers must reproduce: algorithms of FedIT, FLoRA,
+//! FFA-LoRA, Fed-SB and LoRA-SB on matrices small enough to check by hand.
+#![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
+
+mod suite;
+
+use std::f64::consts::FRAC_1_SQRT_2;
+use std::path::{Path, PathBuf};
+
+use rondo_methods::law::shares;
+use rondo_methods::{
+    AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile, TensorSet,
+};
+use rondo_proto::run_file::{Dtype, RunFile};
+use rondo_proto::v1;
+
+const TARGET: &str = "layer.proj";
+
+fn job(id: &str, rank: usize, options: &str) -> Job {
+    let mut run: RunFile = suite::run_file(id, rank, options, "");
+    run.method.targets = vec!["proj".into()];
+    let base = v1::BaseModel {
+        architecture: "bert".into(),
+        hidden_size: 2,
+        linears: vec![v1::LinearLayer { name: TARGET.into(), out_features: 3, in_features: 2 }],
+        ..Default::default()
+    };
+    Job::new(&Registry::builtin(), &run, &base).unwrap()
+}
+
+fn tensor<const R: usize, const C: usize>(rows: [[f64; C]; R]) -> Tensor {
+    Tensor { shape: vec![R, C], data: rows.iter().flatten().map(|&x| x as f32).collect() }
+}
+
+fn close<const R: usize, const C: usize>(got: &Matrix, rows: [[f64; C]; R], what: &str) {
+    assert_eq!((got.rows(), got.cols()), (R, C), "{what}");
+    for (row, values) in rows.iter().enumerate() {
+        for (col, &x) in values.iter().enumerate() {
+            assert!(
+                (got.at(row, col) - x).abs() < 1e-6,
+                "{what}[{row}, {col}]: {} instead of {x}\n{got:?}",
+                got.at(row, col)
+            );
+        }
+    }
+}
+
+fn a1() -> Tensor {
+    tensor([[1., 2.], [0., 1.]])
+}
+fn a2() -> Tensor {
+    tensor([[-1., 0.], [2., 1.]])
+}
+fn b1() -> Tensor {
+    tensor([[1., 0.], [2., 1.], [0., -1.]])
+}
+fn b2() -> Tensor {
+    tensor([[0., 1.], [1., 0.], [3., 2.]])
+}
+
+struct Bench {
+    job: Job,
+    dir: tempfile::TempDir,
+    frozen: Option<PathBuf>,
+}
+
+impl Bench {
+    fn new(job: Job) -> Self {
+        Self { job, dir: tempfile::tempdir().unwrap(), frozen: None }
+    }
+
+    /// Puts frozen tensors in force, as if a warm-up or a refactoring had made them.
+    fn freeze(mut self, parts: &[(&str, Tensor)]) -> Self {
+        let path = self.dir.path().join("in-force.safetensors");
+        let named: TensorSet = parts.iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())).collect();
+        rondo_methods::file::write(&path, &named, Dtype::F32, &suite::no_metadata()).unwrap();
+        self.frozen = Some(path);
+        self
+    }
+
+    /// Aggregates two clients of weights n = (1, 3).
+    fn aggregate(&self, kind: Kind, weights: [f64; 2], clients: [&[(&str, Tensor)]; 2]) -> AggregateOutput {
+        let mut updates = Vec::new();
+        for ((client, weight), parts) in ["one", "two"].into_iter().zip(shares(&weights).unwrap()).zip(clients) {
+            let mut tensors = self.job.initial(1, client, 0);
+            tensors.extend(parts.iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())));
+            let path = self.dir.path().join(format!("{client}.safetensors"));
+            let rank = self.job.rank();
+            self.job.write_update(kind, rank, &tensors, &path).unwrap();
+            updates.push(Contribution { client: client.into(), weight, rank, path });
+        }
+        let input = AggregateInput {
+            kind,
+            round: u32::from(kind == Kind::Train),
+            updates,
+            frozen: self.frozen.clone(),
+            published: Vec::new(),
+            out_dir: self.dir.path(),
+            progress: &|_, _| {},
+        };
+        self.job.aggregate(input).unwrap()
+    }
+
+    fn delta(&self, output: &AggregateOutput) -> Matrix {
+        let frozen = output.frozen.as_deref().or(self.frozen.as_deref());
+        let state = self.job.state(2, "one", 0, frozen, std::slice::from_ref(&output.global)).unwrap();
+        self.job.dense_delta(&state, 0).unwrap()
+    }
+}
+
+fn part(path: &Path, name: &str) -> Matrix {
+    TensorFile::open(path).unwrap().read(&format!("{TARGET}.{name}")).unwrap().to_matrix()
+}
+
+/// W0 + dW of the common example.
+fn merged(delta: &Matrix) -> Matrix {
+    let mut weight = tensor([[1., 0.], [0., 1.], [2., -1.]]).to_matrix();
+    weight.add_scaled(1.0, delta);
+    weight
+}
+
+#[test]
+fn fedit_averages_the_factors_and_says_what_that_costs() {
+    let bench = Bench::new(job("fedit", 2, "alpha = 4.0"));
+    let clients: [&[(&str, Tensor)]; 2] =
+        [&[("lora_A", a1()), ("lora_B", b1())], &[("lora_A", a2()), ("lora_B", b2())]];
+    let output = bench.aggregate(Kind::Train, [1., 3.], clients);
+    close(&part(&output.global, "lora_A"), [[-0.5, 0.5], [1.5, 1.]], "A");
+    close(&part(&output.global, "lora_B"), [[0.25, 0.75], [1.25, 0.25], [2.25, 1.25]], "B");
+    close(&bench.delta(&output).scaled(0.5), [[1., 0.875], [-0.25, 0.875], [0.75, 2.375]], "B.A");
+    // ||E|| / ||I||, E the residual, I the weighted mean of the products; the scale cancels.
+    let ideal = tensor([[1.75, 1.25], [-0.25, 1.25], [0.75, 1.25]]).to_matrix();
+    let residual = tensor([[0.75, 0.375], [0., 0.375], [0., -1.125]]).to_matrix();
+    assert!((residual.norm() - 1.45237).abs() < 1e-5);
+    assert!((output.error.unwrap() - residual.norm() / ideal.norm()).abs() < 1e-7);
+}
+
+#[test]
+fn flora_stacks_with_the_weight_on_one_factor() {
+    let bench = Bench::new(job("flora", 2, "alpha = 4.0"));
+    let clients: [&[(&str, Tensor)]; 2] =
+        [&[("lora_A", a1()), ("lora_B", b1())], &[("lora_A", a2()), ("lora_B", b2())]];
+    let output = bench.aggregate(Kind::Train, [1., 3.], clients);
+    // The scale 2 is folded in beside the weights.
+    close(&part(&output.global, "lora_A").scaled(0.5), [[0.25, 0.5], [0., 0.25], [-0.75, 0.], [1.5, 0.75]], "A_s");
+    close(&part(&output.global, "lora_B"), [[1., 0., 0., 1.], [2., 1., 1., 0.], [0., -1., 3., 2.]], "B_s");
+    let delta = bench.delta(&output);
+    close(&delta.clone().scaled(0.5), [[1.75, 1.25], [-0.25, 1.25], [0.75, 1.25]], "I");
+    close(&merged(&delta), [[4.5, 2.5], [-0.5, 3.5], [3.5, 1.5]], "W");
+    assert!(output.error.unwrap() < 1e-7);
+}
+
+#[test]
+fn ffa_lora_is_exact_with_a_shared_a() {
+    let bench = Bench::new(job("ffa-lora", 2, "alpha = 4.0\nrefactor_every = 1000")).freeze(&[("lora_A", a1())]);
+    let output = bench.aggregate(Kind::Train, [1., 3.], [&[("lora_B", b1())], &[("lora_B", b2())]]);
+    close(&part(&output.global, "lora_B"), [[0.25, 0.75], [1.25, 0.25], [2.25, 1.25]], "B");
+    let delta = bench.delta(&output);
+    close(&delta.clone().scaled(0.5), [[0.25, 1.25], [1.25, 2.75], [2.25, 5.75]], "B.A");
+    close(&merged(&delta), [[1.5, 2.5], [2.5, 6.5], [6.5, 10.5]], "W");
+    assert!(output.error.unwrap() < 1e-7);
+}
+
+#[test]
+fn ffa_lora_refactoring_keeps_the_product_and_makes_a_orthonormal() {
+    let bench = Bench::new(job("ffa-lora", 2, "alpha = 4.0\nrefactor_every = 1")).freeze(&[("lora_A", a1())]);
+    let output = bench.aggregate(Kind::Train, [1., 3.], [&[("lora_B", b1())], &[("lora_B", b2())]]);
+    close(&bench.delta(&output).scaled(0.5), [[0.25, 1.25], [1.25, 2.75], [2.25, 5.75]], "B.A");
+    let a = part(output.frozen.as_deref().unwrap(), "lora_A");
+    close(&a.times(&a.transposed()), [[1., 0.], [0., 1.]], "A.A^T");
+    assert!(output.error.unwrap() < 1e-6);
+}
+
+#[test]
+fn fed_sb_averages_r_between_fixed_factors() {
+    let frozen = [("lora_B", tensor([[1., 0.], [0., 1.], [0., 0.]])), ("lora_A", tensor([[0.6, 0.8], [-0.8, 0.6]]))];
+    let bench = Bench::new(job("fed-sb", 2, "")).freeze(&frozen);
+    let (r1, r2) = (tensor([[1., 2.], [0., -1.]]), tensor([[3., 0.], [1., 1.]]));
+    let output = bench.aggregate(Kind::Train, [1., 3.], [&[("lora_R", r1.clone())], &[("lora_R", r2.clone())]]);
+    close(&part(&output.global, "lora_R"), [[2.5, 0.5], [0.75, 0.5]], "R");
+    close(&bench.delta(&output), [[1.1, 2.3], [0.05, 0.9], [0., 0.]], "B.R.A");
+    let output = bench.aggregate(Kind::Train, [1., 1.], [&[("lora_R", r1)], &[("lora_R", r2)]]);
+    close(&part(&output.global, "lora_R"), [[2., 1.], [0.5, 0.]], "uniform R");
+    close(&bench.delta(&output), [[0.4, 2.2], [0.3, 0.4], [0., 0.]], "uniform B.R.A");
+}
+
+fn g1() -> Tensor {
+    tensor([[4., -1.], [2., 1.], [-3., 2.]])
+}
+fn g2() -> Tensor {
+    tensor([[-1., 0.2], [1., 1.], [0.5, -1.]])
+}
+
+#[test]
+fn update_approximation_takes_the_sign_of_the_mean() {
+    let options = "init = \"update-approximation\"\neta0 = 0.01";
+    for rank in [1, 2] {
+        let bench = Bench::new(job("fed-sb", rank, options));
+        let output = bench.aggregate(Kind::WarmUp, [1., 3.], [&[("dense", g1())], &[("dense", g2())]]);
+        let frozen = output.frozen.as_deref().unwrap();
+        let (b, a) = (part(frozen, "lora_B"), part(frozen, "lora_A"));
+        let r = part(&output.global, "lora_R");
+        if rank == 1 {
+            close(&bench.delta(&output), [[0., 0.], [-0.01, -0.01], [0.01, 0.01]], "B.R.A at rank 1");
+            close(&r, [[0.02]], "R");
+            // Up to a joint sign.
+            let sign = b.at(1, 0).signum();
+            close(&b.scaled(sign), [[0.], [FRAC_1_SQRT_2], [-FRAC_1_SQRT_2]], "B");
+            close(&a.scaled(sign), [[-FRAC_1_SQRT_2, -FRAC_1_SQRT_2]], "A");
+        } else {
+            close(&r, [[0.02, 0.], [0., 0.0141421]], "R");
+            close(&bench.delta(&output), [[-0.01, 0.01], [-0.01, -0.01], [0.01, 0.01]], "B.R.A at rank 2");
+        }
+    }
+}
+
+#[test]
+fn sign_of_nothing_is_nothing() {
+    let gradient = tensor([[0., -2.], [0., 0.], [0., 0.]]).to_matrix();
+    let svd = rondo_methods::init::update_approximation::first_step(&gradient, 0.5, 1).unwrap();
+    let step = svd.u.scaled(svd.s[0]).times(&svd.v);
+    close(&step, [[0., 0.5], [0., 0.], [0., 0.]], "step");
+}

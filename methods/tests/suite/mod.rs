@@ -1,0 +1,296 @@
+//! A small federation for tests: a base with two odd-shaped targets, a job, clients that "train" by moving trained
+//! tensors, and coordinators that aggregate their files. Knows no method by name.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+pub mod checks;
+pub mod outside;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rondo_methods::init::base_svd;
+use rondo_methods::init::seeded::{Identity, uniform};
+use rondo_methods::tensor::{full_name, parts_of};
+use rondo_methods::{
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, MethodError, OptionKind, Registry,
+    Role, Statistic, Tensor, TensorSet,
+};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1;
+
+/// Hidden size 6; targets of shapes [6, 6], [9, 6] and [5, 9], so that a mixed-up dimension shows.
+pub fn base() -> v1::BaseModel {
+    let linear =
+        |name: &str, out: u32, inp: u32| v1::LinearLayer { name: name.to_owned(), out_features: out, in_features: inp };
+    v1::BaseModel {
+        name: "tiny".into(),
+        digest: "blake3:00".into(),
+        architecture: "bert".into(),
+        hidden_size: 6,
+        max_positions: 32,
+        linears: vec![
+            linear("encoder.layer.0.attention.self.query", 6, 6),
+            linear("encoder.layer.0.intermediate.dense", 9, 6),
+            linear("encoder.layer.0.output.dense", 5, 9),
+            linear("encoder.layer.0.attention.self.key", 6, 6),
+        ],
+        ..Default::default()
+    }
+}
+
+/// A run file for a method; `options` are further lines of its `[method]` table.
+pub fn run_file(id: &str, rank: usize, options: &str, rest: &str) -> RunFile {
+    let text = format!(
+        r#"
+        name = "suite"
+        base = {{ model = "tiny" }}
+        [task]
+        kind = "classification"
+        dataset = "none"
+        labels = ["no", "perhaps", "yes"]
+        [method]
+        id = "{id}"
+        rank = {rank}
+        targets = ["query", "intermediate.dense", "output.dense"]
+        {options}
+        [train]
+        local_steps = 1
+        batch = 1
+        lr = 0.01
+        seed = 7
+        [rounds]
+        count = 3
+        cohort = 1
+        quorum = 1
+        {rest}
+        "#
+    );
+    RunFile::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Deterministic noise in (-bound, bound).
+pub fn noise(salt: &str, shape: &[usize], bound: f64) -> Tensor {
+    uniform(Identity { seed: 99, name: salt, fresh: None }, shape, bound)
+}
+
+/// Option lines under which a method is examined: none, and every option moved once.
+pub fn variants(registry: &Registry, id: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for option in registry.get(id).unwrap().options() {
+        match option.kind {
+            OptionKind::Choice(words) => lines.extend(words.iter().map(|word| format!("{} = \"{word}\"", option.name))),
+            OptionKind::Count { min, max } => lines.push(format!("{} = {}", option.name, 1.clamp(min, max))),
+            OptionKind::Positive => lines.push(format!("{} = 0.25", option.name)),
+        }
+    }
+    // A method may refuse a scale, but then it says so.
+    match Job::new(registry, &run_file(id, 2, "alpha = 5.0", ""), &base()) {
+        Ok(_) => lines.push("alpha = 5.0".into()),
+        Err(error) => {
+            assert!(matches!(error, MethodError::OptionValue { ref option, .. } if option == "alpha"), "{error}")
+        }
+    }
+    lines
+}
+
+/// A run in progress.
+pub struct Federation {
+    pub job: Job,
+    pub dir: tempfile::TempDir,
+    pub frozen: Option<PathBuf>,
+    pub published: Vec<PathBuf>,
+    pub round: u32,
+}
+
+/// A client's trained adapter.
+#[derive(Clone)]
+pub struct Trained {
+    pub client: String,
+    pub weight: f64,
+    pub rank: usize,
+    pub tensors: TensorSet,
+}
+
+impl Federation {
+    /// Starts a run and, when the method asks, does its warm-up with three clients.
+    pub fn start(registry: &Registry, id: &str, rank: usize, options: &str, rest: &str) -> Self {
+        let run = run_file(id, rank, options, rest);
+        let job = Job::new(registry, &run, &base()).unwrap_or_else(|error| panic!("{id} {options}: {error}"));
+        let dir = tempfile::tempdir().unwrap();
+        let mut federation = Self { job, dir, frozen: None, published: Vec::new(), round: 0 };
+        if federation.job.needs_warm_up() {
+            let updates = federation.statistics(&[("a", 0.25), ("b", 0.25), ("c", 0.5)]);
+            federation.finish(Kind::WarmUp, updates).unwrap();
+        }
+        federation.round = 1;
+        federation
+    }
+
+    pub fn state(&self, client: &str, rank: usize) -> AdapterState {
+        self.job.state(self.round, client, rank, self.frozen.as_deref(), &self.published).unwrap()
+    }
+
+    /// A client's state with every trained tensor moved by noise of its own.
+    pub fn train(&self, client: &str, weight: f64, rank: usize, salt: &str) -> Trained {
+        let mut tensors = self.state(client, rank).tensors;
+        for named in self.job.layout(rank).iter().filter(|named| named.spec.role == Role::Trained) {
+            let step = noise(&format!("{salt} {} {}", self.round, named.name), &named.spec.shape, 0.5);
+            let tensor = tensors.get_mut(&named.name).unwrap();
+            tensor.data.iter_mut().zip(&step.data).for_each(|(x, dx)| *x += dx);
+        }
+        Trained { client: client.to_owned(), weight, rank, tensors }
+    }
+
+    /// Three clients of different weight; of different rank where the method mixes ranks.
+    pub fn three(&self) -> Vec<Trained> {
+        let rank = self.job.rank();
+        let second = if self.job.mixed_ranks() { rank - 1 } else { rank };
+        vec![
+            self.train("anna", 0.2, rank, "anna"),
+            self.train("bert", 0.3, second, "bert"),
+            self.train("carl", 0.5, rank, "carl"),
+        ]
+    }
+
+    pub fn upload(&self, trained: &Trained) -> Contribution {
+        let path = self.dir.path().join(format!("{}-{}.safetensors", self.round, trained.client));
+        self.job.write_update(Kind::Train, trained.rank, &trained.tensors, &path).unwrap();
+        Contribution { client: trained.client.clone(), weight: trained.weight, rank: trained.rank, path }
+    }
+
+    pub fn aggregate(
+        &self,
+        kind: Kind,
+        updates: Vec<Contribution>,
+        folder: &str,
+    ) -> Result<AggregateOutput, MethodError> {
+        let out_dir = self.dir.path().join(folder);
+        std::fs::create_dir_all(&out_dir).unwrap();
+        let (frozen, published) = (self.frozen.clone(), self.published.clone());
+        let input = AggregateInput {
+            kind,
+            round: self.round,
+            updates,
+            frozen,
+            published,
+            out_dir: &out_dir,
+            progress: &|_, _| {},
+        };
+        self.job.aggregate(input)
+    }
+
+    /// Aggregates and publishes; the next round begins.
+    pub fn finish(&mut self, kind: Kind, updates: Vec<Contribution>) -> Result<AggregateOutput, MethodError> {
+        let output = self.aggregate(kind, updates, &format!("round-{}", self.round))?;
+        self.published.push(output.global.clone());
+        self.frozen = output.frozen.clone().or(self.frozen.take());
+        self.round += 1;
+        Ok(output)
+    }
+
+    /// A round of these clients, without keeping it: the dense delta of every target afterwards.
+    pub fn outcome(&self, trained: &[Trained], folder: &str) -> Vec<Matrix> {
+        let updates = trained.iter().map(|trained| self.upload(trained)).collect();
+        let output = self.aggregate(Kind::Train, updates, folder).unwrap();
+        let mut published = self.published.clone();
+        published.push(output.global);
+        let frozen = output.frozen.or(self.frozen.clone());
+        self.deltas(&self.job.state(self.round + 1, "observer", 0, frozen.as_deref(), &published).unwrap())
+    }
+
+    /// The whole change of every target.
+    pub fn deltas(&self, state: &AdapterState) -> Vec<Matrix> {
+        (0..self.job.targets().len()).map(|target| self.job.dense_delta(state, target).unwrap()).collect()
+    }
+
+    /// The changes of one client's own adapter, without what was merged before.
+    pub fn own_deltas(&self, trained: &Trained) -> Vec<Matrix> {
+        let delta = self.job.delta(trained.rank);
+        let dense = |name: &str| delta.dense(&parts_of(&trained.tensors, name)).unwrap();
+        self.job.targets().iter().map(|target| dense(&target.name)).collect()
+    }
+
+    /// Warm-up uploads of these clients.
+    pub fn statistics(&self, clients: &[(&str, f64)]) -> Vec<Contribution> {
+        let plan = self.job.warm_up().unwrap();
+        let upload = |&(client, weight): &(&str, f64)| {
+            let tensors = match plan.statistic {
+                Statistic::BaseFactors => self.base_factors(),
+                Statistic::Gradient => self.probe_gradients(client),
+            };
+            let path = self.dir.path().join(format!("warm-up-{client}.safetensors"));
+            self.job.write_update(Kind::WarmUp, self.job.rank(), &tensors, &path).unwrap();
+            Contribution { client: client.to_owned(), weight, rank: self.job.rank(), path }
+        };
+        clients.iter().map(upload).collect()
+    }
+
+    fn base_factors(&self) -> TensorSet {
+        let mut tensors = TensorSet::new();
+        for target in self.job.targets() {
+            let weight = noise(&format!("base {}", target.name), &[target.out, target.inp], 1.0).to_matrix();
+            for (part, tensor) in base_svd::factors(&weight, self.job.rank()).unwrap() {
+                tensors.insert(full_name(&target.name, &part), tensor);
+            }
+        }
+        tensors
+    }
+
+    /// The true full gradient of a client, which no real client forms.
+    pub fn gradient(&self, client: &str, target: usize) -> Matrix {
+        let target = &self.job.targets()[target];
+        noise(&format!("gradient {client} {}", target.name), &[target.out, target.inp], 1.0).to_matrix()
+    }
+
+    /// dL/dX of every trained part X of the probe: the delta is linear in each while the others are zero, so the
+    /// derivative is the inner product of the gradient with the delta of a unit entry.
+    fn probe_gradients(&self, client: &str) -> TensorSet {
+        let plan = self.job.warm_up().unwrap();
+        let mut probe = self.job.warm_up_initial();
+        let mut gradients = TensorSet::new();
+        for named in plan.layout.iter().filter(|named| named.spec.travel.goes_up()) {
+            let target = named.target.unwrap();
+            let (name, gradient) = (self.job.targets()[target].name.clone(), self.gradient(client, target));
+            let mut values = Tensor::zeros(&named.spec.shape);
+            for index in 0..values.len() {
+                probe.get_mut(&named.name).unwrap().data[index] = 1.0;
+                let delta = plan.delta.dense(&parts_of(&probe, &name)).unwrap();
+                values.data[index] = delta.data().iter().zip(gradient.data()).map(|(d, g)| d * g).sum::<f64>() as f32;
+                probe.get_mut(&named.name).unwrap().data[index] = 0.0;
+            }
+            gradients.insert(named.name.clone(), values);
+        }
+        gradients
+    }
+}
+
+/// sum_k w_k M_k, target by target.
+pub fn weighted(terms: &[(f64, Vec<Matrix>)]) -> Vec<Matrix> {
+    let mut sums: Vec<Matrix> = terms[0].1.iter().map(|matrix| Matrix::zeros(matrix.rows(), matrix.cols())).collect();
+    for (weight, matrices) in terms {
+        sums.iter_mut().zip(matrices).for_each(|(sum, matrix)| sum.add_scaled(*weight, matrix));
+    }
+    sums
+}
+
+/// ||a - b|| / ||b|| over all targets together.
+pub fn distance(a: &[Matrix], b: &[Matrix]) -> f64 {
+    let square = |matrices: &[Matrix]| matrices.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>();
+    let difference = weighted(&[(1.0, a.to_vec()), (-1.0, b.to_vec())]);
+    if square(&difference) == 0.0 { 0.0 } else { (square(&difference) / square(b)).sqrt() }
+}
+
+pub fn bytes_of(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+/// Bytes of a tensor file behind its header.
+pub fn data_bytes(path: &Path) -> u64 {
+    let bytes = bytes_of(path);
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    bytes.len() as u64 - 8 - header
+}
+
+pub fn no_metadata() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}

@@ -1,0 +1,97 @@
+//! Methods that the crate does not know. They are registered from outside and must pass everything the built-in ones do.
+
+use rondo_methods::init::seeded::{kaiming_bound, sketch_bound};
+use rondo_methods::{
+    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, OptionKind, OptionSpec, Registry, Start, Target,
+    TensorSpec, Travel,
+};
+
+/// dW = gain * B.diag(d).A: random frozen factors, a trained vector (in the manner of VeRA).
+pub struct Vector;
+
+impl Method for Vector {
+    fn id(&self) -> &str {
+        "vector"
+    }
+    fn title(&self) -> &str {
+        "a trained diagonal between random factors"
+    }
+    fn paper(&self) -> &str {
+        "none"
+    }
+    fn options(&self) -> &[OptionSpec] {
+        &[OptionSpec { name: "gain", kind: OptionKind::Positive, default: Some("2.0"), help: "scale of the delta" }]
+    }
+    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        vec![
+            TensorSpec::trained("d", &[rank], Travel::Both, Start::Zero),
+            TensorSpec::seeded("a", &[rank, target.inp], sketch_bound(target.inp)),
+            TensorSpec::seeded("b", &[target.out, rank], sketch_bound(target.out)),
+        ]
+    }
+    fn law(&self) -> LawKind {
+        LawKind::Mean
+    }
+    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+        let factors = vec![Delta::mat("b"), Delta::Diag("d".into()), Delta::mat("a")];
+        Delta::Product(factors).scaled(config.number("gain").unwrap_or(2.0))
+    }
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Exact
+    }
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::Central { released: vec!["d".into()], sensitivity: 1.0 }
+    }
+}
+
+/// dW = (alpha / r) (B.Z^T - 0.5 B.C.A) with everything trained and stacked: transposes, sums and inner factors in one.
+pub struct Braid;
+
+impl Method for Braid {
+    fn id(&self) -> &str {
+        "braid"
+    }
+    fn title(&self) -> &str {
+        "a sum of two products, stacked"
+    }
+    fn paper(&self) -> &str {
+        "none"
+    }
+    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
+        vec![
+            TensorSpec::trained("b", &[target.out, rank], Travel::Up, Start::Zero),
+            TensorSpec::trained("z", &[target.inp, rank], Travel::Up, start),
+            TensorSpec::trained("c", &[rank, rank], Travel::Up, start),
+            TensorSpec::trained("a", &[rank, target.inp], Travel::Up, start),
+        ]
+    }
+    fn fresh_each_round(&self) -> bool {
+        true
+    }
+    fn law(&self) -> LawKind {
+        LawKind::Stack
+    }
+    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+        let first = Delta::Product(vec![Delta::mat("b"), Delta::mat("z").transposed()]);
+        let second = Delta::product(&["b", "c", "a"]).scaled(-0.5);
+        Delta::Sum(vec![first, second]).scaled(config.scale())
+    }
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Exact
+    }
+    fn mixed_ranks(&self) -> bool {
+        true
+    }
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::LocalOnly("stacked".into())
+    }
+}
+
+/// The built-in methods and these.
+pub fn registry() -> Registry {
+    let mut registry = Registry::builtin();
+    registry.register(Box::new(Vector)).unwrap();
+    registry.register(Box::new(Braid)).unwrap();
+    registry
+}
