@@ -1,0 +1,235 @@
+//! What the world tells the engine.
+
+use rondo_proto::{ClientId, Digest, RunId, v1};
+
+use crate::Millis;
+
+/// The assignment that an input is about. Everything a client sends about its work names all three, so that a late
+/// message is recognised as late.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WorkKey {
+    /// The run.
+    pub run: RunId,
+    /// The round; 0 is the warm-up.
+    pub round: u32,
+    /// The attempt at this round, from 1.
+    pub attempt: u32,
+}
+
+/// One thing that happened. Every input may arrive twice; the second time changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An operator asks for a run. Answered with [`Reply::Run`](crate::Reply::Run).
+    CreateRun {
+        /// A new id; an id that is taken is rejected.
+        run: RunId,
+        /// The run file's text, TOML.
+        run_file: String,
+        /// The registered base model that the run file names.
+        base: v1::BaseModel,
+    },
+    /// An operator pauses a run: no new work is handed out and its deadlines stand still; work in hand is accepted.
+    Pause {
+        /// The run.
+        run: RunId,
+    },
+    /// An operator lets a paused run go on.
+    Resume {
+        /// The run.
+        run: RunId,
+    },
+    /// An operator ends a run for good.
+    Cancel {
+        /// The run.
+        run: RunId,
+    },
+    /// A new client has its certificate. A name that was revoked may enrol anew; any other known name is rejected.
+    Enrolled {
+        /// The name the certificate carries.
+        client: ClientId,
+        /// SHA-256 of the certificate, hex.
+        fingerprint: String,
+        /// End of the certificate's validity.
+        expires: Millis,
+        /// False while an operator must still approve.
+        approved: bool,
+    },
+    /// A known client has a new certificate.
+    Renewed {
+        /// The client.
+        client: ClientId,
+        /// SHA-256 of the certificate, hex.
+        fingerprint: String,
+        /// End of the certificate's validity.
+        expires: Millis,
+    },
+    /// An operator lets a pending client work, or takes back a drain.
+    Approve {
+        /// The client.
+        client: ClientId,
+    },
+    /// An operator asks that a client finish its work and get no more.
+    Drain {
+        /// The client.
+        client: ClientId,
+    },
+    /// An operator shuts a client out at once.
+    Revoke {
+        /// The client.
+        client: ClientId,
+    },
+    /// A client says what it has and asks what to do. Answered with [`Reply::Poll`](crate::Reply::Poll).
+    Poll {
+        /// The client.
+        client: ClientId,
+        /// Data sets it can map to files of its own.
+        datasets: Vec<String>,
+        /// Digests of base models it holds.
+        bases: Vec<String>,
+        /// Largest rank it accepts; 0 = no limit.
+        max_rank: u32,
+        /// Its program version.
+        version: String,
+    },
+    /// A client accepts or declines a run.
+    Answer {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// Whether it takes part.
+        accept: bool,
+        /// Why not, when it declines.
+        reason: String,
+        /// The rank it trains with; 0 takes the run's, or the client's limit where the method can mix ranks.
+        rank: u32,
+    },
+    /// Progress of the work in hand. Answered with [`Reply::Heartbeat`](crate::Reply::Heartbeat); never rejected for
+    /// being late, but told to stop.
+    Heartbeat {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
+        /// "training", "uploading", "evaluating", "warm-up".
+        state: String,
+        /// Steps done.
+        step: u32,
+        /// Steps in all.
+        steps: u32,
+        /// Training loss of the latest step.
+        loss: f64,
+    },
+    /// An upload starts or resumes. Rejected when no update is wanted from this client, so that the door can refuse
+    /// before it receives anything.
+    UploadBegun {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
+        /// Digest of what is uploaded.
+        digest: Digest,
+    },
+    /// An update passed the door and its blob is durable. Answered with [`Reply::Upload`](crate::Reply::Upload).
+    ///
+    /// When this is rejected, the driver drops the blob unless [`Engine::references`](crate::Engine::references) it.
+    UpdateStored {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
+        /// What came with it.
+        update: StoredUpdate,
+    },
+    /// The door refused an update for what is in it. The client is dropped from this attempt.
+    UpdateRefused {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// A client cannot do its assignment (training or evaluation). It is dropped from this attempt.
+    ClientFailed {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
+        /// Why.
+        reason: String,
+    },
+    /// Bytes of a blob went to a client. Give this before the last chunk is handed to the wire, so that it comes before
+    /// whatever the client does with the blob; give it too when a download breaks off.
+    Delivered {
+        /// The client.
+        client: ClientId,
+        /// The run for which it was fetched.
+        run: RunId,
+        /// The blob.
+        digest: Digest,
+        /// gRPC message bytes, framing included.
+        bytes: u64,
+    },
+    /// A client measured the published adapter.
+    Evaluated {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round whose adapter was measured.
+        round: u32,
+        /// The result.
+        evaluation: v1::Evaluation,
+    },
+    /// An aggregation is done and its blobs are durable.
+    Aggregated {
+        /// The (run, round, attempt) of the [`AggregatePlan`](crate::AggregatePlan).
+        work: WorkKey,
+        /// The new global adapter.
+        global: Digest,
+        /// Its size in bytes.
+        global_bytes: u64,
+        /// New frozen tensors, when the method made any.
+        frozen: Option<Digest>,
+        /// Size of the new frozen tensors in bytes; 0 when there are none.
+        frozen_bytes: u64,
+        /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F.
+        error: Option<f64>,
+        /// Remarks for the round record.
+        notes: Vec<String>,
+    },
+    /// An aggregation failed. The attempt is over.
+    AggregateFailed {
+        /// The (run, round, attempt) of the plan.
+        work: WorkKey,
+        /// Why.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the door knows of an update it let in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredUpdate {
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Training examples behind it.
+    pub examples: u64,
+    /// Rank it was trained with.
+    pub rank: u32,
+    /// Number of published entries that were merged before training. Checked for methods whose publications
+    /// accumulate, where training on another version would mean another base.
+    pub base_version: u32,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Seconds of training.
+    pub train_seconds: f64,
+    /// L2 norm over all its tensors.
+    pub norm: f64,
+    /// gRPC message bytes of the upload, framing included.
+    pub bytes_up: u64,
+    /// The model as received, measured before training.
+    pub before: Option<v1::Evaluation>,
+}

@@ -1,0 +1,217 @@
+//! What must hold after every step, as plain predicates over the state. Tests check them after each operation, a resume
+//! checks them before it starts, and a driver may check them at any time.
+//!
+//! | id | invariant |
+//! |---|---|
+//! | R1 | a run has one open round, and its closed rounds are all those before it |
+//! | R2 | an update counts at most once |
+//! | R3 | the aggregated set is the recorded set |
+//! | R4 | a published digest never changes |
+//! | R5 | privacy is charged before release (no run promises what this version cannot keep) |
+//! | R6 | every blob that is needed exists |
+//! | R7 | no round goes on below quorum |
+
+use std::collections::BTreeSet;
+
+use rondo_proto::{Digest, RunId, v1};
+
+use crate::effect::RoundKind;
+use crate::phases::{Outcome, Phase, aggregating};
+use crate::state::{EvaluationState, PartState, Run, State};
+
+/// A state that must not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invariant {id} is violated in run `{run}`: {what}")]
+pub struct Violation {
+    /// "R1" to "R7".
+    pub id: &'static str,
+    /// The run.
+    pub run: RunId,
+    /// What is wrong.
+    pub what: String,
+}
+
+type Predicate = fn(&Run) -> Result<(), String>;
+
+const PREDICATES: [(&str, Predicate); 6] = [
+    ("R1", one_open_round),
+    ("R2", counted_once),
+    ("R3", aggregated_is_recorded),
+    ("R4", published_is_recorded),
+    ("R5", nothing_promised),
+    ("R7", never_below_quorum),
+];
+
+/// R1 to R5 and R7 for every run.
+///
+/// # Errors
+/// The first violation found.
+pub fn check(state: &State) -> Result<(), Violation> {
+    for (run, record) in &state.runs {
+        for (id, predicate) in PREDICATES {
+            predicate(record).map_err(|what| Violation { id, run: run.clone(), what })?;
+        }
+    }
+    Ok(())
+}
+
+/// R6: every blob that some run needs exists.
+///
+/// # Errors
+/// The first missing blob.
+pub fn check_blobs(state: &State, exists: &dyn Fn(&Digest) -> bool) -> Result<(), Violation> {
+    for (run, record) in &state.runs {
+        if let Some(missing) = record.blobs().find(|digest| !exists(digest)) {
+            return Err(Violation {
+                id: "R6",
+                run: run.clone(),
+                what: format!("blob {missing} is needed but missing"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// R1. Rounds close in order, one is open, and parts belong to it.
+pub fn one_open_round(run: &Run) -> Result<(), String> {
+    let open = &run.live.open;
+    let closed: Vec<u32> = run.rounds.keys().copied().collect();
+    let first = closed.first().copied().unwrap_or(open.round);
+    ensure(first <= 1, || format!("its first round is {first}"))?;
+    let is_closed = run.rounds.contains_key(&open.round);
+    let last = if is_closed { open.round + 1 } else { open.round };
+    ensure(closed.iter().copied().eq(first..last), || {
+        format!("rounds {closed:?} are closed while round {} is open", open.round)
+    })?;
+    ensure(open.round <= run.spec.policy.rounds, || format!("round {} is beyond the last", open.round))?;
+    ensure((open.round == 0) == (open.kind == RoundKind::WarmUp), || {
+        format!("round {} is a {} round", open.round, open.kind.as_str())
+    })?;
+    ensure((1..=run.spec.policy.max_attempts).contains(&open.attempt), || format!("attempt {}", open.attempt))?;
+    if let Phase::Ended(ended) = &run.live.phase {
+        let is_complete = is_closed && open.round == run.spec.policy.rounds;
+        ensure(ended.outcome != Outcome::Completed || is_complete, || {
+            format!("it completed with round {} open", open.round)
+        })?;
+    } else {
+        ensure(!is_closed, || format!("round {} is open and closed", open.round))?;
+    }
+    for (client, member) in &run.members {
+        let Some(part) = &member.part else { continue };
+        ensure(part.attempt <= open.attempt, || format!("{client} is in attempt {}", part.attempt))?;
+        ensure(part.attempt == open.attempt || part.state == PartState::Dropped, || {
+            format!("{client} is {:?} in attempt {}, which is over", part.state, part.attempt)
+        })?;
+    }
+    let is_collecting = matches!(run.live.phase, Phase::WarmUp(_) | Phase::Training(_));
+    let at_work = run.parts().find(|(_, part)| part.state.is_open());
+    ensure(is_collecting || at_work.is_none(), || {
+        let client = at_work.map(|(client, _)| client.to_string()).unwrap_or_default();
+        format!("{client} has work in phase {}", run.live.phase.name())
+    })?;
+    let is_publishing = matches!(run.live.phase, Phase::Publishing(_));
+    let measuring = run.parts().any(|(_, part)| part.evaluation.is_open());
+    ensure(is_publishing || !measuring, || format!("an evaluation is open in phase {}", run.live.phase.name()))
+}
+
+/// R2. Every client has at most one update in a round, no more than a cohort of them counts, and shares sum to 1.
+pub fn counted_once(run: &Run) -> Result<(), String> {
+    let (count, cohort) = (run.accepted().count(), run.spec.policy.cohort as usize);
+    ensure(count <= cohort, || format!("{count} updates count in a cohort of {cohort}"))?;
+    for (client, part) in run.parts() {
+        ensure((part.state == PartState::Accepted) == part.update.is_some(), || {
+            format!("{client} is {:?}, with update {:?}", part.state, part.update.as_ref().map(|u| u.digest))
+        })?;
+    }
+    let weights = run.weights();
+    let total: f64 = weights.values().sum();
+    ensure(weights.is_empty() || (total - 1.0).abs() < 1e-9, || format!("open shares sum to {total}"))?;
+    for (round, closed) in &run.rounds {
+        let accepted: Vec<&v1::Participant> = counted(&closed.record).collect();
+        let names: BTreeSet<&str> = closed.record.participants.iter().map(|p| p.client.as_str()).collect();
+        ensure(names.len() == closed.record.participants.len(), || format!("round {round} names a client twice"))?;
+        ensure(accepted.len() <= cohort, || format!("round {round} counts {} updates", accepted.len()))?;
+        let total: f64 = accepted.iter().map(|participant| participant.weight).sum();
+        ensure((total - 1.0).abs() < 1e-9, || format!("shares of round {round} sum to {total}"))?;
+    }
+    Ok(())
+}
+
+/// Participants whose update counts.
+fn counted(record: &v1::RoundRecord) -> impl Iterator<Item = &v1::Participant> {
+    record.participants.iter().filter(|participant| participant.state == "accepted")
+}
+
+/// R3. What was handed to the executor is what the record names.
+pub fn aggregated_is_recorded(run: &Run) -> Result<(), String> {
+    let plan = match &run.live.phase {
+        Phase::Aggregating(phase) => Some(phase.plan),
+        Phase::Publishing(phase) => Some(phase.plan),
+        _ => None,
+    };
+    let found = aggregating::fingerprint(run);
+    ensure(plan.is_none_or(|plan| plan == found), || {
+        "the accepted set changed after its aggregation began".to_owned()
+    })?;
+    for (round, closed) in &run.rounds {
+        for participant in &closed.record.participants {
+            let counts = participant.state == "accepted";
+            ensure(counts == (participant.weight > 0.0), || {
+                format!(
+                    "round {round}: {} is {} with weight {}",
+                    participant.client, participant.state, participant.weight
+                )
+            })?;
+            ensure(!counts || participant.update_digest.parse::<Digest>().is_ok(), || {
+                format!("round {round}: {} counts without an update", participant.client)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// R4. What a round published is what its record says. (That records never change is checked where their bytes are kept.)
+pub fn published_is_recorded(run: &Run) -> Result<(), String> {
+    for (round, closed) in &run.rounds {
+        let (record, publication) = (&closed.record, &closed.publication);
+        ensure(record.round == *round, || format!("round {round} is recorded as {}", record.round))?;
+        ensure(record.global_digest == publication.global.to_string(), || {
+            format!("round {round} published {} but records {}", publication.global, record.global_digest)
+        })?;
+        let frozen = publication.frozen.as_ref().map(|frozen| frozen.digest.to_string()).unwrap_or_default();
+        ensure(record.frozen_digest == frozen, || format!("round {round}: frozen {frozen} is not what is recorded"))?;
+        ensure(record.ended_at_ms >= record.started_at_ms, || format!("round {round} ended before it started"))?;
+        let measured = record.participants.iter().filter(|participant| participant.after.is_some());
+        for participant in measured {
+            ensure(participant.state != "dropped", || format!("{} was dropped and measured", participant.client))?;
+        }
+    }
+    Ok(())
+}
+
+/// R5. Privacy spent only grows and is charged before release. This version releases under no promise at all.
+pub fn nothing_promised(run: &Run) -> Result<(), String> {
+    ensure(run.spec.privacy.is_none(), || format!("it promises {}", run.spec.privacy.statement()))
+}
+
+/// R7. No round is aggregated with fewer updates than the quorum.
+pub fn never_below_quorum(run: &Run) -> Result<(), String> {
+    let quorum = run.spec.policy.quorum as usize;
+    if matches!(run.live.phase, Phase::Aggregating(_) | Phase::Publishing(_)) {
+        let count = run.accepted().count();
+        ensure(count >= quorum, || format!("{count} updates of {quorum} needed are aggregated"))?;
+    }
+    for (round, closed) in &run.rounds {
+        let count = counted(&closed.record).count();
+        ensure(count >= quorum, || format!("round {round} was made of {count} updates of {quorum} needed"))?;
+    }
+    // An evaluation is only ever asked of those who are still part of the round.
+    let stray = run.parts().find(|(_, part)| {
+        part.state == PartState::Dropped && !matches!(part.evaluation, EvaluationState::None | EvaluationState::Missed)
+    });
+    ensure(stray.is_none(), || "a dropped client was asked for an evaluation".to_owned())
+}

@@ -1,0 +1,121 @@
+//! Recruiting: waits for clients, then draws the cohort of a round.
+
+use std::collections::BTreeSet;
+
+use rondo_proto::ClientId;
+use serde::{Deserialize, Serialize};
+
+use super::{Phase, Training, WarmUp};
+use crate::Millis;
+use crate::cohort;
+use crate::desk::Desk;
+use crate::effect::RoundKind;
+use crate::policy::Window;
+use crate::state::{Client, EvaluationState, Part, PartState, Spec};
+
+/// Waits for enough clients to draw a cohort from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Recruiting {
+    /// Since when there have been enough for a quorum; the first round gives the others their grace time from then.
+    pub quorum_since: Option<Millis>,
+}
+
+/// Whether a client has what the run needs.
+pub(crate) fn offers(client: &Client, spec: &Spec) -> bool {
+    client.datasets.contains(&spec.dataset) && client.bases.contains(&spec.base.digest)
+}
+
+/// Draws a cohort if there are clients enough.
+pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool {
+    let Phase::Recruiting(recruiting) = &desk.run().live.phase else { return false };
+    let mut quorum_since = recruiting.quorum_since;
+    let policy = &desk.run().spec.policy;
+    let now = desk.now();
+
+    let candidates = candidates(desk, engaged);
+    if candidates.len() < policy.quorum as usize {
+        if quorum_since.is_some() {
+            desk.live().phase = Phase::Recruiting(Recruiting::default());
+        }
+        return false;
+    }
+    // Only the run's first round waits for those who are still starting up; later rounds take who is there.
+    let open = &desk.run().live.open;
+    let is_opening = desk.run().rounds.is_empty() && open.attempt == 1;
+    if is_opening && candidates.len() < policy.seats() {
+        // A clock that was set back must not stretch the grace time.
+        let since = quorum_since.map_or(now, |since| since.min(now));
+        if now < since.saturating_add(policy.grace_ms) {
+            if quorum_since != Some(since) {
+                quorum_since = Some(since);
+                desk.live().phase = Phase::Recruiting(Recruiting { quorum_since });
+            }
+            return false;
+        }
+    }
+    draw(desk, candidates);
+    true
+}
+
+/// Willing clients that may be drawn now.
+fn candidates(desk: &Desk<'_>, engaged: &BTreeSet<ClientId>) -> Vec<ClientId> {
+    let spec = &desk.run().spec;
+    let silence = spec.policy.lost_after_ms;
+    let willing = desk.run().members.iter().filter_map(|(client, member)| {
+        let answer = member.answer.as_ref().filter(|answer| answer.accepted)?;
+        Some((client, answer.rank))
+    });
+    willing
+        .filter(|(id, rank)| {
+            let fits = |client: &Client| offers(client, spec) && (client.max_rank == 0 || *rank <= client.max_rank);
+            desk.is_active(id) && desk.clients.get(id).is_some_and(fits)
+        })
+        .filter(|(id, _)| !engaged.contains(*id) && desk.presence.is_reachable(id, desk.now(), silence))
+        .map(|(id, _)| id.clone())
+        .collect()
+}
+
+fn draw(desk: &mut Desk<'_>, candidates: Vec<ClientId>) {
+    let (spec, open) = (&desk.run().spec, desk.run().live.open.clone());
+    let (seats, policy) = (spec.policy.seats(), spec.policy.clone());
+    let mut drawn = cohort::draw(spec.seed, open.round, open.attempt, candidates);
+    // Those who failed in an earlier attempt at this round come last; the sort keeps the draw's order otherwise.
+    drawn.sort_by_key(|client| desk.run().members.get(client).is_some_and(|m| m.failed_in == Some(open.round)));
+    drawn.truncate(seats);
+    drawn.sort();
+
+    for client in &drawn {
+        let member = desk.member(client);
+        let rank = member.answer.as_ref().map_or(0, |answer| answer.rank);
+        // What was sent in a failed attempt at this round was sent: the byte counts go on.
+        let before = member.part.take();
+        let bytes = before.map(|part| (part.bytes_up, part.bytes_down, part.layout_bytes_up, part.layout_bytes_down));
+        let (bytes_up, bytes_down, layout_bytes_up, layout_bytes_down) = bytes.unwrap_or_default();
+        member.part = Some(Part {
+            attempt: open.attempt,
+            state: PartState::Selected,
+            reason: String::new(),
+            rank,
+            update: None,
+            evaluation: EvaluationState::None,
+            before: None,
+            after: None,
+            bytes_up,
+            bytes_down,
+            layout_bytes_up,
+            layout_bytes_down,
+        });
+    }
+
+    let now = desk.now();
+    let window = Window::open(now, &policy);
+    let live = desk.live();
+    live.open.started_at.get_or_insert(now);
+    live.phase = match open.kind {
+        RoundKind::WarmUp => Phase::WarmUp(WarmUp { window }),
+        RoundKind::Train => Phase::Training(Training { window }),
+    };
+    let names = drawn.iter().map(ClientId::as_str).collect::<Vec<_>>().join(", ");
+    let attempt = if open.attempt > 1 { format!(", attempt {}", open.attempt) } else { String::new() };
+    desk.announce(None, format!("{} round {}{attempt} starts with {names}", open.kind.as_str(), open.round));
+}

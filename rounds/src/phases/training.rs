@@ -1,0 +1,23 @@
+//! Training: the cohort trains from the published state and sends updates.
+
+use rondo_proto::v1;
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{Policy, Window};
+
+/// Collects updates. The collecting itself is [`super::collecting`]'s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Training {
+    /// The time it has.
+    pub window: Window,
+}
+
+impl Training {
+    /// What a client is asked to do.
+    pub(crate) const WORK: v1::WorkKind = v1::WorkKind::Train;
+
+    /// Whether clients measure the model before they train: in the first round, so that a run can show what it did.
+    pub(crate) fn evaluates_before(policy: &Policy, round: u32) -> bool {
+        round == 1 && policy.eval_every > 0
+    }
+}

@@ -1,0 +1,251 @@
+//! How a run decides: cohort, quorum, deadline, grace, over-selection and retries as one declared value, and the one
+//! rule by which every collecting phase waits or goes on.
+
+use rondo_proto::run_file::{Rounds, Weighting};
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+
+/// A client that was not heard of for this long is not drawn into a cohort.
+const LOST_AFTER_MS: Millis = 60_000;
+
+/// The round policy of a run, as its run file declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Training rounds.
+    pub rounds: u32,
+    /// Updates that make a round complete.
+    pub cohort: u32,
+    /// Fewest updates that make a round valid.
+    pub quorum: u32,
+    /// Clients drawn beyond the cohort; the first `cohort` updates count.
+    pub over_select: u32,
+    /// Time a phase may take.
+    pub deadline_ms: Millis,
+    /// Time for the others once quorum is reached.
+    pub grace_ms: Millis,
+    /// Evaluate after every so many rounds, and after the last; 0 = never.
+    pub eval_every: u32,
+    /// How updates weigh.
+    pub weighting: Weighting,
+    /// Failed attempts at one round before the run ends as failed.
+    pub max_attempts: u32,
+    /// Silence after which a client is not drawn.
+    pub lost_after_ms: Millis,
+}
+
+impl Policy {
+    /// The policy of a run file.
+    pub fn of(rounds: &Rounds) -> Self {
+        let millis = |seconds: u64| Millis::try_from(seconds.saturating_mul(1000)).unwrap_or(Millis::MAX / 4);
+        Self {
+            rounds: rounds.count,
+            cohort: rounds.cohort,
+            quorum: rounds.quorum,
+            over_select: rounds.over_select,
+            deadline_ms: millis(rounds.deadline_s).min(Millis::MAX / 4),
+            grace_ms: millis(rounds.grace_s).min(Millis::MAX / 4),
+            eval_every: rounds.eval_every,
+            weighting: rounds.weighting,
+            max_attempts: rounds.max_attempts,
+            lost_after_ms: LOST_AFTER_MS,
+        }
+    }
+
+    /// Clients drawn for a round.
+    pub fn seats(&self) -> usize {
+        self.cohort as usize + self.over_select as usize
+    }
+
+    /// Whether the adapter of this training round is measured.
+    pub fn evaluates(&self, round: u32) -> bool {
+        self.eval_every > 0 && (round.is_multiple_of(self.eval_every) || round == self.rounds)
+    }
+
+    /// Shares of updates with these example counts, in the same order; they sum to 1.
+    pub fn weights(&self, examples: &[u64]) -> Vec<f64> {
+        let shares: Vec<f64> = match self.weighting {
+            Weighting::Examples => examples.iter().map(|&count| count as f64).collect(),
+            Weighting::Uniform => vec![1.0; examples.len()],
+        };
+        let total: f64 = shares.iter().sum();
+        shares.into_iter().map(|share| share / total).collect()
+    }
+}
+
+/// How far a collection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Answers that came.
+    pub done: usize,
+    /// Answers that may still come.
+    pub open: usize,
+    /// Answers that make it complete.
+    pub wanted: usize,
+    /// Fewest answers that make it valid.
+    pub quorum: usize,
+}
+
+/// What a [`Window`] decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wait for more.
+    Wait,
+    /// Go on with what there is.
+    Go(Because),
+    /// Quorum cannot be reached any more.
+    Fail(Because),
+}
+
+/// Why a [`Window`] decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Because {
+    /// All that was wanted is there.
+    Complete,
+    /// Nobody is left to wait for.
+    NobodyLeft,
+    /// The grace time after quorum is over.
+    Grace,
+    /// The deadline is over.
+    Deadline,
+}
+
+/// The time a collecting phase has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// When it ends in any case.
+    pub deadline: Millis,
+    /// When it ends because quorum was reached and the others had their grace.
+    pub grace: Option<Millis>,
+}
+
+impl Window {
+    /// A window that opens now.
+    pub fn open(now: Millis, policy: &Policy) -> Self {
+        Self { deadline: now.saturating_add(policy.deadline_ms), grace: None }
+    }
+
+    /// Decides, and starts or stops the grace time with quorum.
+    pub fn judge(&mut self, now: Millis, policy: &Policy, progress: Progress) -> Verdict {
+        let Progress { done, open, wanted, quorum } = progress;
+        // A clock that was set back must not stretch the window beyond its full length.
+        self.deadline = self.deadline.min(now.saturating_add(policy.deadline_ms));
+        self.grace = if done >= quorum {
+            let full = now.saturating_add(policy.grace_ms);
+            Some(self.grace.map_or(full, |grace| grace.min(full)))
+        } else {
+            None
+        };
+        if done >= wanted {
+            return Verdict::Go(Because::Complete);
+        }
+        if done + open < quorum {
+            return Verdict::Fail(Because::NobodyLeft);
+        }
+        if open == 0 {
+            return Verdict::Go(Because::NobodyLeft);
+        }
+        if now >= self.deadline {
+            return if done >= quorum { Verdict::Go(Because::Deadline) } else { Verdict::Fail(Because::Deadline) };
+        }
+        if self.grace.is_some_and(|grace| now >= grace) {
+            return Verdict::Go(Because::Grace);
+        }
+        Verdict::Wait
+    }
+
+    /// When it must be judged again if nothing else happens.
+    pub fn next_wake(&self) -> Millis {
+        self.grace.map_or(self.deadline, |grace| grace.min(self.deadline))
+    }
+
+    /// Moves it on by the time a pause took.
+    pub fn shift(&mut self, pause: Millis) {
+        self.deadline = self.deadline.saturating_add(pause);
+        self.grace = self.grace.map(|grace| grace.saturating_add(pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            rounds: 5,
+            cohort: 4,
+            quorum: 2,
+            over_select: 1,
+            deadline_ms: 1000,
+            grace_ms: 100,
+            eval_every: 2,
+            weighting: Weighting::Examples,
+            max_attempts: 3,
+            lost_after_ms: LOST_AFTER_MS,
+        }
+    }
+
+    fn at(done: usize, open: usize) -> Progress {
+        Progress { done, open, wanted: 4, quorum: 2 }
+    }
+
+    #[test]
+    fn a_full_cohort_goes_at_once() {
+        let mut window = Window::open(0, &policy());
+        assert_eq!(window.judge(1, &policy(), at(4, 1)), Verdict::Go(Because::Complete));
+    }
+
+    #[test]
+    fn quorum_starts_the_grace_time() {
+        let mut window = Window::open(0, &policy());
+        assert_eq!(window.judge(10, &policy(), at(1, 4)), Verdict::Wait);
+        assert_eq!(window.next_wake(), 1000);
+        assert_eq!(window.judge(20, &policy(), at(2, 3)), Verdict::Wait);
+        assert_eq!(window.next_wake(), 120);
+        assert_eq!(window.judge(60, &policy(), at(3, 2)), Verdict::Wait);
+        assert_eq!(window.judge(120, &policy(), at(3, 2)), Verdict::Go(Because::Grace));
+    }
+
+    #[test]
+    fn losing_quorum_stops_the_grace_time() {
+        let mut window = Window::open(0, &policy());
+        window.judge(20, &policy(), at(2, 3));
+        assert_eq!(window.judge(120, &policy(), at(1, 3)), Verdict::Wait);
+        assert_eq!(window.next_wake(), 1000);
+    }
+
+    #[test]
+    fn the_deadline_needs_quorum() {
+        let mut window = Window::open(0, &policy());
+        assert_eq!(window.judge(1000, &policy(), at(1, 3)), Verdict::Fail(Because::Deadline));
+        assert_eq!(window.judge(1000, &policy(), at(2, 3)), Verdict::Go(Because::Deadline));
+    }
+
+    #[test]
+    fn too_few_left_fails_without_waiting() {
+        let mut window = Window::open(0, &policy());
+        assert_eq!(window.judge(1, &policy(), at(1, 0)), Verdict::Fail(Because::NobodyLeft));
+        assert_eq!(window.judge(1, &policy(), at(2, 0)), Verdict::Go(Because::NobodyLeft));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_stretch_the_window() {
+        let mut window = Window::open(10_000, &policy());
+        assert_eq!(window.judge(0, &policy(), at(0, 4)), Verdict::Wait);
+        assert_eq!(window.next_wake(), 1000);
+    }
+
+    #[test]
+    fn weights_sum_to_one() {
+        assert_eq!(policy().weights(&[1, 3]), vec![0.25, 0.75]);
+        let uniform = Policy { weighting: Weighting::Uniform, ..policy() };
+        assert_eq!(uniform.weights(&[1, 3]), vec![0.5, 0.5]);
+    }
+
+    #[test]
+    fn the_last_round_is_always_evaluated() {
+        let due: Vec<u32> = (1..=5).filter(|&round| policy().evaluates(round)).collect();
+        assert_eq!(due, [2, 4, 5]);
+        assert!(!Policy { eval_every: 0, ..policy() }.evaluates(5));
+    }
+}

@@ -1,0 +1,67 @@
+//! What may be lost at a restart: when clients were last heard of and how far their work is.
+
+use std::collections::BTreeMap;
+
+use rondo_proto::ClientId;
+
+use crate::Millis;
+use crate::input::WorkKey;
+
+/// Liveness and progress, in memory only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Presence {
+    /// The first time of this process; nobody is taken for lost because the coordinator was away.
+    since: Option<Millis>,
+    /// The latest time of this process.
+    latest: Millis,
+    seen: BTreeMap<ClientId, Millis>,
+    progress: BTreeMap<ClientId, Progress>,
+}
+
+/// How far a client is with one piece of work.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Progress {
+    pub(crate) work: WorkKey,
+    pub(crate) state: String,
+    pub(crate) step: u32,
+    pub(crate) steps: u32,
+    pub(crate) loss: Option<f64>,
+}
+
+impl Presence {
+    /// Takes note of the time. When the clock was set back, what was heard "in the future" was heard just now.
+    pub(crate) fn tick(&mut self, now: Millis) {
+        if now < self.latest {
+            self.seen.values_mut().for_each(|seen| *seen = (*seen).min(now));
+            self.since = self.since.map(|since| since.min(now));
+        }
+        self.since.get_or_insert(now);
+        self.latest = now;
+    }
+
+    /// The client was heard of.
+    pub(crate) fn saw(&mut self, client: &ClientId, now: Millis) {
+        self.seen.insert(client.clone(), now);
+    }
+
+    /// When the client was last heard of in this process.
+    pub(crate) fn seen(&self, client: &ClientId) -> Option<Millis> {
+        self.seen.get(client).copied()
+    }
+
+    /// Whether the client was heard of within `silence`.
+    pub(crate) fn is_reachable(&self, client: &ClientId, now: Millis, silence: Millis) -> bool {
+        let last = self.seen.get(client).copied().or(self.since).unwrap_or(now);
+        now.saturating_sub(last) < silence
+    }
+
+    /// The client reported progress.
+    pub(crate) fn report(&mut self, client: &ClientId, progress: Progress) {
+        self.progress.insert(client.clone(), progress);
+    }
+
+    /// Progress of exactly this work.
+    pub(crate) fn progress(&self, client: &ClientId, work: &WorkKey) -> Option<&Progress> {
+        self.progress.get(client).filter(|progress| progress.work == *work)
+    }
+}

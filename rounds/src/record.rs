@@ -1,0 +1,269 @@
+//! The records the engine is kept in: small, versioned, one per subject, so that a step rewrites little.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use rondo_proto::{ClientId, RunId, v1};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::invariants::Violation;
+use crate::state::{ClosedRound, Live, Member, Run, Spec, State};
+
+/// Names one record. `Display` and `FromStr` give the store's key; keys of one run sort together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKey {
+    /// An enrolled client: `client/<name>`.
+    Client(ClientId),
+    /// What a run is, written once: `run/<id>/spec`.
+    Spec(RunId),
+    /// Where a run stands: `run/<id>/live`.
+    Live(RunId),
+    /// One client's part in a run: `run/<id>/member/<name>`.
+    Member(RunId, ClientId),
+    /// A closed round, written once: `run/<id>/round/<number>`.
+    Round(RunId, u32),
+    /// A line of a run's history: `run/<id>/event/<number>`.
+    Event(RunId, u64),
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(client) => write!(f, "client/{client}"),
+            Self::Spec(run) => write!(f, "run/{run}/spec"),
+            Self::Live(run) => write!(f, "run/{run}/live"),
+            Self::Member(run, client) => write!(f, "run/{run}/member/{client}"),
+            Self::Round(run, round) => write!(f, "run/{run}/round/{round:010}"),
+            Self::Event(run, sequence) => write!(f, "run/{run}/event/{sequence:020}"),
+        }
+    }
+}
+
+/// Text that names no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the key of a record")]
+pub struct InvalidRecordKey(pub String);
+
+impl FromStr for RecordKey {
+    type Err = InvalidRecordKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRecordKey> {
+        let invalid = || InvalidRecordKey(text.to_owned());
+        let run = |id: &str| RunId::new(id).map_err(|_| invalid());
+        let client = |name: &str| ClientId::new(name).map_err(|_| invalid());
+        match text.split('/').collect::<Vec<_>>()[..] {
+            ["client", name] => Ok(Self::Client(client(name)?)),
+            ["run", id, "spec"] => Ok(Self::Spec(run(id)?)),
+            ["run", id, "live"] => Ok(Self::Live(run(id)?)),
+            ["run", id, "member", name] => Ok(Self::Member(run(id)?, client(name)?)),
+            ["run", id, "round", number] => Ok(Self::Round(run(id)?, number.parse().map_err(|_| invalid())?)),
+            ["run", id, "event", number] => Ok(Self::Event(run(id)?, number.parse().map_err(|_| invalid())?)),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+/// All records, as they were committed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// Bytes by key.
+    pub records: BTreeMap<RecordKey, Vec<u8>>,
+}
+
+/// Why an engine could not be built from records.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ResumeError {
+    /// A record does not parse.
+    #[error("record {key} is damaged: {problem}; restore the store from its checkpoint")]
+    Damaged {
+        /// The record.
+        key: RecordKey,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A record of a later program.
+    #[error("record {key} has version {version}, but this program knows version {known}: start a newer one")]
+    Version {
+        /// The record.
+        key: RecordKey,
+        /// Its version.
+        version: u32,
+        /// The version known here.
+        known: u32,
+    },
+    /// A run lacks a record that every run has.
+    #[error("run `{run}` has records but no {missing}; restore the store from its checkpoint")]
+    Incomplete {
+        /// The run.
+        run: RunId,
+        /// "spec" or "live".
+        missing: &'static str,
+    },
+    /// A run that has not ended cannot go on with this program.
+    #[error("run `{run}` cannot go on: {reason}; start a program that knows its method")]
+    Run {
+        /// The run.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
+    /// The records contradict one another.
+    #[error("the records contradict one another: {0}")]
+    Inconsistent(#[from] Violation),
+}
+
+/// Version of the records' form. A program reads its own and older ones.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Written<'a, T> {
+    version: u32,
+    body: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+struct Read<T> {
+    body: T,
+}
+
+fn write<T: Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(&Written { version: VERSION, body })
+        .expect("record types hold string keys and plain numbers, which always have a JSON form")
+}
+
+fn read<T: DeserializeOwned>(key: &RecordKey, bytes: &[u8]) -> Result<T, ResumeError> {
+    let damaged = |error: serde_json::Error| ResumeError::Damaged { key: key.clone(), problem: error.to_string() };
+    let Version { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if version > VERSION {
+        return Err(ResumeError::Version { key: key.clone(), version, known: VERSION });
+    }
+    serde_json::from_slice::<Read<T>>(bytes).map(|record| record.body).map_err(damaged)
+}
+
+/// A run whose records are being gathered.
+#[derive(Default)]
+struct Gathered {
+    spec: Option<Spec>,
+    live: Option<Live>,
+    members: BTreeMap<ClientId, Member>,
+    rounds: BTreeMap<u32, ClosedRound>,
+    events: BTreeMap<u64, v1::RunEvent>,
+}
+
+impl Gathered {
+    fn run(self, id: &RunId) -> Result<Run, ResumeError> {
+        let incomplete = |missing| ResumeError::Incomplete { run: id.clone(), missing };
+        Ok(Run {
+            spec: self.spec.ok_or_else(|| incomplete("spec"))?,
+            live: self.live.ok_or_else(|| incomplete("live"))?,
+            members: self.members,
+            rounds: self.rounds,
+            events: self.events,
+        })
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn into_state(self) -> Result<State, ResumeError> {
+        let mut state = State::default();
+        let mut runs: BTreeMap<RunId, Gathered> = BTreeMap::new();
+        for (key, bytes) in &self.records {
+            match key {
+                RecordKey::Client(client) => {
+                    state.clients.insert(client.clone(), read(key, bytes)?);
+                }
+                RecordKey::Spec(run) => runs.entry(run.clone()).or_default().spec = Some(read(key, bytes)?),
+                RecordKey::Live(run) => runs.entry(run.clone()).or_default().live = Some(read(key, bytes)?),
+                RecordKey::Member(run, client) => {
+                    let run = runs.entry(run.clone()).or_default();
+                    run.members.insert(client.clone(), read(key, bytes)?);
+                }
+                RecordKey::Round(run, round) => {
+                    runs.entry(run.clone()).or_default().rounds.insert(*round, read(key, bytes)?);
+                }
+                RecordKey::Event(run, sequence) => {
+                    runs.entry(run.clone()).or_default().events.insert(*sequence, read(key, bytes)?);
+                }
+            }
+        }
+        for (id, gathered) in runs {
+            let run = gathered.run(&id)?;
+            state.runs.insert(id, run);
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    pub(crate) fn record(&self, key: &RecordKey) -> Option<Vec<u8>> {
+        let run = |run: &RunId| self.runs.get(run);
+        match key {
+            RecordKey::Client(client) => self.clients.get(client).map(write),
+            RecordKey::Spec(id) => run(id).map(|run| write(&run.spec)),
+            RecordKey::Live(id) => run(id).map(|run| write(&run.live)),
+            RecordKey::Member(id, client) => run(id)?.members.get(client).map(write),
+            RecordKey::Round(id, round) => run(id)?.rounds.get(round).map(write),
+            RecordKey::Event(id, sequence) => run(id)?.events.get(sequence).map(write),
+        }
+    }
+
+    pub(crate) fn records(&self) -> Snapshot {
+        let mut keys: Vec<RecordKey> = self.clients.keys().cloned().map(RecordKey::Client).collect();
+        for (id, run) in &self.runs {
+            keys.extend([RecordKey::Spec(id.clone()), RecordKey::Live(id.clone())]);
+            keys.extend(run.members.keys().map(|client| RecordKey::Member(id.clone(), client.clone())));
+            keys.extend(run.rounds.keys().map(|round| RecordKey::Round(id.clone(), *round)));
+            keys.extend(run.events.keys().map(|sequence| RecordKey::Event(id.clone(), *sequence)));
+        }
+        let records = keys.into_iter().filter_map(|key| self.record(&key).map(|bytes| (key, bytes))).collect();
+        Snapshot { records }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_survive_the_way_through_a_store() {
+        let (run, client) = (RunId::new("run-1").unwrap(), ClientId::new("client_a").unwrap());
+        let keys = [
+            RecordKey::Client(client.clone()),
+            RecordKey::Spec(run.clone()),
+            RecordKey::Live(run.clone()),
+            RecordKey::Member(run.clone(), client),
+            RecordKey::Round(run.clone(), 12),
+            RecordKey::Event(run, 345),
+        ];
+        for key in keys {
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+        assert!("run/x/other".parse::<RecordKey>().is_err());
+        assert!("run/../spec".parse::<RecordKey>().is_err());
+    }
+
+    #[test]
+    fn damaged_and_newer_records_are_named() {
+        let key = RecordKey::Client(ClientId::new("a").unwrap());
+        let resume = |bytes: &[u8]| {
+            Snapshot { records: [(key.clone(), bytes.to_vec())].into() }.into_state().unwrap_err().to_string()
+        };
+        assert!(resume(b"{").contains("client/a is damaged"));
+        assert!(resume(br#"{"version":2,"body":{}}"#).contains("version 2"));
+    }
+
+    #[test]
+    fn a_run_without_its_spec_is_refused() {
+        let run = RunId::new("r").unwrap();
+        let event = write(&v1::RunEvent::default());
+        let records = [(RecordKey::Event(run.clone(), 1), event)].into();
+        assert_eq!(Snapshot { records }.into_state(), Err(ResumeError::Incomplete { run, missing: "spec" }));
+    }
+}

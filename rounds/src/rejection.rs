@@ -1,0 +1,242 @@
+//! Why the engine says no.
+
+use rondo_methods::MethodError;
+use rondo_proto::error::ErrorCode;
+use rondo_proto::run_file::RunFileError;
+use rondo_proto::{ClientId, Digest, RunId};
+
+/// Why an input was not taken. The state is as it was.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Rejection {
+    /// No such run.
+    #[error("there is no run `{run}`")]
+    UnknownRun {
+        /// The id asked for.
+        run: RunId,
+    },
+    /// No such client.
+    #[error("there is no client `{client}`")]
+    UnknownClient {
+        /// The name asked for.
+        client: ClientId,
+    },
+    /// The run id is taken.
+    #[error("run `{run}` exists already")]
+    RunExists {
+        /// The id.
+        run: RunId,
+    },
+    /// The client name is taken.
+    #[error("client `{client}` is enrolled already")]
+    ClientExists {
+        /// The name.
+        client: ClientId,
+    },
+    /// The run file does not parse or says what cannot be.
+    #[error(transparent)]
+    RunFile(#[from] RunFileError),
+    /// The method refuses the run file on this base.
+    #[error("{0}")]
+    Method(MethodRefusal),
+    /// The run asks for a guarantee that cannot be given.
+    #[error("{0}")]
+    Privacy(#[from] rondo_dp::PrivacyError),
+    /// The run is over.
+    #[error("run `{run}` has ended: {outcome}")]
+    RunEnded {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        outcome: String,
+    },
+    /// The client may not do this in its present state.
+    #[error("client `{client}` is {state}")]
+    ClientState {
+        /// The client.
+        client: ClientId,
+        /// "pending", "draining" or "revoked".
+        state: &'static str,
+    },
+    /// A client offers more than a record can hold.
+    #[error("client `{client}` offers {count} data sets or base models, but at most {limit} are kept")]
+    Offers {
+        /// The client.
+        client: ClientId,
+        /// How many came.
+        count: usize,
+        /// How many are kept.
+        limit: usize,
+    },
+    /// The client lacks what the run needs.
+    #[error("client `{client}` does not offer {what}, which run `{run}` needs")]
+    NotOffered {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The data set or base model.
+        what: String,
+    },
+    /// A rank the run cannot use.
+    #[error("client `{client}` cannot take part in run `{run}`: {problem}")]
+    Rank {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The rank that was asked for, and what is allowed.
+        problem: String,
+    },
+    /// About a round or attempt that is not open.
+    #[error(
+        "run `{run}` is in round {round} attempt {attempt} ({phase}), but this is about round {got_round} attempt {got_attempt}"
+    )]
+    WrongRound {
+        /// The run.
+        run: RunId,
+        /// The open round.
+        round: u32,
+        /// The open attempt.
+        attempt: u32,
+        /// The phase.
+        phase: &'static str,
+        /// The round that came.
+        got_round: u32,
+        /// The attempt that came.
+        got_attempt: u32,
+    },
+    /// The client is not in the cohort.
+    #[error("client `{client}` was not selected for round {round} of run `{run}`")]
+    NotSelected {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+    },
+    /// The client was in the cohort and is no more.
+    #[error("client `{client}` was dropped from round {round} of run `{run}`: {reason}")]
+    Dropped {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A second, different update from the same client in the same attempt.
+    #[error("client `{client}` already sent update {first} for round {round} of run `{run}`, and now {second}")]
+    AnotherUpdate {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+        /// The update that was taken.
+        first: Digest,
+        /// The update that came now.
+        second: Digest,
+    },
+    /// Trained on another version of the base plus published stacks.
+    #[error(
+        "client `{client}` trained round {round} of run `{run}` on version {got} of the base, but version {expected} is needed"
+    )]
+    BaseVersion {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+        /// The version of this round.
+        expected: u32,
+        /// The version of the update.
+        got: u32,
+    },
+    /// Trained with another rank than agreed.
+    #[error("client `{client}` trained run `{run}` with rank {got}, but agreed to rank {expected}")]
+    UpdateRank {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The agreed rank.
+        expected: u32,
+        /// The rank that came.
+        got: u32,
+    },
+    /// No evaluation is expected from the client.
+    #[error("no evaluation of round {round} of run `{run}` is expected from client `{client}`")]
+    NoEvaluation {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// The round.
+        round: u32,
+    },
+}
+
+/// A method's refusal, kept as text so that rejections stay comparable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodRefusal(pub String);
+
+impl std::fmt::Display for MethodRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<MethodError> for Rejection {
+    fn from(error: MethodError) -> Self {
+        Self::Method(MethodRefusal(error.to_string()))
+    }
+}
+
+impl Rejection {
+    /// The kind of error, for the table from errors to statuses.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownRun { .. } | Self::UnknownClient { .. } => ErrorCode::NotFound,
+            Self::RunExists { .. } | Self::ClientExists { .. } => ErrorCode::AlreadyExists,
+            Self::RunFile(_) | Self::Method(_) | Self::Rank { .. } | Self::Offers { .. } => ErrorCode::InvalidArgument,
+            Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => ErrorCode::Unimplemented,
+            Self::Privacy(_) => ErrorCode::InvalidArgument,
+            Self::ClientState { .. } | Self::NotSelected { .. } => ErrorCode::PermissionDenied,
+            Self::AnotherUpdate { .. } => ErrorCode::AlreadyExists,
+            Self::RunEnded { .. }
+            | Self::NotOffered { .. }
+            | Self::WrongRound { .. }
+            | Self::Dropped { .. }
+            | Self::BaseVersion { .. }
+            | Self::UpdateRank { .. }
+            | Self::NoEvaluation { .. } => ErrorCode::FailedPrecondition,
+        }
+    }
+
+    /// How to mend it, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::UnknownRun { .. } => "`rondo run list` shows the runs there are",
+            Self::UnknownClient { .. } => "`rondo client list` shows the clients there are",
+            Self::ClientExists { .. } => "choose another name, or revoke the client first",
+            Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => {
+                "remove the [privacy] table to train without a guarantee; every report will then say \"no privacy\""
+            }
+            Self::ClientState { state: "pending", .. } => "an operator must run `rondo client approve` first",
+            Self::NotOffered { .. } => "add the data set or the model folder to the client's client.toml",
+            Self::WrongRound { .. } | Self::Dropped { .. } | Self::NotSelected { .. } | Self::RunEnded { .. } => {
+                "drop the work and poll again"
+            }
+            Self::AnotherUpdate { .. } => "the first update stands; drop the second",
+            Self::BaseVersion { .. } => "fetch and merge every published entry of the assignment, then train again",
+            Self::UpdateRank { .. } => "train with the rank of the assignment",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,257 @@
+//! What comes back: from clients at work, and from the executor.
+
+use rondo_proto::{ClientId, Digest, RunId, v1};
+
+use crate::desk::{Desk, Turn, clean};
+use crate::effect::{Reply, RoundKind, UploadOutcome};
+use crate::engine::{Answering, Engine};
+use crate::input::{StoredUpdate, WorkKey};
+use crate::phases::aggregating::{self, Aggregate};
+use crate::phases::collecting::{self, Upload};
+use crate::phases::{Phase, publishing};
+use crate::presence::Progress;
+use crate::rejection::Rejection;
+use crate::state::{EvaluationState, Run};
+
+/// What the door must know of an upload before it takes the first byte.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExpectedUpload {
+    /// It is waited for.
+    Wanted {
+        /// Warm-up statistic or update.
+        kind: RoundKind,
+        /// The rank agreed with the client.
+        rank: u32,
+        /// Tensor bytes by the layout's formula; a file adds its header to that.
+        layout_bytes: u64,
+        /// Largest L2 norm let in; absent = any finite one.
+        max_norm: Option<f64>,
+    },
+    /// It is decided already.
+    Settled(UploadOutcome),
+}
+
+impl Engine {
+    /// What an update from this client would meet. Changes nothing; for upload status and for the door.
+    ///
+    /// # Errors
+    /// No update is wanted from this client, and why.
+    pub fn expected_upload(
+        &self,
+        client: &ClientId,
+        work: &WorkKey,
+        digest: &Digest,
+    ) -> Result<ExpectedUpload, Rejection> {
+        self.working_client(client)?;
+        let run = self.state.runs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
+        match collecting::standing(run, client, work, digest) {
+            Ok(Upload::Settled(outcome)) => return Ok(ExpectedUpload::Settled(outcome)),
+            Err(rejection) => return Err(ended(run, work).unwrap_or(rejection)),
+            Ok(Upload::Wanted) => {}
+        }
+        let job = self.jobs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
+        let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
+        let kind = run.live.open.kind;
+        let layout_bytes = job.upload_bytes(kind.into(), rank as usize);
+        Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.spec.max_update_norm })
+    }
+
+    pub(crate) fn heartbeat(
+        &mut self,
+        client: &ClientId,
+        work: WorkKey,
+        state: String,
+        (step, steps): (u32, u32),
+        loss: f64,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        self.working_client(client)?;
+        let reason = self.why_stop(client, &work);
+        if reason.is_none() {
+            let loss = loss.is_finite().then_some(loss);
+            self.presence.report(client, Progress { work, state, step, steps, loss });
+        }
+        self.presence.saw(client, turn.now);
+        let stop = reason.is_some();
+        Ok(Answering::With(Reply::Heartbeat { stop, reason: reason.unwrap_or_default() }))
+    }
+
+    fn why_stop(&self, client: &ClientId, work: &WorkKey) -> Option<String> {
+        let Some(run) = self.state.runs.get(&work.run) else { return Some(format!("there is no run `{}`", work.run)) };
+        if let Some(rejection) = ended(run, work) {
+            return Some(rejection.to_string());
+        }
+        let open = &run.live.open;
+        if (open.round, open.attempt) != (work.round, work.attempt) {
+            return Some(crate::phases::not_open(run, work).to_string());
+        }
+        if run.is_open_for(client) {
+            return None;
+        }
+        let part = run.members.get(client).and_then(|member| member.part.as_ref());
+        let reason = part.map_or("it was not selected", |part| part.reason.as_str());
+        let reason = if reason.is_empty() { "its part is done" } else { reason };
+        Some(format!("run `{}` round {} went on without this work: {reason}", work.run, work.round))
+    }
+
+    pub(crate) fn upload_begun(
+        &mut self,
+        client: &ClientId,
+        work: WorkKey,
+        digest: &Digest,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        let expected = self.expected_upload(client, &work, digest)?;
+        self.presence.saw(client, turn.now);
+        if let ExpectedUpload::Settled(outcome) = expected {
+            return Ok(Answering::With(Reply::Upload(outcome)));
+        }
+        let before = self.presence.progress(client, &work).cloned();
+        let (step, steps) = before.as_ref().map_or((0, 0), |progress| (progress.step, progress.steps));
+        let loss = before.and_then(|progress| progress.loss);
+        self.presence.report(client, Progress { work, state: "uploading".to_owned(), step, steps, loss });
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn update_stored(
+        &mut self,
+        client: &ClientId,
+        work: &WorkKey,
+        update: StoredUpdate,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        let expected = self.expected_upload(client, work, &update.digest)?;
+        let outcome = match (expected, self.desk(&work.run, turn)) {
+            // The run may have ended since; the answer to what was accepted stays the same.
+            (ExpectedUpload::Settled(outcome), Err(_)) => outcome,
+            (_, desk) => collecting::store(&mut desk?, client, work, update)?,
+        };
+        self.presence.saw(client, turn.now);
+        Ok(Answering::With(Reply::Upload(outcome)))
+    }
+
+    pub(crate) fn update_refused(
+        &mut self,
+        client: &ClientId,
+        work: &WorkKey,
+        reason: &str,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        self.working_client(client)?;
+        let mut desk = self.desk(&work.run, turn)?;
+        if has_open_update(&desk, client, work) {
+            collecting::drop_client(&mut desk, client, format!("update refused: {}", clean(reason)));
+        }
+        self.presence.saw(client, turn.now);
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn client_failed(
+        &mut self,
+        client: &ClientId,
+        work: &WorkKey,
+        reason: &str,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        self.working_client(client)?;
+        let mut desk = self.desk(&work.run, turn)?;
+        if has_open_update(&desk, client, work) {
+            collecting::drop_client(&mut desk, client, format!("the client failed: {}", clean(reason)));
+        } else if desk.work() == *work
+            && matches!(desk.run().live.phase, Phase::Publishing(_))
+            && evaluation(desk.run(), client).is_some_and(EvaluationState::is_open)
+        {
+            publishing::miss(&mut desk, client, format!("the evaluation failed: {}", clean(reason)));
+        }
+        self.presence.saw(client, turn.now);
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn delivered(
+        &mut self,
+        client: &ClientId,
+        run: &RunId,
+        digest: &Digest,
+        bytes: u64,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        self.working_client(client)?;
+        // Operators and ended runs are served too; only what was assigned is counted.
+        if let Ok(mut desk) = self.desk(run, turn)
+            && desk.run().members.get(client).is_some_and(|member| member.fetches.contains_key(digest))
+        {
+            let member = desk.member(client);
+            if let Some(fetch) = member.fetches.get_mut(digest) {
+                fetch.delivered = true;
+            }
+            if let Some(part) = &mut member.part {
+                part.bytes_down += bytes;
+            }
+        }
+        self.presence.saw(client, turn.now);
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn evaluated(
+        &mut self,
+        client: &ClientId,
+        run: &RunId,
+        round: u32,
+        result: v1::Evaluation,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        self.working_client(client)?;
+        let known = self.state.runs.get(run).ok_or_else(|| Rejection::UnknownRun { run: run.clone() })?;
+        if publishing::expects(run, known, client, round)? {
+            publishing::evaluated(&mut self.desk(run, turn)?, client, result);
+        }
+        self.presence.saw(client, turn.now);
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn aggregated(
+        &mut self,
+        work: &WorkKey,
+        aggregate: Aggregate,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        match self.desk(&work.run, turn) {
+            Ok(mut desk) => aggregating::aggregated(&mut desk, work, aggregate),
+            // The run ended while the executor worked: nobody needs the result.
+            Err(_) => {
+                let garbage = turn.garbage.entry(work.run.clone()).or_default();
+                garbage.extend(std::iter::once(aggregate.global).chain(aggregate.frozen));
+            }
+        }
+        Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn aggregate_failed(
+        &mut self,
+        work: &WorkKey,
+        reason: &str,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        if let Ok(mut desk) = self.desk(&work.run, turn) {
+            aggregating::failed(&mut desk, work, &clean(reason));
+        }
+        self.forget_job_if_ended(&work.run);
+        Ok(Answering::With(Reply::Done))
+    }
+}
+
+/// The rejection of work for a run that is over, if it is.
+fn ended(run: &Run, work: &WorkKey) -> Option<Rejection> {
+    let Phase::Ended(ended) = &run.live.phase else { return None };
+    Some(Rejection::RunEnded { run: work.run.clone(), outcome: ended.outcome.to_string() })
+}
+
+/// Whether an update for exactly this work may still come.
+fn has_open_update(desk: &Desk<'_>, client: &ClientId, work: &WorkKey) -> bool {
+    let is_collecting = matches!(desk.run().live.phase, Phase::WarmUp(_) | Phase::Training(_));
+    is_collecting && desk.work() == *work && desk.run().parts().any(|(id, part)| id == client && part.state.is_open())
+}
+
+fn evaluation(run: &Run, client: &ClientId) -> Option<EvaluationState> {
+    run.parts().find(|(id, _)| *id == client).map(|(_, part)| part.evaluation)
+}

@@ -1,0 +1,440 @@
+//! What the engine knows: ids, digests and numbers, in ordered maps. Everything here is a record of the store; what may
+//! be lost at a restart stands in [`crate::presence`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rondo_dp::Privacy;
+use rondo_proto::{ClientId, Digest, RunId, v1};
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+use crate::effect::RoundKind;
+use crate::phases::Phase;
+use crate::policy::Policy;
+
+/// All that is durable.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Enrolled clients.
+    pub clients: BTreeMap<ClientId, Client>,
+    /// Runs, ended ones too.
+    pub runs: BTreeMap<RunId, Run>,
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Waits for an operator.
+    Pending,
+    /// Works.
+    Active,
+    /// Finishes its work and gets no more.
+    Draining,
+    /// Shut out.
+    Revoked,
+}
+
+impl Standing {
+    /// As client lists spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// An enrolled client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// What it may do.
+    pub standing: Standing,
+    /// When it got its first certificate.
+    pub enrolled_at: Millis,
+    /// When it was last heard of, to the minute.
+    pub seen_at: Millis,
+    /// Data sets it offers.
+    pub datasets: BTreeSet<String>,
+    /// Digests of base models it holds.
+    pub bases: BTreeSet<String>,
+    /// Largest rank it accepts; 0 = no limit.
+    pub max_rank: u32,
+    /// Its program version.
+    pub version: String,
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// End of the certificate's validity.
+    pub expires: Millis,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// What it is; written once.
+    pub spec: Spec,
+    /// Where it stands.
+    pub live: Live,
+    /// Clients that answered or took part.
+    pub members: BTreeMap<ClientId, Member>,
+    /// Closed rounds; written once each.
+    pub rounds: BTreeMap<u32, ClosedRound>,
+    /// The latest lines of its history.
+    pub events: BTreeMap<u64, v1::RunEvent>,
+}
+
+/// What a run is. The fields beside the run file are drawn from it, so that an old run can be shown by a program that
+/// reads run files differently or lacks the method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The run file's text.
+    pub run_file: String,
+    /// The base model.
+    pub base: v1::BaseModel,
+    /// When the run was created.
+    pub created_at: Millis,
+    /// Its short name.
+    pub name: String,
+    /// The data set its clients map.
+    pub dataset: String,
+    /// The method's id.
+    pub method: String,
+    /// Whether the law's result is the mean of the clients' changes, in words.
+    pub exactness: String,
+    /// The adapter rank.
+    pub rank: u32,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// What is promised.
+    pub privacy: Privacy,
+    /// How rounds are held.
+    pub policy: Policy,
+    /// Whether every published entry stays part of the adapter, or the latest replaces those before.
+    pub accumulates: bool,
+    /// Largest L2 norm of an update.
+    pub max_update_norm: Option<f64>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// The phase of the open round.
+    pub phase: Phase,
+    /// When it was paused, if it is.
+    pub paused_at: Option<Millis>,
+    /// The open round; the last one when the run has ended.
+    pub open: OpenRound,
+    /// Number of the next event, from 1.
+    pub next_event: u64,
+}
+
+/// The round in hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenRound {
+    /// Its number; 0 is the warm-up.
+    pub round: u32,
+    /// Its kind.
+    pub kind: RoundKind,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// When its first cohort was drawn.
+    pub started_at: Option<Millis>,
+    /// Remarks for the record.
+    pub notes: Vec<String>,
+}
+
+/// One client's part in one run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Member {
+    /// Its answer to the invitation.
+    pub answer: Option<Answer>,
+    /// What it does in the open round.
+    pub part: Option<Part>,
+    /// The round in which it last failed; others are drawn before it in the next attempt.
+    pub failed_in: Option<u32>,
+    /// Blobs it was told to fetch and that hold still.
+    pub fetches: BTreeMap<Digest, Fetch>,
+}
+
+/// A client's answer to an invitation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it takes part.
+    pub accepted: bool,
+    /// The rank it trains with; 0 when it declined.
+    pub rank: u32,
+    /// Why it declined.
+    pub reason: String,
+    /// True when the engine declined for it (a limit it declared, a revocation); it is asked again when that is mended.
+    pub by_engine: bool,
+}
+
+/// A download that was assigned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The round in which it was first assigned, where its bytes are counted.
+    pub round: u32,
+    /// Its size by the layout's formula.
+    pub layout_bytes: u64,
+    /// Whether any of it was delivered.
+    pub delivered: bool,
+}
+
+/// What one client does in the open round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// The attempt it was drawn for. Parts of earlier attempts stay, as dropped.
+    pub attempt: u32,
+    /// How far it is.
+    pub state: PartState,
+    /// Why it was dropped or is spare; empty otherwise.
+    pub reason: String,
+    /// The rank it trains with.
+    pub rank: u32,
+    /// The update that was taken.
+    pub update: Option<Update>,
+    /// Whether its evaluation is wanted.
+    pub evaluation: EvaluationState,
+    /// The model as received, measured before training.
+    pub before: Option<v1::Evaluation>,
+    /// The published adapter, measured.
+    pub after: Option<v1::Evaluation>,
+    /// Bytes of its uploads in this round.
+    pub bytes_up: u64,
+    /// Bytes of its downloads that were first assigned in this round.
+    pub bytes_down: u64,
+    /// Uploads by the layout's formula.
+    pub layout_bytes_up: u64,
+    /// Downloads by the layout's formula.
+    pub layout_bytes_down: u64,
+}
+
+/// How far a client is with its training (or warm-up) work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartState {
+    /// Drawn, but it has not asked yet.
+    Selected,
+    /// The assignment was handed to it.
+    Working,
+    /// Its update counts.
+    Accepted,
+    /// It is not needed: the cohort was full without it.
+    Spare,
+    /// Out of this round, for a reason.
+    Dropped,
+}
+
+impl PartState {
+    /// Whether an update may still come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Selected | Self::Working)
+    }
+}
+
+/// An update that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    /// Its blob.
+    pub digest: Digest,
+    /// Training examples behind it.
+    pub examples: u64,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Seconds of training.
+    pub train_seconds: f64,
+    /// L2 norm over all its tensors.
+    pub norm: f64,
+}
+
+/// How far a client is with measuring the published adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvaluationState {
+    /// Not asked for.
+    #[default]
+    None,
+    /// Wanted, but it has not asked yet.
+    Due,
+    /// The assignment was handed to it.
+    Working,
+    /// It reported.
+    Done,
+    /// It could not, or not in time.
+    Missed,
+}
+
+impl EvaluationState {
+    /// Whether a report may still come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Due | Self::Working)
+    }
+}
+
+/// What a round published.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The global adapter, or this round's stack.
+    pub global: Digest,
+    /// Its size.
+    pub bytes: u64,
+    /// Its size by the layout's formula.
+    pub layout_bytes: u64,
+    /// New frozen tensors, when the round made any.
+    pub frozen: Option<Frozen>,
+    /// Aggregation error.
+    pub error: Option<f64>,
+}
+
+/// Frozen tensors that a round published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Their blob.
+    pub digest: Digest,
+    /// Their size by the layout's formula.
+    pub layout_bytes: u64,
+}
+
+/// A round that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClosedRound {
+    /// As operators see it.
+    pub record: v1::RoundRecord,
+    /// What it published.
+    pub publication: Publication,
+}
+
+/// The blobs that make up the adapter after some round.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AdapterBlobs {
+    /// The latest round that is part of it; 0 when nothing was published.
+    pub round: u32,
+    /// Frozen tensors, if any.
+    pub frozen: Option<Frozen>,
+    /// Published entries by round, oldest first.
+    pub published: Vec<(u32, Publication)>,
+}
+
+impl AdapterBlobs {
+    /// Every blob with its size by formula.
+    pub fn blobs(&self) -> impl Iterator<Item = (Digest, u64)> + '_ {
+        let frozen = self.frozen.iter().map(|frozen| (frozen.digest, frozen.layout_bytes));
+        frozen.chain(self.published.iter().map(|(_, entry)| (entry.global, entry.layout_bytes)))
+    }
+
+    /// Published entries, as the version of the base that a client trains on.
+    pub fn version(&self) -> u32 {
+        self.published.len() as u32
+    }
+
+    /// As it travels.
+    pub fn message(&self) -> v1::AdapterState {
+        v1::AdapterState {
+            round: self.round,
+            frozen_digest: self.frozen.as_ref().map(|frozen| frozen.digest.to_string()).unwrap_or_default(),
+            published: self
+                .published
+                .iter()
+                .map(|(round, entry)| v1::Published {
+                    round: *round,
+                    digest: entry.global.to_string(),
+                    bytes: entry.bytes,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Run {
+    /// Publications by round: closed rounds and, while its adapter is measured, the open one.
+    pub fn publications(&self) -> impl Iterator<Item = (u32, &Publication)> {
+        let open = match &self.live.phase {
+            Phase::Publishing(publishing) => Some((self.live.open.round, &publishing.publication)),
+            _ => None,
+        };
+        self.rounds.iter().map(|(round, closed)| (*round, &closed.publication)).chain(open)
+    }
+
+    /// The adapter after `round`, or the latest.
+    pub fn adapter(&self, round: Option<u32>) -> AdapterBlobs {
+        let mut adapter = AdapterBlobs::default();
+        for (number, publication) in self.publications().filter(|(number, _)| round.is_none_or(|last| *number <= last))
+        {
+            adapter.round = number;
+            if publication.frozen.is_some() {
+                adapter.frozen.clone_from(&publication.frozen);
+            }
+            if !self.spec.accumulates {
+                adapter.published.clear();
+            }
+            adapter.published.push((number, publication.clone()));
+        }
+        adapter
+    }
+
+    /// Parts of the open attempt, in client-id order.
+    pub fn parts(&self) -> impl Iterator<Item = (&ClientId, &Part)> {
+        let attempt = self.live.open.attempt;
+        self.members
+            .iter()
+            .filter_map(|(client, member)| Some((client, member.part.as_ref()?)))
+            .filter(move |(_, part)| part.attempt == attempt)
+    }
+
+    /// Parts whose update counts, in client-id order.
+    pub fn accepted(&self) -> impl Iterator<Item = (&ClientId, &Part, &Update)> {
+        self.parts()
+            .filter(|(_, part)| part.state == PartState::Accepted)
+            .filter_map(|(client, part)| Some((client, part, part.update.as_ref()?)))
+    }
+
+    /// Whether this client has work of this run in hand, or would get it at its next poll.
+    pub fn is_open_for(&self, client: &ClientId) -> bool {
+        let Some(part) = self.members.get(client).and_then(|member| member.part.as_ref()) else { return false };
+        if part.attempt != self.live.open.attempt {
+            return false;
+        }
+        match &self.live.phase {
+            Phase::WarmUp(_) | Phase::Training(_) => part.state.is_open(),
+            Phase::Publishing(_) => part.evaluation.is_open(),
+            Phase::Recruiting(_) | Phase::Aggregating(_) | Phase::Ended(_) => false,
+        }
+    }
+
+    /// Shares of the updates that count, in client-id order; they sum to 1. Always computed from the example counts, so
+    /// that a restart finds the same bits.
+    pub fn weights(&self) -> BTreeMap<ClientId, f64> {
+        let (clients, examples): (Vec<ClientId>, Vec<u64>) =
+            self.accepted().map(|(client, _, update)| (client.clone(), update.examples)).unzip();
+        clients.into_iter().zip(self.spec.policy.weights(&examples)).collect()
+    }
+
+    /// Update blobs that are needed still.
+    pub fn update_blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        let needed = matches!(self.live.phase, Phase::WarmUp(_) | Phase::Training(_) | Phase::Aggregating(_));
+        self.accepted().filter(move |_| needed).map(|(_, _, update)| update.digest)
+    }
+
+    /// Every blob that this run needs.
+    pub fn blobs(&self) -> impl Iterator<Item = Digest> + '_ {
+        let published = self.publications().flat_map(|(_, publication)| {
+            std::iter::once(publication.global).chain(publication.frozen.as_ref().map(|frozen| frozen.digest))
+        });
+        published.chain(self.update_blobs())
+    }
+}
+
+impl State {
+    /// Every blob that some run needs.
+    pub fn blobs(&self) -> BTreeSet<Digest> {
+        self.runs.values().flat_map(Run::blobs).collect()
+    }
+
+    /// Clients that have work of another run in hand and are not free for `run`. Work of a paused run does not bind.
+    pub fn engaged_elsewhere(&self, run: &RunId) -> BTreeSet<ClientId> {
+        let others = self.runs.iter().filter(|(id, other)| *id != run && other.live.paused_at.is_none());
+        others.flat_map(|(_, other)| other.members.keys().filter(|client| other.is_open_for(client))).cloned().collect()
+    }
+}

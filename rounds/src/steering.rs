@@ -1,0 +1,120 @@
+//! What operators do with runs.
+
+use rondo_dp::Privacy;
+use rondo_methods::{Job, Publication, Registry};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::{RunId, v1};
+
+use crate::desk::Turn;
+use crate::effect::RoundKind;
+use crate::engine::{Answering, Engine};
+use crate::phases::{Outcome, Phase, Recruiting, ended, publishing};
+use crate::policy::Policy;
+use crate::rejection::Rejection;
+use crate::state::{Live, OpenRound, Run, Spec};
+
+impl Spec {
+    /// The run resolved against a registry.
+    pub(crate) fn job(&self, registry: &Registry) -> Result<Job, Rejection> {
+        Ok(Job::new(registry, &RunFile::parse(&self.run_file)?, &self.base)?)
+    }
+}
+
+/// Checks everything about a run that can be checked before it starts.
+fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> Result<(Spec, Job), Rejection> {
+    let file = RunFile::parse(&text)?;
+    file.check_base(&base)?;
+    let privacy = match &file.privacy {
+        None => Privacy::None,
+        Some(asked) => Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?,
+    };
+    privacy.enforceable()?;
+    let job = Job::new(registry, &file, &base)?;
+    let spec = Spec {
+        run_file: text,
+        base,
+        created_at: now,
+        name: file.name,
+        dataset: file.task.dataset,
+        method: file.method.id,
+        exactness: job.exactness().to_string(),
+        rank: u32::try_from(file.method.rank).unwrap_or(u32::MAX),
+        seed: file.train.seed,
+        privacy,
+        policy: Policy::of(&file.rounds),
+        accumulates: job.method().publication() == Publication::Accumulate,
+        max_update_norm: file.rounds.max_update_norm,
+    };
+    Ok((spec, job))
+}
+
+impl Engine {
+    pub(crate) fn create_run(
+        &mut self,
+        run: RunId,
+        text: String,
+        base: v1::BaseModel,
+        turn: &mut Turn,
+    ) -> Result<Answering, Rejection> {
+        if self.state.runs.contains_key(&run) {
+            return Err(Rejection::RunExists { run });
+        }
+        let (spec, job) = specify(text, base, turn.now, &self.registry)?;
+        let (round, kind) = if job.needs_warm_up() { (0, RoundKind::WarmUp) } else { (1, RoundKind::Train) };
+        let line = format!(
+            "created: {} of base {} on data set {}, {} rounds, {}",
+            spec.method,
+            spec.base.name,
+            spec.dataset,
+            spec.policy.rounds,
+            spec.privacy.statement()
+        );
+        let open = OpenRound { round, kind, attempt: 1, started_at: None, notes: Vec::new() };
+        let phase = Phase::Recruiting(Recruiting::default());
+        let live = Live { phase, paused_at: None, open, next_event: 1 };
+        let record =
+            Run { spec, live, members: Default::default(), rounds: Default::default(), events: Default::default() };
+        self.state.runs.insert(run.clone(), record);
+        self.jobs.insert(run.clone(), job);
+        turn.changed.insert(crate::RecordKey::Spec(run.clone()));
+        self.desk(&run, turn)?.announce(None, line);
+        Ok(Answering::Run(run))
+    }
+
+    pub(crate) fn pause(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
+        let mut desk = self.desk(&run, turn)?;
+        if desk.run().live.paused_at.is_none() {
+            let now = desk.now();
+            desk.live().paused_at = Some(now);
+            desk.announce(None, "paused");
+        }
+        Ok(Answering::Run(run))
+    }
+
+    pub(crate) fn unpause(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
+        let mut desk = self.desk(&run, turn)?;
+        if let Some(since) = desk.run().live.paused_at {
+            let pause = desk.now().saturating_sub(since).max(0);
+            let live = desk.live();
+            live.paused_at = None;
+            live.phase.shift(pause);
+            desk.announce(None, "resumed");
+        }
+        Ok(Answering::Run(run))
+    }
+
+    pub(crate) fn cancel(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
+        let known = self.state.runs.get(&run).ok_or_else(|| Rejection::UnknownRun { run: run.clone() })?;
+        if let Phase::Ended(ended) = &known.live.phase
+            && ended.outcome == Outcome::Cancelled
+        {
+            return Ok(Answering::Run(run));
+        }
+        let mut desk = self.desk(&run, turn)?;
+        // What is published stays published: its round closes first.
+        publishing::close(&mut desk);
+        ended::end(&mut desk, Outcome::Cancelled);
+        self.forget_job_if_ended(&run);
+        Ok(Answering::Run(run))
+    }
+}

@@ -1,0 +1,228 @@
+//! The state as operators and clients see it.
+
+use rondo_methods::Job;
+use rondo_proto::{ClientId, RunId, v1};
+
+use crate::effect::RoundKind;
+use crate::engine::Engine;
+use crate::input::WorkKey;
+use crate::phases::Phase;
+use crate::presence::Presence;
+use crate::state::{Client, Part, PartState, Run};
+
+/// The open round as a record. For a round that is closing, all that is left out is its end.
+pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::RoundRecord {
+    let open = &run.live.open;
+    let publication = match &run.live.phase {
+        Phase::Publishing(publishing) => Some(&publishing.publication),
+        _ => None,
+    };
+    let weights = match &run.live.phase {
+        Phase::Aggregating(_) | Phase::Publishing(_) => run.weights(),
+        _ => Default::default(),
+    };
+    let work = WorkKey { run: id.clone(), round: open.round, attempt: open.attempt };
+    let parts = run.members.iter().filter_map(|(client, member)| Some((client, member.part.as_ref()?)));
+    v1::RoundRecord {
+        run: id.to_string(),
+        round: open.round,
+        kind: open.kind.as_str().to_owned(),
+        attempt: open.attempt,
+        global_digest: publication.map(|publication| publication.global.to_string()).unwrap_or_default(),
+        frozen_digest: publication
+            .and_then(|publication| publication.frozen.as_ref())
+            .map(|frozen| frozen.digest.to_string())
+            .unwrap_or_default(),
+        aggregation_error: publication.and_then(|publication| publication.error),
+        participants: parts
+            .map(|(client, part)| {
+                let weight = weights.get(client).copied().unwrap_or_default();
+                participant(client, part, weight, &work, presence)
+            })
+            .collect(),
+        started_at_ms: open.started_at.unwrap_or_default(),
+        ended_at_ms: 0,
+        privacy: run.spec.privacy.statement(),
+        notes: open.notes.clone(),
+    }
+}
+
+fn participant(client: &ClientId, part: &Part, weight: f64, work: &WorkKey, presence: &Presence) -> v1::Participant {
+    let update = part.update.as_ref();
+    let mut participant = v1::Participant {
+        client: client.to_string(),
+        state: state_name(part.state).to_owned(),
+        reason: part.reason.clone(),
+        rank: part.rank,
+        weight,
+        examples: update.map_or(0, |update| update.examples),
+        update_digest: update.map(|update| update.digest.to_string()).unwrap_or_default(),
+        bytes_up: part.bytes_up,
+        bytes_down: part.bytes_down,
+        layout_bytes_up: part.layout_bytes_up,
+        layout_bytes_down: part.layout_bytes_down,
+        train_loss: update.map_or(0.0, |update| update.train_loss),
+        train_seconds: update.map_or(0.0, |update| update.train_seconds),
+        update_norm: update.map_or(0.0, |update| update.norm),
+        before: part.before,
+        after: part.after,
+        step: 0,
+        steps: 0,
+    };
+    let progress = presence.progress(client, work).filter(|_| part.state.is_open() && part.attempt == work.attempt);
+    if let Some(progress) = progress {
+        if progress.state == "uploading" {
+            participant.state = "uploading".to_owned();
+        }
+        (participant.step, participant.steps) = (progress.step, progress.steps);
+        participant.train_loss = progress.loss.unwrap_or_default();
+    }
+    participant
+}
+
+fn state_name(state: PartState) -> &'static str {
+    match state {
+        PartState::Selected => "selected",
+        PartState::Working => "training",
+        PartState::Accepted => "accepted",
+        PartState::Spare => "spare",
+        PartState::Dropped => "dropped",
+    }
+}
+
+impl Engine {
+    /// All runs, by id.
+    pub fn runs(&self) -> Vec<v1::RunSummary> {
+        self.state.runs.iter().map(|(id, run)| self.summary(id, run)).collect()
+    }
+
+    /// A run.
+    pub fn run_summary(&self, run: &RunId) -> Option<v1::RunSummary> {
+        self.state.runs.get_key_value(run).map(|(id, run)| self.summary(id, run))
+    }
+
+    fn summary(&self, id: &RunId, run: &Run) -> v1::RunSummary {
+        let ended = match &run.live.phase {
+            Phase::Ended(ended) => Some(ended),
+            _ => None,
+        };
+        let is_open = !run.rounds.contains_key(&run.live.open.round);
+        let adapter = run.adapter(None);
+        let answers = run.members.iter().filter_map(|(client, member)| Some((client, member.answer.as_ref()?)));
+        v1::RunSummary {
+            run: id.to_string(),
+            name: run.spec.name.clone(),
+            phase: run.live.phase.name().to_owned(),
+            paused: run.live.paused_at.is_some(),
+            outcome: ended.map(|ended| ended.outcome.to_string()).unwrap_or_default(),
+            round: run.live.open.round,
+            rounds: run.spec.policy.rounds,
+            method: run.spec.method.clone(),
+            base: run.spec.base.name.clone(),
+            dataset: run.spec.dataset.clone(),
+            created_at_ms: run.spec.created_at,
+            ended_at_ms: ended.map_or(0, |ended| ended.at),
+            deadline_ms: run.live.phase.deadline().unwrap_or_default(),
+            privacy: run.spec.privacy.statement(),
+            exactness: run.spec.exactness.clone(),
+            willing: answers
+                .map(|(client, answer)| v1::Willing {
+                    client: client.to_string(),
+                    accepted: answer.accepted,
+                    rank: answer.rank,
+                    reason: answer.reason.clone(),
+                })
+                .collect(),
+            open: is_open.then(|| open_record(id, run, &self.presence)),
+            latest: run.rounds.values().next_back().map(|closed| closed.record.clone()),
+            adapter: (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message()),
+        }
+    }
+
+    /// The text of a run's file.
+    pub fn run_file(&self, run: &RunId) -> Option<&str> {
+        self.state.runs.get(run).map(|run| run.spec.run_file.as_str())
+    }
+
+    /// The base model of a run.
+    pub fn base(&self, run: &RunId) -> Option<&v1::BaseModel> {
+        self.state.runs.get(run).map(|run| &run.spec.base)
+    }
+
+    /// A run resolved against its method; absent once it has ended.
+    pub fn job(&self, run: &RunId) -> Option<&Job> {
+        self.jobs.get(run)
+    }
+
+    /// A run's rounds: the closed ones and then the open one.
+    pub fn rounds(&self, run: &RunId) -> Vec<v1::RoundRecord> {
+        let Some((id, run)) = self.state.runs.get_key_value(run) else { return Vec::new() };
+        let mut rounds: Vec<v1::RoundRecord> = run.rounds.values().map(|closed| closed.record.clone()).collect();
+        if !run.rounds.contains_key(&run.live.open.round) {
+            rounds.push(open_record(id, run, &self.presence));
+        }
+        rounds
+    }
+
+    /// One round of a run, closed or open.
+    pub fn round_record(&self, run: &RunId, round: u32) -> Option<v1::RoundRecord> {
+        let (id, run) = self.state.runs.get_key_value(run)?;
+        match run.rounds.get(&round) {
+            Some(closed) => Some(closed.record.clone()),
+            None => (run.live.open.round == round).then(|| open_record(id, run, &self.presence)),
+        }
+    }
+
+    /// Lines of a run's history with a number above `after`, oldest first.
+    pub fn events(&self, run: &RunId, after: u64) -> Vec<v1::RunEvent> {
+        let Some(run) = self.state.runs.get(run) else { return Vec::new() };
+        run.events.range(after.saturating_add(1)..).map(|(_, event)| event.clone()).collect()
+    }
+
+    /// All clients, by name.
+    pub fn clients(&self) -> Vec<v1::ClientInfo> {
+        self.state.clients.iter().map(|(id, client)| self.client_info(id, client)).collect()
+    }
+
+    /// A client.
+    pub fn client(&self, client: &ClientId) -> Option<v1::ClientInfo> {
+        self.state.clients.get_key_value(client).map(|(id, client)| self.client_info(id, client))
+    }
+
+    fn client_info(&self, id: &ClientId, client: &Client) -> v1::ClientInfo {
+        v1::ClientInfo {
+            client: id.to_string(),
+            state: client.standing.as_str().to_owned(),
+            enrolled_at_ms: client.enrolled_at,
+            last_seen_ms: self.presence.seen(id).unwrap_or(client.seen_at),
+            datasets: client.datasets.iter().cloned().collect(),
+            bases: client.bases.iter().cloned().collect(),
+            max_rank: client.max_rank,
+            version: client.version.clone(),
+            certificate_fingerprint: client.fingerprint.clone(),
+            certificate_expires_ms: client.expires,
+            run: self.runs_at_work(id).first().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+
+    /// The blobs from which a run's adapter is built, after `round` or the latest. Absent when there is no such run or
+    /// nothing was published for that round.
+    pub fn adapter_state(&self, run: &RunId, round: Option<u32>) -> Option<v1::AdapterState> {
+        let run = self.state.runs.get(run)?;
+        if round.is_some_and(|round| !run.publications().any(|(number, _)| number == round)) {
+            return None;
+        }
+        let adapter = run.adapter(round);
+        (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message())
+    }
+}
+
+impl RoundKind {
+    /// As round records spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WarmUp => "warm-up",
+            Self::Train => "training",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The methods that are simulated: those of the crate, and one that it does not know.
+
+use rondo_methods::{
+    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Registry, Start, Target, TensorSpec, Travel,
+};
+
+/// Every method that simulations run.
+pub(crate) const IDS: [&str; 5] = ["fedit", "ffa-lora", "flora", "fed-sb", "vector-bank"];
+
+/// The crate's methods and one from outside.
+pub(crate) fn registry() -> Registry {
+    let mut registry = Registry::builtin();
+    registry.register(Box::new(VectorBank)).unwrap();
+    registry
+}
+
+/// dW = diag(b).B.diag(d).A with seeded B and A; only the two vectors are trained (as in VeRA).
+struct VectorBank;
+
+impl Method for VectorBank {
+    fn id(&self) -> &str {
+        "vector-bank"
+    }
+
+    fn title(&self) -> &str {
+        "Trains two vectors around seeded factors"
+    }
+
+    fn paper(&self) -> &str {
+        "Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, ICLR 2024, arXiv:2310.11454"
+    }
+
+    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        vec![
+            TensorSpec::seeded("bank_A", &[rank, target.inp], 1.0),
+            TensorSpec::seeded("bank_B", &[target.out, rank], 1.0),
+            TensorSpec::trained("bank_d", &[rank], Travel::Both, Start::SeededUniform { bound: 0.1 }),
+            TensorSpec::trained("bank_b", &[target.out], Travel::Both, Start::Zero),
+        ]
+    }
+
+    fn law(&self) -> LawKind {
+        LawKind::Mean
+    }
+
+    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+        let diag = |part: &str| Delta::Diag(part.to_owned());
+        Delta::Product(vec![diag("bank_b"), Delta::mat("bank_B"), diag("bank_d"), Delta::mat("bank_A")])
+    }
+
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Approximate("the product of averaged vectors is not the average of the products".to_owned())
+    }
+
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::Unsupported("it only serves tests".to_owned())
+    }
+}

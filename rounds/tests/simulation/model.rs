@@ -1,0 +1,131 @@
+//! What can happen in a simulated federation.
+
+/// One operation. Clients and runs are named by number; numbers beyond what there is wrap around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    /// The client asks what to do, and does what it is told: accepts an invitation, takes an assignment.
+    Poll(usize),
+    /// The client finishes the work in hand: an update goes to its spool, an evaluation is reported.
+    Work(usize),
+    /// The client sends the oldest update of its spool.
+    Upload(usize),
+    /// The same, but the reply is lost: the update stays in the spool.
+    UploadLosingReply(usize),
+    /// The client sends again what it sent last, whenever that was.
+    UploadAgain(usize),
+    /// The client sends an update of its spool with other bytes than before.
+    UploadOther(usize),
+    /// The client sends an update with something wrong.
+    UploadWrong(usize, Wrong),
+    /// The client reports progress.
+    Heartbeat(usize),
+    /// The client starts an upload and gets no further.
+    UploadBegun(usize),
+    /// The client fetches every blob of its assignment.
+    Download(usize),
+    /// The client reports that it cannot do its work.
+    Fail(usize),
+    /// The door refuses the client's update.
+    Refuse(usize),
+    /// The client process is killed: it forgets its assignment, its spool survives.
+    Kill(usize),
+    /// The client changes its mind about a run.
+    Decline(usize, usize),
+    /// The input that was given last comes again.
+    Repeat,
+    /// The executor finishes the oldest aggregation.
+    Aggregate,
+    /// The executor finishes the oldest aggregation, and its result comes twice.
+    AggregateTwice,
+    /// The executor fails the oldest aggregation.
+    AggregateFails,
+    /// The clock reaches the next time the engine asked for.
+    Wake,
+    /// Seconds pass.
+    Wait(u32),
+    /// The clock is set back by seconds.
+    ClockBack(u32),
+    /// The next step is lost: the coordinator dies before it commits, and starts again.
+    CrashBeforeCommit,
+    /// The next step is committed, but neither answered nor acted upon: the coordinator dies, and starts again.
+    CrashAfterCommit,
+    /// The coordinator is stopped and started.
+    Restart,
+    /// An operator creates another run.
+    Create,
+    /// An operator pauses a run.
+    Pause(usize),
+    /// An operator resumes a run.
+    Resume(usize),
+    /// An operator cancels a run.
+    Cancel(usize),
+    /// An operator drains a client.
+    Drain(usize),
+    /// An operator approves a client.
+    Approve(usize),
+    /// An operator revokes a client.
+    Revoke(usize),
+    /// A client enrols.
+    Enrol(usize),
+}
+
+/// What can be wrong with an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It rests on no example.
+    Empty,
+    /// Its training loss is not a number.
+    Loss,
+    /// Its norm is infinite.
+    Norm,
+    /// It was trained with another rank.
+    Rank,
+    /// It was trained on another version of the base.
+    Version,
+    /// It is for the round before.
+    Round,
+    /// It is for the next attempt.
+    Attempt,
+}
+
+/// What a simulation starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// Which of [`crate::methods::IDS`].
+    pub(crate) method: usize,
+    /// Clients, all enrolled and approved.
+    pub(crate) clients: usize,
+    /// Training rounds.
+    pub(crate) rounds: u32,
+    /// Updates that make a round complete.
+    pub(crate) cohort: u32,
+    /// Fewest updates.
+    pub(crate) quorum: u32,
+    /// Clients drawn beyond the cohort.
+    pub(crate) over_select: u32,
+    /// Evaluate every so many rounds.
+    pub(crate) eval_every: u32,
+    /// Failed attempts that end a run.
+    pub(crate) max_attempts: u32,
+    /// Whether updates weigh by example count, or all alike.
+    pub(crate) weigh_examples: bool,
+    /// Seed of the draws.
+    pub(crate) seed: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            method: 0,
+            clients: 5,
+            rounds: 2,
+            cohort: 3,
+            quorum: 2,
+            over_select: 0,
+            eval_every: 1,
+            max_attempts: 3,
+            weigh_examples: true,
+            seed: 7,
+        }
+    }
+}
