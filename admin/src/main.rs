@@ -1,1 +1,7 @@
-fn main() {}
+//! The `rondo` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rondo::main()
+}

@@ -1,1 +1,25 @@
-//! stub
+//! The Rondo coordinator: gRPC over mutual TLS, enrolment, storage, the driver of the round engine and the executor of
+//! its effects. The engine decides, the driver does.
+//!
+//! - [`serve`] puts the parts together; [`cli`], [`config`] and [`init`] are the way in.
+//! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
+//! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them.
+//! - [`grpc`] holds the services, [`tls`] the certificates, [`members`] and [`tokens`] who may call.
+
+pub mod bases;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod data_dir;
+pub mod driver;
+pub mod executor;
+pub mod garbage;
+pub mod grpc;
+pub mod init;
+pub mod logging;
+pub mod members;
+pub mod serve;
+pub mod store;
+pub mod tls;
+pub mod tokens;
+pub mod upload;

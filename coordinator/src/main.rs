@@ -1,1 +1,8 @@
-fn main() {}
+//! The coordinator's program.
+
+use clap::Parser;
+use rondo_coordinator::cli::{Cli, run};
+
+fn main() -> anyhow::Result<()> {
+    Ok(run(Cli::parse())?)
+}

@@ -23,6 +23,7 @@ mod assignments;
 mod desk;
 mod fleet;
 mod presence;
+mod queries;
 mod reports;
 mod steering;
 mod views;
@@ -31,6 +32,7 @@ pub use effect::{AggregatePlan, Effect, PlannedUpdate, Reply, RoundKind, Step, U
 pub use engine::Engine;
 pub use input::{Input, StoredUpdate, WorkKey};
 pub use invariants::Violation;
+pub use queries::AdapterBlobs;
 pub use record::{RecordKey, ResumeError, Snapshot};
 pub use rejection::Rejection;
 pub use reports::ExpectedUpload;

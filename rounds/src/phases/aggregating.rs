@@ -12,7 +12,7 @@ use crate::state::{Frozen, Publication, Run};
 /// Waits for the executor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aggregating {
-    /// Fingerprint of the set that is being aggregated (see [`fingerprint`]).
+    /// Fingerprint of the set that is being aggregated: who, what, how much.
     pub plan: Digest,
 }
 

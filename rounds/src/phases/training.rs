@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::{Policy, Window};
 
-/// Collects updates. The collecting itself is [`super::collecting`]'s.
+/// Collects updates. The collecting itself stands in `collecting.rs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Training {
     /// The time it has.

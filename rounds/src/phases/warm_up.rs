@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Window;
 
-/// Collects the warm-up statistic. The collecting itself is [`super::collecting`]'s.
+/// Collects the warm-up statistic. The collecting itself stands in `collecting.rs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarmUp {
     /// The time it has.

@@ -15,7 +15,9 @@ pub(crate) fn simulate(setup: Setup, ops: &[Op]) -> World {
     for op in ops {
         world.carry_out(*op);
     }
+    for run in &world.runs { let s = world.engine.run_summary(run).unwrap(); eprintln!("PROBE phase={} closed={} attempt={} outcome={}", s.phase, s.latest.map_or(0, |l| l.round + 1), s.open.map_or(0, |o| o.attempt), s.outcome.chars().take(9).collect::<String>()); }
     world.heal();
+    for run in &world.runs { let s = world.engine.run_summary(run).unwrap(); eprintln!("END outcome={}", s.outcome.chars().take(9).collect::<String>()); }
     world
 }
 

@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub(crate) crash: Option<Crash>,
     pub(crate) last: Option<Input>,
     /// Updates whose sender was told that they count.
-    promised: BTreeSet<(WorkKey, ClientId, Digest)>,
+    pub(crate) promised: BTreeSet<(WorkKey, ClientId, Digest)>,
 }
 
 impl World {
@@ -387,79 +387,8 @@ impl World {
         }
         packed
     }
-
-    /// What must hold once a step is committed.
-    fn audit(&self) {
-        self.engine.check().unwrap();
-        self.audit_records();
-        for run in &self.runs {
-            self.audit_sums(run);
-        }
-    }
-
-    /// The state can be rebuilt from what was committed, to the byte (numbers to the last place but one).
-    fn audit_records(&self) {
-        let records = self.engine.records().records;
-        assert!(records.keys().eq(self.store.keys()), "other records exist than were committed");
-        for (key, bytes) in &records {
-            let stored = &self.store[key];
-            if bytes == stored {
-                continue;
-            }
-            let parse = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
-            assert!(alike(&parse(bytes), &parse(stored)), "{key} changed without being committed");
-        }
-    }
-
-    /// R2 and R3 with other eyes: the sum that was aggregated holds every recorded client once, and whoever was told
-    /// that its update counts is among them.
-    fn audit_sums(&self, run: &RunId) {
-        for record in self.engine.rounds(run) {
-            if record.global_digest.is_empty() {
-                continue;
-            }
-            let sum = self.blobs.get(&record.global_digest.parse().unwrap()).copied().unwrap_or_default();
-            let accepted = record.participants.iter().filter(|participant| participant.state == "accepted");
-            let recorded: u64 = accepted.clone().map(|participant| worth(&participant.client)).sum();
-            assert_eq!(sum, recorded, "round {} of {run} aggregated other updates than it records", record.round);
-            let names: BTreeSet<&str> = accepted.map(|participant| participant.client.as_str()).collect();
-            for (work, client, _) in &self.promised {
-                let is_this = work.run == *run && work.round == record.round && work.attempt == record.attempt;
-                let was_revoked =
-                    record.participants.iter().any(|p| p.client == client.as_str() && p.reason == "revoked");
-                assert!(
-                    !is_this || was_revoked || names.contains(client.as_str()),
-                    "{client} was told that its update of round {} counts",
-                    record.round
-                );
-            }
-        }
-    }
-
-    fn audit_blobs(&self) {
-        self.engine.check_blobs(&|digest| self.blobs.contains_key(digest)).unwrap();
-    }
-}
-
-fn worth(client: &str) -> u64 {
-    1 << client[1..].parse::<u32>().unwrap()
 }
 
 pub(crate) fn work_of(assignment: &v1::Assignment) -> WorkKey {
     WorkKey { run: RunId::new(&assignment.run).unwrap(), round: assignment.round, attempt: assignment.attempt }
-}
-
-fn alike(a: &serde_json::Value, b: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            (a - b).abs() <= 1e-12 * a.abs()
-        }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|((ka, a), (kb, b))| ka == kb && alike(a, b))
-        }
-        (a, b) => a == b,
-    }
 }

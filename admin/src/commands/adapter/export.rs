@@ -1,0 +1,171 @@
+//! `rondo adapter export`: from the coordinator's blobs to a PEFT folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rondo_methods::{ExportInfo, ExportReport, Job, Publication, Registry};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1::{AdapterState, GetAdapterReply, GetAdapterRequest};
+use serde::Serialize;
+
+use crate::blobs;
+use crate::context::{Administration, Context};
+use crate::error::CliError;
+use crate::output::facts;
+
+/// Which adapter, and where to.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rondo adapter export sentiment --format peft --out adapter\n  rondo adapter export sentiment --round 2 --recompress 16 --out adapter-r16"
+)]
+pub struct ExportArgs {
+    /// The run's id
+    run: String,
+    /// State after this round [default: the latest]
+    #[arg(long)]
+    round: Option<u32>,
+    /// Format of the folder
+    #[arg(long, value_enum, default_value_t = Format::Peft)]
+    format: Format,
+    /// Folder to make; it must be empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Name or path under which Python loads the base model [default: its registered name]
+    #[arg(long, value_name = "NAME")]
+    base_model: Option<String>,
+    /// Compress every target to at most this rank, by QR and SVD; the error is reported
+    #[arg(long, value_name = "RANK")]
+    recompress: Option<usize>,
+}
+
+/// Formats of an exported folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Hugging Face PEFT, LoRA
+    Peft,
+}
+
+#[derive(Debug, Serialize)]
+struct Exported {
+    run: String,
+    round: u32,
+    method: String,
+    privacy: String,
+    out: PathBuf,
+    files: Vec<PathBuf>,
+    rank: usize,
+    parameters: usize,
+    recompression_error: Option<f64>,
+}
+
+/// Fetches, checks and writes.
+pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), CliError> {
+    let Format::Peft = args.format;
+    if args.recompress == Some(0) {
+        return Err(CliError::usage("--recompress 0 leaves nothing; ask for 1 or more"));
+    }
+    check_empty(&args.out)?;
+    let mut client = context.administration()?;
+    let request = GetAdapterRequest { run: args.run.clone(), round: args.round };
+    let reply = client.get_adapter(request).await?.into_inner();
+    let state = reply.state.clone().unwrap_or_default();
+    if state.published.is_empty() {
+        let problem = format!("run {} has published no adapter yet", args.run);
+        return Err(CliError::failed(problem).hint(format!("`rondo run watch {}` shows how far it is", args.run)));
+    }
+    let job = job(&reply)?;
+    let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
+    let (frozen, published) = fetch(&mut client, &args.run, &state, job.publication(), folder.path()).await?;
+    let adapter = job.state(state.round, "export", 0, frozen.as_deref(), &published)?;
+    let base = reply.base.clone().unwrap_or_default().name;
+    let info = ExportInfo {
+        base_model_name: args.base_model.unwrap_or(base),
+        provenance: provenance(&reply, &state),
+        recompress: args.recompress,
+    };
+    let ExportReport { files, rank, parameters, recompression_error } = job.export_peft(&adapter, &args.out, &info)?;
+    let exported = Exported {
+        run: reply.run,
+        round: state.round,
+        method: reply.method,
+        privacy: reply.privacy,
+        out: args.out,
+        files,
+        rank,
+        parameters,
+        recompression_error,
+    };
+    context.output.show(&exported, words)
+}
+
+/// The folder is made anew, so that no file of another adapter stays in it.
+fn check_empty(out: &Path) -> Result<(), CliError> {
+    match std::fs::read_dir(out) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(CliError::io(out, &error)),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(CliError::failed(format!("{} is not empty", out.display()))
+                .hint("name a folder that is not there yet, or empty this one")),
+        },
+    }
+}
+
+fn job(reply: &GetAdapterReply) -> Result<Job, CliError> {
+    let run = RunFile::parse(&reply.run_file)?;
+    let base = reply.base.as_ref().ok_or_else(|| CliError::failed("the coordinator names no base model"))?;
+    Ok(Job::new(&Registry::builtin(), &run, base)?)
+}
+
+/// The files a state is built from. Where a new file replaces the one before, only the last is needed.
+async fn fetch(
+    client: &mut Administration,
+    run: &str,
+    state: &AdapterState,
+    publication: Publication,
+    dir: &Path,
+) -> Result<(Option<PathBuf>, Vec<PathBuf>), CliError> {
+    let frozen = match state.frozen_digest.as_str() {
+        "" => None,
+        digest => Some(blobs::fetch(client, run, digest, dir).await?),
+    };
+    let needed = match publication {
+        Publication::Accumulate => &state.published[..],
+        Publication::Replace => &state.published[state.published.len().saturating_sub(1)..],
+    };
+    let mut published = Vec::new();
+    for entry in needed {
+        published.push(blobs::fetch(client, run, &entry.digest, dir).await?);
+    }
+    Ok((frozen, published))
+}
+
+/// Where the adapter comes from, for the files' metadata and the card; the job adds method and base digest.
+fn provenance(reply: &GetAdapterReply, state: &AdapterState) -> BTreeMap<String, String> {
+    let base = reply.base.clone().unwrap_or_default();
+    let latest = state.published.last().map(|published| published.digest.clone()).unwrap_or_default();
+    let facts = [
+        ("rondo.run_id", reply.run.clone()),
+        ("rondo.round", state.round.to_string()),
+        ("rondo.privacy", reply.privacy.clone()),
+        ("rondo.base", base.name),
+        ("rondo.adapter_digest", latest),
+        ("rondo.frozen_digest", state.frozen_digest.clone()),
+        ("rondo.version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn words(exported: &Exported) -> String {
+    let files: Vec<String> = exported.files.iter().map(|file| file.display().to_string()).collect();
+    facts(&[
+        ("exported", format!("{} after round {}", exported.run, exported.round)),
+        ("method", exported.method.clone()),
+        ("privacy", exported.privacy.clone()),
+        ("rank", exported.rank.to_string()),
+        ("parameters", exported.parameters.to_string()),
+        ("recompression", exported.recompression_error.map(|e| format!("relative error {e:.2e}")).unwrap_or_default()),
+        ("files", files.join("\n               ")),
+    ])
+}

@@ -1,0 +1,158 @@
+//! `rondo run`: federated fine-tuning jobs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequest, RunSummary, Willing};
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::{facts, table};
+use crate::text::{clock, moment, now_ms, span};
+use crate::watch;
+
+/// Longest run file that is sent.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Events that `show` prints.
+const EVENTS_SHOWN: usize = 20;
+
+/// Commands about runs.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Creates a run from a run file
+    #[command(after_help = "Example:\n  rondo run create examples/runs/fed-sb.toml")]
+    Create {
+        /// The run file, TOML
+        file: PathBuf,
+    },
+    /// Lists all runs
+    #[command(after_help = "Example:\n  rondo run list")]
+    List,
+    /// Shows a run: phase, clients, latest events
+    #[command(after_help = "Example:\n  rondo run show sentiment")]
+    Show(Id),
+    /// Shows a run live until it ends: exit code 0 when it completed, 1 when it failed or was cancelled
+    #[command(after_help = "Example:\n  rondo run watch sentiment")]
+    Watch(Id),
+    /// Starts no further round; work in hand goes on
+    #[command(after_help = "Example:\n  rondo run pause sentiment")]
+    Pause(Id),
+    /// Goes on with a paused run
+    #[command(after_help = "Example:\n  rondo run resume sentiment")]
+    Resume(Id),
+    /// Ends a run; what was published stays
+    #[command(after_help = "Example:\n  rondo run cancel sentiment")]
+    Cancel(Id),
+}
+
+/// A run's id.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// The run's id, from `rondo run list`
+    run: String,
+}
+
+impl From<Id> for GetRunRequest {
+    fn from(id: Id) -> Self {
+        Self { run: id.run }
+    }
+}
+
+/// Does a command about runs.
+pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliError> {
+    let mut admin = context.administration()?;
+    let summary = match command {
+        RunCommand::Create { file } => {
+            let run_file = read(&file)?;
+            admin.create_run(CreateRunRequest { run_file }).await?
+        }
+        RunCommand::List => {
+            let reply = admin.list_runs(ListRunsRequest {}).await?.into_inner();
+            return context.output.show(&reply, |reply| list(&reply.runs));
+        }
+        RunCommand::Show(id) => {
+            let reply = admin.get_run(GetRunRequest::from(id)).await?.into_inner();
+            return context.output.show(&reply, details);
+        }
+        RunCommand::Watch(id) => return watch::watch(&mut admin, &id.run, &mut context.output).await,
+        RunCommand::Pause(id) => admin.pause_run(GetRunRequest::from(id)).await?,
+        RunCommand::Resume(id) => admin.resume_run(GetRunRequest::from(id)).await?,
+        RunCommand::Cancel(id) => admin.cancel_run(GetRunRequest::from(id)).await?,
+    };
+    context.output.show(&summary.into_inner(), overview)
+}
+
+/// A run file that parses; what depends on the base and the method the coordinator checks.
+fn read(file: &std::path::Path) -> Result<String, CliError> {
+    let length = std::fs::metadata(file).map_err(|error| CliError::io(file, &error))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(CliError::failed(format!("{} has {length} bytes, that is no run file", file.display())));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| CliError::io(file, &error))?;
+    RunFile::parse(&text).map_err(|error| {
+        CliError::failed(format!("{}: {error}", file.display())).hint("examples/runs holds commented run files")
+    })?;
+    Ok(text)
+}
+
+/// Phase and, where it ended, how.
+fn state(run: &RunSummary) -> String {
+    match (run.outcome.as_str(), run.paused) {
+        ("", false) => run.phase.clone(),
+        ("", true) => format!("{} (paused)", run.phase),
+        (outcome, _) => outcome.to_owned(),
+    }
+}
+
+fn list(runs: &[RunSummary]) -> String {
+    let row = |run: &RunSummary| {
+        let rounds = format!("{}/{}", run.round, run.rounds);
+        vec![run.run.clone(), state(run), rounds, run.method.clone(), run.base.clone(), moment(run.created_at_ms)]
+    };
+    let titles = ["RUN", "STATE", "ROUND", "METHOD", "BASE", "CREATED"];
+    table(&titles, runs.iter().map(row).collect(), "no runs; `rondo run create` starts one")
+}
+
+fn overview(run: &RunSummary) -> String {
+    let deadline = match run.deadline_ms {
+        0 => String::new(),
+        at => format!("{} (in {})", clock(at), span(at.saturating_sub(now_ms()).max(0))),
+    };
+    facts(&[
+        ("run", run.run.clone()),
+        ("state", state(run)),
+        ("round", format!("{} of {}", run.round, run.rounds)),
+        ("deadline", deadline),
+        ("method", run.method.clone()),
+        ("aggregation", run.exactness.clone()),
+        ("base", run.base.clone()),
+        ("data set", run.dataset.clone()),
+        ("privacy", run.privacy.clone()),
+        ("created", moment(run.created_at_ms)),
+        ("ended", moment(run.ended_at_ms)),
+    ])
+}
+
+fn details(reply: &GetRunReply) -> String {
+    let summary = reply.summary.clone().unwrap_or_default();
+    let mut text = overview(&summary);
+    let row = |willing: &Willing| {
+        let answer = if willing.accepted { "accepted" } else { "declined" };
+        let rank = if willing.rank == 0 { "-".to_owned() } else { willing.rank.to_string() };
+        vec![willing.client.clone(), answer.to_owned(), rank, willing.reason.clone()]
+    };
+    let rows = summary.willing.iter().map(row).collect();
+    text += &format!("\n{}", table(&["CLIENT", "INVITATION", "RANK", "REASON"], rows, "no client has answered yet\n"));
+    for (title, record) in [("open round", &summary.open), ("latest round", &summary.latest)] {
+        if let Some(record) = record {
+            text += &format!("\n{title}\n{}", super::round::details(record));
+        }
+    }
+    let skipped = reply.events.len().saturating_sub(EVENTS_SHOWN);
+    text += "\nevents\n";
+    for event in reply.events.iter().skip(skipped) {
+        text += &format!("{}\n", watch::event_line(event));
+    }
+    text
+}

@@ -1,0 +1,254 @@
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use rondo::cli::Cli;
+use rondo::commands;
+use rondo::context::Context;
+use rondo::error::CliError;
+use rondo::output::Output;
+use rondo_methods::{AggregateInput, Contribution, Job, Kind, Registry, TensorFile};
+use rondo_proto::digest::Digest;
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1::*;
+use serde_json::Value;
+
+use crate::fake::{self, Script};
+
+const RUN: &str = r#"
+name = "sentiment"
+base = { model = "tiny" }
+task = { kind = "classification", dataset = "reviews", labels = ["no", "yes"], max_tokens = 8 }
+method = { id = "METHOD", rank = 2, targets = ["query"] }
+train = { local_steps = 1, batch = 1, lr = 1e-3 }
+rounds = { count = 2, cohort = 2, quorum = 2 }
+"#;
+
+/// A writer whose text can be read afterwards.
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs one command against a script; answers how it ended and what it printed.
+async fn rondo(script: &Script, args: &[&str]) -> (Result<(), CliError>, String) {
+    let cli = Cli::try_parse_from(std::iter::once(&"rondo").chain(args)).unwrap();
+    let paper = Paper::default();
+    let output = Output::to(Box::new(paper.clone()), cli.global.json);
+    let mut context = Context::with_channel(fake::start(script.clone()).await, output);
+    let end = commands::run(cli.command, &mut context).await;
+    let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    (end, text)
+}
+
+fn summary(outcome: &str) -> RunSummary {
+    RunSummary {
+        run: "sentiment-1".to_owned(),
+        phase: if outcome.is_empty() { "training" } else { "ended" }.to_owned(),
+        outcome: outcome.to_owned(),
+        rounds: 2,
+        method: "fed-sb".to_owned(),
+        privacy: "no privacy".to_owned(),
+        ..RunSummary::default()
+    }
+}
+
+fn event(sequence: u64, text: &str) -> RunEvent {
+    let (client, text) = ("movies".to_owned(), text.to_owned());
+    RunEvent { sequence, at_ms: 1_700_000_000_000, client, text, ..RunEvent::default() }
+}
+
+#[tokio::test]
+async fn watching_survives_a_restart_and_ends_as_the_run_does() {
+    let update = |outcome, events| RunUpdate { summary: Some(summary(outcome)), events };
+    let first = vec![update("", vec![event(1, "accepted the invitation")])];
+    let second = vec![update("", vec![event(1, "accepted the invitation"), event(2, "update accepted (1 of 1)")])];
+    let end = |outcome| vec![update(outcome, vec![event(3, "round 1 published")])];
+    let script = |outcome| Script {
+        summary: summary(""),
+        updates: vec![first.clone(), second.clone(), end(outcome)],
+        ..Script::default()
+    };
+    let (end, text) = rondo(&script("completed"), &["run", "watch", "sentiment-1"]).await;
+    assert_eq!(end, Ok(()));
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    assert!(lines[0].starts_with("run sentiment-1: fed-sb") && lines[0].contains("no privacy"));
+    assert_eq!(
+        lines[1..4],
+        [
+            "22:13:20  movies: accepted the invitation",
+            "22:13:20  movies: update accepted (1 of 1)",
+            "22:13:20  movies: round 1 published"
+        ]
+    );
+    assert_eq!(lines[4], "run sentiment-1 ended: completed");
+    for outcome in ["cancelled", "failed: no quorum"] {
+        let (end, text) = rondo(&script(outcome), &["run", "watch", "sentiment-1", "--json"]).await;
+        assert!(end.is_err_and(|error| error.message.contains(outcome)));
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["summary"]["outcome"], outcome);
+    }
+    let (end, _) = rondo(&script(""), &["run", "watch", "nothing"]).await;
+    assert!(end.is_err_and(|error| error.hint.as_deref() == Some("look at the list")));
+}
+
+#[tokio::test]
+async fn json_is_the_wire_message_and_text_is_for_people() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    let script = Script { summary: summary(""), ..Script::default() };
+    std::fs::write(&file, RUN.replace("METHOD", "fed-sb")).unwrap();
+    let path = file.to_str().unwrap();
+    let (end, text) = rondo(&script, &["run", "create", "--json", path]).await;
+    assert_eq!(end, Ok(()));
+    assert_eq!(serde_json::from_str::<RunSummary>(&text).unwrap(), summary(""));
+    assert!(script.asked.lock().unwrap()[0].contains("name = \"sentiment\""));
+    std::fs::write(&file, RUN.replace("local_steps", "local_stesp")).unwrap();
+    let (end, _) = rondo(&script, &["run", "create", path]).await;
+    let error = end.unwrap_err();
+    assert!(
+        error.message.contains("run.toml") && error.message.contains("did you mean `train.local_steps`?"),
+        "{error}"
+    );
+
+    let (_, text) = rondo(&script, &["client", "list", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["clients"][0]["client"], "movies");
+    for (args, words) in [
+        (&["run", "list"][..], "sentiment-1"),
+        (&["run", "show", "sentiment-1"], "training"),
+        (&["client", "list"], "movies"),
+        (&["client", "approve", "tweets"], "approve"),
+        (&["client", "drain", "tweets"], "drain"),
+        (&["client", "revoke", "tweets"], "revoke"),
+        (&["token", "create", "--name", "a", "--ttl", "2h", "--needs-approval"], "rondo-client join"),
+        (&["operator", "add", "alice"], "rondo join"),
+        (&["token", "revoke", "7"], "7 is revoked"),
+        (&["operator", "revoke", "bob"], "bob is revoked"),
+        (&["round", "list", "sentiment-1"], "no closed rounds"),
+        (&["token", "list"], "no tokens"),
+        (&["operator", "list"], "no operators"),
+        (&["run", "pause", "sentiment-1"], "sentiment-1"),
+    ] {
+        let (end, text) = rondo(&script, args).await;
+        assert_eq!(end, Ok(()), "{args:?}");
+        assert!(text.contains(words), "{args:?}: {text}");
+    }
+    let asked = script.asked.lock().unwrap();
+    assert!(
+        asked.contains(&"token a client 7200 true".to_owned())
+            && asked.contains(&"token alice operator 0 false".to_owned())
+    );
+}
+
+fn base() -> BaseModel {
+    let linear = |layer: u32| LinearLayer {
+        name: format!("encoder.layer.{layer}.attention.self.query"),
+        out_features: 6,
+        in_features: 5,
+    };
+    BaseModel {
+        name: "tiny".to_owned(),
+        digest: Digest::of(b"tiny").to_string(),
+        architecture: "bert".to_owned(),
+        hidden_size: 6,
+        max_positions: 16,
+        linears: vec![linear(0), linear(1)],
+        ..BaseModel::default()
+    }
+}
+
+/// Two rounds of a method on made-up updates, as the coordinator would publish them.
+fn adapter(method: &str, dir: &Path) -> Script {
+    let text = RUN.replace("METHOD", method);
+    let job = Job::new(&Registry::builtin(), &RunFile::parse(&text).unwrap(), &base()).unwrap();
+    let mut script = Script { base: base(), ..Script::default() };
+    let mut state = AdapterState { round: 2, ..AdapterState::default() };
+    let mut files = Vec::new();
+    for round in 1..=2_u32 {
+        let out = dir.join(format!("round-{round}"));
+        std::fs::create_dir(&out).unwrap();
+        let update = |client: &str, value: f32| {
+            let mut tensors = job.initial(round, client, 2);
+            tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|x| *x += value));
+            let path = out.join(client);
+            job.write_update(Kind::Train, 2, &tensors, &path).unwrap();
+            Contribution { client: client.to_owned(), weight: 0.5, rank: 2, path }
+        };
+        let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
+        let (kind, frozen, published) = (Kind::Train, None, files.clone());
+        let input = AggregateInput { kind, round, updates, frozen, published, out_dir: &out, progress: &|_, _| {} };
+        let global = job.aggregate(input).unwrap().global;
+        let digest = Digest::of_file(&global).unwrap().to_string();
+        state.published.push(Published { round, digest: digest.clone(), bytes: 1 });
+        script.blobs.insert(digest, global.clone());
+        files.push(global);
+    }
+    script.adapter = GetAdapterReply {
+        run: "sentiment-1".to_owned(),
+        run_file: text,
+        base: Some(base()),
+        state: Some(state),
+        method: method.to_owned(),
+        privacy: "no privacy".to_owned(),
+        rounds: Vec::new(),
+    };
+    script
+}
+
+#[tokio::test]
+async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
+    for (method, rank) in [("fedit", 2), ("ffa-lora", 2), ("flora", 8)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut script = adapter(method, dir.path());
+        let out = dir.path().join("peft");
+        let path = out.to_str().unwrap();
+        let export = ["adapter", "export", "sentiment-1", "--format", "peft", "--json", "--out", path];
+        let (end, text) = rondo(&script, &export).await;
+        assert_eq!(end, Ok(()), "{method}");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((told["rank"].as_u64(), told["round"].as_u64()), (Some(rank), Some(2)), "{method}");
+        let weights = TensorFile::open(&out.join("adapter_model.safetensors")).unwrap();
+        assert_eq!(weights.metadata()["rondo.run_id"], "sentiment-1");
+        // Nothing is written over.
+        let (end, _) = rondo(&script, &export).await;
+        assert!(end.is_err_and(|error| error.message.contains("is not empty")));
+        let (end, text) = rondo(&script, &["adapter", "inspect", path]).await;
+        assert!(
+            end == Ok(()) && text.contains("encoder.layer.1.attention.self.query") && text.contains("no, yes"),
+            "{text}"
+        );
+        // The same adapter at full rank of the layer, recompressed: other factors, the same change.
+        let again = dir.path().join("again");
+        let again = again.to_str().unwrap();
+        let more =
+            ["adapter", "export", "sentiment-1", "--recompress", "5", "--base-model", "org/tiny", "--out", again];
+        assert_eq!(rondo(&script, &more).await.0, Ok(()), "{method}");
+        let (end, text) = rondo(&script, &["adapter", "diff", path, again, "--tolerance", "1e-5"]).await;
+        assert_eq!(end, Ok(()), "{text}");
+        // A blob that is not what its name says is refused.
+        script.blobs.values_mut().for_each(|path| *path = dir.path().join("round-1/a"));
+        let bad = dir.path().join("bad");
+        let (end, _) = rondo(&script, &["adapter", "export", "sentiment-1", "--out", bad.to_str().unwrap()]).await;
+        assert!(end.is_err_and(|error| error.message.contains("have digest")));
+        assert!(!bad.exists());
+    }
+}
+
+#[tokio::test]
+async fn nothing_published_yet_is_said_so() {
+    let mut script = Script::default();
+    script.adapter.run = "sentiment-1".to_owned();
+    let (end, _) = rondo(&script, &["adapter", "export", "sentiment-1", "--out", "never-made"]).await;
+    let error = end.unwrap_err();
+    assert!(error.message.contains("has published no adapter yet") && error.hint.is_some());
+}

@@ -1,0 +1,62 @@
+//! What this client answered to which run, kept over restarts: work is done only for the very run file that was answered.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use rondo_proto::{Digest, RunId};
+use serde::{Deserialize, Serialize};
+
+use crate::disk;
+
+/// Runs that are remembered; the longest unchanged are forgotten first.
+const REMEMBERED: usize = 200;
+
+/// An answer and what it was an answer to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The run.
+    pub run: RunId,
+    /// Digest of the run file's text.
+    pub run_file: Digest,
+    /// Digest of the base model, as the coordinator spelt it.
+    pub base: String,
+    /// The rank offered; of no meaning when declined.
+    pub rank: u32,
+    /// Why the run was declined; `None` = accepted.
+    pub declined: Option<String>,
+}
+
+/// All answers, the longest unchanged first.
+#[derive(Debug)]
+pub struct Answers {
+    path: PathBuf,
+    all: Vec<Answer>,
+}
+
+impl Answers {
+    /// Reads the record; a lost or damaged one means that runs are judged anew.
+    pub fn open(path: PathBuf) -> Self {
+        let all = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { path, all }
+    }
+
+    /// The answer given to a run.
+    pub fn get(&self, run: &RunId) -> Option<&Answer> {
+        self.all.iter().find(|answer| answer.run == *run)
+    }
+
+    /// Keeps an answer; it is on the disk when this returns.
+    pub fn put(&mut self, answer: Answer) -> io::Result<()> {
+        if self.get(&answer.run) == Some(&answer) {
+            return Ok(());
+        }
+        let mut all: Vec<Answer> = self.all.iter().filter(|other| other.run != answer.run).cloned().collect();
+        all.push(answer);
+        let surplus = all.len().saturating_sub(REMEMBERED);
+        all.drain(..surplus);
+        disk::replace(&self.path, &serde_json::to_vec_pretty(&all)?)?;
+        self.all = all;
+        Ok(())
+    }
+}

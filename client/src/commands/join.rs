@@ -1,0 +1,84 @@
+//! `rondo-client join`: enrols this machine at a coordinator.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rondo_proto::identity::{self, Enrolled, IdentityError};
+use serde_json::json;
+
+/// Enrols at a coordinator: a key is made here and stays here, a certificate comes back
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  rondo-client join https://coordinator.example:7461 --token 4f1c... --ca-fingerprint 9a0b... --dir ~/rondo --name movies
+
+An operator makes the token with `rondo token create`; `rondo-coordinator init` prints the fingerprint.")]
+pub struct JoinArgs {
+    /// Address of the coordinator, https://host:port
+    pub url: String,
+    /// One-time join token
+    #[arg(long, env = "RONDO_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// SHA-256 of the coordinator's CA certificate, 64 hexadecimal digits
+    #[arg(long, value_name = "SHA256")]
+    pub ca_fingerprint: String,
+    /// Folder of this client: identity, spool, cache
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Name asked for; not needed where the token fixes one
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why joining failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The enrolment.
+    #[error("{source}{}", .source.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+    Identity {
+        /// What went wrong.
+        #[from]
+        source: IdentityError,
+    },
+    /// The coordinator made this an operator.
+    #[error("the token was an operator's: this folder is an identity for `rondo`, not for a client")]
+    Role,
+    /// The outcome cannot be printed.
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Enrols and tells the outcome.
+pub async fn join(args: &JoinArgs, out: &mut dyn Write) -> Result<(), JoinError> {
+    let enrolled = identity::enrol(&args.url, &args.token, &args.ca_fingerprint, &args.name, &args.dir).await?;
+    tell(&enrolled, &args.dir, args.json, out)?;
+    if enrolled.identity.role == "client" { Ok(()) } else { Err(JoinError::Role) }
+}
+
+fn tell(enrolled: &Enrolled, dir: &Path, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let identity = &enrolled.identity;
+    if as_json {
+        let told = json!({
+            "name": identity.name,
+            "role": identity.role,
+            "url": identity.url,
+            "dir": dir,
+            "approved": enrolled.approved,
+            "expires_at_ms": enrolled.expires_at_ms,
+        });
+        return writeln!(out, "{told}");
+    }
+    writeln!(out, "joined {} as {}", identity.url, identity.name)?;
+    if !enrolled.approved {
+        writeln!(out, "an operator must still approve it: rondo client approve {}", identity.name)?;
+    }
+    writeln!(
+        out,
+        "next: write {} and start: rondo-client run --dir {}",
+        dir.join("client.toml").display(),
+        dir.display()
+    )
+}

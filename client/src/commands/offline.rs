@@ -1,0 +1,172 @@
+//! What the offline commands share: data options, the device, errors, a progress bar.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rondo_methods::MethodError;
+use rondo_proto::base::BaseError;
+use rondo_proto::run_file::RunFileError;
+
+use crate::data::{DataError, Dataset, Format, Source};
+use crate::trainer::LibtorchTrainer;
+use crate::trainer::device::DeviceChoice;
+use crate::trainer::error::TrainerError;
+use crate::work::{Progress, WorkError};
+
+/// Which examples.
+#[derive(Debug, Clone, Args)]
+pub struct DataArgs {
+    /// Labelled texts: a .jsonl, .csv or .tsv file
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// The data set's name in runs; with --eval-fraction it decides which rows are held out
+    #[arg(long, default_value = "data")]
+    pub dataset: String,
+    /// Format of the file [default: by its extension]
+    #[arg(long, value_parser = ["jsonl", "csv", "tsv"])]
+    pub format: Option<String>,
+    /// Column (JSON key) of the text
+    #[arg(long, default_value = "text")]
+    pub text_column: String,
+    /// Column (JSON key) of the label
+    #[arg(long, default_value = "label")]
+    pub label_column: String,
+    /// Column names of a file without a header line
+    #[arg(long, value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// What the file calls a label = what the model calls it; may be repeated
+    #[arg(long, value_name = "FILE_LABEL=LABEL", value_parser = pair)]
+    pub map_label: Vec<(String, String)>,
+    /// Leave rows with this label (as the file has it) out; may be repeated
+    #[arg(long, value_name = "LABEL")]
+    pub skip_label: Vec<String>,
+}
+
+impl DataArgs {
+    /// Reads the file.
+    pub(super) fn load(&self, labels: &[String], eval_fraction: f64) -> Result<Dataset, DataError> {
+        let source = Source {
+            format: self.format.as_deref().map(|name| match name {
+                "jsonl" => Format::Jsonl,
+                "csv" => Format::Csv,
+                _ => Format::Tsv,
+            }),
+            text: self.text_column.clone(),
+            label: self.label_column.clone(),
+            columns: self.columns.clone(),
+            eval_fraction,
+            labels: self.map_label.iter().cloned().collect(),
+            skip_labels: self.skip_label.clone(),
+            ..Source::new(&self.dataset, &self.data)
+        };
+        Dataset::load(&source, labels)
+    }
+}
+
+/// What to compute on.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// "cpu", "cuda:N" or "auto" (the first GPU when there is one, else the CPU)
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// CPU threads; 0 = one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+impl DeviceArgs {
+    /// A trainer on it.
+    pub(super) fn trainer(&self) -> Result<LibtorchTrainer, TrainerError> {
+        let device: DeviceChoice = self.device.parse()?;
+        LibtorchTrainer::new(device, (self.threads > 0).then_some(self.threads))
+    }
+}
+
+/// Why an offline command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The base model's folder.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The options do not make a run.
+    #[error(transparent)]
+    Run(#[from] RunFileError),
+    /// An option's value.
+    #[error("{option} {problem}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The method, its options or the adapter's folder.
+    #[error(transparent)]
+    Method(#[from] MethodError),
+    /// The data file.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The device or the model.
+    #[error(transparent)]
+    Trainer(#[from] TrainerError),
+    /// Training or evaluating.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// The adapter's folder holds no head and the labels were not said.
+    #[error("{} holds no classifier head (rondo_head.safetensors); only adapters that Rondo exported can be evaluated", .dir.display())]
+    NoHead {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file cannot be written.
+    #[error("{}: {source}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Standard output.
+    #[error("output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// A progress bar on standard error, hidden where that is no terminal.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new(what: &'static str) -> Self {
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target).with_prefix(what);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:10} {wide_bar} {pos}/{len} {msg} {eta}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// Shows where the work stands.
+    pub(super) fn show(&mut self, progress: Progress) -> ControlFlow<()> {
+        self.0.set_length(progress.steps.into());
+        self.0.set_position(progress.step.into());
+        if progress.loss > 0.0 {
+            self.0.set_message(format!("loss {:.3}", progress.loss));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (from, to) = text.split_once('=').ok_or("expected FILE_LABEL=LABEL")?;
+    Ok((from.to_owned(), to.to_owned()))
+}

@@ -1,0 +1,157 @@
+//! `rondo-client run`: the daemon.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use rondo_methods::Registry;
+use rondo_proto::identity::{self, IdentityError};
+use tokio::signal;
+
+use crate::api::GrpcApi;
+use crate::config::{Config, ConfigError, Limits};
+use crate::daemon::{Daemon, Parts, StartError};
+use crate::disk::LocalDisk;
+use crate::home::{Home, HomeError};
+use crate::renewal;
+use crate::worker::MakeTrainer;
+
+/// Runs the daemon until SIGTERM or Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  rondo-client run --dir ~/rondo
+  RONDO_LOG=debug rondo-client run --dir ~/rondo --config /etc/rondo/client.toml
+
+A client.toml:
+  [[model]]
+  path = \"/srv/models/minilm-l6\"       # config.json, *.safetensors, tokenizer.json
+
+  [[dataset]]
+  name = \"reviews\"                     # as run files call it
+  path = \"reviews.tsv\"                 # relative to client.toml; .jsonl, .csv or .tsv
+  text = \"text\"
+  label = \"label\"
+  eval_fraction = 0.1
+
+  [limits]
+  max_rank = 64
+  device = \"auto\"")]
+pub struct RunArgs {
+    /// Folder of this client, as given to `join`
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The configuration [default: client.toml in that folder]
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Log as JSON, one object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// client.toml.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is none.
+    #[error("{} is not there; write one (`rondo-client run --help` shows an example) or name it with --config", .file.display())]
+    NoConfig {
+        /// Where it was looked for.
+        file: PathBuf,
+    },
+    /// The identity.
+    #[error("{source}{}", .source.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+    Identity {
+        /// What went wrong.
+        #[from]
+        source: IdentityError,
+    },
+    /// An operator's identity.
+    #[error("{} holds the identity of {role} {name:?}; a client's is needed: enrol one with `rondo-client join`", .dir.display())]
+    Role {
+        /// The folder.
+        dir: PathBuf,
+        /// The role it has.
+        role: String,
+        /// The name it has.
+        name: String,
+    },
+    /// Models, data, records.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Signals cannot be listened to.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    /// The device of `[limits]`.
+    #[cfg(feature = "torch")]
+    #[error(transparent)]
+    Trainer(#[from] crate::trainer::error::TrainerError),
+    /// Built without the feature `torch`.
+    #[error("this rondo-client was built without libtorch and cannot train; build it with the feature `torch`")]
+    NoTrainer,
+}
+
+/// Runs the daemon.
+pub async fn run(args: &RunArgs) -> Result<(), RunError> {
+    let stop = stop_signal().map_err(RunError::Signals)?;
+    let home = Home::open(&args.dir)?;
+    let config = read_config(args)?;
+    let identity = identity::load(&args.dir)?;
+    if identity.role != "client" {
+        let (role, name) = (identity.role, identity.name);
+        return Err(RunError::Role { dir: args.dir.clone(), role, name });
+    }
+    let api = GrpcApi::new(identity::channel(&identity)?, Duration::from_millis(config.poll.timeout_ms));
+    let renewing = tokio::spawn(renewal::keep_fresh(identity.clone(), args.dir.clone(), api.clone()));
+    let trainer = make_trainer(&config.limits)?;
+    let (registry, disk) = (Registry::builtin(), Box::new(LocalDisk));
+    let parts = Parts { home, config, client: identity.name, api, registry, trainer, disk };
+    // Models are hashed at the first start, which takes a while for large ones.
+    let daemon = tokio::task::block_in_place(|| Daemon::new(parts))?;
+    daemon.run(stop).await;
+    renewing.abort();
+    Ok(())
+}
+
+fn read_config(args: &RunArgs) -> Result<Config, RunError> {
+    let file = args.config.clone().unwrap_or_else(|| args.dir.join("client.toml"));
+    if !Path::exists(&file) {
+        return Err(RunError::NoConfig { file });
+    }
+    Ok(Config::read(&file)?)
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C. Listening starts here, so that none is missed while the daemon starts.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    {
+        use signal::unix::{SignalKind, signal};
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        if signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+#[cfg(feature = "torch")]
+fn make_trainer(limits: &Limits) -> Result<MakeTrainer, RunError> {
+    Ok(crate::trainer::maker(&limits.device, limits.threads)?)
+}
+
+#[cfg(not(feature = "torch"))]
+fn make_trainer(_limits: &Limits) -> Result<MakeTrainer, RunError> {
+    Err(RunError::NoTrainer)
+}

@@ -1,0 +1,329 @@
+//! client.toml: what this machine has, how much it gives and what it accepts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rondo_proto::nearest::nearest;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Source;
+
+/// A whole client.toml. Every table may be absent.
+///
+/// ```toml
+/// [[model]]
+/// path = "/srv/models/minilm-l6"      # a Hugging Face folder
+///
+/// [[dataset]]
+/// name = "reviews"                    # as run files call it
+/// path = "data/reviews.tsv"           # relative to this file
+/// text = "text"
+/// label = "stars"
+/// labels = { "1" = "negative", "5" = "positive" }
+/// skip_labels = ["2", "3", "4"]
+/// eval_fraction = 0.2
+///
+/// [limits]
+/// max_rank = 64
+/// device = "cpu"
+///
+/// [policy]
+/// methods = ["fed-sb", "ffa-lora"]
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// Base models at hand.
+    #[serde(default, rename = "model")]
+    pub models: Vec<Model>,
+    /// Data sets at hand.
+    #[serde(default, rename = "dataset")]
+    pub datasets: Vec<Source>,
+    /// How much of this machine the daemon takes.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Which runs it takes part in.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// How it talks to the coordinator.
+    #[serde(default)]
+    pub poll: Poll,
+}
+
+/// A base model; a `[[model]]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Folder with config.json, *.safetensors and tokenizer.json. A relative path starts at the folder of client.toml.
+    pub path: PathBuf,
+}
+
+/// The `[limits]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Largest adapter rank; 0 = no limit. Methods that mix ranks train with less here, others are declined.
+    #[serde(default)]
+    pub max_rank: u32,
+    /// Threads that libtorch computes with; 0 = one per core.
+    #[serde(default)]
+    pub threads: u32,
+    /// "cpu", "cuda:N" ("cuda" = "cuda:0") or "auto" (the first CUDA device when there is one, else the CPU).
+    #[serde(default = "default_device")]
+    pub device: String,
+    /// Most held-out examples per evaluation; 0 = all.
+    #[serde(default)]
+    pub max_eval_examples: u32,
+}
+
+fn default_device() -> String {
+    "auto".to_owned()
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_rank: 0, threads: 0, device: default_device(), max_eval_examples: 0 }
+    }
+}
+
+/// The `[policy]` table: what a run must be like for this client to take part. An empty list allows everything, 0 is no
+/// limit.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PolicyConfig {
+    /// Methods by id, for example "fed-sb".
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Task kinds, for example "classification".
+    #[serde(default)]
+    pub tasks: Vec<String>,
+    /// Data sets of this client that runs may use.
+    #[serde(default)]
+    pub datasets: Vec<String>,
+    /// Only runs with a `[privacy]` table.
+    #[serde(default)]
+    pub require_privacy: bool,
+    /// Largest epsilon of a run's privacy budget (dimensionless); absent = any. Runs without privacy are a matter of
+    /// `require_privacy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_epsilon: Option<f64>,
+    /// Most training rounds.
+    #[serde(default)]
+    pub max_rounds: u32,
+    /// Most optimiser steps per round.
+    #[serde(default)]
+    pub max_local_steps: u32,
+    /// Most examples per step.
+    #[serde(default)]
+    pub max_batch: u32,
+    /// Longest inputs, in tokens.
+    #[serde(default)]
+    pub max_tokens: u32,
+}
+
+/// The `[poll]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Poll {
+    /// Milliseconds between polls while there is nothing to do; the coordinator may ask for less often.
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u64,
+    /// Milliseconds between heartbeats while working.
+    #[serde(default = "default_heartbeat_ms")]
+    pub heartbeat_ms: u64,
+    /// Milliseconds after which one call is given up and tried again.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+fn default_interval_ms() -> u64 {
+    1_000
+}
+fn default_heartbeat_ms() -> u64 {
+    3_000
+}
+fn default_timeout_ms() -> u64 {
+    30_000
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self {
+            interval_ms: default_interval_ms(),
+            heartbeat_ms: default_heartbeat_ms(),
+            timeout_ms: default_timeout_ms(),
+        }
+    }
+}
+
+/// Why client.toml was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: {source}", .file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Not TOML, a key missing, or a value of the wrong kind.
+    #[error("{}: {problem}", .file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says, with line and column.
+        problem: String,
+    },
+    /// A key nobody knows.
+    #[error(
+        "{}: unknown key `{key}` in {table}{}", .file.display(),
+        .nearest.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
+    )]
+    UnknownKey {
+        /// The file.
+        file: PathBuf,
+        /// The table, as TOML writes it.
+        table: String,
+        /// The key.
+        key: String,
+        /// The known key most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A value outside what makes sense.
+    #[error("{}: `{key}` {problem}", .file.display())]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// Dotted path of the key.
+        key: String,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+}
+
+/// The keys of each table; a test keeps them equal to the types above.
+const KEYS: [(&str, &[&str]); 6] = [
+    ("", &["model", "dataset", "limits", "policy", "poll"]),
+    ("model", &["path"]),
+    (
+        "dataset",
+        &["name", "path", "format", "text", "label", "columns", "quotes", "eval_fraction", "labels", "skip_labels"],
+    ),
+    ("limits", &["max_rank", "threads", "device", "max_eval_examples"]),
+    (
+        "policy",
+        &[
+            "methods",
+            "tasks",
+            "datasets",
+            "require_privacy",
+            "max_epsilon",
+            "max_rounds",
+            "max_local_steps",
+            "max_batch",
+            "max_tokens",
+        ],
+    ),
+    ("poll", &["interval_ms", "heartbeat_ms", "timeout_ms"]),
+];
+
+impl Config {
+    /// Reads and checks a file; relative paths in it start at its folder.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Io { file: file.to_owned(), source })?;
+        Self::parse(&text, file)
+    }
+
+    /// Parses and checks a text that stands, or would stand, in `file`.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let syntax = |error: toml::de::Error| ConfigError::Syntax {
+            file: file.to_owned(),
+            problem: error.to_string().trim_end().to_owned(),
+        };
+        // Keys first: a misspelt key often leaves a needed one out, and the misspelling is the better thing to tell.
+        if let Some(unknown) = unknown_key(&toml::from_str(text).map_err(syntax)?, file) {
+            return Err(unknown);
+        }
+        let mut config: Self = toml::from_str(text).map_err(syntax)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        for path in config.models.iter_mut().map(|m| &mut m.path).chain(config.datasets.iter_mut().map(|d| &mut d.path))
+        {
+            *path = folder.join(&*path);
+        }
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// The data set of that name.
+    pub fn dataset(&self, name: &str) -> Option<&Source> {
+        self.datasets.iter().find(|source| source.name == name)
+    }
+
+    fn check(&self, file: &Path) -> Result<(), ConfigError> {
+        let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
+        let mut seen = BTreeMap::new();
+        for (number, source) in self.datasets.iter().enumerate() {
+            let key = |name: &str| format!("dataset[{number}].{name}");
+            if source.name.is_empty() {
+                return refuse(key("name"), "is empty; give the name that run files use".to_owned());
+            }
+            if let Some(first) = seen.insert(&source.name, number) {
+                return refuse(key("name"), format!("is {:?}, as is that of dataset[{first}]", source.name));
+            }
+            if !(0.0..1.0).contains(&source.eval_fraction) {
+                let problem = format!("is {}; allowed is 0 up to, but not, 1", source.eval_fraction);
+                return refuse(key("eval_fraction"), problem);
+            }
+            for (role, column) in [("text", &source.text), ("label", &source.label)] {
+                if source.columns.as_ref().is_some_and(|columns| !columns.contains(column)) {
+                    return refuse(key(role), format!("is {column:?}, which `columns` does not list"));
+                }
+            }
+        }
+        let device = &self.limits.device;
+        let cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
+        if !(cuda || ["cpu", "cuda", "auto"].contains(&device.as_str())) {
+            let problem = format!("is {device:?}; allowed are \"cpu\", \"cuda:N\" and \"auto\"");
+            return refuse("limits.device".to_owned(), problem);
+        }
+        if self.policy.max_epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) {
+            return refuse("policy.max_epsilon".to_owned(), "must be above 0".to_owned());
+        }
+        for (key, value) in [
+            ("poll.interval_ms", self.poll.interval_ms),
+            ("poll.heartbeat_ms", self.poll.heartbeat_ms),
+            ("poll.timeout_ms", self.poll.timeout_ms),
+        ] {
+            if value == 0 {
+                return refuse(key.to_owned(), "must be above 0".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first key that [`KEYS`] does not list.
+fn unknown_key(root: &toml::Table, file: &Path) -> Option<ConfigError> {
+    let refuse = |table: String, key: &str, known: &[&'static str]| {
+        let nearest = nearest(key, known.iter().copied());
+        Some(ConfigError::UnknownKey { file: file.to_owned(), table, key: key.to_owned(), nearest })
+    };
+    for (name, value) in root {
+        let Some((_, known)) = KEYS.iter().find(|(table, _)| table == name && !table.is_empty()) else {
+            return refuse("the file's top level".to_owned(), name, KEYS[0].1);
+        };
+        let tables: Vec<(String, &toml::Table)> = match value {
+            toml::Value::Table(table) => vec![(format!("[{name}]"), table)],
+            toml::Value::Array(rows) => {
+                let place = |n: usize| format!("[[{name}]] number {}", n + 1);
+                rows.iter().enumerate().filter_map(|(n, row)| Some((place(n), row.as_table()?))).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (table, content) in tables {
+            if let Some(key) = content.keys().find(|key| !known.contains(&key.as_str())) {
+                return refuse(table, key, known);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("/etc/rondo/client.toml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_empty_file_is_the_default_and_paths_start_at_the_folder() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    let config = parse("[[model]]\npath = \"m\"\n[[dataset]]\nname = \"a\"\npath = \"/data/a.csv\"").unwrap();
+    assert_eq!(config.models[0].path, Path::new("/etc/rondo/m"));
+    assert_eq!(config.datasets[0].path, Path::new("/data/a.csv"));
+    assert_eq!((config.datasets[0].text.as_str(), config.datasets[0].eval_fraction), ("text", 0.1));
+}
+
+#[test]
+fn bad_files_are_refused_with_the_mend() {
+    for (text, says) in [
+        ("[limit]\nmax_rank = 3", "unknown key `limit` in the file's top level, did you mean `limits`?"),
+        ("[limits]\nmaxrank = 3", "unknown key `maxrank` in [limits], did you mean `max_rank`?"),
+        (
+            "[[dataset]]\nname='a'\npath='x'\n[[dataset]]\nname='b'\npath='y'\ncolumn=['a']",
+            "unknown key `column` in [[dataset]] number 2, did you mean `columns`?",
+        ),
+        ("[[dataset]]\nnam='a'\npath='x'", "unknown key `nam` in [[dataset]] number 1, did you mean `name`?"),
+        ("[[dataset]]\npath='x'", "missing field `name`"),
+        ("[limits]\nmax_rank = 'a'", "line 2"),
+        ("[[dataset]]\nname='a'\npath='x'\neval_fraction=1.0", "`dataset[0].eval_fraction` is 1; allowed is 0"),
+        ("[[dataset]]\nname='a'\npath='x'\n[[dataset]]\nname='a'\npath='x'", "as is that of dataset[0]"),
+        ("[[dataset]]\nname='a'\npath='x'\ncolumns=['text']", "`dataset[0].label` is \"label\", which `columns`"),
+        ("[limits]\ndevice='gpu'", "\"cuda:N\""),
+        ("[policy]\nmax_epsilon=-1.0", "`policy.max_epsilon` must be above 0"),
+        ("[poll]\ninterval_ms=0", "`poll.interval_ms` must be above 0"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(says), "{error:?} should contain {says:?}");
+        assert!(error.starts_with("/etc/rondo/client.toml: "), "{error}");
+    }
+}
+
+#[test]
+fn the_known_keys_are_those_of_the_types() {
+    let whole = Config {
+        models: vec![Model { path: "m".into() }],
+        datasets: vec![Source {
+            format: Some(crate::data::Format::Csv),
+            columns: Some(vec!["text".to_owned(), "label".to_owned()]),
+            quotes: Some(true),
+            ..Source::new("a", "b")
+        }],
+        policy: PolicyConfig { max_epsilon: Some(1.0), ..PolicyConfig::default() },
+        ..Config::default()
+    };
+    let table = toml::Table::try_from(&whole).unwrap();
+    let sorted = |keys: &mut dyn Iterator<Item = &str>| {
+        let mut keys: Vec<String> = keys.map(str::to_owned).collect();
+        keys.sort();
+        keys
+    };
+    for (name, keys) in KEYS {
+        let there = match table.get(name) {
+            None => &table,
+            Some(toml::Value::Table(table)) => table,
+            Some(value) => value.as_array().unwrap()[0].as_table().unwrap(),
+        };
+        assert_eq!(sorted(&mut there.keys().map(String::as_str)), sorted(&mut keys.iter().copied()), "{name}");
+    }
+    assert_eq!(parse(&toml::to_string(&whole).unwrap()).unwrap().policy, whole.policy);
+}

@@ -1,0 +1,244 @@
+//! One assignment from its first byte to its report.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rondo_methods::{AdapterState, Kind};
+use rondo_proto::{Digest, RunId, v1};
+use tokio::task::spawn_blocking;
+
+use crate::api::{Api, Retry};
+use crate::spool::{Entry, Facts, Key};
+use crate::work::{LocalUpdate, Work, WorkError};
+use crate::worker::{Outcome, Task};
+
+use super::beat::{self, Beat};
+use super::failure::Failure;
+use super::judge::Agreed;
+use super::{Daemon, REPORT_WITHIN, transfer};
+
+/// What an assignment's upload is known by.
+pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
+    let run = RunId::new(assignment.run.as_str())?;
+    Ok(Key { run, round: assignment.round, attempt: assignment.attempt })
+}
+
+fn task(assignment: &v1::Assignment) -> Result<Task, Failure> {
+    match assignment.kind() {
+        v1::WorkKind::WarmUp => Ok(Task::WarmUp),
+        v1::WorkKind::Train => Ok(Task::Train),
+        v1::WorkKind::Evaluate => Ok(Task::Evaluate),
+        v1::WorkKind::Unspecified => {
+            let problem = format!("work of kind {} is not known to this version of the client", assignment.kind);
+            Err(Failure::NotAgreed(problem))
+        }
+    }
+}
+
+impl<A: Api> Daemon<A> {
+    /// Does an assignment and reports when it cannot be done.
+    pub(super) async fn assignment(&mut self, assignment: v1::Assignment) {
+        let v1::Assignment { run, round, attempt, .. } = &assignment;
+        let (key, task) = match (key(&assignment), task(&assignment)) {
+            (Ok(key), Ok(task)) => (key, task),
+            (Err(failure), _) | (_, Err(failure)) => {
+                tracing::error!(run, round, error = %failure, "an assignment makes no sense");
+                self.report_failure(&assignment, failure.for_coordinator()).await;
+                return self.idle(0).await;
+            }
+        };
+        // The coordinator may not have taken notice yet.
+        if let Some((last_key, last_task, failed)) = &self.last
+            && (last_key, *last_task) == (&key, task)
+        {
+            if let Some(reason) = failed.clone() {
+                self.report_failure(&assignment, reason).await;
+                return self.idle(0).await;
+            }
+            self.idle(0).await;
+        }
+        tracing::info!(run, round, attempt, ?task, "assignment");
+        let beat = Arc::new(Beat::new(task));
+        let every = Duration::from_millis(self.config.poll.heartbeat_ms);
+        let beats = beat::until_stopped(Arc::clone(&self.api), &assignment, Arc::clone(&beat), every);
+        let done = tokio::select! {
+            done = self.carry_out(&assignment, &key, task, &beat) => done,
+            reason = beats => Err(Failure::Stopped(reason)),
+        };
+        let failed = match done {
+            Ok(()) => {
+                tracing::info!(run, round, attempt, ?task, "done");
+                None
+            }
+            Err(failure @ (Failure::Stopped(_) | Failure::Work(WorkError::Interrupted))) => {
+                tracing::info!(run, round, attempt, ?task, reason = %failure, "given up");
+                None
+            }
+            // What the coordinator refused it need not be told. Asked again for an update that it refused, the client
+            // says that it has no other.
+            Err(Failure::Api(error)) if error.is_final() => {
+                tracing::error!(run, round, attempt, ?task, %error, "refused by the coordinator");
+                self.idle(0).await;
+                error.call.starts_with("upload").then_some(error.message)
+            }
+            Err(failure) => {
+                tracing::error!(run, round, attempt, ?task, error = %failure, "failed");
+                let reason = failure.for_coordinator();
+                self.report_failure(&assignment, reason.clone()).await;
+                Some(reason)
+            }
+        };
+        self.last = Some((key, task, failed));
+    }
+
+    async fn carry_out(&self, assignment: &v1::Assignment, key: &Key, task: Task, beat: &Beat) -> Result<(), Failure> {
+        if task != Task::Evaluate {
+            if assignment.upload_settled {
+                self.spool.remove(key)?;
+                self.idle(0).await;
+                return Ok(());
+            }
+            let (spool, wanted) = (Arc::clone(&self.spool), key.clone());
+            if let Some(entry) = spawn_blocking(move || spool.find(&wanted)).await?? {
+                tracing::info!(%key, "the update is in the spool already");
+                return self.deliver(&entry, beat).await;
+            }
+        }
+        let (judge, judged) = (Arc::clone(&self.judge), assignment.clone());
+        let agreed =
+            spawn_blocking(move || judge.lock().unwrap_or_else(PoisonError::into_inner).assigned(&judged)).await??;
+        let state = self.state(assignment, &key.run, task, &agreed).await?;
+        let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
+
+        let limit = self.config.limits.max_eval_examples as usize;
+        let work = Work {
+            job: agreed.job.clone(),
+            run: Arc::clone(&agreed.run),
+            base: Arc::clone(&agreed.base),
+            model_dir: agreed.model_dir.clone(),
+            data: Arc::clone(&agreed.data),
+            client: self.client.clone(),
+            round: assignment.round,
+            rank: agreed.rank as usize,
+            state,
+            evaluate_before: assignment.evaluate_before,
+            max_eval_examples: (limit > 0).then_some(limit),
+        };
+        let in_hand = self.worker.give(task, work);
+        beat.follow(in_hand.progress());
+        match in_hand.outcome().await? {
+            Outcome::Evaluation(evaluation) => {
+                let report = v1::EvaluationReport {
+                    run: assignment.run.clone(),
+                    round: assignment.round,
+                    evaluation: Some(evaluation),
+                };
+                beat.reporting();
+                let (loss, accuracy) = (evaluation.loss, evaluation.accuracy);
+                tracing::info!(run = %key.run, round = key.round, loss, accuracy, "evaluated");
+                Ok(self.retry.call(|| self.api.report_evaluation(report.clone())).await?)
+            }
+            Outcome::Update(update) => {
+                let entry = self.spool_update(key, task, &agreed, published, update).await?;
+                self.deliver(&entry, beat).await
+            }
+        }
+    }
+
+    /// Fetches what the state needs and builds it.
+    async fn state(
+        &self,
+        assignment: &v1::Assignment,
+        run: &RunId,
+        task: Task,
+        agreed: &Agreed,
+    ) -> Result<AdapterState, Failure> {
+        if task == Task::WarmUp {
+            return Ok(AdapterState {
+                rank: agreed.rank as usize,
+                tensors: agreed.job.warm_up_initial(),
+                merged: Vec::new(),
+            });
+        }
+        let described = assignment.state.clone().unwrap_or_default();
+        let read = |text: &str| {
+            text.parse::<Digest>().map_err(|error| Failure::NotAgreed(format!("the state of run {run}: {error}")))
+        };
+        let frozen = match described.frozen_digest.as_str() {
+            "" => None,
+            digest => Some(read(digest)?),
+        };
+        let published =
+            described.published.iter().map(|published| read(&published.digest)).collect::<Result<Vec<_>, _>>()?;
+        let needed = frozen.iter().chain(&published).copied();
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(run, needed)?;
+        let mut paths = Vec::new();
+        for digest in frozen.iter().chain(&published) {
+            let name = &assignment.run;
+            paths.push(transfer::fetch(self.api.as_ref(), &self.retry, &self.cache, name, *digest).await?);
+        }
+        let frozen: Option<PathBuf> = frozen.map(|_| paths.remove(0));
+        let (job, client, rank) = (agreed.job.clone(), self.client.clone(), agreed.rank as usize);
+        let round = assignment.round;
+        Ok(spawn_blocking(move || job.state(round, &client, rank, frozen.as_deref(), &paths)).await??)
+    }
+
+    /// Checks what the trainer made and puts it into the spool.
+    async fn spool_update(
+        &self,
+        key: &Key,
+        task: Task,
+        agreed: &Agreed,
+        base_version: usize,
+        update: LocalUpdate,
+    ) -> Result<Entry, Failure> {
+        let LocalUpdate { tensors, examples, train_loss, seconds, before } = update;
+        let kind = if task == Task::WarmUp { Kind::WarmUp } else { Kind::Train };
+        let unfit = tensors.iter().find(|(_, tensor)| tensor.data.iter().any(|number| !number.is_finite()));
+        if unfit.is_some() || !train_loss.is_finite() {
+            let what = unfit.map_or("the training loss".to_owned(), |(name, _)| format!("tensor {name}"));
+            return Err(WorkError::NotFinite { round: key.round, step: agreed.run.train.local_steps, what }.into());
+        }
+        let facts = Facts {
+            examples,
+            train_loss,
+            train_seconds: seconds,
+            rank: agreed.rank,
+            base_version: u32::try_from(base_version).unwrap_or(u32::MAX),
+            before,
+        };
+        tracing::info!(%key, examples, train_loss, seconds, "trained");
+        let (spool, key) = (Arc::clone(&self.spool), key.clone());
+        let (job, rank) = (agreed.job.clone(), agreed.rank as usize);
+        let write = move |path: &Path| job.write_update(kind, rank, &tensors, path);
+        Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
+    }
+
+    /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.
+    async fn deliver(&self, entry: &Entry, beat: &Beat) -> Result<(), Failure> {
+        beat.uploading();
+        match transfer::upload(self.api.as_ref(), &self.retry, entry).await {
+            Ok(()) => Ok(self.spool.mark_accepted(entry)?),
+            Err(error) => {
+                if error.is_final() {
+                    self.spool.remove(&entry.key)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn report_failure(&self, assignment: &v1::Assignment, reason: String) {
+        let report = v1::FailureReport {
+            run: assignment.run.clone(),
+            round: assignment.round,
+            attempt: assignment.attempt,
+            reason,
+        };
+        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
+        if let Err(error) = retry.call(|| self.api.report_failure(report.clone())).await {
+            tracing::error!(run = assignment.run, round = assignment.round, %error, "the failure was not reported");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Why an assignment came to nothing, in two tellings: the whole of it for this machine's log, and one without paths,
+//! file names or anything out of the data for the coordinator.
+
+use rondo_methods::MethodError;
+use rondo_proto::ids::InvalidId;
+use rondo_proto::run_file::RunFileError;
+
+use crate::api::ApiError;
+use crate::cache::CacheError;
+use crate::data::DataError;
+use crate::models::ModelError;
+use crate::policy::Decline;
+use crate::spool::SpoolError;
+use crate::work::WorkError;
+
+/// Why an invitation was declined or an assignment failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The coordinator told the client to stop; nothing went wrong here.
+    #[error("stopped by the coordinator: {0}")]
+    Stopped(String),
+    /// The coordinator asked for something that makes no sense or was not agreed.
+    #[error("{0}")]
+    NotAgreed(String),
+    /// The run's id.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// The run file.
+    #[error(transparent)]
+    RunFile(#[from] RunFileError),
+    /// This client's policy says no.
+    #[error(transparent)]
+    Policy(#[from] Decline),
+    /// No such data set here.
+    #[error("data set {name:?} is not here; client.toml has {}", names(.here))]
+    NoDataset {
+        /// The run's name for it.
+        name: String,
+        /// The data sets that are here.
+        here: Vec<String>,
+    },
+    /// The data set cannot be used.
+    #[error("data set {name:?}: {source}")]
+    Data {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: Box<DataError>,
+    },
+    /// Every row is held out, or there are too few.
+    #[error("data set {name:?} leaves no rows to train on; lower its `eval_fraction`")]
+    NothingToTrain {
+        /// Its name.
+        name: String,
+    },
+    /// No row is held out.
+    #[error("data set {name:?} holds no rows out to evaluate on; raise its `eval_fraction`")]
+    NothingToEvaluate {
+        /// Its name.
+        name: String,
+    },
+    /// The base model is not here.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The method refused the run or its state.
+    #[error(transparent)]
+    Method(#[from] MethodError),
+    /// A blob could not be kept.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The update could not be kept.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The trainer failed.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// The coordinator refused a call.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A thread of ours died.
+    #[error("a task of the client died: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Failure {
+    /// What the coordinator is told. Paths, file names and what stands in the data stay here; the log has them.
+    pub fn for_coordinator(&self) -> String {
+        let log = "the client's log says more";
+        match self {
+            Self::NoDataset { name, .. } => format!("data set {name:?} is not here"),
+            Self::Data { name, source } => format!("data set {name:?} {}; {log}", data(source)),
+            Self::Model(ModelError::Absent { name, digest, here, .. }) => {
+                let here: Vec<String> = here.iter().map(|(_, digest)| digest.clone()).collect();
+                let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
+                format!("base model {name:?} with digest {digest} is not here; the digests here are {here}")
+            }
+            Self::Model(_) | Self::Work(WorkError::Model { .. }) => format!("the base model cannot be read; {log}"),
+            Self::Method(
+                MethodError::File(_)
+                | MethodError::Io { .. }
+                | MethodError::Adapter { .. }
+                | MethodError::Missing { .. },
+            )
+            | Self::Work(WorkError::Method(_)) => format!("the adapter's state cannot be made; {log}"),
+            Self::Cache(CacheError::NoSpace { .. }) | Self::Spool(SpoolError::NoSpace { .. }) => {
+                format!("no space left on the client's disk; {log}")
+            }
+            Self::Cache(CacheError::Io { .. }) | Self::Spool(SpoolError::Io { .. }) => {
+                format!("the client's disk fails; {log}")
+            }
+            Self::Work(WorkError::Engine(_) | WorkError::Panicked(_)) => format!("the training engine failed; {log}"),
+            Self::Work(WorkError::Data(_)) => format!("the data set cannot be trained or evaluated on; {log}"),
+            Self::Task(_) => format!("a task of the client died; {log}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn data(error: &DataError) -> &'static str {
+    match error {
+        DataError::Io { .. } => "cannot be read",
+        DataError::UnknownFormat { .. } => "has an unknown format",
+        DataError::Syntax { .. } | DataError::WrongKind { .. } => "has a row that cannot be read",
+        DataError::MissingColumn { .. } => "lacks a column",
+        DataError::UnknownLabel { .. } => "has a label that the run does not know",
+        DataError::NoRows { .. } => "has no rows",
+    }
+}
+
+fn names(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no [[dataset]]".to_owned();
+    }
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_machine_names_no_path_and_no_content() {
+        let file = PathBuf::from("/srv/secret/patients.csv");
+        let label = DataError::UnknownLabel {
+            file: file.clone(),
+            line: 3,
+            column: "diagnosis".to_owned(),
+            label: "\"influenza\"".to_owned(),
+            known: vec!["a".to_owned()],
+        };
+        let io = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let key = crate::spool::Key { run: rondo_proto::RunId::new("a").unwrap(), round: 1, attempt: 1 };
+        let failures = [
+            Failure::Data { name: "notes".to_owned(), source: Box::new(label) },
+            Failure::Model(ModelError::Absent {
+                name: "m".to_owned(),
+                digest: "blake3:1".to_owned(),
+                here: vec![(file.clone(), "blake3:2".to_owned())],
+                differences: vec!["/srv/secret/config.json differs".to_owned()],
+            }),
+            Failure::Work(WorkError::Model { dir: file.clone(), problem: "x".to_owned() }),
+            Failure::Work(WorkError::Engine("failed on /srv/secret influenza".to_owned())),
+            Failure::Spool(SpoolError::NoSpace { key, dir: file.clone(), source: io() }),
+            Failure::Method(MethodError::Io { path: file, source: io() }),
+        ];
+        for failure in failures {
+            let told = failure.for_coordinator();
+            for secret in ["/srv", "secret", "patients", "influenza", "diagnosis"] {
+                assert!(!told.contains(secret), "{told}");
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What this client says to a run, and whether work it is given is work it agreed to. No network in here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rondo_methods::{Job, Registry};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::{Digest, RunId, v1};
+
+use crate::answers::{Answer, Answers};
+use crate::config::Config;
+use crate::data::{DataError, Dataset, Source};
+use crate::models::Models;
+use crate::policy;
+
+use super::failure::Failure;
+
+/// A run as this client can work on it.
+#[derive(Clone)]
+pub struct Agreed {
+    /// The run, resolved against its base.
+    pub job: Job,
+    /// The run file.
+    pub run: Arc<RunFile>,
+    /// The base model.
+    pub base: Arc<v1::BaseModel>,
+    /// Where it lies here.
+    pub model_dir: PathBuf,
+    /// This client's examples.
+    pub data: Arc<Dataset>,
+    /// The rank this client trains with.
+    pub rank: u32,
+}
+
+/// A data set that was read, and what it was read from.
+struct Read {
+    source: Source,
+    labels: Vec<String>,
+    stamp: (u64, Option<SystemTime>),
+    data: Arc<Dataset>,
+}
+
+/// Judges runs by what is here and by client.toml.
+pub struct Judge {
+    config: Arc<Config>,
+    registry: Arc<Registry>,
+    models: Models,
+    answers: Answers,
+    /// The latest data set; rounds follow one another with the same.
+    read: Option<Read>,
+}
+
+impl Judge {
+    /// Judges by a configuration, the methods there are, and the models and answers at hand.
+    pub fn new(config: Arc<Config>, registry: Arc<Registry>, models: Models, answers: Answers) -> Self {
+        Self { config, registry, models, answers, read: None }
+    }
+
+    /// What a poll says of this client.
+    pub fn introduction(&self) -> v1::PollRequest {
+        v1::PollRequest {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            datasets: self.config.datasets.iter().map(|source| source.name.clone()).collect(),
+            bases: self.models.digests(),
+            max_rank: self.config.limits.max_rank,
+        }
+    }
+
+    /// Judges an invitation. The answer is on the disk before it is given.
+    pub fn invited(&mut self, invitation: &v1::Invitation) -> v1::AnswerRequest {
+        let v1::Invitation { run, run_file, base } = invitation;
+        let judged = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
+            let agreed = self.consider(&id, run_file, base.as_ref());
+            let (rank, declined) = match &agreed {
+                Ok(agreed) => (agreed.rank, None),
+                Err(failure) => (0, Some(failure.for_coordinator())),
+            };
+            let base = base.as_ref().map(|base| base.digest.clone()).unwrap_or_default();
+            // An answer to another text under the same id stands: the id means the text that was agreed first.
+            if self.answers.get(&id).is_none_or(|before| before.run_file == Digest::of(run_file.as_bytes())) {
+                let answer = Answer { run: id, run_file: Digest::of(run_file.as_bytes()), base, rank, declined };
+                self.answers.put(answer).map_err(|error| {
+                    Failure::NotAgreed(format!("this client cannot note its answer: {}", error.kind()))
+                })?;
+            }
+            agreed
+        });
+        match judged {
+            Ok(agreed) => {
+                let (method, dataset) = (&agreed.run.method.id, &agreed.run.task.dataset);
+                tracing::info!(run, method, dataset, rank = agreed.rank, "run accepted");
+                v1::AnswerRequest { run: run.clone(), accept: true, reason: String::new(), rank: agreed.rank }
+            }
+            Err(failure) => {
+                tracing::warn!(run, reason = %failure, "run declined");
+                v1::AnswerRequest { run: run.clone(), accept: false, reason: failure.for_coordinator(), rank: 0 }
+            }
+        }
+    }
+
+    /// Checks that an assignment belongs to a run as it was agreed, and judges it again by what is here now.
+    pub fn assigned(&mut self, assignment: &v1::Assignment) -> Result<Agreed, Failure> {
+        let run = RunId::new(assignment.run.as_str())?;
+        let declined = self.answers.get(&run).and_then(|answer| answer.declined.clone());
+        if let Some(reason) = declined {
+            return Err(Failure::NotAgreed(format!("this client declined run {run}: {reason}")));
+        }
+        let agreed = self.consider(&run, &assignment.run_file, assignment.base.as_ref())?;
+        let most = self.answers.get(&run).map_or(agreed.rank, |answer| answer.rank);
+        if assignment.rank > most {
+            let problem = format!("the assignment has rank {}, this client offered {most}", assignment.rank);
+            return Err(Failure::NotAgreed(problem));
+        }
+        let rank = if assignment.rank == 0 { most } else { assignment.rank };
+        Ok(Agreed { rank, ..agreed })
+    }
+
+    fn consider(&mut self, id: &RunId, text: &str, base: Option<&v1::BaseModel>) -> Result<Agreed, Failure> {
+        let refuse = |problem: String| Err(Failure::NotAgreed(problem));
+        let Some(base) = base else {
+            return refuse(format!("run {id} comes without a description of its base model"));
+        };
+        if let Some(answer) = self.answers.get(id) {
+            if answer.run_file != Digest::of(text.as_bytes()) {
+                return refuse(format!("the run file of {id} is not the one that this client answered to"));
+            }
+            if answer.base != base.digest {
+                let (now, then) = (&base.digest, &answer.base);
+                return refuse(format!("run {id} now names base {now}; this client answered to {then}"));
+            }
+        }
+        let run = RunFile::parse(text)?;
+        if run.base.digest.is_some_and(|digest| digest.to_string() != base.digest) {
+            return refuse(format!("the run file of {id} names another base than {}", base.digest));
+        }
+        // Cheap things first, so that a run that is not for this client costs nothing.
+        let name = &run.task.dataset;
+        let Some(source) = self.config.dataset(name).cloned() else {
+            let here = self.config.datasets.iter().map(|source| source.name.clone()).collect();
+            return Err(Failure::NoDataset { name: name.clone(), here });
+        };
+        let job = Job::new(&self.registry, &run, base)?;
+        let rank = policy::check(&self.config.policy, &self.config.limits, &run, job.mixed_ranks())?;
+        let model_dir = self.models.find(base)?;
+        let data = self.dataset(source, &run.task.labels)?;
+        if data.train().is_empty() {
+            return Err(Failure::NothingToTrain { name: name.clone() });
+        }
+        if data.held_out().is_empty() && run.rounds.eval_every > 0 {
+            return Err(Failure::NothingToEvaluate { name: name.clone() });
+        }
+        Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank })
+    }
+
+    fn dataset(&mut self, source: Source, labels: &[String]) -> Result<Arc<Dataset>, Failure> {
+        let failure = |error| Failure::Data { name: source.name.clone(), source: Box::new(error) };
+        let about = std::fs::metadata(&source.path)
+            .map_err(|error| failure(DataError::Io { file: source.path.clone(), source: error }))?;
+        let stamp = (about.len(), about.modified().ok());
+        if let Some(read) = &self.read
+            && (read.stamp, &read.source, read.labels.as_slice()) == (stamp, &source, labels)
+        {
+            return Ok(Arc::clone(&read.data));
+        }
+        // Two data sets are never held at the same time.
+        self.read = None;
+        let data = Arc::new(Dataset::load(&source, labels).map_err(failure)?);
+        let (train, held_out) = (data.train().len(), data.held_out().len());
+        tracing::info!(dataset = source.name, train, held_out, "data set read");
+        self.read = Some(Read { source, labels: labels.to_vec(), stamp, data: Arc::clone(&data) });
+        Ok(data)
+    }
+}

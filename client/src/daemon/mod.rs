@@ -1,0 +1,245 @@
+//! The daemon: asks the coordinator what to do, does it, and asks again, until it is told to end.
+//!
+//! One assignment is in hand at a time, of whichever run. Everything may be dropped at any await: the spool, the cache
+//! and the record of answers are on the disk, the coordinator gives an open assignment again, and every call may be
+//! repeated. So a shutdown drops the turn in hand, and a crash is a shutdown that nobody waited for.
+
+mod assignment;
+mod beat;
+mod failure;
+mod judge;
+mod transfer;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rondo_methods::Registry;
+use rondo_proto::v1::{self, poll_reply::Next};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use crate::answers::Answers;
+use crate::api::{Api, Backoff, Retry};
+use crate::cache::{Cache, CacheError};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::home::Home;
+use crate::models::{ModelError, Models};
+use crate::spool::{Key, Spool, SpoolError};
+use crate::worker::{MakeTrainer, Task, Worker};
+
+pub use failure::Failure;
+pub use judge::{Agreed, Judge};
+
+/// Longest pause between tries while the coordinator is away.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a report is tried before the daemon goes on without it.
+const REPORT_WITHIN: Duration = Duration::from_secs(120);
+/// Updates that nobody asks for are offered no more often than this.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a shutdown waits for the trainer to reach its next step.
+const LAST_STEP: Duration = Duration::from_secs(60);
+
+/// What a daemon is made of.
+pub struct Parts<A> {
+    /// Its folder, locked.
+    pub home: Home,
+    /// client.toml.
+    pub config: Config,
+    /// The name that its certificate carries.
+    pub client: String,
+    /// The way to the coordinator.
+    pub api: A,
+    /// The methods there are.
+    pub registry: Registry,
+    /// Makes the trainer.
+    pub trainer: MakeTrainer,
+    /// Where the spool writes.
+    pub disk: Box<dyn Disk>,
+}
+
+/// Why a daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A model of client.toml.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A data file of client.toml.
+    #[error("data set {name:?}: {}: {source}", .path.display())]
+    Dataset {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The trainer's thread.
+    #[error("the trainer's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A daemon that is ready to run.
+pub struct Daemon<A> {
+    client: String,
+    config: Arc<Config>,
+    api: Arc<A>,
+    judge: Arc<Mutex<Judge>>,
+    spool: Arc<Spool>,
+    cache: Arc<Mutex<Cache>>,
+    worker: Worker,
+    retry: Retry,
+    away: Backoff,
+    /// The assignment that ended last, and the reason when it failed: given again, it is not done again.
+    last: Option<(Key, Task, Option<String>)>,
+    next_sweep: Instant,
+    _home: Home,
+}
+
+impl<A: Api> Daemon<A> {
+    /// Opens the folder's records and looks at the models and data files that the configuration names.
+    pub fn new(parts: Parts<A>) -> Result<Self, StartError> {
+        let Parts { home, config, client, api, registry, trainer, disk } = parts;
+        for source in &config.datasets {
+            std::fs::File::open(&source.path).map_err(|error| StartError::Dataset {
+                name: source.name.clone(),
+                path: source.path.clone(),
+                source: error,
+            })?;
+        }
+        let models = Models::open(config.models.iter().map(|model| model.path.clone()).collect(), home.models())?;
+        let config = Arc::new(config);
+        let judge = Judge::new(Arc::clone(&config), Arc::new(registry), models, Answers::open(home.answers()));
+        let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);
+        let retry = Retry { first, most: LONGEST_PAUSE, within: None };
+        Ok(Self {
+            client,
+            config,
+            api: Arc::new(api),
+            judge: Arc::new(Mutex::new(judge)),
+            spool: Arc::new(Spool::open(home.spool(), disk)?),
+            cache: Arc::new(Mutex::new(Cache::open(home.cache())?)),
+            worker: Worker::start(trainer).map_err(StartError::Thread)?,
+            away: retry.backoff(),
+            retry,
+            last: None,
+            next_sweep: Instant::now(),
+            _home: home,
+        })
+    }
+
+    /// Works until `shutdown` comes. Whatever is in hand then is dropped and taken up again by the next start.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        tracing::info!(client = self.client, "ready");
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                () = self.turn() => {}
+            }
+        }
+        tracing::info!(client = self.client, "shutting down");
+        let Self { worker, .. } = self;
+        // A step of training is not broken off; the process may end without it when it takes too long.
+        if tokio::time::timeout(LAST_STEP, spawn_blocking(move || worker.finish())).await.is_err() {
+            tracing::warn!("the trainer did not come to its next step in time");
+        }
+    }
+
+    /// One poll and what it brings.
+    async fn turn(&mut self) {
+        let introduction = self.judge.lock().unwrap_or_else(PoisonError::into_inner).introduction();
+        let reply = match self.api.poll(introduction).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                let pause = if error.is_passing() { self.away.pause() } else { LONGEST_PAUSE };
+                tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "no work from the coordinator");
+                return sleep(pause).await;
+            }
+        };
+        self.away.reset();
+        self.settle(&reply);
+        match reply.next {
+            Some(Next::Invitation(invitation)) => self.answer(invitation).await,
+            Some(Next::Assignment(assignment)) => self.assignment(assignment).await,
+            Some(Next::Wait(v1::Wait { retry_after_ms, reason })) => {
+                tracing::debug!(reason, "waiting");
+                self.sweep().await;
+                self.idle(retry_after_ms).await;
+            }
+            None => self.idle(0).await,
+        }
+    }
+
+    async fn idle(&self, at_least_ms: u32) {
+        sleep(Duration::from_millis(self.config.poll.interval_ms.max(u64::from(at_least_ms)))).await;
+    }
+
+    async fn answer(&mut self, invitation: v1::Invitation) {
+        let judge = Arc::clone(&self.judge);
+        let judged =
+            spawn_blocking(move || judge.lock().unwrap_or_else(PoisonError::into_inner).invited(&invitation)).await;
+        let answer = match judged {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(%error, "an invitation could not be judged");
+                return self.idle(0).await;
+            }
+        };
+        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
+        if let Err(error) = retry.call(|| self.api.answer(answer.clone())).await {
+            tracing::error!(run = answer.run, %error, "the answer was not taken");
+            self.idle(0).await;
+        }
+    }
+
+    /// Drops updates that the coordinator holds and no longer asks for. One that it asks for again (it may have lost a
+    /// disk) is still here.
+    fn settle(&self, reply: &v1::PollReply) {
+        let asked = match &reply.next {
+            Some(Next::Assignment(assignment)) if !assignment.upload_settled => assignment::key(assignment).ok(),
+            _ => None,
+        };
+        let settled = self.spool.list().and_then(|entries| {
+            let held = entries.iter().filter(|entry| entry.accepted && Some(&entry.key) != asked.as_ref());
+            held.map(|entry| self.spool.remove(&entry.key)).collect::<Result<Vec<()>, _>>()
+        });
+        if let Err(error) = settled {
+            tracing::warn!(%error, "spool");
+        }
+    }
+
+    /// Offers updates that the coordinator has not asked for: a round may have gone on without them, or this client may
+    /// have been away. What it refuses for good is dropped.
+    async fn sweep(&mut self) {
+        if Instant::now() < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::now() + SWEEP_EVERY;
+        let entries = self.spool.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "spool");
+            Vec::new()
+        });
+        for entry in entries {
+            let settled = match transfer::upload_once(self.api.as_ref(), &entry).await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(key = %entry.key, %error, "an update left over");
+                    error.is_final()
+                }
+            };
+            if settled && let Err(error) = self.spool.remove(&entry.key) {
+                tracing::warn!(%error, "spool");
+            }
+        }
+    }
+}

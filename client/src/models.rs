@@ -1,0 +1,152 @@
+//! The base models at hand, known by digest. Hashing gigabytes at every start would be slow, so a digest is taken again
+//! only when a file's size or time has changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use rondo_proto::base::{self, BaseError};
+use rondo_proto::v1::BaseModel;
+use serde::{Deserialize, Serialize};
+
+use crate::disk;
+
+/// Why a model is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The folder holds no model that can be used.
+    #[error("model in {}: {source}", .dir.display())]
+    Unreadable {
+        /// The folder.
+        dir: PathBuf,
+        /// What is wrong.
+        source: Box<BaseError>,
+    },
+    /// The folder cannot be listed.
+    #[error("model in {}: {source}", .dir.display())]
+    Io {
+        /// The folder.
+        dir: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No model here has the digest that the run names.
+    #[error("base model {name:?} ({digest}) is not here: {}", explain(.here, .differences))]
+    Absent {
+        /// The run's name for it.
+        name: String,
+        /// The digest the run names.
+        digest: String,
+        /// Folders and digests of the models that are here.
+        here: Vec<(PathBuf, String)>,
+        /// For models of the same architecture: what differs.
+        differences: Vec<String>,
+    },
+}
+
+fn explain(here: &[(PathBuf, String)], differences: &[String]) -> String {
+    if here.is_empty() {
+        return "client.toml lists no [[model]]".to_owned();
+    }
+    let models: Vec<String> = here.iter().map(|(dir, digest)| format!("{} is {digest}", dir.display())).collect();
+    let mut text = models.join(", ");
+    for difference in differences {
+        text.push_str("; ");
+        text.push_str(difference);
+    }
+    text
+}
+
+/// A file of a model folder as the file system describes it: name, bytes, modification time in ns since 1970.
+type Stamp = (String, u64, u64);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Known {
+    stamps: Vec<Stamp>,
+    base: BaseModel,
+}
+
+/// The models that client.toml lists.
+#[derive(Debug)]
+pub struct Models {
+    dirs: Vec<PathBuf>,
+    record: PathBuf,
+    known: BTreeMap<PathBuf, Known>,
+}
+
+impl Models {
+    /// Looks at every folder, with the help of the record of an earlier look.
+    pub fn open(dirs: Vec<PathBuf>, record: PathBuf) -> Result<Self, ModelError> {
+        // The record only saves time; without it everything is hashed again.
+        let known = fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let mut models = Self { dirs, record, known };
+        models.refresh()?;
+        Ok(models)
+    }
+
+    /// Looks again at what has changed since the last look.
+    pub fn refresh(&mut self) -> Result<(), ModelError> {
+        let before = self.known.len();
+        self.known.retain(|dir, _| self.dirs.contains(dir));
+        let mut changed = before != self.known.len();
+        for dir in &self.dirs {
+            let stamps = stamps(dir).map_err(|source| ModelError::Io { dir: dir.clone(), source })?;
+            if self.known.get(dir).is_some_and(|known| known.stamps == stamps) {
+                continue;
+            }
+            let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let base = base::describe(dir, &name)
+                .map_err(|source| ModelError::Unreadable { dir: dir.clone(), source: Box::new(source) })?;
+            tracing::info!(dir = %dir.display(), digest = %base.digest, "base model");
+            self.known.insert(dir.clone(), Known { stamps, base });
+            changed = true;
+        }
+        if changed {
+            let saved = serde_json::to_vec(&self.known).map_err(io::Error::from);
+            if let Err(error) = saved.and_then(|content| disk::replace(&self.record, &content)) {
+                tracing::warn!(path = %self.record.display(), %error, "model digests are not remembered");
+            }
+        }
+        Ok(())
+    }
+
+    /// Digests of the models at hand.
+    pub fn digests(&self) -> Vec<String> {
+        self.known.values().map(|known| known.base.digest.clone()).collect()
+    }
+
+    /// The folder of the model that a run names, looked at anew.
+    ///
+    /// # Errors
+    /// [`ModelError::Absent`] tells what is here instead, and for a model of the same kind which file differs.
+    pub fn find(&mut self, wanted: &BaseModel) -> Result<PathBuf, ModelError> {
+        self.refresh()?;
+        if let Some((dir, _)) = self.known.iter().find(|(_, known)| known.base.digest == wanted.digest) {
+            return Ok(dir.clone());
+        }
+        let here = self.known.iter().map(|(dir, known)| (dir.clone(), known.base.digest.clone())).collect();
+        let kin = self.known.iter().filter(|(_, known)| {
+            known.base.architecture == wanted.architecture && known.base.hidden_size == wanted.hidden_size
+        });
+        let differences = kin.filter_map(|(dir, _)| base::check(dir, wanted).err()).map(|e| e.to_string()).collect();
+        Err(ModelError::Absent { name: wanted.name.clone(), digest: wanted.digest.clone(), here, differences })
+    }
+}
+
+fn stamps(dir: &Path) -> io::Result<Vec<Stamp>> {
+    let mut stamps = Vec::new();
+    for found in fs::read_dir(dir)? {
+        let found = found?;
+        // Follows links: model folders are often made of links into a cache.
+        let Ok(about) = fs::metadata(found.path()) else { continue };
+        if about.is_file() {
+            let since = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            stamps.push((found.file_name().to_string_lossy().into_owned(), about.len(), time));
+        }
+    }
+    stamps.sort();
+    Ok(stamps)
+}

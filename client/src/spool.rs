@@ -1,0 +1,274 @@
+//! Updates that were trained and not yet settled with the coordinator, one folder each:
+//! `spool/<run>/<round>.<attempt>/{update.safetensors,meta.json}`.
+//!
+//! An entry is written beside its place, flushed, and renamed into it: it is there as a whole or not at all. It stays
+//! until the coordinator has settled it, through restarts of either side.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rondo_methods::{FileError, MethodError};
+use rondo_proto::{Digest, RunId, v1};
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, Disk, WriteTensors};
+
+/// The tensors' file in an entry's folder.
+const UPDATE: &str = "update.safetensors";
+/// The record beside it.
+const META: &str = "meta.json";
+/// Folders of entries that were never finished begin with this.
+const UNFINISHED: &str = ".new-";
+
+/// What an update is for. The coordinator counts one per client and key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// The run.
+    pub run: RunId,
+    /// The round, from 1; 0 is the warm-up.
+    pub round: u32,
+    /// The attempt at the round.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run {}, round {}, attempt {}", self.run, self.round, self.attempt)
+    }
+}
+
+/// What is told about an update beside its tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Training examples, by which the update weighs.
+    pub examples: u64,
+    /// Mean training loss in nats.
+    pub train_loss: f64,
+    /// Wall-clock seconds of training.
+    pub train_seconds: f64,
+    /// Rank of the adapter.
+    pub rank: u32,
+    /// Published entries that the adapter stood on.
+    pub base_version: u32,
+    /// The state as received, measured before training.
+    pub before: Option<v1::Evaluation>,
+}
+
+/// The record of an entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Meta {
+    key: Key,
+    digest: Digest,
+    bytes: u64,
+    facts: Facts,
+    /// The coordinator said that it holds the update.
+    accepted: bool,
+}
+
+/// One update in the spool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What it is for.
+    pub key: Key,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Size of the file.
+    pub bytes: u64,
+    /// The safetensors file.
+    pub path: PathBuf,
+    /// What is told beside it.
+    pub facts: Facts,
+    /// The coordinator said that it holds the update.
+    pub accepted: bool,
+}
+
+/// Why the spool failed. What was in it before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// No room for the update.
+    #[error(
+        "no space left for the update of {key} in {}: free some there or move the daemon's folder to a larger disk; \
+         earlier updates are kept ({source})", .dir.display()
+    )]
+    NoSpace {
+        /// The update.
+        key: Key,
+        /// The spool's folder.
+        dir: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The tensors cannot be laid out as a file.
+    #[error("the update of {key} cannot be written: {source}")]
+    Tensors {
+        /// The update.
+        key: Key,
+        /// Why.
+        source: Box<MethodError>,
+    },
+    /// A file cannot be read or written.
+    #[error("spool: {}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// The spool's folder. Only one daemon writes it (see [`crate::home::Home`]).
+pub struct Spool {
+    root: PathBuf,
+    disk: Box<dyn Disk>,
+}
+
+impl Spool {
+    /// Opens the folder, makes it where it is lacking, and clears away entries that were never finished.
+    pub fn open(root: PathBuf, disk: Box<dyn Disk>) -> Result<Self, SpoolError> {
+        fs::create_dir_all(&root).map_err(io_error(&root))?;
+        for found in fs::read_dir(&root).map_err(io_error(&root))? {
+            let path = found.map_err(io_error(&root))?.path();
+            if name(&path).starts_with(UNFINISHED) {
+                disk::remove(&path).map_err(io_error(&path))?;
+            }
+        }
+        Ok(Self { root, disk })
+    }
+
+    /// Keeps an update, whose file `write` makes. An entry that is already there under the key is replaced.
+    ///
+    /// # Errors
+    /// [`SpoolError::NoSpace`] on a full disk. Nothing is left of the new entry then, and all others are untouched.
+    pub fn put(&self, key: &Key, facts: &Facts, write: &WriteTensors<'_>) -> Result<Entry, SpoolError> {
+        let new = self.root.join(format!("{UNFINISHED}{}-{}.{}", key.run, key.round, key.attempt));
+        let written = self.write_entry(&new, key, facts, write).and_then(|meta| {
+            let place = self.place(key);
+            let folder = self.root.join(key.run.as_str());
+            let moved = fs::create_dir_all(&folder)
+                .and_then(|()| disk::remove(&place))
+                .and_then(|()| fs::rename(&new, &place))
+                .and_then(|()| disk::sync_folder(&folder))
+                .and_then(|()| disk::sync_folder(&self.root));
+            moved.map_err(at(&place))?;
+            Ok(self.entry(meta))
+        });
+        written.map_err(|fault| {
+            if let Err(error) = disk::remove(&new) {
+                tracing::warn!(path = %new.display(), %error, "an unfinished spool entry could not be removed");
+            }
+            match fault {
+                MethodError::Io { source, .. } | MethodError::File(FileError::Io { source, .. })
+                    if disk::is_full(&source) =>
+                {
+                    SpoolError::NoSpace { key: key.clone(), dir: self.root.clone(), source }
+                }
+                MethodError::Io { path, source } | MethodError::File(FileError::Io { path, source }) => {
+                    SpoolError::Io { path, source }
+                }
+                other => SpoolError::Tensors { key: key.clone(), source: Box::new(other) },
+            }
+        })
+    }
+
+    fn write_entry(&self, new: &Path, key: &Key, facts: &Facts, write: &WriteTensors<'_>) -> Result<Meta, MethodError> {
+        disk::remove(new).and_then(|()| fs::create_dir_all(new)).map_err(at(new))?;
+        let update = new.join(UPDATE);
+        let bytes = self.disk.tensors(&update, write)?;
+        let digest = Digest::of_file(&update).map_err(at(&update))?;
+        let meta = Meta { key: key.clone(), digest, bytes, facts: facts.clone(), accepted: false };
+        let record = new.join(META);
+        let content = serde_json::to_vec_pretty(&meta).map_err(|error| at(&record)(error.into()))?;
+        self.disk.write(&record, &content).map_err(at(&record))?;
+        disk::sync_folder(new).map_err(at(new))?;
+        Ok(meta)
+    }
+
+    /// The entry under a key, once its file was found to be whole. A damaged entry is cleared away: its work is done
+    /// again.
+    pub fn find(&self, key: &Key) -> Result<Option<Entry>, SpoolError> {
+        let place = self.place(key);
+        if !place.exists() {
+            return Ok(None);
+        }
+        let whole = |entry: &Entry| Digest::of_file(&entry.path).is_ok_and(|digest| digest == entry.digest);
+        match self.read(&place).filter(|entry| entry.key == *key && whole(entry)) {
+            Some(entry) => Ok(Some(entry)),
+            None => {
+                tracing::warn!(%key, path = %place.display(), "a damaged spool entry is cleared away");
+                self.remove(key)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Every entry that can be read, in the order of runs, rounds and attempts.
+    pub fn list(&self) -> Result<Vec<Entry>, SpoolError> {
+        let mut entries = Vec::new();
+        for run in fs::read_dir(&self.root).map_err(io_error(&self.root))? {
+            let run = run.map_err(io_error(&self.root))?.path();
+            if !run.is_dir() || name(&run).starts_with(UNFINISHED) {
+                continue;
+            }
+            for place in fs::read_dir(&run).map_err(io_error(&run))? {
+                entries.extend(self.read(&place.map_err(io_error(&run))?.path()));
+            }
+        }
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// Notes that the coordinator holds the update.
+    pub fn mark_accepted(&self, entry: &Entry) -> Result<(), SpoolError> {
+        let meta = Meta {
+            key: entry.key.clone(),
+            digest: entry.digest,
+            bytes: entry.bytes,
+            facts: entry.facts.clone(),
+            accepted: true,
+        };
+        let path = self.place(&entry.key).join(META);
+        let content = serde_json::to_vec_pretty(&meta).map_err(|error| io_error(&path)(error.into()))?;
+        disk::replace(&path, &content).map_err(io_error(&path))
+    }
+
+    /// Drops the entry under a key; that there is none is fine.
+    pub fn remove(&self, key: &Key) -> Result<(), SpoolError> {
+        let place = self.place(key);
+        disk::remove(&place).map_err(io_error(&place))?;
+        // Fails while other rounds of the run are here, which is as it should be.
+        let _ = fs::remove_dir(self.root.join(key.run.as_str()));
+        Ok(())
+    }
+
+    fn place(&self, key: &Key) -> PathBuf {
+        self.root.join(key.run.as_str()).join(format!("{}.{}", key.round, key.attempt))
+    }
+
+    fn entry(&self, meta: Meta) -> Entry {
+        let Meta { key, digest, bytes, facts, accepted } = meta;
+        Entry { path: self.place(&key).join(UPDATE), key, digest, bytes, facts, accepted }
+    }
+
+    fn read(&self, place: &Path) -> Option<Entry> {
+        let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
+        Some(self.entry(meta))
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> MethodError + use<> {
+    let path = path.to_owned();
+    move |source| MethodError::Io { path, source }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> SpoolError + use<> {
+    let path = path.to_owned();
+    move |source| SpoolError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests;

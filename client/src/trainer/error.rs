@@ -1,0 +1,94 @@
+//! What can go wrong in the trainer, and how it reads to the daemon.
+
+use std::path::PathBuf;
+
+use crate::trainer::device::DeviceError;
+use crate::trainer::models::ModelError;
+use crate::work::WorkError;
+
+/// Why the libtorch trainer refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// The progress callback asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The base model could not be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The device asked for is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// tokenizer.json could not be read, or a text could not be encoded.
+    #[error("tokenizer {}: {problem}", .path.display())]
+    Tokenizer {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The run wants longer inputs than the model has positions for.
+    #[error("task.max_tokens = {asked}, but the model has {limit} positions; lower task.max_tokens")]
+    TooLong {
+        /// Tokens asked for.
+        asked: usize,
+        /// Positions the model has.
+        limit: usize,
+    },
+    /// An adapter target that the loaded encoder does not run through.
+    #[error(
+        "the encoder has no linear layer {target:?} that its output depends on; it has {known} of them, for example {example:?}"
+    )]
+    UnknownTarget {
+        /// The target's full name.
+        target: String,
+        /// How many linear layers there are.
+        known: usize,
+        /// One of them.
+        example: String,
+    },
+    /// A tensor that the adapter or the head needs is absent or has the wrong shape.
+    #[error("tensor {name:?}: {problem}")]
+    Tensor {
+        /// Full name.
+        name: String,
+        /// What was expected and what came.
+        problem: String,
+    },
+    /// There is nothing to train or evaluate on.
+    #[error("{what} has no examples; check the data set's path, labels and eval_fraction")]
+    NoExamples {
+        /// "the training part" or "the held-out part".
+        what: &'static str,
+    },
+    /// The loss or a tensor is no longer finite.
+    #[error("step {step}: {what} is not finite")]
+    NotFinite {
+        /// The step, from 1; 0 before the first.
+        step: u32,
+        /// What went wrong first.
+        what: String,
+    },
+    /// The method refused.
+    #[error(transparent)]
+    Method(#[from] rondo_methods::MethodError),
+    /// libtorch reported an error.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl TrainerError {
+    /// The same in the daemon's words; `dir` is the model's folder, `round` the round in hand.
+    pub(crate) fn into_work_error(self, dir: &std::path::Path, round: u32) -> WorkError {
+        match self {
+            Self::Interrupted => WorkError::Interrupted,
+            Self::Method(error) => WorkError::Method(error),
+            Self::NoExamples { .. } => WorkError::Data(self.to_string()),
+            Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
+            Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
+            Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::UnknownTarget { .. } => {
+                WorkError::Model { dir: dir.to_owned(), problem: self.to_string() }
+            }
+            Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The libtorch trainer: the only part of Rondo that knows libtorch.
+//!
+//! ```text
+//! texts -- tokens --> batch --> models (each linear layer + adapted) --> classify --> loss --> optim
+//! ```
+//! A [`LibtorchTrainer`] takes [`Work`] as plain data and gives plain data back. libtorch's tensors are not `Sync`, so
+//! it is made and used on one thread. Equal work gives equal bits on one machine and thread count.
+
+pub mod adapted;
+pub mod batch;
+pub mod classify;
+pub mod device;
+pub mod error;
+pub mod local;
+pub mod models;
+pub mod optim;
+pub mod session;
+pub mod solo;
+pub mod tokens;
+pub mod warm_up;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rondo_methods::Statistic;
+use rondo_proto::run_file::Dtype;
+use rondo_proto::v1;
+use tch::{Device, Kind};
+
+use crate::data::Example;
+use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
+use crate::worker::MakeTrainer;
+use batch::Encoded;
+use device::DeviceChoice;
+use error::TrainerError;
+use local::Examples;
+use models::Encoder;
+use session::Session;
+use tokens::Tokens;
+
+/// How the daemon makes a trainer on the thread that will own it. `device` is "cpu", "cuda:N" or "auto"; `threads` the
+/// CPU threads of one operation, 0 = one per core.
+///
+/// # Errors
+/// Not a device, or a GPU that is not there; found here, before there is any work.
+pub fn maker(device: &str, threads: u32) -> Result<MakeTrainer, TrainerError> {
+    let choice: DeviceChoice = device.parse()?;
+    choice.open()?;
+    let threads = (threads > 0).then_some(threads as usize);
+    let problem =
+        move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
+    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?))))
+}
+
+/// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
+pub struct LibtorchTrainer {
+    device: Device,
+    loaded: Option<Loaded>,
+}
+
+/// A base model in memory.
+pub struct Loaded {
+    dir: PathBuf,
+    digest: String,
+    kind: Kind,
+    /// The encoder, frozen.
+    pub encoder: Box<dyn Encoder>,
+    /// Its tokenizer.
+    pub tokens: Tokens,
+}
+
+impl LibtorchTrainer {
+    /// A trainer on a device. `threads` is the number of CPU threads of one operation; `None` leaves libtorch's default,
+    /// all cores.
+    ///
+    /// # Errors
+    /// A GPU was asked for that is not there.
+    pub fn new(device: DeviceChoice, threads: Option<usize>) -> Result<Self, TrainerError> {
+        let device = device.open()?;
+        if let Some(threads) = threads {
+            tch::set_num_threads(threads.clamp(1, 1024) as i32);
+        }
+        Ok(Self { device, loaded: None })
+    }
+
+    /// The device it computes on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart.
+    pub fn model(&mut self, dir: &Path, digest: &str, dtype: Dtype) -> Result<&mut Loaded, TrainerError> {
+        let kind = match dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+        };
+        let same = |loaded: &Loaded| loaded.dir == dir && loaded.digest == digest && loaded.kind == kind;
+        if !self.loaded.as_ref().is_some_and(same) {
+            self.loaded = None; // never two models in memory
+        }
+        match &mut self.loaded {
+            Some(loaded) => Ok(loaded),
+            empty => Ok(empty.insert(Loaded {
+                dir: dir.to_owned(),
+                digest: digest.to_owned(),
+                kind,
+                encoder: models::load(dir, self.device, kind)?,
+                tokens: Tokens::load(dir)?,
+            })),
+        }
+    }
+
+    fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
+        let device = self.device;
+        let loaded = self.model(&work.model_dir, &work.base.digest, work.run.train.dtype)?;
+        let (asked, limit) = (work.run.task.max_tokens, loaded.encoder.max_positions());
+        if asked > limit {
+            return Err(TrainerError::TooLong { asked, limit });
+        }
+        Ok((device, loaded))
+    }
+
+    fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
+        let (device, loaded) = self.prepare(work)?;
+        let Some(plan) = work.job.warm_up() else {
+            let problem = format!("method {} asks for no warm-up", work.job.method().id());
+            return Err(TrainerError::Tensor { name: "warm-up".into(), problem });
+        };
+        match plan.statistic {
+            Statistic::BaseFactors => warm_up::base_factors(&*loaded.encoder, work, progress),
+            Statistic::Gradient => {
+                let encoded = loaded.encode(work, work.data.train())?;
+                let data = Examples { examples: work.data.train(), encoded: &encoded };
+                let session = Session::of_probe(&*loaded.encoder, device, &work.job, &plan, work.run.task.pooling)?;
+                warm_up::gradient(&session, work, &plan, data, progress)
+            }
+        }
+    }
+
+    fn run_training(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
+        let before = match work.evaluate_before {
+            true => Some(self.run_evaluation(work, progress)?),
+            false => None,
+        };
+        let (device, loaded) = self.prepare(work)?;
+        let encoded = loaded.encode(work, work.data.train())?;
+        let data = Examples { examples: work.data.train(), encoded: &encoded };
+        let session = Session::of_state(&*loaded.encoder, device, &work.job, &work.state, work.run.task.pooling, true)?;
+        let update = local::train(&session, work, data, progress)?;
+        Ok(LocalUpdate { before, ..update })
+    }
+
+    fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
+        let (device, loaded) = self.prepare(work)?;
+        let encoded = loaded.encode(work, work.data.held_out())?;
+        let data = Examples { examples: work.data.held_out(), encoded: &encoded };
+        let session =
+            Session::of_state(&*loaded.encoder, device, &work.job, &work.state, work.run.task.pooling, false)?;
+        local::evaluate(&session, data, work.max_eval_examples, progress)
+    }
+}
+
+impl Loaded {
+    fn encode(&mut self, work: &Work, examples: &[Example]) -> Result<Arc<Encoded>, TrainerError> {
+        self.tokens.encode_examples(examples, work.run.task.max_tokens)
+    }
+}
+
+impl Trainer for LibtorchTrainer {
+    fn warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError> {
+        self.run_warm_up(work, progress).map_err(|error| error.into_work_error(&work.model_dir, work.round))
+    }
+
+    fn train(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError> {
+        self.run_training(work, progress).map_err(|error| error.into_work_error(&work.model_dir, work.round))
+    }
+
+    fn evaluate(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, WorkError> {
+        self.run_evaluation(work, progress).map_err(|error| error.into_work_error(&work.model_dir, work.round))
+    }
+}

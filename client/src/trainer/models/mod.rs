@@ -1,0 +1,118 @@
+//! Encoders read from Hugging Face folders.
+//!
+//! One file per architecture. An encoder knows its linear layers by name and runs each through
+//! [`Linears::forward`], which adds whatever an adapter attaches there; it knows nothing of methods.
+
+mod bert;
+mod linears;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor};
+
+use crate::trainer::adapted::Adapters;
+use crate::trainer::batch::Batch;
+use crate::trainer::error::TrainerError;
+
+pub use bert::Bert;
+pub use linears::Linears;
+pub use weights::WeightFiles;
+
+/// A text encoder: token ids in, one state per token out.
+pub trait Encoder {
+    /// Length of a token's state.
+    fn hidden_size(&self) -> usize;
+
+    /// Longest input in tokens.
+    fn max_positions(&self) -> usize;
+
+    /// The linear layers its output depends on; these may be adapted.
+    fn linears(&self) -> &Linears;
+
+    /// Token states of a batch, packed: `[tokens, hidden_size]`, in the order of [`Batch`].
+    fn forward(&self, batch: &Batch, adapters: &Adapters) -> Result<Tensor, TrainerError>;
+}
+
+/// Why a base model was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not what its name promises.
+    #[error("{}: {problem}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// config.json asks for something that is not built.
+    #[error("{}: `{key}` is {value}; supported: {supported}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The configuration key.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// What would work.
+        supported: &'static str,
+    },
+    /// The weights lack a tensor.
+    #[error("{}: no tensor {name:?} in the *.safetensors files", .dir.display())]
+    Missing {
+        /// The model's folder.
+        dir: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor's shape does not follow from config.json.
+    #[error("{}: tensor {name:?} has shape {found:?}, config.json asks for {expected:?}", .dir.display())]
+    Shape {
+        /// The model's folder.
+        dir: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// By config.json.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// Tensors that this architecture does not have: the folder holds another model than config.json says.
+    #[error("{}: tensors that a {architecture:?} model does not have: {}", .dir.display(), .names.join(", "))]
+    Unknown {
+        /// The model's folder.
+        dir: PathBuf,
+        /// The `model_type`.
+        architecture: &'static str,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// libtorch could not take the numbers.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+/// Reads the encoder in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
+pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Encoder>, ModelError> {
+    let path = dir.join("config.json");
+    let text = std::fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+    let config: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
+    match config.get("model_type").and_then(serde_json::Value::as_str) {
+        Some("bert") => Ok(Box::new(Bert::load(dir, &config, device, kind)?)),
+        other => Err(ModelError::Unsupported {
+            path,
+            key: "model_type",
+            value: other.map_or_else(|| "absent".to_owned(), |name| format!("{name:?}")),
+            supported: "\"bert\"",
+        }),
+    }
+}

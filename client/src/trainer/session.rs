@@ -1,0 +1,182 @@
+//! A base model with one adapter and one head on a device: what is trained and evaluated.
+
+use std::collections::BTreeSet;
+
+use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::tensor::{full_name, parts_of};
+use rondo_methods::{AdapterState, Delta, Job, NamedSpec, Role, TensorSet, WarmUpPlan};
+use rondo_proto::run_file::Pooling;
+use tch::{Device, Kind, Tensor};
+
+use super::adapted::{Adapters, Parts};
+use super::batch::{Batch, Encoded};
+use super::classify::Head;
+use super::error::TrainerError;
+use super::models::Encoder;
+
+/// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
+const EVALUATION_TOKENS: usize = 2048;
+
+/// A model ready to run.
+pub struct Session<'m> {
+    encoder: &'m dyn Encoder,
+    device: Device,
+    adapters: Adapters,
+    head: Head,
+    trained: Vec<(String, Tensor)>,
+}
+
+impl<'m> Session<'m> {
+    /// The base model with a head: `head.weight` and `head.bias` out of `tensors`.
+    pub fn new(
+        encoder: &'m dyn Encoder,
+        device: Device,
+        tensors: &TensorSet,
+        pooling: Pooling,
+    ) -> Result<Self, TrainerError> {
+        let take = |name: &str, dims: usize| -> Result<Tensor, TrainerError> {
+            let refuse = |problem: String| TrainerError::Tensor { name: name.to_owned(), problem };
+            let tensor = tensors.get(name).ok_or_else(|| refuse("the classifier head is not there".into()))?;
+            if tensor.shape.len() != dims || (dims == 2 && tensor.shape[1] != encoder.hidden_size()) {
+                let hidden = encoder.hidden_size();
+                return Err(refuse(format!("shape {:?}; the encoder's states have {hidden} numbers", tensor.shape)));
+            }
+            to_torch(tensor, device)
+        };
+        let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling };
+        Ok(Self { encoder, device, adapters: Adapters::none(), head, trained: Vec::new() })
+    }
+
+    /// A run's adapter in some state. With `training`, its trained tensors (the head's too, if the run trains it) take
+    /// gradients.
+    pub fn of_state(
+        encoder: &'m dyn Encoder,
+        device: Device,
+        job: &Job,
+        state: &AdapterState,
+        pooling: Pooling,
+        training: bool,
+    ) -> Result<Self, TrainerError> {
+        let mut session = Self::new(encoder, device, &state.tensors, pooling)?;
+        for (target, delta, parts) in &state.merged {
+            session.merge(&job.targets()[*target].name, delta, parts)?;
+        }
+        let layout = job.layout(state.rank);
+        let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
+        let delta = job.delta(state.rank);
+        for target in job.targets() {
+            session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &trained)?;
+        }
+        for (name, tensor) in [(HEAD_WEIGHT, &session.head.weight), (HEAD_BIAS, &session.head.bias)] {
+            if trained.contains(name) {
+                session.trained.push((name.to_owned(), tensor.f_set_requires_grad(true)?));
+            }
+        }
+        session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(session)
+    }
+
+    /// A warm-up's probe on the bare base model, with the run's head as seeded; only the probe takes gradients.
+    pub fn of_probe(
+        encoder: &'m dyn Encoder,
+        device: Device,
+        job: &Job,
+        plan: &WarmUpPlan,
+        pooling: Pooling,
+    ) -> Result<Self, TrainerError> {
+        // The head never starts anew in a round, so neither round nor client matter to it.
+        let mut session = Self::new(encoder, device, &job.initial(0, "", job.rank()), pooling)?;
+        let tensors = job.warm_up_initial();
+        let trained = trained_names(&plan.layout);
+        for target in job.targets() {
+            session.attach(&target.name, &plan.delta, &parts_of(&tensors, &target.name), &trained)?;
+        }
+        session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(session)
+    }
+
+    /// Adds a delta to a base weight for the life of this session.
+    pub fn merge(&mut self, target: &str, delta: &Delta, parts: &TensorSet) -> Result<(), TrainerError> {
+        let parts = self.parts(parts)?;
+        self.adapters.merge(self.encoder.linears(), target, delta, &parts)
+    }
+
+    /// Attaches a delta; parts whose full name is in `trained` take gradients.
+    pub fn attach(
+        &mut self,
+        target: &str,
+        delta: &Delta,
+        parts: &TensorSet,
+        trained: &BTreeSet<String>,
+    ) -> Result<(), TrainerError> {
+        let mut parts = self.parts(parts)?;
+        for (part, tensor) in &mut parts {
+            let name = full_name(target, part);
+            if trained.contains(&name) {
+                *tensor = tensor.f_set_requires_grad(true)?;
+                self.trained.push((name, tensor.shallow_clone()));
+            }
+        }
+        self.adapters.attach(self.encoder.linears(), target, delta.clone(), parts)
+    }
+
+    fn parts(&self, parts: &TensorSet) -> Result<Parts, TrainerError> {
+        parts.iter().map(|(name, tensor)| Ok((name.clone(), to_torch(tensor, self.device)?))).collect()
+    }
+
+    /// Logits `[texts, labels]` of the texts with these indices, in this order.
+    pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
+        let batch = Batch::new(encoded, texts, self.device)?;
+        self.head.logits(&self.encoder.forward(&batch, &self.adapters)?, &batch)
+    }
+
+    /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is called after every
+    /// batch with the texts done so far.
+    pub fn predict(
+        &self,
+        encoded: &Encoded,
+        count: usize,
+        tick: &mut dyn FnMut(usize) -> Result<(), TrainerError>,
+    ) -> Result<Vec<Vec<f32>>, TrainerError> {
+        let _no_grad = tch::no_grad_guard();
+        let mut rows = vec![Vec::new(); count];
+        let mut done = 0;
+        for texts in encoded.by_length(count, EVALUATION_TOKENS) {
+            let logits = Vec::<Vec<f32>>::try_from(&self.logits(encoded, &texts)?)?;
+            done += texts.len();
+            for (index, logits) in texts.into_iter().zip(logits) {
+                rows[index] = logits;
+            }
+            tick(done)?;
+        }
+        Ok(rows)
+    }
+
+    /// The tensors that take gradients, sorted by full name. They are shared with the model: changed in place, they
+    /// change it.
+    pub fn trained(&self) -> &[(String, Tensor)] {
+        &self.trained
+    }
+
+    /// The present values of the trained tensors.
+    pub fn trained_values(&self) -> Result<TensorSet, TrainerError> {
+        self.trained.iter().map(|(name, tensor)| Ok((name.clone(), to_plain(tensor)?))).collect()
+    }
+}
+
+fn trained_names(layout: &[NamedSpec]) -> BTreeSet<String> {
+    layout.iter().filter(|named| named.spec.role == Role::Trained).map(|named| named.name.clone()).collect()
+}
+
+/// An f32 tensor on the device.
+pub(crate) fn to_torch(tensor: &rondo_methods::Tensor, device: Device) -> Result<Tensor, TrainerError> {
+    let shape: Vec<i64> = tensor.shape.iter().map(|&n| n as i64).collect();
+    Ok(Tensor::f_from_slice(&tensor.data)?.f_view(shape.as_slice())?.f_to_device(device)?)
+}
+
+/// Plain numbers from any device and kind.
+pub(crate) fn to_plain(tensor: &Tensor) -> Result<rondo_methods::Tensor, TrainerError> {
+    let shape = tensor.size().into_iter().map(|n| n as usize).collect();
+    let flat = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?;
+    Ok(rondo_methods::Tensor { shape, data: Vec::<f32>::try_from(&flat)? })
+}

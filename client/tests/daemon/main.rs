@@ -1,0 +1,10 @@
+//! The daemon against a coordinator and a trainer that are played by the tests: no network, no libtorch.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod coordinator;
+mod faults;
+mod flow;
+mod grpc;
+mod judging;
+mod machine;

@@ -1,0 +1,227 @@
+//! Where things lie in the data directory, who may serve from it, and files that only their owner may read.
+//!
+//! ```text
+//! DIR/coordinator.toml   url and host names, written last by `init`     DIR/ca/          CA certificate and key
+//! DIR/server/            server certificate and key                     DIR/operator/    the first operator's identity
+//! DIR/store/             sled, checkpoint, journal                      DIR/blobs/       tensors by run and digest
+//! DIR/staging/           uploads that are not whole yet                 DIR/address      where the server listens
+//! DIR/lock               held while a coordinator serves
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::StoreError;
+use crate::store::checkpoint::sync_directory;
+
+/// A data directory.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+/// What `init` settled; `coordinator.toml` in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settled {
+    /// Format of this file.
+    pub v: u32,
+    /// Where clients and operators reach the coordinator, `https://host:port`.
+    pub url: String,
+    /// Names and addresses in the server certificate.
+    pub hosts: Vec<String>,
+}
+
+/// Why a file of the data directory could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The system refused.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// `init` was not run here, or did not finish.
+    #[error("{path} is not initialised; run `rondo-coordinator init --data-dir {path}` first")]
+    NotInitialised {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// `coordinator.toml` is not what `init` writes.
+    #[error("{path}: {problem}")]
+    Settled {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl DataDirError {
+    /// For `map_err` after a file operation.
+    pub fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+impl DataDir {
+    /// Names a directory; nothing is read or made.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// CA certificate and key.
+    pub fn ca(&self) -> PathBuf {
+        self.root.join("ca")
+    }
+
+    /// Server certificate and key.
+    pub fn server(&self) -> PathBuf {
+        self.root.join("server")
+    }
+
+    /// The first operator's identity.
+    pub fn operator(&self) -> PathBuf {
+        self.root.join("operator")
+    }
+
+    /// Records.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Tensors.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Uploads that are not whole yet, and aggregates in the making.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Text file with the address the server listens on.
+    pub fn address(&self) -> PathBuf {
+        self.root.join("address")
+    }
+
+    fn settled_path(&self) -> PathBuf {
+        self.root.join("coordinator.toml")
+    }
+
+    /// True once `init` has finished here.
+    pub fn is_initialised(&self) -> bool {
+        self.settled_path().exists()
+    }
+
+    /// What `init` settled.
+    pub fn settled(&self) -> Result<Settled, DataDirError> {
+        let path = self.settled_path();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(DataDirError::NotInitialised { path: self.root.clone() });
+            }
+            Err(e) => return Err(DataDirError::file("read", &path)(e)),
+        };
+        toml::from_str(&text).map_err(|e| DataDirError::Settled { path, problem: e.to_string() })
+    }
+
+    /// Marks the directory as initialised. The last thing `init` does.
+    pub fn settle(&self, settled: &Settled) -> Result<(), DataDirError> {
+        let path = self.settled_path();
+        let text = toml::to_string(settled)
+            .map_err(|e| DataDirError::Settled { path: path.clone(), problem: e.to_string() })?;
+        crate::store::checkpoint::replace_file(&path, text.as_bytes()).map_err(DataDirError::file("write", &path))
+    }
+
+    /// Takes the directory for this process until the lock is dropped; the system drops it when the process dies.
+    pub fn lock(&self) -> Result<DataDirLock, StoreError> {
+        let path = self.root.join("lock");
+        let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(DataDirLock { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: self.root.clone() }),
+            Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
+/// Held while a coordinator uses the directory.
+#[derive(Debug)]
+pub struct DataDirLock {
+    _file: File,
+}
+
+/// Makes a folder that only its owner may enter; one that is there is left as it is.
+pub fn make_private_dir(path: &Path) -> Result<(), DataDirError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(DataDirError::file("make", path))
+}
+
+/// Writes a file, mode 0600 from the first byte on, durably. A file that is there is replaced.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    let write = || {
+        let temporary = path.with_extension("new");
+        match std::fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        sync_directory(path.parent().unwrap_or(Path::new(".")))
+    };
+    write().map_err(DataDirError::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn private_files_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let lock = data.lock().unwrap();
+        assert!(matches!(data.lock(), Err(StoreError::InUse { .. })));
+        drop(lock);
+        data.lock().unwrap();
+    }
+
+    #[test]
+    fn an_empty_directory_says_what_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = DataDir::new(dir.path()).settled().unwrap_err();
+        assert!(error.to_string().contains("rondo-coordinator init"), "{error}");
+    }
+}

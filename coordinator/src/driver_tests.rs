@@ -1,0 +1,143 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rondo_proto::ClientId;
+
+use super::*;
+use crate::store::mem::MemStore;
+
+struct HeldClock(AtomicI64);
+
+impl Clock for HeldClock {
+    fn now(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+struct Bench {
+    store: Arc<MemStore>,
+    clock: Arc<HeldClock>,
+    driver: Driver,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+fn start(store: Arc<MemStore>) -> Bench {
+    let clock = Arc::new(HeldClock(AtomicI64::new(1_800_000_000_000)));
+    let Started { driver, orders, .. } =
+        Driver::start(Arc::clone(&store) as Arc<dyn Store>, Registry::builtin(), Arc::clone(&clock) as _).unwrap();
+    Bench { store, clock, driver, orders }
+}
+
+fn enrolled(name: &str) -> Input {
+    let client = ClientId::new(name).unwrap();
+    Input::Enrolled { client, fingerprint: "f".into(), expires: 1_900_000_000_000, approved: true }
+}
+
+async fn clients(driver: &Driver) -> Vec<String> {
+    driver.view(|engine| engine.clients().into_iter().map(|info| info.client).collect()).await.unwrap()
+}
+
+fn also() -> Batch {
+    let mut batch = Batch::new();
+    batch.put("token/1", "used");
+    batch
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_leaves_nothing_and_the_next_one_works() {
+    let bench = start(Arc::default());
+    bench.driver.step(enrolled("movies")).await.unwrap();
+    bench.store.fail_commits(true);
+    let refused = bench.driver.step_with(enrolled("news"), also()).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Store(_)), "{refused}");
+    assert_eq!(clients(&bench.driver).await, ["movies"], "what is not durable is not shown");
+    assert_eq!(bench.store.get("token/1").unwrap(), None);
+
+    bench.store.fail_commits(false);
+    bench.driver.step_with(enrolled("news"), also()).await.unwrap();
+    assert_eq!(clients(&bench.driver).await, ["movies", "news"]);
+    assert_eq!(bench.store.get("token/1").unwrap(), Some(b"used".to_vec()));
+}
+
+#[tokio::test]
+async fn a_rejected_input_takes_its_other_changes_with_it() {
+    let bench = start(Arc::default());
+    bench.driver.step(enrolled("movies")).await.unwrap();
+    let refused = bench.driver.step_with(enrolled("movies"), also()).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Rejected(Rejection::ClientExists { .. })), "{refused}");
+    assert_eq!(bench.store.get("token/1").unwrap(), None);
+}
+
+#[tokio::test]
+async fn inputs_that_wait_together_are_all_answered_and_durable() {
+    let bench = start(Arc::default());
+    let waiting: Vec<_> = (0..100)
+        .map(|n| {
+            let driver = bench.driver.clone();
+            tokio::spawn(async move { driver.step(enrolled(&format!("c{n}"))).await })
+        })
+        .collect();
+    for step in waiting {
+        step.await.unwrap().unwrap();
+    }
+    bench.driver.stop().await;
+    let again = start(bench.store);
+    assert_eq!(clients(&again.driver).await.len(), 100);
+}
+
+#[tokio::test]
+async fn after_the_stop_everybody_is_told() {
+    let mut bench = start(Arc::default());
+    bench.driver.stop().await;
+    while bench.orders.recv().await.is_some() {}
+    assert!(matches!(bench.driver.step(enrolled("movies")).await, Err(DriverError::Stopped)));
+    assert!(matches!(bench.driver.view(|_| ()).await, Err(DriverError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_deadline_comes_without_any_input() {
+    let mut bench = start(Arc::default());
+    let base = rondo_proto::v1::BaseModel {
+        name: "tiny".into(),
+        digest: rondo_proto::Digest::of(b"tiny").to_string(),
+        hidden_size: 8,
+        max_positions: 512,
+        linears: vec![rondo_proto::v1::LinearLayer { name: "query".into(), out_features: 8, in_features: 8 }],
+        ..Default::default()
+    };
+    let run_file = "name = \"a\"\nbase = { model = \"tiny\" }\n\
+        task = { kind = \"classification\", dataset = \"d\", labels = [\"x\", \"y\"] }\n\
+        method = { id = \"fedit\", rank = 2, targets = [\"query\"] }\n\
+        train = { local_steps = 1, batch = 1, lr = 0.1 }\n\
+        rounds = { count = 1, cohort = 1, quorum = 1, deadline_s = 100, max_attempts = 1 }\n"
+        .to_owned();
+    let run = rondo_proto::RunId::new("a-1").unwrap();
+    bench.driver.step(Input::CreateRun { run: run.clone(), run_file, base: base.clone() }).await.unwrap();
+    let client = ClientId::new("movies").unwrap();
+    bench.driver.step(enrolled("movies")).await.unwrap();
+    let poll = Input::Poll {
+        client: client.clone(),
+        datasets: vec!["d".into()],
+        bases: vec![base.digest],
+        max_rank: 0,
+        version: String::new(),
+    };
+    bench.driver.step(poll.clone()).await.unwrap();
+    let answer = Input::Answer { client, run: run.clone(), accept: true, reason: String::new(), rank: 0 };
+    bench.driver.step(answer).await.unwrap();
+    bench.driver.step(poll).await.unwrap();
+    let phase = |engine: &Engine, run: &rondo_proto::RunId| engine.run_summary(run).unwrap().phase;
+    let asked = run.clone();
+    assert_eq!(bench.driver.view(move |engine| phase(engine, &asked)).await.unwrap(), "training");
+
+    // The clock jumps past the deadline; the driver notices at the next wake or the next command, whichever is first.
+    bench.clock.0.fetch_add(101_000, Ordering::SeqCst);
+    bench.driver.commit(also()).await.unwrap();
+    assert_eq!(bench.driver.view(move |engine| phase(engine, &run)).await.unwrap(), "ended");
+    let mut said = Vec::new();
+    while let Ok(order) = bench.orders.try_recv() {
+        if let Order::Effect(Effect::Announce(event)) = order {
+            said.push(event.text);
+        }
+    }
+    assert!(!said.is_empty());
+}

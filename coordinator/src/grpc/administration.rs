@@ -1,0 +1,240 @@
+//! What operators call. Who did what is logged.
+
+use std::sync::Arc;
+
+use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::v1::administration_server::Administration;
+use rondo_proto::v1::{
+    Ack, BaseModel, Chunk, ClientInfo, CreateRunRequest, CreateTokenReply, CreateTokenRequest, DownloadRequest,
+    GetAdapterReply, GetAdapterRequest, GetBaseRequest, GetClientRequest, GetInfoRequest, GetRoundRequest, GetRunReply,
+    GetRunRequest, ListBasesReply, ListBasesRequest, ListClientsReply, ListClientsRequest, ListOperatorsReply,
+    ListOperatorsRequest, ListRoundsReply, ListRunsReply, ListRunsRequest, ListTokensReply, ListTokensRequest,
+    RevokeOperatorRequest, RevokeTokenRequest, RoundRecord, RunSummary, RunUpdate, ServerInfo,
+};
+use rondo_proto::{ClientId, RunId};
+use rondo_rounds::Input;
+use tonic::{Request, Response, Status};
+
+use super::download::asked;
+use super::{Replies, Shared, invalid, run_id};
+use crate::bases::{self, BaseRefused};
+use crate::members::Member;
+use crate::tls::Role;
+use crate::tokens::TokenRecord;
+
+/// The service.
+pub struct AdministrationService(pub Arc<Shared>);
+
+impl From<BaseRefused> for Status {
+    fn from(error: BaseRefused) -> Self {
+        match &error {
+            BaseRefused::Invalid { .. } => invalid(error),
+            BaseRefused::OtherDigest { .. } => {
+                let hint = "register the other model under another name";
+                status(ErrorCode::AlreadyExists, error.to_string(), Some(hint))
+            }
+            BaseRefused::Store(_) => status(ErrorCode::Unavailable, error.to_string(), None),
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl AdministrationService {
+    /// Who calls, and the run it is about.
+    fn run<T>(&self, request: &Request<T>, run: &str) -> Result<RunId, Status> {
+        self.0.operator(request)?;
+        run_id(run)
+    }
+
+    /// The same for a call that changes something.
+    fn run_to_change(&self, request: &Request<GetRunRequest>, verb: &str) -> Result<RunId, Status> {
+        let operator = self.0.operator(request)?;
+        let run = run_id(&request.get_ref().run)?;
+        tracing::info!(operator, %run, verb, "operator steers a run");
+        Ok(run)
+    }
+
+    fn client_to_change(&self, request: &Request<GetClientRequest>, verb: &str) -> Result<ClientId, Status> {
+        let operator = self.0.operator(request)?;
+        let client = ClientId::new(request.get_ref().client.as_str()).map_err(invalid)?;
+        tracing::info!(operator, %client, verb, "operator steers a client");
+        Ok(client)
+    }
+}
+
+#[tonic::async_trait]
+impl Administration for AdministrationService {
+    async fn get_info(&self, request: Request<GetInfoRequest>) -> Result<Response<ServerInfo>, Status> {
+        self.0.operator(&request)?;
+        let (runs, clients) = self.0.driver.view(|engine| (engine.runs().len(), engine.clients().len())).await?;
+        Ok(Response::new(ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now_ms: self.0.clock.now(),
+            started_at_ms: self.0.started_at_ms,
+            runs: count(runs),
+            clients: count(clients),
+            certificate_expires_ms: self.0.certificate_expires_ms,
+        }))
+    }
+
+    async fn add_base(&self, request: Request<BaseModel>) -> Result<Response<BaseModel>, Status> {
+        let operator = self.0.operator(&request)?;
+        let base = request.into_inner();
+        let _writing = self.0.writing.lock().await;
+        let batch = bases::register(&*self.0.store, &base)?;
+        self.0.driver.commit(batch).await?;
+        tracing::info!(operator, base = base.name, digest = base.digest, "base model registered");
+        Ok(Response::new(base))
+    }
+
+    async fn list_bases(&self, request: Request<ListBasesRequest>) -> Result<Response<ListBasesReply>, Status> {
+        self.0.operator(&request)?;
+        Ok(Response::new(ListBasesReply { bases: bases::all(&*self.0.store)? }))
+    }
+
+    async fn get_base(&self, request: Request<GetBaseRequest>) -> Result<Response<BaseModel>, Status> {
+        self.0.operator(&request)?;
+        let name = &request.get_ref().name;
+        let base = bases::find(&*self.0.store, name)?.ok_or_else(|| {
+            let hint = Some("`rondo base list` shows those there are");
+            status(ErrorCode::NotFound, format!("there is no base model `{name}`"), hint)
+        })?;
+        Ok(Response::new(base))
+    }
+
+    async fn create_run(&self, request: Request<CreateRunRequest>) -> Result<Response<RunSummary>, Status> {
+        let operator = self.0.operator(&request)?;
+        let summary = self.0.create_run(request.into_inner().run_file).await?;
+        tracing::info!(operator, run = summary.run, method = summary.method, "run created");
+        Ok(Response::new(summary))
+    }
+
+    async fn list_runs(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsReply>, Status> {
+        self.0.operator(&request)?;
+        Ok(Response::new(ListRunsReply { runs: self.0.driver.view(|engine| engine.runs()).await? }))
+    }
+
+    async fn get_run(&self, request: Request<GetRunRequest>) -> Result<Response<GetRunReply>, Status> {
+        let run = self.run(&request, &request.get_ref().run)?;
+        Ok(Response::new(self.0.show_run(&run).await?))
+    }
+
+    type WatchRunStream = Replies<RunUpdate>;
+
+    async fn watch_run(&self, request: Request<GetRunRequest>) -> Result<Response<Replies<RunUpdate>>, Status> {
+        let run = self.run(&request, &request.get_ref().run)?;
+        Ok(Response::new(self.0.watch(run).await?))
+    }
+
+    async fn pause_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
+        let run = self.run_to_change(&request, "pause")?;
+        Ok(Response::new(self.0.steer(Input::Pause { run }).await?))
+    }
+
+    async fn resume_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
+        let run = self.run_to_change(&request, "resume")?;
+        Ok(Response::new(self.0.steer(Input::Resume { run }).await?))
+    }
+
+    async fn cancel_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
+        let run = self.run_to_change(&request, "cancel")?;
+        Ok(Response::new(self.0.steer(Input::Cancel { run }).await?))
+    }
+
+    async fn list_rounds(&self, request: Request<GetRunRequest>) -> Result<Response<ListRoundsReply>, Status> {
+        let run = self.run(&request, &request.get_ref().run)?;
+        let rounds = self.0.read_run(&run, |engine, run| engine.run_summary(run).map(|_| engine.rounds(run))).await?;
+        Ok(Response::new(ListRoundsReply { rounds }))
+    }
+
+    async fn get_round(&self, request: Request<GetRoundRequest>) -> Result<Response<RoundRecord>, Status> {
+        let run = self.run(&request, &request.get_ref().run)?;
+        Ok(Response::new(self.0.show_round(&run, request.get_ref().round).await?))
+    }
+
+    async fn list_clients(&self, request: Request<ListClientsRequest>) -> Result<Response<ListClientsReply>, Status> {
+        self.0.operator(&request)?;
+        Ok(Response::new(ListClientsReply { clients: self.0.driver.view(|engine| engine.clients()).await? }))
+    }
+
+    async fn get_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
+        self.0.operator(&request)?;
+        let client = ClientId::new(request.get_ref().client.as_str()).map_err(invalid)?;
+        let asked = client.clone();
+        let info = self.0.driver.view(move |engine| engine.client(&asked)).await?.ok_or_else(|| {
+            let hint = Some("`rondo client list` shows those there are");
+            status(ErrorCode::NotFound, format!("there is no client `{client}`"), hint)
+        })?;
+        Ok(Response::new(info))
+    }
+
+    async fn approve_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
+        let client = self.client_to_change(&request, "approve")?;
+        Ok(Response::new(self.0.steer_client(Input::Approve { client }).await?))
+    }
+
+    async fn drain_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
+        let client = self.client_to_change(&request, "drain")?;
+        Ok(Response::new(self.0.steer_client(Input::Drain { client }).await?))
+    }
+
+    async fn revoke_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
+        let client = self.client_to_change(&request, "revoke")?;
+        Ok(Response::new(self.0.revoke_client(client).await?))
+    }
+
+    async fn create_token(&self, request: Request<CreateTokenRequest>) -> Result<Response<CreateTokenReply>, Status> {
+        let operator = self.0.operator(&request)?;
+        let reply = self.0.create_token(request.into_inner()).await?;
+        let id = reply.info.as_ref().map_or("", |info| info.id.as_str());
+        tracing::info!(operator, token = id, "join token made");
+        Ok(Response::new(reply))
+    }
+
+    async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Result<Response<ListTokensReply>, Status> {
+        self.0.operator(&request)?;
+        let tokens = TokenRecord::all(&*self.0.store)?.iter().map(TokenRecord::info).collect();
+        Ok(Response::new(ListTokensReply { tokens }))
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<Ack>, Status> {
+        let operator = self.0.operator(&request)?;
+        let id = request.into_inner().id;
+        self.0.revoke_token(&id).await?;
+        tracing::info!(operator, token = id, "join token revoked");
+        Ok(Response::new(Ack {}))
+    }
+
+    async fn list_operators(
+        &self,
+        request: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsReply>, Status> {
+        self.0.operator(&request)?;
+        let operators = Member::all(&*self.0.store, Role::Operator)?;
+        Ok(Response::new(ListOperatorsReply { operators: operators.iter().map(Member::operator_info).collect() }))
+    }
+
+    async fn revoke_operator(&self, request: Request<RevokeOperatorRequest>) -> Result<Response<Ack>, Status> {
+        let operator = self.0.operator(&request)?;
+        let name = request.into_inner().name;
+        self.0.revoke_operator(&name).await?;
+        tracing::info!(operator, revoked = name, "operator revoked");
+        Ok(Response::new(Ack {}))
+    }
+
+    async fn get_adapter(&self, request: Request<GetAdapterRequest>) -> Result<Response<GetAdapterReply>, Status> {
+        let run = self.run(&request, &request.get_ref().run)?;
+        Ok(Response::new(self.0.adapter(&run, request.get_ref().round).await?))
+    }
+
+    type FetchBlobStream = Replies<Chunk>;
+
+    async fn fetch_blob(&self, request: Request<DownloadRequest>) -> Result<Response<Replies<Chunk>>, Status> {
+        self.0.operator(&request)?;
+        let (run, digest, offset) = asked(request.get_ref())?;
+        Ok(Response::new(self.0.send_blob(run, digest, offset, None).await?))
+    }
+}

@@ -1,0 +1,125 @@
+//! Runs, as operators make and read them.
+
+use rondo_proto::RunId;
+use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1::{GetAdapterReply, GetRunReply, RoundRecord, RunSummary};
+use rondo_rounds::{Engine, Input, Rejection, Reply};
+use tonic::Status;
+
+use super::{Shared, invalid, no_run};
+use crate::bases;
+use crate::driver::DriverError;
+use crate::tls::hex;
+
+/// Random bytes at the end of a run id, each two hex digits.
+const SUFFIX_BYTES: usize = 3;
+/// Draws of an id before giving up; one is taken with probability of some runs in 16 million.
+const DRAWS: usize = 8;
+
+impl Shared {
+    /// Makes a run from a run file. The base is the registered one of that name; the engine refuses another digest and
+    /// everything that cannot be trained.
+    pub(crate) async fn create_run(&self, text: String) -> Result<RunSummary, Status> {
+        let file = RunFile::parse(&text).map_err(invalid)?;
+        let base = bases::find(&*self.store, &file.base.model)?;
+        let Some(base) = base else {
+            let message = format!("run file: base model `{}` is not registered", file.base.model);
+            let known: Vec<String> = bases::all(&*self.store)?.into_iter().map(|base| base.name).collect();
+            let hint = match known.as_slice() {
+                [] => "register it with `rondo base add`; there are none yet".to_owned(),
+                known => format!("register it with `rondo base add`; there are {}", known.join(", ")),
+            };
+            return Err(status(ErrorCode::NotFound, message, Some(&hint)));
+        };
+        for _ in 0..DRAWS {
+            let run = draw_id(&file.name)?;
+            let input = Input::CreateRun { run, run_file: text.clone(), base: base.clone() };
+            match self.driver.step(input).await {
+                Err(DriverError::Rejected(Rejection::RunExists { .. })) => {}
+                outcome => return summary(outcome),
+            }
+        }
+        Err(status(ErrorCode::Unavailable, "no free run id was found", Some("try again")))
+    }
+
+    /// Gives an input about a run to the engine.
+    pub(crate) async fn steer(&self, input: Input) -> Result<RunSummary, Status> {
+        summary(self.driver.step(input).await)
+    }
+
+    /// Reads something of a run; `None` reads as "no such run".
+    pub(crate) async fn read_run<T: Send + 'static>(
+        &self,
+        run: &RunId,
+        read: impl FnOnce(&Engine, &RunId) -> Option<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let asked = run.clone();
+        self.driver.view(move |engine| read(engine, &asked)).await?.ok_or_else(|| no_run(run))
+    }
+
+    /// Everything about a run but its rounds.
+    pub(crate) async fn show_run(&self, run: &RunId) -> Result<GetRunReply, Status> {
+        let reply = |engine: &Engine, run: &RunId| {
+            Some(GetRunReply {
+                summary: Some(engine.run_summary(run)?),
+                run_file: engine.run_file(run)?.to_owned(),
+                base: engine.base(run).cloned(),
+                events: engine.events(run, 0),
+            })
+        };
+        self.read_run(run, reply).await
+    }
+
+    /// One round, closed or open.
+    pub(crate) async fn show_round(&self, run: &RunId, round: u32) -> Result<RoundRecord, Status> {
+        let record =
+            move |engine: &Engine, run: &RunId| engine.run_summary(run).map(|_| engine.round_record(run, round));
+        self.read_run(run, record).await?.ok_or_else(|| {
+            let hint = Some("`rondo round list` shows those there are");
+            status(ErrorCode::NotFound, format!("run `{run}` has no round {round} yet"), hint)
+        })
+    }
+
+    /// Where a run's tensors stand after a round.
+    pub(crate) async fn adapter(&self, run: &RunId, round: Option<u32>) -> Result<GetAdapterReply, Status> {
+        let reply = move |engine: &Engine, run: &RunId| {
+            let summary = engine.run_summary(run)?;
+            Some(GetAdapterReply {
+                run: run.to_string(),
+                run_file: engine.run_file(run)?.to_owned(),
+                base: engine.base(run).cloned(),
+                state: engine.adapter_state(run, round),
+                method: summary.method,
+                privacy: summary.privacy,
+                rounds: engine.rounds(run),
+            })
+        };
+        let reply = self.read_run(run, reply).await?;
+        if reply.state.is_none() {
+            let message = match round {
+                Some(round) => format!("run `{run}` has no adapter of round {round}"),
+                None => format!("run `{run}` has not published an adapter yet"),
+            };
+            let hint = Some("`rondo round list` shows which rounds are closed and which tensors are kept");
+            return Err(status(ErrorCode::NotFound, message, hint));
+        }
+        Ok(reply)
+    }
+}
+
+fn summary(outcome: Result<Reply, DriverError>) -> Result<RunSummary, Status> {
+    match outcome? {
+        Reply::Run(summary) => Ok(*summary),
+        other => {
+            Err(status(ErrorCode::Internal, format!("the engine gave an answer of another kind: {other:?}"), None))
+        }
+    }
+}
+
+fn draw_id(name: &str) -> Result<RunId, Status> {
+    let mut suffix = [0; SUFFIX_BYTES];
+    getrandom::fill(&mut suffix).map_err(|e| status(ErrorCode::Internal, e.to_string(), None))?;
+    RunId::new(format!("{name}-{}", hex(&suffix)))
+        .map_err(|e| status(ErrorCode::InvalidArgument, format!("run file: `name`: {e}"), Some("shorten the name")))
+}

@@ -1,0 +1,259 @@
+//! `rondo-coordinator init`: the CA, the server certificate, the first operator and, if asked, join tokens.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rondo_proto::ClientId;
+use rondo_proto::identity::{Identity, IdentityError, key_and_request};
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError, Settled, make_private_dir, write_private};
+use crate::members::{Member, MemberCertificate};
+use crate::store::durable::DurableStore;
+use crate::store::{Batch, Store, StoreError};
+use crate::tls::ca::Authority;
+use crate::tls::server::ServerCertificate;
+use crate::tls::{Role, TlsError};
+use crate::tokens::{TokenError, TokenPurpose, TokenRecord};
+
+/// Name of the first operator.
+const OPERATOR: &str = "operator";
+/// Names that a server certificate carries besides those asked for.
+const LOCAL_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// What to initialise.
+#[derive(Debug, Clone, Default)]
+pub struct InitRequest {
+    /// Names or addresses under which clients and operators reach the coordinator; the first one makes the URL.
+    pub hosts: Vec<String>,
+    /// The port in the URL.
+    pub port: u16,
+    /// Clients for which a join token is made.
+    pub tokens: Vec<String>,
+    /// Folder in which each token is also written to a file named after its client, beside `ca-fingerprint` and `url`.
+    pub token_dir: Option<PathBuf>,
+    /// Life of the tokens and of the operator's certificate.
+    pub config: Config,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Initialised {
+    /// SHA-256 of the CA certificate, hex.
+    pub ca_fingerprint: String,
+    /// Where the coordinator is reached.
+    pub url: String,
+    /// Identity folder of the first operator.
+    pub operator_dir: PathBuf,
+    /// Join tokens, shown here only.
+    pub tokens: Vec<MadeToken>,
+}
+
+/// A join token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MadeToken {
+    /// The client it is for.
+    pub name: String,
+    /// Its text.
+    pub token: String,
+}
+
+/// Why a directory was not initialised.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It was before.
+    #[error(
+        "{path} is initialised already; start it with `rondo-coordinator serve --data-dir {path}`, make tokens with \
+         `rondo token create`, or choose another directory"
+    )]
+    Already {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A host name that no certificate can carry.
+    #[error("--host {host:?} is neither a host name nor an address")]
+    Host {
+        /// What was given.
+        host: String,
+    },
+    /// A client name that is none.
+    #[error(transparent)]
+    Name(#[from] rondo_proto::ids::InvalidId),
+    /// Files of the data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Tokens.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The operator's identity folder.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+fn check_host(host: &str) -> Result<(), InitError> {
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
+    if is_name || host.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(InitError::Host { host: host.to_owned() }) }
+}
+
+fn url(host: &str, port: u16) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("https://[{address}]:{port}"),
+        _ => format!("https://{host}:{port}"),
+    }
+}
+
+/// Initialises a data directory. What an interrupted `init` left is made anew; a directory whose `init` came to its end
+/// is never touched.
+pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, InitError> {
+    let already = || InitError::Already { path: data.root().to_owned() };
+    if data.is_initialised() {
+        return Err(already());
+    }
+    request.hosts.iter().try_for_each(|host| check_host(host))?;
+    let names = request.tokens.iter().map(|name| ClientId::new(name.as_str())).collect::<Result<Vec<_>, _>>()?;
+    make_private_dir(data.root())?;
+    let _lock = data.lock()?;
+    // Again under the lock: another `init` may have come to its end meanwhile.
+    if data.is_initialised() {
+        return Err(already());
+    }
+    for folder in [data.ca(), data.server(), data.operator(), data.store()] {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DataDirError::file("clear", &folder)(error).into());
+            }
+            _ => {}
+        }
+    }
+
+    let now = clock.now();
+    let mut hosts = request.hosts.clone();
+    hosts.extend(LOCAL_HOSTS.map(str::to_owned).into_iter().filter(|local| !request.hosts.contains(local)));
+    let url = url(&hosts[0], request.port);
+    let authority = Authority::create(&data.ca(), now)?;
+    ServerCertificate::create(&data.server(), &authority, &hosts, now)?;
+
+    let mut batch = Batch::new();
+    let (key_pem, csr_pem) = key_and_request(OPERATOR)?;
+    let days = request.config.client_certificate_days;
+    let issued = authority.issue_peer(&csr_pem, Role::Operator, OPERATOR, now, days)?;
+    let certificate = MemberCertificate { fingerprint: issued.fingerprint, expires_ms: issued.expires_ms };
+    Member::new(OPERATOR, Role::Operator, now, certificate).put(&mut batch)?;
+    let identity = Identity {
+        url: url.clone(),
+        name: OPERATOR.to_owned(),
+        role: Role::Operator.to_string(),
+        ca_pem: authority.pem().to_owned(),
+        cert_pem: issued.pem,
+        key_pem,
+    };
+    identity.save(&data.operator())?;
+
+    let life_ms = i64::try_from(request.config.token_ttl_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let mut tokens = Vec::new();
+    for name in names {
+        let (record, token) = TokenRecord::mint(TokenPurpose {
+            name: name.to_string(),
+            role: Role::Client,
+            expires_at_ms: now.saturating_add(life_ms),
+            needs_approval: false,
+        })?;
+        record.put(&mut batch)?;
+        tokens.push(MadeToken { name: name.to_string(), token });
+    }
+    let store = DurableStore::open(&data.store())?;
+    store.commit(&batch)?;
+    store.close()?;
+    let ca_fingerprint = authority.fingerprint().to_owned();
+    if let Some(folder) = &request.token_dir {
+        make_private_dir(folder)?;
+        write_private(&folder.join("ca-fingerprint"), ca_fingerprint.as_bytes())?;
+        write_private(&folder.join("url"), url.as_bytes())?;
+        for made in &tokens {
+            write_private(&folder.join(format!("{}.token", made.name)), made.token.as_bytes())?;
+        }
+    }
+    data.settle(&Settled { v: 1, url: url.clone(), hosts })?;
+    Ok(Initialised { ca_fingerprint, url, operator_dir: data.operator(), tokens })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn request() -> InitRequest {
+        InitRequest {
+            hosts: vec!["coordinator.example".into()],
+            port: 7461,
+            tokens: vec!["movies".into()],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_second_init_is_refused_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let made = init(&data, &request(), &SystemClock).unwrap();
+        assert_eq!(made.url, "https://coordinator.example:7461");
+        let settled = data.settled().unwrap();
+        assert_eq!(settled.hosts, ["coordinator.example", "localhost", "127.0.0.1"]);
+        let ca = std::fs::read(data.ca().join("ca.pem")).unwrap();
+        let error = init(&data, &request(), &SystemClock).unwrap_err();
+        assert!(matches!(error, InitError::Already { .. }) && error.to_string().contains("serve"), "{error}");
+        assert_eq!(std::fs::read(data.ca().join("ca.pem")).unwrap(), ca);
+    }
+
+    #[test]
+    fn an_interrupted_init_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let first = init(&data, &request(), &SystemClock).unwrap();
+        std::fs::remove_file(dir.path().join("coordinator.toml")).unwrap();
+        let second = init(&data, &request(), &SystemClock).unwrap();
+        assert_ne!(first.ca_fingerprint, second.ca_fingerprint);
+        let store = DurableStore::open(&data.store()).unwrap();
+        assert_eq!(TokenRecord::all(&store).unwrap().len(), 1);
+        assert_eq!(Member::all(&store, Role::Operator).unwrap().len(), 1);
+        TokenRecord::find(&store, &second.tokens[0].token, SystemClock.now()).unwrap();
+    }
+
+    #[test]
+    fn keys_are_private_and_tokens_can_be_left_in_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("data"));
+        let folder = dir.path().join("tokens");
+        let request = InitRequest { token_dir: Some(folder.clone()), ..request() };
+        let made = init(&data, &request, &SystemClock).unwrap();
+        let keys = [data.ca().join("key.pem"), data.server().join("server.pem"), data.operator().join("key.pem")];
+        for path in keys.into_iter().chain([folder.join("movies.token")]) {
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+        assert_eq!(std::fs::read_to_string(folder.join("movies.token")).unwrap(), made.tokens[0].token);
+        assert_eq!(std::fs::read_to_string(folder.join("ca-fingerprint")).unwrap(), made.ca_fingerprint);
+    }
+
+    #[test]
+    fn bad_hosts_and_names_are_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("data"));
+        let host = InitRequest { hosts: vec!["https://x".into()], ..request() };
+        assert!(matches!(init(&data, &host, &SystemClock), Err(InitError::Host { .. })));
+        let name = InitRequest { tokens: vec!["Movies!".into()], ..request() };
+        assert!(matches!(init(&data, &name, &SystemClock), Err(InitError::Name(_))));
+        assert!(!data.root().exists());
+        assert_eq!(url("::1", 7461), "https://[::1]:7461");
+    }
+}

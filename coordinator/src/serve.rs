@@ -1,0 +1,217 @@
+//! `rondo-coordinator serve`: puts the parts together, listens, and takes them down in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rondo_methods::Registry;
+use rondo_proto::identity::{self, IdentityError};
+use rondo_proto::v1::administration_server::AdministrationServer;
+use rondo_proto::v1::enrolment_server::EnrolmentServer;
+use rondo_proto::v1::federation_server::FederationServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError, Settled};
+use crate::driver::{Driver, StartError, Started};
+use crate::executor::Executor;
+use crate::garbage;
+use crate::grpc::Shared;
+use crate::grpc::administration::AdministrationService;
+use crate::grpc::enrolment::EnrolmentService;
+use crate::grpc::federation::FederationService;
+use crate::store::blobs::{BlobError, Blobs};
+use crate::store::checkpoint::replace_file;
+use crate::store::durable::DurableStore;
+use crate::store::{Store, StoreError};
+use crate::tls::TlsError;
+use crate::tls::ca::Authority;
+use crate::tls::server::ServerCertificate;
+use crate::upload::Uploads;
+use crate::upload::staging::Staging;
+
+/// Requests of one connection at a time.
+const PER_CONNECTION: usize = 64;
+/// A silent connection is asked whether it lives, and cut when it does not answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// An enrolment request holds a token and a certificate request; nobody who has no certificate sends more.
+const MAX_ENROLMENT_BYTES: usize = 64 << 10;
+/// A base model's description lists its layers.
+const MAX_ADMINISTRATION_BYTES: usize = 16 << 20;
+
+/// Why a coordinator could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Files of the data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Records that make no state.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The blob folder.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The staging folder.
+    #[error("cannot open {path}: {source}")]
+    Staging {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The port.
+    #[error("cannot listen on {address}: {source}; is another program using the port? choose one with --listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operator's identity folder.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The server failed while it ran.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// A task ended abruptly.
+    #[error("a task ended abruptly: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Serves from a data directory until `shutdown` comes; `ready` is told the address once calls are answered.
+pub async fn serve(
+    data: &DataDir,
+    config: Config,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    // A process has one provider; a second installation of the same one is no error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settled = data.settled()?;
+    let _lock = data.lock()?;
+    forget_address(data)?;
+    let now = clock.now();
+    let authority = Authority::load(&data.ca())?;
+    let certificate = ServerCertificate::load(&data.server(), &authority, &settled.hosts, now)?;
+    let store = DurableStore::open(&data.store())?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let blobs = Arc::new(Blobs::open(&data.blobs())?);
+    let staging_error = |source| ServeError::Staging { path: data.staging(), source };
+    let staging = Arc::new(Staging::open(&data.staging()).map_err(staging_error)?);
+    let listen_error = |source| ServeError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+
+    let Started { driver, orders, task: driving } = Driver::start(Arc::clone(&store), registry, Arc::clone(&clock))?;
+    // Before the executor makes new ones and anybody calls.
+    garbage::sweep(&driver, &blobs).await?;
+    staging.sweep(&driver).await;
+    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging));
+    let executing = tokio::spawn(executor.run(orders));
+
+    let (closing, is_closing) = watch::channel(false);
+    let tls = certificate.config(&authority);
+    let drain = Duration::from_secs(config.drain_s);
+    let shared = Arc::new(Shared {
+        driver: driver.clone(),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        uploads: Uploads::new(driver.clone(), blobs, staging, config.max_staging_bytes),
+        authority,
+        config,
+        clock,
+        started_at_ms: now,
+        certificate_expires_ms: certificate.expires_ms,
+        writing: tokio::sync::Mutex::new(()),
+        closing: is_closing.clone(),
+    });
+    let mut stop = is_closing;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
+    let server = Server::builder()
+        .tls_config(tls)?
+        .concurrency_limit_per_connection(PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(
+            EnrolmentServer::new(EnrolmentService(Arc::clone(&shared))).max_decoding_message_size(MAX_ENROLMENT_BYTES),
+        )
+        .add_service(FederationServer::new(FederationService(Arc::clone(&shared))))
+        .add_service(
+            AdministrationServer::new(AdministrationService(shared))
+                .max_decoding_message_size(MAX_ADMINISTRATION_BYTES),
+        )
+        .serve_with_incoming_shutdown(incoming, async move {
+            // The sender lives until the server has ended.
+            let _ = stop.wait_for(|closing| *closing).await;
+        });
+    let mut serving = tokio::spawn(server);
+    publish_address(data, &settled, address)?;
+    tracing::info!(%address, url = settled.url, data_dir = %data.root().display(), "coordinator is ready");
+    ready(address);
+
+    tokio::select! {
+        ended = &mut serving => {
+            ended??;
+            tracing::error!("the server ended by itself");
+        }
+        () = shutdown => {
+            tracing::info!(drain_s = drain.as_secs(), "shutting down: no new calls, those under way may finish");
+            closing.send_replace(true);
+            match tokio::time::timeout(drain, &mut serving).await {
+                Ok(ended) => ended??,
+                Err(_) => {
+                    tracing::warn!("calls were still under way at the end of the drain and are cut");
+                    serving.abort();
+                }
+            }
+        }
+    }
+    driver.stop().await;
+    driving.await?;
+    // Ends with the driver; an aggregation under way is started again by the next life.
+    executing.abort();
+    forget_address(data)?;
+    tokio::task::spawn_blocking(move || store.close()).await??;
+    tracing::info!("coordinator has ended");
+    Ok(())
+}
+
+/// Writes `DIR/address`. When `init` did not fix a port, the operator's identity gets the real one.
+fn publish_address(data: &DataDir, settled: &Settled, address: SocketAddr) -> Result<(), ServeError> {
+    if let Some(url) = settled.url.strip_suffix(":0")
+        && let Ok(mut operator) = identity::load(&data.operator())
+    {
+        operator.url = format!("{url}:{}", address.port());
+        operator.save(&data.operator())?;
+    }
+    let path = data.address();
+    replace_file(&path, format!("{address}\n").as_bytes()).map_err(DataDirError::file("write", &path))?;
+    Ok(())
+}
+
+fn forget_address(data: &DataDir) -> Result<(), ServeError> {
+    let path = data.address();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DataDirError::file("remove", &path)(error).into())
+        }
+        _ => Ok(()),
+    }
+}

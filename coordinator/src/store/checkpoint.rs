@@ -1,0 +1,267 @@
+//! The guard beside the database: a checkpoint of all records and a journal of the commits since.
+//!
+//! Both hold frames: `length u32 | BLAKE3 of the body | body`, a body being a commit number and its changes. The
+//! checkpoint is one frame, written to a temporary file, flushed and renamed. The journal is appended to and flushed;
+//! a torn last frame, from a crash while it was written, is one that nobody was told about, so it is left out.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Batch, Records, StoreError};
+
+/// No frame is larger: a length beyond it is damage, not data.
+const MAX_FRAME_BYTES: usize = 1 << 30;
+const HASH_BYTES: usize = 32;
+
+/// The two files of a store directory.
+#[derive(Debug)]
+pub struct Guard {
+    directory: PathBuf,
+    journal: File,
+    journal_bytes: u64,
+    checkpoint_bytes: u64,
+}
+
+/// What a guard remembers: the number of the last commit and all records after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Number of the last commit.
+    pub sequence: u64,
+    /// Records as of then.
+    pub records: Records,
+}
+
+fn checkpoint_path(directory: &Path) -> PathBuf {
+    directory.join("checkpoint")
+}
+
+fn journal_path(directory: &Path) -> PathBuf {
+    directory.join("journal")
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File { action, path, source }
+}
+
+/// Reads what a directory's guard remembers; `None` when there is no checkpoint. Damage to the checkpoint reads as no
+/// checkpoint, damage to the journal ends the replay there.
+pub fn recall(directory: &Path) -> Result<Option<Remembered>, StoreError> {
+    let path = checkpoint_path(directory);
+    let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
+    let Some((frame, _)) = Frame::read(&bytes) else {
+        tracing::error!(path = %path.display(), "checkpoint is damaged, it is ignored");
+        return Ok(None);
+    };
+    let mut remembered = Remembered { sequence: frame.sequence, records: Records::new() };
+    frame.batch.apply(&mut remembered.records);
+
+    let journal = read_if_there(&journal_path(directory))?.unwrap_or_default();
+    let mut rest = journal.as_slice();
+    while let Some((frame, after)) = Frame::read(rest) {
+        rest = after;
+        // Commits up to the checkpoint are in it: the journal is emptied only after the checkpoint is in place.
+        if frame.sequence > remembered.sequence {
+            frame.batch.apply(&mut remembered.records);
+            remembered.sequence = frame.sequence;
+        }
+    }
+    if !rest.is_empty() {
+        tracing::warn!(bytes = rest.len(), "journal ends in a torn frame, which was never acknowledged");
+    }
+    Ok(Some(remembered))
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match File::open(path) {
+        Ok(mut file) => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(failed("read", path))?;
+            Ok(Some(bytes))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("open", path)(e)),
+    }
+}
+
+impl Guard {
+    /// Writes a checkpoint of the present records and starts an empty journal.
+    pub fn start(directory: &Path, now: &Remembered) -> Result<Self, StoreError> {
+        let path = journal_path(directory);
+        let journal =
+            OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed("open", &path))?;
+        let mut guard = Self { directory: directory.to_owned(), journal, journal_bytes: 0, checkpoint_bytes: 0 };
+        guard.checkpoint(now)?;
+        Ok(guard)
+    }
+
+    /// Replaces the checkpoint, then empties the journal.
+    pub fn checkpoint(&mut self, now: &Remembered) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        for (key, value) in &now.records {
+            batch.put(key.clone(), value.clone());
+        }
+        let bytes = Frame { sequence: now.sequence, batch }.write();
+        let path = checkpoint_path(&self.directory);
+        replace_file(&path, &bytes).map_err(failed("write", &path))?;
+        self.checkpoint_bytes = bytes.len() as u64;
+
+        let journal = journal_path(&self.directory);
+        self.journal.set_len(0).and_then(|()| self.journal.sync_all()).map_err(failed("empty", &journal))?;
+        self.journal_bytes = 0;
+        Ok(())
+    }
+
+    /// Adds a commit to the journal and flushes it.
+    pub fn append(&mut self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
+        let bytes = Frame { sequence, batch: batch.clone() }.write();
+        let path = journal_path(&self.directory);
+        self.journal.write_all(&bytes).and_then(|()| self.journal.sync_data()).map_err(failed("append to", &path))?;
+        self.journal_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// True when the journal has grown past the checkpoint by so much that a new checkpoint is cheaper to keep.
+    pub fn is_long(&self) -> bool {
+        const LEAST_BYTES: u64 = 1 << 20;
+        self.journal_bytes > LEAST_BYTES.max(4 * self.checkpoint_bytes)
+    }
+}
+
+/// Writes a whole file: temporary, flush, rename, flush of the directory. Readers see the old one or the new one.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+struct Frame {
+    sequence: u64,
+    batch: Batch,
+}
+
+impl Frame {
+    fn write(&self) -> Vec<u8> {
+        let mut body = self.sequence.to_le_bytes().to_vec();
+        for (key, value) in self.batch.changes() {
+            put_bytes(&mut body, key.as_bytes());
+            body.push(u8::from(value.is_some()));
+            put_bytes(&mut body, value.unwrap_or_default());
+        }
+        let mut frame = Vec::with_capacity(body.len() + 4 + HASH_BYTES);
+        frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+        frame.extend_from_slice(blake3::hash(&body).as_bytes());
+        frame.extend_from_slice(&body);
+        frame
+    }
+
+    /// The first frame and what follows it; `None` when it is not whole.
+    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (length, rest) = take_length(bytes)?;
+        let (hash, rest) = rest.split_at_checked(HASH_BYTES)?;
+        let (body, after) = rest.split_at_checked(length)?;
+        if blake3::hash(body).as_bytes() != hash {
+            return None;
+        }
+        let (sequence, mut rest) = body.split_at_checked(8)?;
+        let mut frame = Self { sequence: u64::from_le_bytes(sequence.try_into().ok()?), batch: Batch::new() };
+        while !rest.is_empty() {
+            let (key, next) = take_bytes(rest)?;
+            let (present, next) = next.split_first()?;
+            let (value, next) = take_bytes(next)?;
+            let key = std::str::from_utf8(key).ok()?;
+            if *present == 1 {
+                frame.batch.put(key, value)
+            } else {
+                frame.batch.delete(key)
+            }
+            rest = next;
+        }
+        Some((frame, after))
+    }
+}
+
+fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    to.extend_from_slice(bytes);
+}
+
+fn take_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (length, rest) = bytes.split_at_checked(4)?;
+    let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+    (length <= MAX_FRAME_BYTES).then_some((length, rest))
+}
+
+fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = take_length(bytes)?;
+    rest.split_at_checked(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(key: &str, value: &str) -> Batch {
+        let mut batch = Batch::new();
+        batch.put(key, value);
+        batch
+    }
+
+    #[test]
+    fn checkpoint_and_journal_are_replayed_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(recall(dir.path()).unwrap(), None);
+        let mut guard = Guard::start(dir.path(), &Remembered::default()).unwrap();
+        guard.append(1, &batch("a", "1")).unwrap();
+        let mut second = batch("a", "2");
+        second.put("b", "x");
+        guard.append(2, &second).unwrap();
+        let mut third = Batch::new();
+        third.delete("b");
+        guard.append(3, &third).unwrap();
+        let remembered = recall(dir.path()).unwrap().unwrap();
+        assert_eq!(remembered.sequence, 3);
+        assert_eq!(remembered.records, Records::from([("a".into(), b"2".to_vec())]));
+
+        guard.checkpoint(&remembered).unwrap();
+        assert_eq!(std::fs::metadata(journal_path(dir.path())).unwrap().len(), 0);
+        assert_eq!(recall(dir.path()).unwrap().unwrap(), remembered);
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_gives_a_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut guard = Guard::start(dir.path(), &Remembered::default()).unwrap();
+        for n in 1..=3 {
+            guard.append(n, &batch("n", &n.to_string())).unwrap();
+        }
+        let whole = std::fs::read(journal_path(dir.path())).unwrap();
+        let frame = whole.len() / 3;
+        for cut in 0..whole.len() {
+            std::fs::write(journal_path(dir.path()), &whole[..cut]).unwrap();
+            let remembered = recall(dir.path()).unwrap().unwrap();
+            assert_eq!(remembered.sequence, (cut / frame) as u64, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Remembered { sequence: 1, records: Records::from([("a".into(), b"1".to_vec())]) };
+        Guard::start(dir.path(), &now).unwrap();
+        let path = checkpoint_path(dir.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(recall(dir.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! The embedded database alone: one sled tree of records and the number of the last commit.
+//!
+//! sled 0.34 has open reports of databases that do not open after an abrupt stop, which is why the coordinator uses it
+//! through [`super::durable::DurableStore`], with a checkpoint and a journal beside it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Batch, Records, Store, StoreError};
+
+const RECORDS: &str = "records";
+const SEQUENCE: &[u8] = b"sequence";
+
+/// Records in sled.
+pub struct SledStore {
+    path: PathBuf,
+    db: ::sled::Db,
+    records: ::sled::Tree,
+    meta: ::sled::Tree,
+}
+
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // sled's own Debug prints every page.
+        f.debug_struct("SledStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SledStore {
+    /// Opens the database, or makes it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Database { path: path.to_owned(), source };
+        // Flushed by hand after each commit: no background flush.
+        let db = ::sled::Config::new().path(path).flush_every_ms(None).open().map_err(failed)?;
+        let records = db.open_tree(RECORDS).map_err(failed)?;
+        let meta = db.open_tree("meta").map_err(failed)?;
+        Ok(Self { path: path.to_owned(), db, records, meta })
+    }
+
+    fn failed(&self, source: ::sled::Error) -> StoreError {
+        StoreError::Database { path: self.path.clone(), source }
+    }
+
+    /// Number of the last commit that carried one.
+    pub fn sequence(&self) -> Result<u64, StoreError> {
+        let bytes = self.meta.get(SEQUENCE).map_err(|e| self.failed(e))?;
+        Ok(bytes.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+
+    /// Carries out a batch together with its number, then flushes.
+    pub fn commit_numbered(&self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
+        use ::sled::Transactional;
+        let outcome = (&self.records, &self.meta).transaction(|(records, meta)| {
+            for (key, value) in batch.changes() {
+                match value {
+                    Some(value) => records.insert(key.as_bytes(), value)?,
+                    None => records.remove(key.as_bytes())?,
+                };
+            }
+            meta.insert(SEQUENCE, &sequence.to_be_bytes())?;
+            Ok::<_, ::sled::transaction::ConflictableTransactionError<std::convert::Infallible>>(())
+        });
+        match outcome {
+            Ok(()) => {}
+            Err(::sled::transaction::TransactionError::Storage(source)) => return Err(self.failed(source)),
+            Err(::sled::transaction::TransactionError::Abort(never)) => match never {},
+        }
+        self.db.flush().map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    fn collect(&self, iter: ::sled::Iter) -> Result<Records, StoreError> {
+        iter.map(|entry| {
+            let (key, value) = entry.map_err(|e| self.failed(e))?;
+            let key = String::from_utf8(key.to_vec()).map_err(|e| StoreError::Record {
+                key: e.to_string(),
+                problem: "has a key that is no text".to_owned(),
+            })?;
+            Ok((key, value.to_vec()))
+        })
+        .collect()
+    }
+}
+
+impl Store for SledStore {
+    fn load(&self) -> Result<Records, StoreError> {
+        self.collect(self.records.iter())
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.records.get(key).map_err(|e| self.failed(e))?.map(|value| value.to_vec()))
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Records, StoreError> {
+        self.collect(self.records.scan_prefix(prefix))
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let next = self.sequence()? + 1;
+        self.commit_numbered(next, batch)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+}

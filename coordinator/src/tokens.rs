@@ -1,0 +1,188 @@
+//! One-time join tokens. Only a hash is kept; the token itself is shown once.
+
+use rondo_proto::v1;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Millis;
+use crate::store::{Batch, Store, StoreError, record};
+use crate::tls::{Role, hex};
+
+const PREFIX: &str = "token/";
+/// Says what the text is, to people and to scanners for leaked secrets.
+const MARK: &str = "rondo-join-";
+const SECRET_BYTES: usize = 32;
+const ID_HEX: usize = 12;
+
+/// A token as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Short name for lists; the start of the hash.
+    pub id: String,
+    /// BLAKE3 of the token's text, hex.
+    pub hash: String,
+    /// The name that joins with it; empty leaves the choice to who joins.
+    pub name: String,
+    /// The role of who joins.
+    pub role: Role,
+    /// Afterwards it is refused.
+    pub expires_at_ms: Millis,
+    /// Who joins must be approved by an operator.
+    pub needs_approval: bool,
+    /// Who joined with it; empty while it is unused.
+    pub used_by: String,
+}
+
+/// Why a token does not open the door.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Nobody made such a token, or it was revoked.
+    #[error("the join token is not known")]
+    Unknown,
+    /// It was used before.
+    #[error("join token {id} was already used")]
+    Used {
+        /// Which one.
+        id: String,
+    },
+    /// It is too old.
+    #[error("join token {id} has expired")]
+    Expired {
+        /// Which one.
+        id: String,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a new token is for.
+#[derive(Debug, Clone)]
+pub struct TokenPurpose {
+    /// The name that joins with it; empty leaves the choice to who joins.
+    pub name: String,
+    /// The role of who joins.
+    pub role: Role,
+    /// Afterwards it is refused.
+    pub expires_at_ms: Millis,
+    /// Who joins must be approved by an operator.
+    pub needs_approval: bool,
+}
+
+fn key(id: &str) -> String {
+    format!("{PREFIX}{id}")
+}
+
+fn hash(token: &str) -> blake3::Hash {
+    blake3::hash(token.as_bytes())
+}
+
+impl TokenRecord {
+    /// Makes a token; gives the record to keep and the text to hand out.
+    pub fn mint(purpose: TokenPurpose) -> Result<(Self, String), TokenError> {
+        let mut secret = [0; SECRET_BYTES];
+        getrandom::fill(&mut secret).map_err(TokenError::Random)?;
+        let token = format!("{MARK}{}", hex(&secret));
+        let hash = hash(&token).to_hex().to_string();
+        let TokenPurpose { name, role, expires_at_ms, needs_approval } = purpose;
+        let id = hash[..ID_HEX].to_owned();
+        Ok((Self { id, hash, name, role, expires_at_ms, needs_approval, used_by: String::new() }, token))
+    }
+
+    /// Finds the token with this text, if it may still be used.
+    pub fn find(store: &dyn Store, token: &str, now: Millis) -> Result<Self, TokenError> {
+        let presented = hash(token.trim());
+        let key = key(&presented.to_hex()[..ID_HEX]);
+        let bytes = store.get(&key)?.ok_or(TokenError::Unknown)?;
+        let found: Self = record::decode(&key, &bytes)?;
+        // blake3 compares hashes in constant time.
+        if blake3::Hash::from_hex(&found.hash).ok() != Some(presented) {
+            return Err(TokenError::Unknown);
+        }
+        if !found.used_by.is_empty() {
+            return Err(TokenError::Used { id: found.id });
+        }
+        if now >= found.expires_at_ms {
+            return Err(TokenError::Expired { id: found.id });
+        }
+        Ok(found)
+    }
+
+    /// Writes the record.
+    pub fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let key = key(&self.id);
+        let bytes = record::encode(&key, self)?;
+        batch.put(key, bytes);
+        Ok(())
+    }
+
+    /// All tokens, sorted by id.
+    pub fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        store.scan(PREFIX)?.iter().map(|(key, bytes)| record::decode(key, bytes)).collect()
+    }
+
+    /// Removes a token; `None` when there is none with this id.
+    pub fn remove(store: &dyn Store, id: &str) -> Result<Option<Batch>, StoreError> {
+        let key = key(id);
+        Ok(store.get(&key)?.map(|_| {
+            let mut batch = Batch::new();
+            batch.delete(key);
+            batch
+        }))
+    }
+
+    /// As operators see it.
+    pub fn info(&self) -> v1::TokenInfo {
+        v1::TokenInfo {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            role: self.role.to_string(),
+            expires_at_ms: self.expires_at_ms,
+            used: !self.used_by.is_empty(),
+            needs_approval: self.needs_approval,
+            used_by: self.used_by.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::mem::MemStore;
+
+    fn minted(store: &MemStore) -> (TokenRecord, String) {
+        let purpose =
+            TokenPurpose { name: "movies".into(), role: Role::Client, expires_at_ms: 1000, needs_approval: false };
+        let (record, token) = TokenRecord::mint(purpose).unwrap();
+        let mut batch = Batch::new();
+        record.put(&mut batch).unwrap();
+        store.commit(&batch).unwrap();
+        (record, token)
+    }
+
+    #[test]
+    fn a_token_is_found_once_and_in_time() {
+        let store = MemStore::new();
+        let (record, token) = minted(&store);
+        assert_eq!(TokenRecord::find(&store, &format!(" {token}\n"), 999).unwrap(), record);
+        assert!(matches!(TokenRecord::find(&store, &token, 1000), Err(TokenError::Expired { .. })));
+        let mut batch = Batch::new();
+        TokenRecord { used_by: "movies".into(), ..record }.put(&mut batch).unwrap();
+        store.commit(&batch).unwrap();
+        assert!(matches!(TokenRecord::find(&store, &token, 999), Err(TokenError::Used { .. })));
+    }
+
+    #[test]
+    fn the_token_itself_is_not_kept_and_others_do_not_fit() {
+        let store = MemStore::new();
+        let (record, token) = minted(&store);
+        let kept: Vec<u8> = store.load().unwrap().into_values().flatten().collect();
+        let secret = token.strip_prefix(MARK).unwrap();
+        assert!(!String::from_utf8(kept).unwrap().contains(secret));
+        assert!(matches!(TokenRecord::find(&store, &record.hash, 0), Err(TokenError::Unknown)));
+        assert!(matches!(TokenRecord::find(&store, "", 0), Err(TokenError::Unknown)));
+        assert_ne!(minted(&store).1, token);
+    }
+}

@@ -1,0 +1,287 @@
+//! The way of an update into the coordinator: size, bytes, hash, door, blob, engine; only then "accepted".
+
+pub mod error;
+pub mod staging;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rondo_methods::{Job, UpdateFacts, UpdateRefusal};
+use rondo_proto::transfer::wire_bytes;
+use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
+use rondo_proto::{ClientId, Digest};
+use rondo_rounds::{ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
+use tokio::io::AsyncWriteExt;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use crate::driver::{Driver, DriverError};
+use crate::garbage::drop_unneeded;
+use crate::store::blobs::Blobs;
+use error::{UploadError, file_error};
+use staging::{Staging, Turn, UploadId};
+
+/// What a safetensors file may add to its tensors: names, shapes and offsets as JSON.
+const HEADER_BYTES: u64 = 64 << 10;
+const HEADER_BYTES_PER_TENSOR: u64 = 512;
+
+/// Takes updates in.
+#[derive(Clone)]
+pub struct Uploads {
+    driver: Driver,
+    blobs: Arc<Blobs>,
+    staging: Arc<Staging>,
+    max_staging_bytes: u64,
+}
+
+/// The key of an upload, typed.
+pub fn upload_id(client: &ClientId, key: &v1::UploadKey) -> Result<UploadId, UploadError> {
+    Ok(UploadId {
+        client: client.clone(),
+        work: WorkKey { run: key.run.parse()?, round: key.round, attempt: key.attempt },
+        digest: key.digest.parse()?,
+    })
+}
+
+/// What is waited for.
+struct Wanted {
+    kind: RoundKind,
+    rank: u32,
+    layout_bytes: u64,
+    max_norm: Option<f64>,
+    job: Job,
+}
+
+enum Expected {
+    Wanted(Box<Wanted>),
+    Settled(UploadOutcome),
+}
+
+impl Uploads {
+    /// Uploads that end in this engine and these folders.
+    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>, max_staging_bytes: u64) -> Self {
+        Self { driver, blobs, staging, max_staging_bytes }
+    }
+
+    /// How much of an upload is here.
+    pub async fn status(&self, id: &UploadId) -> Result<v1::UploadStatusReply, UploadError> {
+        match self.expected(id).await? {
+            Expected::Settled(outcome) => {
+                settled(outcome).map(|()| v1::UploadStatusReply { stored_bytes: 0, accepted: true })
+            }
+            Expected::Wanted(_) => {
+                let stored = self.staging.stored(id).await.map_err(file_error("measure", &self.staging.path(id)))?;
+                Ok(v1::UploadStatusReply { stored_bytes: stored, accepted: false })
+            }
+        }
+    }
+
+    async fn expected(&self, id: &UploadId) -> Result<Expected, UploadError> {
+        let UploadId { client, work, digest } = id.clone();
+        let expected = self.driver.view(move |engine| {
+            let expected = engine.expected_upload(&client, &work, &digest)?;
+            Ok::<_, rondo_rounds::Rejection>((expected, engine.job(&work.run).cloned()))
+        });
+        match expected.await?.map_err(DriverError::from)? {
+            (ExpectedUpload::Settled(outcome), _) => Ok(Expected::Settled(outcome)),
+            (ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm }, Some(job)) => {
+                Ok(Expected::Wanted(Box::new(Wanted { kind, rank, layout_bytes, max_norm, job })))
+            }
+            (ExpectedUpload::Wanted { .. }, None) => Err(UploadError::Refused("the run has ended".to_owned())),
+        }
+    }
+
+    /// Takes one stream of an upload. Ends with all bytes checked and durable, or with those that came kept for the next
+    /// stream, or with a refusal. The same upload twice counts once.
+    pub async fn receive<S>(&self, client: ClientId, mut messages: S) -> Result<v1::UploadReply, UploadError>
+    where
+        S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
+    {
+        let first = messages.next().await.ok_or(UploadError::Protocol("the stream is empty"))?;
+        let first = first.map_err(|e| UploadError::Stream(Box::new(e)))?;
+        let first_bytes = wire_bytes(&first);
+        let Some(Part::Header(header)) = first.part else {
+            return Err(UploadError::Protocol("the first message must be the header"));
+        };
+        let key = header.key.as_ref().ok_or(UploadError::Protocol("the header has no key"))?;
+        let id = upload_id(&client, key)?;
+        let wanted = match self.expected(&id).await? {
+            Expected::Wanted(wanted) => wanted,
+            Expected::Settled(outcome) => return accepted(outcome, header.total_bytes),
+        };
+        self.check_size(&id, &header, &wanted).await?;
+        let begun = Input::UploadBegun { client: client.clone(), work: id.work.clone(), digest: id.digest };
+        if let Reply::Upload(outcome) = self.driver.step(begun).await? {
+            return accepted(outcome, header.total_bytes);
+        }
+
+        let path = self.staging.path(&id);
+        let mut turn = self.staging.take(&id).await.map_err(file_error("measure", &path))?;
+        turn.count(first_bytes);
+        // The stream before this one may have brought it to its end.
+        if let Expected::Settled(outcome) = self.expected(&id).await? {
+            return accepted(outcome, header.total_bytes);
+        }
+        let stored = self.gather(&path, &header, &mut turn, &mut messages).await?;
+        if stored < header.total_bytes {
+            return Ok(v1::UploadReply { stored_bytes: stored, accepted: false });
+        }
+        tracing::debug!(run = %id.work.run, round = id.work.round, client = %id.client, bytes = stored, "upload whole");
+        self.admit(&id, &path, &header, &wanted, turn.counted()).await
+    }
+
+    /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
+    /// client is dropped from the attempt.
+    async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
+        let tensors = wanted.job.upload_manifest(wanted.kind.into(), wanted.rank as usize).len() as u64;
+        let least = wanted.layout_bytes;
+        let most = least + HEADER_BYTES + HEADER_BYTES_PER_TENSOR * tensors;
+        let got = header.total_bytes;
+        if !(least..=most).contains(&got) {
+            let error = UploadError::Size { got, least, most };
+            self.refuse(id, error.to_string()).await?;
+            return Err(error);
+        }
+        let limit = self.max_staging_bytes;
+        let held = self.staging.bytes().map_err(file_error("list", &self.staging.path(id)))?;
+        if held.saturating_add(got.saturating_sub(header.offset)) > limit {
+            return Err(UploadError::StagingFull { held, limit });
+        }
+        Ok(())
+    }
+
+    /// Appends data to the staged file until the stream ends; gives the bytes stored then. Flushed message by message,
+    /// so that what came stays whatever happens next.
+    async fn gather<S>(
+        &self,
+        path: &Path,
+        header: &UploadHeader,
+        turn: &mut Turn,
+        messages: &mut S,
+    ) -> Result<u64, UploadError>
+    where
+        S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
+    {
+        if let Some(folder) = path.parent() {
+            tokio::fs::create_dir_all(folder).await.map_err(file_error("make", folder))?;
+        }
+        let failed = |action| file_error(action, path);
+        let open = tokio::fs::OpenOptions::new().create(true).append(true).open(path).await;
+        let mut file = open.map_err(failed("open"))?;
+        let mut stored = file.metadata().await.map_err(failed("measure"))?.len();
+        if header.offset > stored {
+            return Err(UploadError::Offset { got: header.offset, stored });
+        }
+        if header.offset < stored {
+            // The sender starts further back: what it sends now counts.
+            file.set_len(header.offset).await.map_err(failed("shorten"))?;
+            stored = header.offset;
+        }
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = turn.superseded() => return Err(UploadError::Superseded),
+                message = messages.next() => message,
+            };
+            let Some(message) = message else { break };
+            let message = message.map_err(|e| UploadError::Stream(Box::new(e)))?;
+            turn.count(wire_bytes(&message));
+            let Some(Part::Data(data)) = message.part else {
+                return Err(UploadError::Protocol("a second header came"));
+            };
+            let got = stored + data.len() as u64;
+            if got > header.total_bytes {
+                return Err(UploadError::TooLong { got, total: header.total_bytes });
+            }
+            file.write_all(&data).await.map_err(failed("append to"))?;
+            file.flush().await.map_err(failed("append to"))?;
+            stored = got;
+        }
+        file.sync_data().await.map_err(failed("flush"))?;
+        Ok(stored)
+    }
+
+    /// Hash, door, blob, engine.
+    async fn admit(
+        &self,
+        id: &UploadId,
+        path: &Path,
+        header: &UploadHeader,
+        wanted: &Wanted,
+        bytes_up: u64,
+    ) -> Result<v1::UploadReply, UploadError> {
+        let hashed = path.to_owned();
+        let got = tokio::task::spawn_blocking(move || Digest::of_file(&hashed)).await?;
+        let got = got.map_err(file_error("read", path))?;
+        if got != id.digest {
+            self.staging.remove(id).await;
+            return Err(UploadError::Hash { expected: id.digest, got });
+        }
+        let facts = match check_content(wanted, path).await? {
+            Ok(facts) => facts,
+            Err(refusal) => {
+                tracing::warn!(
+                    run = %id.work.run, round = id.work.round, attempt = id.work.attempt, client = %id.client, %refusal,
+                    "update refused at the door"
+                );
+                self.refuse(id, refusal.to_string()).await?;
+                self.staging.remove(id).await;
+                return Err(refusal.into());
+            }
+        };
+        let update = StoredUpdate {
+            digest: id.digest,
+            examples: header.examples,
+            rank: header.rank,
+            base_version: header.base_version,
+            train_loss: header.train_loss,
+            train_seconds: header.train_seconds,
+            norm: facts.norm,
+            bytes_up,
+            before: header.before,
+        };
+        let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
+        let putting = self.blobs.putting().await;
+        self.blobs.put_file(&id.work.run, &id.digest, path).await?;
+        let outcome = self.driver.step(stored).await;
+        drop(putting);
+        // A spare, or one that came too late, goes again.
+        drop_unneeded(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
+        match outcome {
+            // Not durable: the staged file is kept, the client sends nothing but asks again.
+            Err(error @ (DriverError::Store(_) | DriverError::Stopped)) => Err(error.into()),
+            Err(error) => {
+                self.staging.remove(id).await;
+                Err(error.into())
+            }
+            Ok(Reply::Upload(outcome)) => {
+                self.staging.remove(id).await;
+                accepted(outcome, header.total_bytes)
+            }
+            Ok(_) => Err(UploadError::Protocol("the engine gave no outcome")),
+        }
+    }
+
+    async fn refuse(&self, id: &UploadId, reason: String) -> Result<(), UploadError> {
+        let refused = Input::UpdateRefused { client: id.client.clone(), work: id.work.clone(), reason };
+        self.driver.step(refused).await?;
+        Ok(())
+    }
+}
+
+async fn check_content(wanted: &Wanted, path: &Path) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
+    let (job, path) = (wanted.job.clone(), path.to_owned());
+    let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
+    Ok(tokio::task::spawn_blocking(move || job.check_update(kind, rank, &path, max_norm)).await?)
+}
+
+fn settled(outcome: UploadOutcome) -> Result<(), UploadError> {
+    match outcome {
+        UploadOutcome::Accepted | UploadOutcome::Spare => Ok(()),
+        UploadOutcome::Refused { reason } => Err(UploadError::Refused(reason)),
+    }
+}
+
+fn accepted(outcome: UploadOutcome, stored_bytes: u64) -> Result<v1::UploadReply, UploadError> {
+    settled(outcome).map(|()| v1::UploadReply { stored_bytes, accepted: true })
+}

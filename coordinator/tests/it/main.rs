@@ -1,0 +1,13 @@
+//! Tests of the coordinator from outside: real TLS on loopback, real files, clients that speak gRPC and train nothing.
+
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
+mod coordinator;
+mod enrolment;
+mod fake_client;
+mod process;
+mod restart;
+mod runs;
+mod tensors;
+mod uploads;

@@ -1,0 +1,101 @@
+//! Calls of cargo: building, testing, benches. One profile and one set of features serve them all, so that nothing is
+//! built twice.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::paths::Paths;
+use crate::setup::{self, ChosenLibtorch, SetupArgs};
+use crate::{process, walls};
+
+/// `cargo xtask test [-- ARGS]`
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Passed on to `cargo test --workspace`, for example `-p rondo-client` or `-- --nocapture`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// `cargo xtask bench [-- ARGS]`
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Passed on to criterion, for example a filter of names.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// cargo, in the workspace, with libtorch where set-up put it.
+pub(crate) fn cargo(paths: &Paths) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&paths.workspace);
+    match setup::chosen_libtorch(paths) {
+        ChosenLibtorch::Ours(path) | ChosenLibtorch::Named(path) => command.env("LIBTORCH", path),
+        ChosenLibtorch::Pytorch => command.env_remove("LIBTORCH"),
+    };
+    command
+}
+
+/// Sets up, checks the walls and runs every test.
+pub(crate) fn test(paths: &Paths, args: &TestArgs) -> Result<()> {
+    setup::run(paths, &SetupArgs::default())?;
+    walls::run(paths)?;
+    step("tests of every crate");
+    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))
+}
+
+/// Sets up and runs the benches.
+pub(crate) fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
+    setup::run(paths, &SetupArgs::default())?;
+    step("benches");
+    // The dev profile: a release build of the bindings and of everything below would double the build, and the
+    // dependencies that do the arithmetic are optimised in both.
+    process::run(
+        cargo(paths)
+            .args(["bench", "--package", "rondo-benches", "--profile", "dev", "--locked", "--"])
+            .args(&args.rest),
+    )
+}
+
+/// The binaries that make up a federation.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    /// `rondo-coordinator`.
+    pub(crate) coordinator: PathBuf,
+    /// `rondo-client`.
+    pub(crate) client: PathBuf,
+    /// `rondo`, the operators' command line.
+    pub(crate) rondo: PathBuf,
+}
+
+/// Builds the binaries, as the tests do, and says where they are.
+pub(crate) fn binaries(paths: &Paths) -> Result<Binaries> {
+    step("building the coordinator, the client and the command line");
+    let start = Instant::now();
+    // The whole workspace, for cargo picks features by what is asked for: anything less builds dependencies again.
+    process::run(cargo(paths).args(["build", "--workspace", "--bins", "--locked"]))?;
+    println!("built in {:.0} s", start.elapsed().as_secs_f64());
+    let target = target_dir(paths)?.join("debug");
+    let binary = |name: &str| target.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    Ok(Binaries { coordinator: binary("rondo-coordinator"), client: binary("rondo-client"), rondo: binary("rondo") })
+}
+
+/// The folder that cargo builds into.
+fn target_dir(paths: &Paths) -> Result<PathBuf> {
+    let metadata = metadata(paths)?;
+    let dir = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
+    Ok(PathBuf::from(dir))
+}
+
+/// What cargo says of the workspace's own packages.
+pub(crate) fn metadata(paths: &Paths) -> Result<serde_json::Value> {
+    process::json(cargo(paths).args(["metadata", "--no-deps", "--format-version", "1"]))
+}
+
+/// A heading on the terminal.
+pub(crate) fn step(title: &str) {
+    println!("\n== {title}");
+}
