@@ -18,6 +18,8 @@ use crate::state::{Answer, Client, EvaluationState, Fetch, PartState, Run, Stand
 const RETRY_AFTER_MS: u32 = 1000;
 /// How exact the recorded time of a client's last message is; finer would mean a commit for every poll.
 const SEEN_RESOLUTION_MS: Millis = 60_000;
+/// How long a client that declined is left alone before it is asked again: what it lacked may have been mended.
+const RECONSIDER_AFTER_MS: Millis = 60_000;
 /// Most data sets, and most base models, that a client may offer.
 const MAX_OFFERS: usize = 256;
 
@@ -109,6 +111,7 @@ impl Engine {
         turn: &mut Turn,
     ) -> Result<Answering, Rejection> {
         let record = self.working_client(client)?.clone();
+        let turn_now = turn.now;
         let mut desk = self.desk(run, turn)?;
         let answer = if accept {
             if record.standing == Standing::Draining {
@@ -127,12 +130,14 @@ impl Engine {
                 run: run.clone(),
                 problem,
             })?;
-            Answer { accepted: true, rank, reason: String::new(), by_engine: false }
+            Answer { accepted: true, rank, reason: String::new(), by_engine: false, at: turn_now }
         } else {
-            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false }
+            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, at: turn_now }
         };
         let before = desk.run().members.get(client).and_then(|member| member.answer.as_ref());
-        if before != Some(&answer) {
+        if before.is_some_and(|before| before.is_alike(&answer)) {
+            desk.member(client).answer = Some(answer);
+        } else {
             let text = match (answer.accepted, answer.reason.as_str()) {
                 (true, _) => format!("takes part with rank {}", answer.rank),
                 (false, "") => "declined".to_owned(),
@@ -190,7 +195,8 @@ fn invite(desk: &mut Desk<'_>, client: &ClientId, record: &Client) -> Option<v1:
         return None;
     }
     let answer = run.members.get(client).and_then(|member| member.answer.as_ref());
-    if answer.is_some_and(|answer| !answer.by_engine) {
+    let stands = |answer: &Answer| answer.accepted || desk.now() < answer.at.saturating_add(RECONSIDER_AFTER_MS);
+    if answer.is_some_and(|answer| !answer.by_engine && stands(answer)) {
         return None;
     }
     match agree_on_rank(desk, record, 0) {
@@ -200,8 +206,8 @@ fn invite(desk: &mut Desk<'_>, client: &ClientId, record: &Client) -> Option<v1:
             Some(v1::Invitation { run: desk.id.to_string(), run_file, base })
         }
         Err(reason) => {
-            let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true };
-            if answer != Some(&declined) {
+            let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true, at: desk.now() };
+            if !answer.is_some_and(|answer| answer.is_alike(&declined)) {
                 desk.member(client).answer = Some(declined);
                 desk.announce(Some(client), format!("declined: {reason}"));
             }

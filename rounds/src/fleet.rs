@@ -143,7 +143,7 @@ fn expel(desk: &mut Desk<'_>, client: &ClientId) {
         }
     }
     if desk.run().members.get(client).is_some_and(|member| member.answer.is_some()) {
-        let answer = Answer { accepted: false, rank: 0, reason: "revoked".to_owned(), by_engine: true };
+        let answer = Answer { accepted: false, rank: 0, reason: "revoked".to_owned(), by_engine: true, at: desk.now() };
         desk.member(client).answer = Some(answer);
     }
 }

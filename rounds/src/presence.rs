@@ -65,3 +65,41 @@ impl Presence {
         self.progress.get(client).filter(|progress| progress.work == *work)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Millis = 1000;
+
+    fn client() -> ClientId {
+        ClientId::new("a").unwrap()
+    }
+
+    #[test]
+    fn silence_makes_a_client_unreachable() {
+        let mut presence = Presence::default();
+        presence.tick(0);
+        presence.saw(&client(), 0);
+        assert!(presence.is_reachable(&client(), 999, SILENCE));
+        assert!(!presence.is_reachable(&client(), 1000, SILENCE));
+    }
+
+    #[test]
+    fn nobody_is_lost_because_the_coordinator_was_away() {
+        let mut presence = Presence::default();
+        presence.tick(50_000);
+        assert!(presence.is_reachable(&client(), 50_500, SILENCE));
+        assert!(!presence.is_reachable(&client(), 51_000, SILENCE));
+    }
+
+    #[test]
+    fn a_clock_set_back_keeps_nobody_reachable_for_long() {
+        let mut presence = Presence::default();
+        presence.tick(1_000_000);
+        presence.saw(&client(), 1_000_000);
+        presence.tick(0);
+        assert!(presence.is_reachable(&client(), 999, SILENCE));
+        assert!(!presence.is_reachable(&client(), 1000, SILENCE));
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
+use crate::effect::RoundKind;
 use crate::phases::Phase;
 use crate::state::{Frozen, Part, PartState, Publication, Run, State, Update};
 
@@ -49,6 +50,12 @@ impl AdapterBlobs {
 }
 
 impl Run {
+    /// The largest norm of an upload that is let in now. It is a limit on updates: a warm-up's statistic has another
+    /// scale.
+    pub fn update_norm_limit(&self) -> Option<f64> {
+        self.spec.max_update_norm.filter(|_| self.live.open.kind == RoundKind::Train)
+    }
+
     /// Publications by round: closed rounds and, while its adapter is measured, the open one.
     pub fn publications(&self) -> impl Iterator<Item = (u32, &Publication)> {
         let open = match &self.live.phase {

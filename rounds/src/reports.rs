@@ -53,7 +53,7 @@ impl Engine {
         let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
         let layout_bytes = job.upload_bytes(kind.into(), rank as usize);
-        Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.spec.max_update_norm })
+        Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit() })
     }
 
     pub(crate) fn heartbeat(
@@ -66,7 +66,7 @@ impl Engine {
         turn: &mut Turn,
     ) -> Result<Answering, Rejection> {
         self.working_client(client)?;
-        let reason = self.why_stop(client, &work);
+        let reason = self.why_stop(client, &work, state == "evaluating");
         if reason.is_none() {
             let loss = loss.is_finite().then_some(loss);
             self.presence.report(client, Progress { work, state, step, steps, loss });
@@ -76,7 +76,9 @@ impl Engine {
         Ok(Answering::With(Reply::Heartbeat { stop, reason: reason.unwrap_or_default() }))
     }
 
-    fn why_stop(&self, client: &ClientId, work: &WorkKey) -> Option<String> {
+    /// Why a client should stop what it does, if it should. Training goes on no longer than its phase, even if the client
+    /// is to measure the result next.
+    fn why_stop(&self, client: &ClientId, work: &WorkKey, is_measuring: bool) -> Option<String> {
         let Some(run) = self.state.runs.get(&work.run) else { return Some(format!("there is no run `{}`", work.run)) };
         if let Some(rejection) = ended(run, work) {
             return Some(rejection.to_string());
@@ -85,7 +87,7 @@ impl Engine {
         if (open.round, open.attempt) != (work.round, work.attempt) {
             return Some(crate::phases::not_open(run, work).to_string());
         }
-        if run.is_open_for(client) {
+        if run.is_open_for(client) && is_measuring == matches!(run.live.phase, Phase::Publishing(_)) {
             return None;
         }
         let part = run.members.get(client).and_then(|member| member.part.as_ref());
@@ -123,7 +125,10 @@ impl Engine {
         let expected = self.expected_upload(client, work, &update.digest)?;
         let outcome = match (expected, self.desk(&work.run, turn)) {
             // The run may have ended since; the answer to what was accepted stays the same.
-            (ExpectedUpload::Settled(outcome), Err(_)) => outcome,
+            (ExpectedUpload::Settled(outcome), Err(_)) => {
+                turn.garbage.entry(work.run.clone()).or_default().insert(update.digest);
+                outcome
+            }
             (_, desk) => collecting::store(&mut desk?, client, work, update)?,
         };
         self.presence.saw(client, turn.now);

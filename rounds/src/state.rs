@@ -169,6 +169,15 @@ pub struct Answer {
     pub reason: String,
     /// True when the engine declined for it (a limit it declared, a revocation); it is asked again when that is mended.
     pub by_engine: bool,
+    /// When it was given. A client that declined is asked again after a while.
+    pub at: Millis,
+}
+
+impl Answer {
+    /// Whether both say the same, whenever they were given.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        Self { at: other.at, ..self.clone() } == *other
+    }
 }
 
 /// A download that was assigned.
@@ -201,6 +210,8 @@ pub struct Part {
     pub before: Option<v1::Evaluation>,
     /// The published adapter, measured.
     pub after: Option<v1::Evaluation>,
+    /// The upload whose bytes are counted already, so that one that comes twice counts once.
+    pub counted: Option<Digest>,
     /// Bytes of its uploads in this round.
     pub bytes_up: u64,
     /// Bytes of its downloads that were first assigned in this round.
@@ -293,6 +304,8 @@ pub struct Publication {
 pub struct Frozen {
     /// Their blob.
     pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
     /// Their size by the layout's formula.
     pub layout_bytes: u64,
 }

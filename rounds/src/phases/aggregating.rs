@@ -22,6 +22,7 @@ pub(crate) struct Aggregate {
     pub(crate) global: Digest,
     pub(crate) global_bytes: u64,
     pub(crate) frozen: Option<Digest>,
+    pub(crate) frozen_bytes: u64,
     pub(crate) error: Option<f64>,
     pub(crate) notes: Vec<String>,
 }
@@ -82,7 +83,11 @@ pub(crate) fn aggregated(desk: &mut Desk<'_>, work: &WorkKey, aggregate: Aggrega
         global: aggregate.global,
         bytes: aggregate.global_bytes,
         layout_bytes: desk.job.published_bytes(&ranks),
-        frozen: aggregate.frozen.map(|digest| Frozen { digest, layout_bytes: desk.job.frozen_bytes() }),
+        frozen: aggregate.frozen.map(|digest| Frozen {
+            digest,
+            bytes: aggregate.frozen_bytes,
+            layout_bytes: desk.job.frozen_bytes(),
+        }),
         error: aggregate.error.filter(|error| error.is_finite()),
     };
     if aggregate.error.is_some_and(|error| !error.is_finite()) {

@@ -11,6 +11,9 @@ use crate::policy::{Because, Progress, Verdict, Window};
 use crate::rejection::Rejection;
 use crate::state::{PartState, Run, Update};
 
+/// More examples than any client has; a larger count is a mistake, or an attempt to own the weighted mean.
+const MOST_EXAMPLES: u64 = 1 << 32;
+
 /// What an update from this client would meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Upload {
@@ -80,15 +83,14 @@ pub(crate) fn store(
 ) -> Result<UploadOutcome, Rejection> {
     let outcome = match standing(desk.run(), client, work, &update.digest)? {
         Upload::Settled(UploadOutcome::Spare) => return Ok(spare(desk, client, &update)),
-        Upload::Settled(outcome) => return Ok(outcome),
+        Upload::Settled(outcome) => {
+            // It may have come after its round was aggregated and its blob dropped.
+            desk.discard(update.digest);
+            return Ok(outcome);
+        }
         Upload::Wanted => judge(desk, client, work, &update)?,
     };
-    let layout_bytes = upload_layout_bytes(desk, update.rank);
-    let bytes_up = update.bytes_up;
-    if let Some(part) = desk.part(client) {
-        part.bytes_up += bytes_up;
-        part.layout_bytes_up += layout_bytes;
-    }
+    count_bytes(desk, client, &update);
     match &outcome {
         UploadOutcome::Accepted => accept(desk, client, update),
         UploadOutcome::Spare => {
@@ -106,8 +108,13 @@ pub(crate) fn store(
     Ok(outcome)
 }
 
-fn upload_layout_bytes(desk: &Desk<'_>, rank: u32) -> u64 {
-    desk.job.upload_bytes(desk.run().live.open.kind.into(), rank as usize)
+/// Adds an upload to its client's bytes; the same upload once.
+fn count_bytes(desk: &mut Desk<'_>, client: &ClientId, update: &StoredUpdate) {
+    let layout_bytes = desk.job.upload_bytes(desk.run().live.open.kind.into(), update.rank as usize);
+    let Some(part) = desk.part(client).filter(|part| part.counted != Some(update.digest)) else { return };
+    part.counted = Some(update.digest);
+    part.bytes_up = part.bytes_up.saturating_add(update.bytes_up);
+    part.layout_bytes_up = part.layout_bytes_up.saturating_add(layout_bytes);
 }
 
 /// An update nobody needs: its bytes were sent all the same.
@@ -116,11 +123,7 @@ fn spare(desk: &mut Desk<'_>, client: &ClientId, update: &StoredUpdate) -> Uploa
     // A closed round's record is not touched any more.
     let is_open = desk.run().parts().any(|(id, part)| id == client && part.state == PartState::Spare);
     if is_open {
-        let layout_bytes = upload_layout_bytes(desk, update.rank);
-        if let Some(part) = desk.part(client) {
-            part.bytes_up += update.bytes_up;
-            part.layout_bytes_up += layout_bytes;
-        }
+        count_bytes(desk, client, update);
     }
     UploadOutcome::Spare
 }
@@ -152,14 +155,16 @@ fn judge(
     if update.examples == 0 {
         return refused("it rests on no training example".to_owned());
     }
+    if update.examples > MOST_EXAMPLES {
+        return refused(format!("it claims {} training examples, more than {MOST_EXAMPLES}", update.examples));
+    }
     if !update.norm.is_finite() {
         return refused(format!("its norm is {}", update.norm));
     }
     if !update.train_loss.is_finite() {
         return refused(format!("its training loss is {}: the training diverged", update.train_loss));
     }
-    if run.spec.max_update_norm.is_some_and(|limit| update.norm > limit) {
-        let limit = run.spec.max_update_norm.unwrap_or_default();
+    if let Some(limit) = run.update_norm_limit().filter(|limit| update.norm > *limit) {
         return refused(format!("its norm {} is above the run's limit {limit}", update.norm));
     }
     // A paused run decides nothing, so more than a cohort of updates can come in.
@@ -186,9 +191,11 @@ fn accept(desk: &mut Desk<'_>, client: &ClientId, update: StoredUpdate) {
     desk.announce(Some(client), format!("update accepted ({count} of {cohort})"));
 }
 
-/// Whether an evaluation holds numbers. One that does not is as good as none, and could not be stored.
+/// Whether an evaluation holds numbers that make sense. One that does not is as good as none.
 pub(crate) fn is_measured(evaluation: &v1::Evaluation) -> bool {
-    evaluation.loss.is_finite() && evaluation.accuracy.is_finite()
+    evaluation.loss.is_finite()
+        && (0.0..=1.0).contains(&evaluation.accuracy)
+        && (1..=MOST_EXAMPLES).contains(&evaluation.examples)
 }
 
 /// Takes a client out of the open attempt. An update it may have sent is dropped too.

@@ -154,12 +154,12 @@ fn forget_undelivered(desk: &mut Desk<'_>) {
 
 fn closing_line(record: &v1::RoundRecord) -> String {
     let measured: Vec<&v1::Evaluation> = record.participants.iter().filter_map(|p| p.after.as_ref()).collect();
-    let examples: u64 = measured.iter().map(|evaluation| evaluation.examples).sum();
-    if examples == 0 {
+    let examples: f64 = measured.iter().map(|evaluation| evaluation.examples as f64).sum();
+    if examples == 0.0 {
         return format!("round {} closed", record.round);
     }
     let hits: f64 = measured.iter().map(|evaluation| evaluation.accuracy * evaluation.examples as f64).sum();
-    let accuracy = hits / examples as f64;
+    let accuracy = hits / examples;
     format!("round {} closed: accuracy {accuracy:.4} over {} clients", record.round, measured.len())
 }
 

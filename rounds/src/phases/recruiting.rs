@@ -18,6 +18,8 @@ use crate::state::{Client, EvaluationState, Part, PartState, Spec};
 pub struct Recruiting {
     /// Since when there have been enough for a quorum; the first round gives the others their grace time from then.
     pub quorum_since: Option<Millis>,
+    /// How many clients were there when the run last said that it waits for more.
+    pub said: Option<u32>,
 }
 
 /// Whether a client has what the run needs.
@@ -28,14 +30,21 @@ pub(crate) fn offers(client: &Client, spec: &Spec) -> bool {
 /// Draws a cohort if there are clients enough.
 pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool {
     let Phase::Recruiting(recruiting) = &desk.run().live.phase else { return false };
-    let mut quorum_since = recruiting.quorum_since;
+    let Recruiting { mut quorum_since, said } = *recruiting;
     let policy = &desk.run().spec.policy;
     let now = desk.now();
 
     let candidates = candidates(desk, engaged);
     if candidates.len() < policy.quorum as usize {
-        if quorum_since.is_some() {
-            desk.live().phase = Phase::Recruiting(Recruiting::default());
+        let (here, quorum) = (u32::try_from(candidates.len()).unwrap_or(u32::MAX), policy.quorum);
+        // A run that never had a client just waits to be joined; one that lost some says so, once for each change.
+        let says = said != Some(here) && (said.is_some() || quorum_since.is_some() || !desk.run().rounds.is_empty());
+        if quorum_since.is_some() || says {
+            let said = if says { Some(here) } else { said };
+            desk.live().phase = Phase::Recruiting(Recruiting { quorum_since: None, said });
+        }
+        if says {
+            desk.announce(None, format!("waits for clients: {here} of the {quorum} that a round needs are here"));
         }
         return false;
     }
@@ -48,7 +57,7 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
         if now < since.saturating_add(policy.grace_ms) {
             if quorum_since != Some(since) {
                 quorum_since = Some(since);
-                desk.live().phase = Phase::Recruiting(Recruiting { quorum_since });
+                desk.live().phase = Phase::Recruiting(Recruiting { quorum_since, said });
             }
             return false;
         }
@@ -100,6 +109,7 @@ fn draw(desk: &mut Desk<'_>, candidates: Vec<ClientId>) {
             evaluation: EvaluationState::None,
             before: None,
             after: None,
+            counted: None,
             bytes_up,
             bytes_down,
             layout_bytes_up,

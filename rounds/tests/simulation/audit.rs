@@ -1,7 +1,5 @@
 //! What must hold after every step, beside the engine's own invariants.
 
-use std::collections::BTreeSet;
-
 use rondo_proto::RunId;
 
 use crate::world::World;
@@ -39,24 +37,26 @@ impl World {
             }
             let sum = self.blobs.get(&record.global_digest.parse().unwrap()).copied().unwrap_or_default();
             let accepted = record.participants.iter().filter(|participant| participant.state == "accepted");
-            let recorded: u64 = accepted.clone().map(|participant| worth(&participant.client)).sum();
+            let recorded: u64 = accepted.map(|participant| worth(&participant.client)).sum();
             assert_eq!(sum, recorded, "round {} of {run} aggregated other updates than it records", record.round);
-            let names: BTreeSet<&str> = accepted.map(|participant| participant.client.as_str()).collect();
-            for (work, client, _) in &self.promised {
-                let is_this = work.run == *run && work.round == record.round && work.attempt == record.attempt;
-                let was_revoked =
-                    record.participants.iter().any(|p| p.client == client.as_str() && p.reason == "revoked");
-                assert!(
-                    !is_this || was_revoked || names.contains(client.as_str()),
-                    "{client} was told that its update of round {} counts",
-                    record.round
-                );
+            for (work, client, digest) in &self.promised {
+                if (&work.run, work.round, work.attempt) != (run, record.round, record.attempt) {
+                    continue;
+                }
+                let part = record.participants.iter().find(|participant| participant.client == client.as_str());
+                let is_kept =
+                    part.is_some_and(|part| part.state == "accepted" && part.update_digest == digest.to_string());
+                let was_revoked = part.is_some_and(|part| part.reason == "revoked");
+                assert!(is_kept || was_revoked, "{client} was told that {digest} counts in round {}", record.round);
             }
         }
     }
 
     pub(crate) fn audit_blobs(&self) {
         self.engine.check_blobs(&|digest| self.blobs.contains_key(digest)).unwrap();
+        let needed = self.engine.blobs();
+        let left = self.blobs.keys().find(|digest| !needed.contains(digest));
+        assert_eq!(left, None, "nobody needs this blob, and nobody dropped it");
     }
 }
 

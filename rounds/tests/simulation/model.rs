@@ -31,12 +31,16 @@ pub(crate) enum Op {
     Kill(usize),
     /// The client changes its mind about a run.
     Decline(usize, usize),
+    /// A second in which everybody does what there is to do.
+    Everybody,
     /// The input that was given last comes again.
     Repeat,
     /// The executor finishes the oldest aggregation.
     Aggregate,
     /// The executor finishes the oldest aggregation, and its result comes twice.
     AggregateTwice,
+    /// The executor's latest result comes once more, however late.
+    AggregateAgain,
     /// The executor fails the oldest aggregation.
     AggregateFails,
     /// The clock reaches the next time the engine asked for.

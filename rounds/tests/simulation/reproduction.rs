@@ -23,6 +23,13 @@ fn a_result_that_comes_twice_with_a_crash_between_publishes_once() {
 }
 
 #[test]
+fn an_update_that_comes_again_after_its_round_leaves_no_blob() {
+    let setup =
+        Setup { clients: 4, rounds: 1, cohort: 2, quorum: 1, eval_every: 0, max_attempts: 1, ..Setup::default() };
+    simulate(setup, &[Op::Poll(0), Op::Poll(2), Op::Everybody, Op::UploadAgain(0), Op::UploadAgain(2)]);
+}
+
+#[test]
 fn trouble_of_every_kind_in_one_round() {
     let setup = Setup { clients: 6, cohort: 4, quorum: 2, over_select: 1, method: 2, ..Setup::default() };
     let mut ops: Vec<Op> = (0..12).map(Op::Poll).collect();

@@ -15,9 +15,7 @@ pub(crate) fn simulate(setup: Setup, ops: &[Op]) -> World {
     for op in ops {
         world.carry_out(*op);
     }
-    for run in &world.runs { let s = world.engine.run_summary(run).unwrap(); eprintln!("PROBE phase={} closed={} attempt={} outcome={}", s.phase, s.latest.map_or(0, |l| l.round + 1), s.open.map_or(0, |o| o.attempt), s.outcome.chars().take(9).collect::<String>()); }
     world.heal();
-    for run in &world.runs { let s = world.engine.run_summary(run).unwrap(); eprintln!("END outcome={}", s.outcome.chars().take(9).collect::<String>()); }
     world
 }
 
@@ -90,6 +88,7 @@ impl World {
                 let (client, run) = (self.client(client), self.run(run));
                 self.answer(client, &run, false);
             }
+            Op::Everybody => self.everybody_works(),
             Op::Repeat => {
                 if let Some(input) = self.last.clone() {
                     self.repeat(input);
@@ -103,7 +102,16 @@ impl World {
             Op::AggregateTwice => {
                 if let Some(input) = self.aggregate() {
                     self.step(input.clone());
-                    self.step(input);
+                    self.repeat(input);
+                }
+            }
+            Op::AggregateAgain => {
+                if let Some((result, sum)) = self.result.clone() {
+                    if let Input::Aggregated { global, frozen, .. } = &result {
+                        self.blobs.insert(*global, sum);
+                        self.blobs.extend(frozen.map(|frozen| (frozen, 0)));
+                    }
+                    self.step(result);
                 }
             }
             Op::AggregateFails => {

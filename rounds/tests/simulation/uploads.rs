@@ -49,7 +49,19 @@ fn beyond_the_cohort_updates_are_spare() {
     assert_eq!(world.upload(2, &packed).reply(), Reply::Upload(UploadOutcome::Spare));
     assert!(!world.blobs.contains_key(&packed.update.digest));
     assert_eq!(world.participant(2).bytes_up, 1000);
+    let beat = |world: &mut World, state: &str| {
+        let (client, work) = (world.devices[2].name.clone(), packed.work.clone());
+        let state = state.to_owned();
+        match world.step(Input::Heartbeat { client, work, state, step: 1, steps: 2, loss: 0.5 }).reply() {
+            Reply::Heartbeat { stop, reason } => (stop, reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (stop, reason) = beat(&mut world, "training");
+    assert!(stop && reason.contains("the cohort was full"), "{reason}");
     world.carry_out(Op::Aggregate);
+    assert!(beat(&mut world, "training").0);
+    assert!(!beat(&mut world, "evaluating").0);
     // A spare client measures the adapter like the others.
     world.obey(2);
     assert_eq!(world.devices[2].assignment.as_ref().unwrap().kind(), v1::WorkKind::Evaluate);

@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) runs: Vec<RunId>,
     pub(crate) crash: Option<Crash>,
     pub(crate) last: Option<Input>,
+    /// The executor's latest result, and what it is worth.
+    pub(crate) result: Option<(Input, u64)>,
     /// Updates whose sender was told that they count.
     pub(crate) promised: BTreeSet<(WorkKey, ClientId, Digest)>,
 }
@@ -119,6 +121,7 @@ impl World {
             runs: Vec::new(),
             crash: None,
             last: None,
+            result: None,
             promised: BTreeSet::new(),
         };
         for index in 0..setup.clients {
@@ -287,7 +290,7 @@ impl World {
         let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
         let frozen =
             (plan.kind == rondo_rounds::RoundKind::WarmUp).then(|| self.put(&format!("{run} frozen {sum}"), 0));
-        Some(Input::Aggregated {
+        let result = Input::Aggregated {
             work: plan.work,
             global,
             global_bytes: 100,
@@ -295,7 +298,9 @@ impl World {
             frozen_bytes: 50,
             error: Some(0.0),
             notes: Vec::new(),
-        })
+        };
+        self.result = Some((result.clone(), sum));
+        Some(result)
     }
 
     pub(crate) fn put(&mut self, content: &str, worth: u64) -> Digest {
