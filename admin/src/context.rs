@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 
 use crate::error::CliError;
 use crate::output::Output;
+use crate::renewal;
 
 /// The coordinator's administration service.
 pub type Administration = AdministrationClient<Channel>;
@@ -47,11 +48,14 @@ impl Context {
         Ok(identity::load(&self.identity_dir()?)?)
     }
 
-    /// A client of the coordinator; connects when first used.
-    pub fn administration(&self) -> Result<Administration, CliError> {
+    /// A client of the coordinator; connects when first used. The identity is renewed when that is due.
+    pub async fn administration(&self) -> Result<Administration, CliError> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
-            None => identity::channel(&self.identity()?)?,
+            None => {
+                let identity = renewal::keep_fresh(self.identity()?, &self.identity_dir()?).await;
+                identity::channel(&identity)?
+            }
         };
         Ok(AdministrationClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
     }

@@ -9,6 +9,7 @@ use rondo_proto::base::BaseError;
 use rondo_proto::digest::InvalidDigest;
 use rondo_proto::error::{ErrorCode, explain};
 use rondo_proto::identity::IdentityError;
+use rondo_proto::manifest::ManifestError;
 use rondo_proto::run_file::RunFileError;
 use rondo_proto::transfer::ReceiveError;
 use tonic::Status;
@@ -101,4 +102,4 @@ macro_rules! failure {
     };
 }
 
-failure!(BaseError, FileError, InvalidDigest, MethodError, ReceiveError, RunFileError);
+failure!(BaseError, FileError, InvalidDigest, ManifestError, MethodError, ReceiveError, RunFileError);

@@ -7,6 +7,8 @@ pub mod commands;
 pub mod context;
 pub mod error;
 pub mod output;
+pub mod renewal;
+pub mod run_names;
 pub mod shapes;
 pub mod tensor_files;
 pub mod text;

@@ -75,6 +75,13 @@ pub fn complain(error: &CliError, json: bool) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Tells what went wrong beside the command's own work, on standard error.
+pub fn warn(error: &CliError) {
+    let hint = error.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    // As above: where nobody listens, nobody is told.
+    let _ = writeln!(io::stderr(), "warning: {}{hint}", error.message);
+}
+
 /// A plain table: a line of titles, then the rows; `nothing` when there are none.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>, nothing: &str) -> String {
     if rows.is_empty() {

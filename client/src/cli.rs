@@ -45,3 +45,38 @@ impl Command {
         matches!(self, Self::Run(args) if args.json)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("rondo-client"), "{} has no example", command.get_name());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_apart() {
+        let error = Cli::try_parse_from(["rondo-client", "run"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(Cli::try_parse_from(["rondo-client", "run", "--dir", "d", "--json"]).unwrap().command.json_logs());
+    }
+
+    #[cfg(feature = "torch")]
+    #[test]
+    fn held_out_rows_are_those_of_a_named_data_set() {
+        let words = ["rondo-client", "evaluate", "--model", "m", "--adapter", "a", "--data", "reviews.tsv"];
+        let parse = |more: &[&str]| Cli::try_parse_from(words.iter().chain(more));
+        assert!(parse(&[]).is_ok(), "all rows need no name");
+        let error = parse(&["--held-out", "0.1"]).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::MissingRequiredArgument);
+        assert!(error.to_string().contains("--dataset"), "{error}");
+        assert!(parse(&["--held-out", "0.1", "--dataset", "reviews"]).is_ok());
+    }
+}

@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod data;
 pub mod disk;
 pub mod home;
+pub mod logging;
 pub mod models;
 pub mod policy;
 pub mod renewal;

@@ -1,15 +1,31 @@
 //! The `rondo-client` program.
 
-use std::io;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::Parser;
 use rondo_client::cli::{Cli, Command};
-use rondo_client::commands;
-use tracing_subscriber::EnvFilter;
+use rondo_client::{commands, logging};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    log(cli.command.json_logs())?;
+    #[cfg(feature = "torch")]
+    if !matches!(cli.command, Command::Join(_)) {
+        rondo_client::trainer::openmp::restart_with_passive_waiting();
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is there to be told when standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {}", logging::with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    logging::start(cli.command.json_logs())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match &cli.command {
         Command::Join(args) => runtime.block_on(commands::join::join(args, &mut io::stdout().lock()))?,
@@ -21,19 +37,5 @@ fn main() -> anyhow::Result<()> {
     }
     // A trainer that is still in its last step does not keep the process.
     runtime.shutdown_background();
-    Ok(())
-}
-
-fn log(as_json: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("RONDO_LOG") {
-        Ok(directives) => EnvFilter::try_new(directives)?,
-        Err(_) => EnvFilter::new("info"),
-    };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    if as_json {
-        log.json().init()
-    } else {
-        log.init()
-    }
     Ok(())
 }

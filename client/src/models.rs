@@ -41,22 +41,19 @@ pub enum ModelError {
         digest: String,
         /// Folders and digests of the models that are here.
         here: Vec<(PathBuf, String)>,
-        /// For models of the same architecture: what differs.
+        /// For models of the same architecture: what differs. For folders that cannot be used: why.
         differences: Vec<String>,
     },
 }
 
 fn explain(here: &[(PathBuf, String)], differences: &[String]) -> String {
-    if here.is_empty() {
+    if here.is_empty() && differences.is_empty() {
         return "client.toml lists no [[model]]".to_owned();
     }
     let models: Vec<String> = here.iter().map(|(dir, digest)| format!("{} is {digest}", dir.display())).collect();
-    let mut text = models.join(", ");
-    for difference in differences {
-        text.push_str("; ");
-        text.push_str(difference);
-    }
-    text
+    let models = (!models.is_empty()).then(|| models.join(", "));
+    let told: Vec<&str> = models.iter().chain(differences).map(String::as_str).collect();
+    told.join("; ")
 }
 
 /// A file of a model folder as the file system describes it: name, bytes, modification time in ns since 1970.
@@ -78,30 +75,39 @@ pub struct Models {
 
 impl Models {
     /// Looks at every folder, with the help of the record of an earlier look.
+    ///
+    /// # Errors
+    /// A folder without a model that can be used: client.toml is wrong, which is best told at the start.
     pub fn open(dirs: Vec<PathBuf>, record: PathBuf) -> Result<Self, ModelError> {
         // The record only saves time; without it everything is hashed again.
         let known = fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let mut models = Self { dirs, record, known };
-        models.refresh()?;
-        Ok(models)
+        match models.refresh().into_iter().next() {
+            Some(unusable) => Err(unusable),
+            None => Ok(models),
+        }
     }
 
-    /// Looks again at what has changed since the last look.
-    pub fn refresh(&mut self) -> Result<(), ModelError> {
+    /// Looks again at what has changed since the last look. Answers the folders that cannot be used any more; they are
+    /// left out.
+    pub fn refresh(&mut self) -> Vec<ModelError> {
         let before = self.known.len();
         self.known.retain(|dir, _| self.dirs.contains(dir));
         let mut changed = before != self.known.len();
+        let mut unusable = Vec::new();
         for dir in &self.dirs {
-            let stamps = stamps(dir).map_err(|source| ModelError::Io { dir: dir.clone(), source })?;
-            if self.known.get(dir).is_some_and(|known| known.stamps == stamps) {
-                continue;
+            match look(dir, self.known.get(dir)) {
+                Ok(None) => {}
+                Ok(Some(known)) => {
+                    tracing::info!(dir = %dir.display(), digest = %known.base.digest, "base model");
+                    self.known.insert(dir.clone(), known);
+                    changed = true;
+                }
+                Err(error) => {
+                    changed |= self.known.remove(dir).is_some();
+                    unusable.push(error);
+                }
             }
-            let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let base = base::describe(dir, &name)
-                .map_err(|source| ModelError::Unreadable { dir: dir.clone(), source: Box::new(source) })?;
-            tracing::info!(dir = %dir.display(), digest = %base.digest, "base model");
-            self.known.insert(dir.clone(), Known { stamps, base });
-            changed = true;
         }
         if changed {
             let saved = serde_json::to_vec(&self.known).map_err(io::Error::from);
@@ -109,7 +115,7 @@ impl Models {
                 tracing::warn!(path = %self.record.display(), %error, "model digests are not remembered");
             }
         }
-        Ok(())
+        unusable
     }
 
     /// Digests of the models at hand.
@@ -117,12 +123,16 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
-    /// The folder of the model that a run names, looked at anew.
+    /// The folder of the model that a run names, looked at anew. Other folders that cannot be used do not matter.
     ///
     /// # Errors
-    /// [`ModelError::Absent`] tells what is here instead, and for a model of the same kind which file differs.
+    /// [`ModelError::Absent`] tells what is here instead, for a model of the same kind which file differs, and which
+    /// folders cannot be used.
     pub fn find(&mut self, wanted: &BaseModel) -> Result<PathBuf, ModelError> {
-        self.refresh()?;
+        let unusable = self.refresh();
+        for error in &unusable {
+            tracing::warn!(%error, "a model of client.toml is left out");
+        }
         if let Some((dir, _)) = self.known.iter().find(|(_, known)| known.base.digest == wanted.digest) {
             return Ok(dir.clone());
         }
@@ -130,9 +140,22 @@ impl Models {
         let kin = self.known.iter().filter(|(_, known)| {
             known.base.architecture == wanted.architecture && known.base.hidden_size == wanted.hidden_size
         });
-        let differences = kin.filter_map(|(dir, _)| base::check(dir, wanted).err()).map(|e| e.to_string()).collect();
+        let differences = kin.filter_map(|(dir, _)| base::check(dir, wanted).err()).map(|error| error.to_string());
+        let differences = differences.chain(unusable.iter().map(ToString::to_string)).collect();
         Err(ModelError::Absent { name: wanted.name.clone(), digest: wanted.digest.clone(), here, differences })
     }
+}
+
+/// A folder's model, unless it is as it is known.
+fn look(dir: &Path, known: Option<&Known>) -> Result<Option<Known>, ModelError> {
+    let stamps = stamps(dir).map_err(|source| ModelError::Io { dir: dir.to_owned(), source })?;
+    if known.is_some_and(|known| known.stamps == stamps) {
+        return Ok(None);
+    }
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let base = base::describe(dir, &name)
+        .map_err(|source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) })?;
+    Ok(Some(Known { stamps, base }))
 }
 
 fn stamps(dir: &Path) -> io::Result<Vec<Stamp>> {
@@ -149,4 +172,40 @@ fn stamps(dir: &Path) -> io::Result<Vec<Stamp>> {
     }
     stamps.sort();
     Ok(stamps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_breaks_is_left_out_and_the_others_are_found() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert");
+        let temp = tempfile::tempdir().unwrap();
+        let dirs = ["good", "broken"].map(|name| temp.path().join(name));
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+            for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+                fs::copy(golden.join(file), dir.join(file)).unwrap();
+            }
+        }
+        let tokenizer = dirs[1].join("tokenizer.json");
+        fs::write(&tokenizer, fs::read_to_string(&tokenizer).unwrap() + "\n").unwrap();
+        let [good, broken] = dirs.each_ref().map(|dir| base::describe(dir, "tiny").unwrap());
+        assert_ne!(good.digest, broken.digest);
+
+        let record = temp.path().join("models.json");
+        let mut models = Models::open(dirs.to_vec(), record.clone()).unwrap();
+        assert_eq!(models.find(&broken).unwrap(), dirs[1]);
+        fs::write(dirs[1].join("config.json"), "{").unwrap();
+        assert_eq!(models.find(&good).unwrap(), dirs[0]);
+        assert_eq!(models.digests(), [good.digest.clone()]);
+        let error = models.find(&broken).unwrap_err().to_string();
+        assert!(error.contains("is not here") && error.contains(&good.digest), "{error}");
+        assert!(error.contains(&format!("model in {}", dirs[1].display())), "says what is wrong: {error}");
+        assert!(Models::open(dirs.to_vec(), record).is_err(), "at the start it is an error");
+        fs::remove_dir_all(&dirs[0]).unwrap();
+        let error = models.find(&good).unwrap_err().to_string();
+        assert!(!error.contains("lists no [[model]]"), "{error}");
+    }
 }

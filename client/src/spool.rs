@@ -2,7 +2,12 @@
 //! `spool/<run>/<round>.<attempt>/{update.safetensors,meta.json}`.
 //!
 //! An entry is written beside its place, flushed, and renamed into it: it is there as a whole or not at all. It stays
-//! until the coordinator has settled it, through restarts of either side.
+//! through restarts of either side until one of these comes:
+//! - the coordinator accepted it, and a poll after that brings something else than the same assignment. No published
+//!   round has to name it for that: the coordinator says "accepted" only once the update and the record of it are on its
+//!   disk, where the aggregation will find them, however often it is restarted. That the entry outlives the acceptance by
+//!   one poll covers the one case left: a coordinator that lost its disk asks for the update again, and it is still here;
+//! - the coordinator refused it for good, or says that it is settled (`upload_settled`).
 
 use std::fs;
 use std::io;

@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError, DEFAULT_LISTEN, LogFormat};
 use crate::data_dir::DataDir;
 use crate::init::{InitError, InitRequest, Initialised, init};
 use crate::logging::{self, LoggingError};
+use crate::operator::{self, OperatorError};
 use crate::serve::{ServeError, serve};
 
 /// Time that work on other threads gets after everything has been flushed.
@@ -38,6 +39,7 @@ pub struct Cli {
 enum Command {
     Init(InitArgs),
     Serve(ServeArgs),
+    Operator(OperatorArgs),
 }
 
 /// Make the CA, the server certificate and the first operator's identity, and print how to join.
@@ -89,6 +91,25 @@ struct ServeArgs {
     log_format: Option<LogFormat>,
 }
 
+/// Make an operator's identity on the coordinator's machine, for when no operator can call any more.
+#[derive(Debug, Args)]
+#[command(after_help = "The coordinator must not be running.\n\nExample:\n  \
+    rondo-coordinator operator --data-dir /var/lib/rondo --name operator --out /var/lib/rondo/operator")]
+struct OperatorArgs {
+    /// Directory that `init` made.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Name of the operator: a new one, or one whose certificate has expired or was revoked.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Folder for the identity; an identity of the same name there is replaced.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Configuration file; its life of certificates is used.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -104,6 +125,9 @@ pub enum CliError {
     /// `serve`.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// `operator`.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     /// The system refused threads, signals or output.
     #[error("cannot {action}: {source}")]
     System {
@@ -127,6 +151,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Init(args) => run_init(args),
         Command::Serve(args) => run_serve(args),
+        Command::Operator(args) => run_operator(args),
     }
 }
 
@@ -143,6 +168,19 @@ fn run_init(args: InitArgs) -> Result<(), CliError> {
     let InitArgs { hosts, tokens, token_dir, listen, json, .. } = args;
     let made = init(&data, &InitRequest { hosts, port: listen.port(), tokens, token_dir, config }, &SystemClock)?;
     let text = if json { serde_json::to_string(&made)? } else { instructions(&data, &made) };
+    writeln!(std::io::stdout(), "{text}").map_err(system("print"))
+}
+
+fn run_operator(args: OperatorArgs) -> Result<(), CliError> {
+    let config = read_config(args.config.as_ref())?;
+    let data = DataDir::new(args.data_dir);
+    let made = operator::reissue(&data, &args.name, &args.out, config.client_certificate_days, &SystemClock)?;
+    let text = format!(
+        "operator `{}` can call {} until its certificate expires\n\n  rondo --identity {} run list",
+        made.name,
+        made.url,
+        args.out.display()
+    );
     writeln!(std::io::stdout(), "{text}").map_err(system("print"))
 }
 

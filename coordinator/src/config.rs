@@ -6,6 +6,7 @@
 //! client_certificate_days = 90
 //! token_ttl_s = 86400
 //! max_staging_bytes = 21474836480
+//! max_connections = 1024
 //!
 //! [log]
 //! format = "text"                 # or "json"
@@ -34,6 +35,8 @@ pub struct Config {
     pub token_ttl_s: u64,
     /// Most bytes that unfinished uploads may hold in the staging folder together.
     pub max_staging_bytes: u64,
+    /// Most connections at a time; at most a quarter of them without a certificate. Further ones wait.
+    pub max_connections: u32,
     /// What is logged and how.
     pub log: LogConfig,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             client_certificate_days: 90,
             token_ttl_s: 86_400,
             max_staging_bytes: 20 << 30,
+            max_connections: 1024,
             log: LogConfig::default(),
         }
     }
@@ -132,6 +136,9 @@ impl Config {
         }
         if config.max_staging_bytes < 1 << 20 {
             return outside("max_staging_bytes", "must be at least 1048576 (1 MiB)");
+        }
+        if !(4..=1 << 20).contains(&config.max_connections) {
+            return outside("max_connections", "must be from 4 to 1048576");
         }
         Ok(config)
     }

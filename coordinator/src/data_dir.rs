@@ -8,9 +8,9 @@
 //! DIR/lock               held while a coordinator serves
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,17 @@ impl DataDir {
         self.root.join("address")
     }
 
+    /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner enter them, whatever the
+    /// mode of those that are there already.
+    pub fn make_private(&self) -> Result<(), DataDirError> {
+        for folder in [self.ca(), self.server(), self.store(), self.blobs(), self.staging()] {
+            make_private_dir(&folder)?;
+            std::fs::set_permissions(&folder, Permissions::from_mode(0o700))
+                .map_err(DataDirError::file("change the mode of", &folder))?;
+        }
+        Ok(())
+    }
+
     fn settled_path(&self) -> PathBuf {
         self.root.join("coordinator.toml")
     }
@@ -194,9 +205,21 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    #[test]
+    fn folders_that_others_may_enter_are_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let data = DataDir::new(dir.path());
+        std::fs::create_dir(data.blobs()).unwrap();
+        std::fs::set_permissions(data.blobs(), Permissions::from_mode(0o755)).unwrap();
+        data.make_private().unwrap();
+        for folder in [data.ca(), data.server(), data.store(), data.blobs(), data.staging()] {
+            let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+        }
+    }
 
     #[test]
     fn private_files_are_private() {

@@ -6,18 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Job, MethodError};
-use rondo_proto::{Digest, RunId};
+use rondo_proto::Digest;
+use rondo_rounds::phases::Phase;
 use rondo_rounds::{AggregatePlan, Effect, Input, WorkKey};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::driver::{Driver, DriverError, Order};
 use crate::garbage::drop_unneeded;
 use crate::store::blobs::{BlobError, Blobs};
+use crate::store::is_full;
 use crate::upload::staging::Staging;
 
-/// Pauses before a result is handed in again, or a full disk tried again.
+/// Pauses before a result is handed in again, or a full disk tried again; the last one is kept to.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]))
+}
 
 /// Carries out effects.
 #[derive(Clone)]
@@ -52,6 +58,13 @@ enum Failure {
     Driver(#[from] DriverError),
 }
 
+impl Failure {
+    /// A disk without space or a store that cannot be written: it may pass, so the updates are not thrown away for it.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Driver(DriverError::Store(_))) || is_full(self)
+    }
+}
+
 impl Executor {
     /// An executor that reports to this driver.
     pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>) -> Self {
@@ -68,7 +81,8 @@ impl Executor {
                     drop_unneeded(&self.driver, &self.blobs, &run, digests).await
                 }
                 Order::Effect(Effect::Announce(event)) => {
-                    tracing::info!(run = event.run, round = event.round, client = event.client, "{}", event.text);
+                    let client = (!event.client.is_empty()).then_some(event.client.as_str());
+                    tracing::info!(run = event.run, round = event.round, client, "{}", event.text);
                 }
                 Order::Sweep => self.staging.sweep(&self.driver).await,
             }
@@ -97,28 +111,62 @@ impl Executor {
         let WorkKey { run, round, attempt } = &work;
         tracing::info!(%run, round, attempt, updates = plan.updates.len(), "aggregating");
         let folder = self.staging.aggregate_folder(&work);
-        let outcome = self.try_aggregate(plan, &folder).await;
+        let mut pauses = pauses();
+        let outcome = loop {
+            let outcome = self.try_aggregate(plan.clone(), &folder).await;
+            // What a failed try has written takes space itself.
+            self.clear(&folder).await;
+            match (outcome, pauses.next()) {
+                (Err(failure), Some(pause)) if failure.may_pass() => {
+                    tracing::error!(
+                        %run, round, attempt, error = %failure, seconds = pause.as_secs_f64(),
+                        "no space for an aggregation; free some, it is tried again"
+                    );
+                    tokio::time::sleep(pause).await;
+                }
+                (outcome, _) => break outcome,
+            }
+        };
         let input = match outcome {
-            Ok(_) => return self.clear(&folder).await,
-            Err(Failure::Ended | Failure::Driver(DriverError::Stopped)) => return self.clear(&folder).await,
+            Ok(()) | Err(Failure::Ended | Failure::Driver(DriverError::Stopped)) => return,
             Err(failure) => {
                 tracing::error!(%run, round, attempt, error = %failure, "aggregation failed");
                 Input::AggregateFailed { work: work.clone(), reason: failure.to_string() }
             }
         };
-        if let Err(error) = self.report(input).await {
-            tracing::warn!(%run, round, attempt, %error, "a failed aggregation was not wanted any more");
+        let mut pauses = self::pauses();
+        while let Err(error) = self.driver.step(input.clone()).await {
+            match (error, pauses.next()) {
+                // Without it the run would stand still.
+                (DriverError::Store(error), Some(pause)) => {
+                    tracing::warn!(%run, error, "cannot record a failed aggregation, trying again");
+                    tokio::time::sleep(pause).await;
+                }
+                (error, _) => {
+                    tracing::warn!(%run, round, attempt, %error, "a failed aggregation was not wanted any more");
+                    return;
+                }
+            }
         }
-        self.clear(&folder).await;
+    }
+
+    /// The job of a run that waits for this aggregation; an error when it has been cancelled or gone on meanwhile.
+    async fn wanted(&self, work: &WorkKey) -> Result<Job, Failure> {
+        let work = work.clone();
+        let view = move |engine: &rondo_rounds::Engine| {
+            let live = &engine.state().runs.get(&work.run)?.live;
+            let is_open = matches!(live.phase, Phase::Aggregating(_))
+                && (live.open.round, live.open.attempt) == (work.round, work.attempt);
+            is_open.then(|| engine.job(&work.run).cloned())?
+        };
+        self.driver.view(view).await?.ok_or(Failure::Ended)
     }
 
     async fn try_aggregate(&self, plan: AggregatePlan, folder: &Path) -> Result<(), Failure> {
         // The semaphore is never closed.
         let _turn = self.aggregating.acquire().await.map_err(|_| Failure::Ended)?;
         let work = plan.work.clone();
-        let run = work.run.clone();
-        let asked = run.clone();
-        let job = self.driver.view(move |engine| engine.job(&asked).cloned()).await?.ok_or(Failure::Ended)?;
+        let job = self.wanted(&work).await?;
         self.clear(folder).await;
         tokio::fs::create_dir_all(folder).await.map_err(|source| Failure::File {
             action: "make",
@@ -128,66 +176,59 @@ impl Executor {
         let blobs = Arc::clone(&self.blobs);
         let out_dir = folder.to_owned();
         let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir)).await??;
-
-        let putting = self.blobs.putting().await;
-        let (global, global_bytes) = self.put(&run, &output.global).await?;
+        let global = hashed(&output.global).await?;
         let frozen = match &output.frozen {
-            Some(path) => Some(self.put(&run, path).await?),
+            Some(path) => Some(hashed(path).await?),
             None => None,
         };
+        let mut pauses = pauses();
+        loop {
+            let failure = match self.hand_in(&work, &output, global, frozen).await {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.may_pass() => failure,
+                Err(failure) => return Err(failure),
+            };
+            tracing::warn!(run = %work.run, error = %failure, "cannot store an aggregate, trying again");
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            self.wanted(&work).await?;
+        }
+    }
+
+    /// Stores an aggregate and tells the engine. Blobs may be dropped again between one try and the next: on a full
+    /// disk that is what makes space.
+    async fn hand_in(
+        &self,
+        work: &WorkKey,
+        output: &AggregateOutput,
+        global: (Digest, u64),
+        frozen: Option<(Digest, u64)>,
+    ) -> Result<(), Failure> {
+        let run = &work.run;
         let input = Input::Aggregated {
-            work,
-            global,
-            global_bytes,
+            work: work.clone(),
+            global: global.0,
+            global_bytes: global.1,
             frozen: frozen.map(|(digest, _)| digest),
             frozen_bytes: frozen.map_or(0, |(_, bytes)| bytes),
             error: output.error,
-            notes: output.notes,
+            notes: output.notes.clone(),
         };
-        let reported = self.report(input).await;
+        let putting = self.blobs.putting().await;
+        self.blobs.put_file(run, &global.0, &output.global).await?;
+        if let (Some(path), Some((digest, _))) = (&output.frozen, frozen) {
+            self.blobs.put_file(run, &digest, path).await?;
+        }
+        let reported = self.driver.step(input).await;
         drop(putting);
         match reported {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(DriverError::Rejected(rejection)) => {
                 tracing::info!(%run, %rejection, "an aggregate came too late and is dropped");
-                let made: Vec<Digest> = std::iter::once(global).chain(frozen.map(|(digest, _)| digest)).collect();
-                drop_unneeded(&self.driver, &self.blobs, &run, made).await;
+                let made = std::iter::once(global).chain(frozen).map(|(digest, _)| digest).collect();
+                drop_unneeded(&self.driver, &self.blobs, run, made).await;
                 Ok(())
             }
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Hashes a file and stores it; a full disk is tried again.
-    async fn put(&self, run: &RunId, path: &Path) -> Result<(Digest, u64), Failure> {
-        let failed = |source| Failure::File { action: "read", path: path.to_owned(), source };
-        let hashed = path.to_owned();
-        let digest = tokio::task::spawn_blocking(move || Digest::of_file(&hashed)).await?.map_err(failed)?;
-        let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
-        let mut pauses = PAUSES.iter();
-        loop {
-            match (self.blobs.put_file(run, &digest, path).await, pauses.next()) {
-                (Ok(()), _) => return Ok((digest, bytes)),
-                (Err(error), Some(pause)) => {
-                    tracing::warn!(%run, %error, "cannot store an aggregate, trying again");
-                    tokio::time::sleep(*pause).await;
-                }
-                (Err(error), None) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Hands a result in until the store takes it: without it the run would stand still.
-    async fn report(&self, input: Input) -> Result<(), DriverError> {
-        let mut pauses = PAUSES.iter().chain(std::iter::repeat(&PAUSES[PAUSES.len() - 1]));
-        loop {
-            match (self.driver.step(input.clone()).await, pauses.next()) {
-                (Err(DriverError::Store(error)), Some(pause)) => {
-                    tracing::warn!(error, "cannot record a result, trying again");
-                    tokio::time::sleep(*pause).await;
-                }
-                (outcome, _) => return outcome.map(|_| ()),
-            }
         }
     }
 
@@ -199,6 +240,14 @@ impl Executor {
             _ => {}
         }
     }
+}
+
+/// Digest and size of a file.
+async fn hashed(path: &Path) -> Result<(Digest, u64), Failure> {
+    let failed = |source| Failure::File { action: "read", path: path.to_owned(), source };
+    let file = path.to_owned();
+    let digest = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await?.map_err(failed)?;
+    Ok((digest, tokio::fs::metadata(path).await.map_err(failed)?.len()))
 }
 
 fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Result<AggregateOutput, MethodError> {
@@ -219,3 +268,7 @@ fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Re
         progress: &|done, total| tracing::debug!(run = %plan.work.run, done, total, "aggregating"),
     })
 }
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

@@ -1,6 +1,9 @@
 //! Dropping blobs that no run needs, and none that has come to be needed meanwhile.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rondo_proto::{Digest, RunId};
+use rondo_rounds::Engine;
 
 use crate::driver::Driver;
 use crate::store::blobs::{BlobError, Blobs};
@@ -8,8 +11,10 @@ use crate::store::blobs::{BlobError, Blobs};
 /// Drops those of a run's blobs that the engine does not reference.
 pub async fn drop_unneeded(driver: &Driver, blobs: &Blobs, run: &RunId, digests: Vec<Digest>) {
     let _dropping = blobs.dropping().await;
-    let view = move |engine: &rondo_rounds::Engine| {
-        digests.into_iter().filter(|digest| !engine.references(digest)).collect::<Vec<_>>()
+    let view = move |engine: &Engine| {
+        // Asked for many at once, the engine's set is made once.
+        let needed = engine.blobs();
+        digests.into_iter().filter(|digest| !needed.contains(digest)).collect::<Vec<_>>()
     };
     // Once the driver has stopped, the next start sweeps.
     let Ok(unneeded) = driver.view(view).await else { return };
@@ -22,13 +27,15 @@ pub async fn drop_unneeded(driver: &Driver, blobs: &Blobs, run: &RunId, digests:
 
 /// Drops every blob that no run references; for the start. Says loudly when a blob that a run needs is not there.
 pub async fn sweep(driver: &Driver, blobs: &Blobs) -> Result<(), BlobError> {
-    let there = blobs.list()?;
-    for (run, digest) in &there {
-        drop_unneeded(driver, blobs, run, vec![*digest]).await;
+    let mut by_run: BTreeMap<RunId, Vec<Digest>> = BTreeMap::new();
+    for (run, digest) in blobs.list()? {
+        by_run.entry(run).or_default().push(digest);
     }
-    let check = move |engine: &rondo_rounds::Engine| {
-        engine.check_blobs(&|digest| there.iter().any(|(_, present)| present == digest))
-    };
+    let there: BTreeSet<Digest> = by_run.values().flatten().copied().collect();
+    for (run, digests) in by_run {
+        drop_unneeded(driver, blobs, &run, digests).await;
+    }
+    let check = move |engine: &Engine| engine.check_blobs(&|digest| there.contains(digest));
     if let Ok(Err(violation)) = driver.view(check).await {
         tracing::error!(%violation, "a run needs a tensor file that is missing; restore the blobs folder from a backup");
     }

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rondo_proto::ClientId;
-use rondo_proto::identity::{Identity, IdentityError, key_and_request};
+use rondo_proto::identity::IdentityError;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, Settled, make_private_dir, write_private};
-use crate::members::{Member, MemberCertificate};
+use crate::operator::issue_operator;
 use crate::store::durable::DurableStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::tls::ca::Authority;
@@ -136,6 +136,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
         }
     }
 
+    data.make_private()?;
     let now = clock.now();
     let mut hosts = request.hosts.clone();
     hosts.extend(LOCAL_HOSTS.map(str::to_owned).into_iter().filter(|local| !request.hosts.contains(local)));
@@ -144,19 +145,9 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
     ServerCertificate::create(&data.server(), &authority, &hosts, now)?;
 
     let mut batch = Batch::new();
-    let (key_pem, csr_pem) = key_and_request(OPERATOR)?;
     let days = request.config.client_certificate_days;
-    let issued = authority.issue_peer(&csr_pem, Role::Operator, OPERATOR, now, days)?;
-    let certificate = MemberCertificate { fingerprint: issued.fingerprint, expires_ms: issued.expires_ms };
-    Member::new(OPERATOR, Role::Operator, now, certificate).put(&mut batch)?;
-    let identity = Identity {
-        url: url.clone(),
-        name: OPERATOR.to_owned(),
-        role: Role::Operator.to_string(),
-        ca_pem: authority.pem().to_owned(),
-        cert_pem: issued.pem,
-        key_pem,
-    };
+    let (member, identity) = issue_operator::<InitError>(&authority, OPERATOR, &url, now, days)?;
+    member.put(&mut batch)?;
     identity.save(&data.operator())?;
 
     let life_ms = i64::try_from(request.config.token_ttl_s.saturating_mul(1000)).unwrap_or(i64::MAX);
@@ -191,6 +182,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::members::Member;
 
     fn request() -> InitRequest {
         InitRequest {

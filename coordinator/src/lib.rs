@@ -1,9 +1,10 @@
 //! The Rondo coordinator: gRPC over mutual TLS, enrolment, storage, the driver of the round engine and the executor of
 //! its effects. The engine decides, the driver does.
 //!
-//! - [`serve`] puts the parts together; [`cli`], [`config`] and [`init`] are the way in.
+//! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`] and [`operator`] are the way in.
 //! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
 //! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them.
+//! - [`incoming`] takes connections, [`upkeep`] looks after what ages.
 //! - [`grpc`] holds the services, [`tls`] the certificates, [`members`] and [`tokens`] who may call.
 
 pub mod bases;
@@ -15,11 +16,14 @@ pub mod driver;
 pub mod executor;
 pub mod garbage;
 pub mod grpc;
+pub mod incoming;
 pub mod init;
 pub mod logging;
 pub mod members;
+pub mod operator;
 pub mod serve;
 pub mod store;
 pub mod tls;
 pub mod tokens;
+pub mod upkeep;
 pub mod upload;

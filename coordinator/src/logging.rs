@@ -1,5 +1,7 @@
 //! Log lines to standard error: for people, or one JSON object each.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
@@ -14,7 +16,9 @@ pub fn start(config: &LogConfig) -> Result<(), LoggingError> {
         Err(_) => config.filter.clone(),
     };
     let parsed = EnvFilter::try_new(&filter).map_err(|e| LoggingError::Filter { filter, problem: e.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    // Colours are for people at a terminal; in a file or a pipe they are noise.
+    let is_terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(is_terminal).with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

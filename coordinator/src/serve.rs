@@ -1,6 +1,7 @@
 //! `rondo-coordinator serve`: puts the parts together, listens, and takes them down in order.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,13 +9,16 @@ use std::time::Duration;
 
 use rondo_methods::Registry;
 use rondo_proto::identity::{self, IdentityError};
+use rondo_proto::transfer::MESSAGE_BYTES;
 use rondo_proto::v1::administration_server::AdministrationServer;
 use rondo_proto::v1::enrolment_server::EnrolmentServer;
 use rondo_proto::v1::federation_server::FederationServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -26,13 +30,16 @@ use crate::grpc::Shared;
 use crate::grpc::administration::AdministrationService;
 use crate::grpc::enrolment::EnrolmentService;
 use crate::grpc::federation::FederationService;
+use crate::grpc::identity::Gate;
+use crate::incoming::{self, Connection};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::checkpoint::replace_file;
 use crate::store::durable::DurableStore;
 use crate::store::{Store, StoreError};
-use crate::tls::TlsError;
 use crate::tls::ca::Authority;
-use crate::tls::server::ServerCertificate;
+use crate::tls::server::{ServerCertificate, Shown};
+use crate::tls::{self, Role, TlsError};
+use crate::upkeep::Upkeep;
 use crate::upload::Uploads;
 use crate::upload::staging::Staging;
 
@@ -42,7 +49,9 @@ const PER_CONNECTION: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// An enrolment request holds a token and a certificate request; nobody who has no certificate sends more.
-const MAX_ENROLMENT_BYTES: usize = 64 << 10;
+const MAX_ENROLMENT_BYTES: usize = 16 << 10;
+/// The largest message of a client is a piece of an update.
+const MAX_FEDERATION_BYTES: usize = MESSAGE_BYTES + (64 << 10);
 /// A base model's description lists its layers.
 const MAX_ADMINISTRATION_BYTES: usize = 16 << 20;
 
@@ -88,6 +97,16 @@ pub enum ServeError {
     /// The server failed while it ran.
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// A part of the coordinator ended while it served.
+    #[error(
+        "the coordinator's {part} stopped: {problem}; the process ends so that it is started anew, its state is safe"
+    )]
+    Part {
+        /// Which one.
+        part: &'static str,
+        /// How it ended.
+        problem: String,
+    },
     /// A task ended abruptly.
     #[error("a task ended abruptly: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -109,88 +128,124 @@ pub async fn serve(
     forget_address(data)?;
     let now = clock.now();
     let authority = Authority::load(&data.ca())?;
+    data.make_private()?;
     let certificate = ServerCertificate::load(&data.server(), &authority, &settled.hosts, now)?;
+    let certificate = Arc::new(Shown::new(&certificate)?);
     let store = DurableStore::open(&data.store())?;
     let store: Arc<dyn Store> = Arc::new(store);
     let blobs = Arc::new(Blobs::open(&data.blobs())?);
     let staging_error = |source| ServeError::Staging { path: data.staging(), source };
-    let staging = Arc::new(Staging::open(&data.staging()).map_err(staging_error)?);
+    let staging = Arc::new(Staging::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?);
     let listen_error = |source| ServeError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
 
-    let Started { driver, orders, task: driving } = Driver::start(Arc::clone(&store), registry, Arc::clone(&clock))?;
+    let Started { driver, orders, task: mut driving } =
+        Driver::start(Arc::clone(&store), registry, Arc::clone(&clock))?;
     // Before the executor makes new ones and anybody calls.
     garbage::sweep(&driver, &blobs).await?;
     staging.sweep(&driver).await;
     let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging));
-    let executing = tokio::spawn(executor.run(orders));
+    let mut executing = tokio::spawn(executor.run(orders));
 
     let (closing, is_closing) = watch::channel(false);
-    let tls = certificate.config(&authority);
+    let connections = incoming::accept(
+        listener,
+        tls::server::settings(Arc::clone(&certificate), &authority)?,
+        config.max_connections,
+    );
     let drain = Duration::from_secs(config.drain_s);
     let shared = Arc::new(Shared {
         driver: driver.clone(),
         store: Arc::clone(&store),
         blobs: Arc::clone(&blobs),
-        uploads: Uploads::new(driver.clone(), blobs, staging, config.max_staging_bytes),
+        uploads: Uploads::new(driver.clone(), blobs, staging),
         authority,
         config,
         clock,
         started_at_ms: now,
-        certificate_expires_ms: certificate.expires_ms,
+        certificate,
         writing: tokio::sync::Mutex::new(()),
         closing: is_closing.clone(),
     });
-    let mut stop = is_closing;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
-    let server = Server::builder()
-        .tls_config(tls)?
-        .concurrency_limit_per_connection(PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(
-            EnrolmentServer::new(EnrolmentService(Arc::clone(&shared))).max_decoding_message_size(MAX_ENROLMENT_BYTES),
-        )
-        .add_service(FederationServer::new(FederationService(Arc::clone(&shared))))
-        .add_service(
-            AdministrationServer::new(AdministrationService(shared))
-                .max_decoding_message_size(MAX_ADMINISTRATION_BYTES),
-        )
-        .serve_with_incoming_shutdown(incoming, async move {
-            // The sender lives until the server has ended.
-            let _ = stop.wait_for(|closing| *closing).await;
-        });
-    let mut serving = tokio::spawn(server);
+    let upkeep = Upkeep { shared: Arc::clone(&shared), server: data.server(), hosts: settled.hosts.clone() };
+    let upkeep = tokio::spawn(upkeep.run());
+    let mut serving = tokio::spawn(server(shared, connections, is_closing));
     publish_address(data, &settled, address)?;
     tracing::info!(%address, url = settled.url, data_dir = %data.root().display(), "coordinator is ready");
     ready(address);
 
-    tokio::select! {
-        ended = &mut serving => {
-            ended??;
-            tracing::error!("the server ended by itself");
-        }
-        () = shutdown => {
-            tracing::info!(drain_s = drain.as_secs(), "shutting down: no new calls, those under way may finish");
-            closing.send_replace(true);
-            match tokio::time::timeout(drain, &mut serving).await {
-                Ok(ended) => ended??,
-                Err(_) => {
-                    tracing::warn!("calls were still under way at the end of the drain and are cut");
-                    serving.abort();
-                }
-            }
-        }
+    let ended = first_end(&mut serving, &mut driving, &mut executing, shutdown).await;
+    match &ended {
+        Ok(()) => tracing::info!(drain_s = drain.as_secs(), "shutting down: no new calls, those under way may finish"),
+        // Without one of its parts a coordinator is of no use; whoever watches over the process starts it anew.
+        Err(error) => tracing::error!(%error, "shutting down"),
     }
+    closing.send_replace(true);
+    if !serving.is_finished() && tokio::time::timeout(drain, &mut serving).await.is_err() {
+        tracing::warn!("calls were still under way at the end of the drain and are cut");
+        serving.abort();
+    }
+    upkeep.abort();
     driver.stop().await;
-    driving.await?;
+    if !driving.is_finished() {
+        driving.await?;
+    }
     // Ends with the driver; an aggregation under way is started again by the next life.
     executing.abort();
     forget_address(data)?;
     tokio::task::spawn_blocking(move || store.close()).await??;
     tracing::info!("coordinator has ended");
-    Ok(())
+    ended
+}
+
+/// The three services on connections that are encrypted already, until `closing` turns true.
+fn server(
+    shared: Arc<Shared>,
+    connections: ReceiverStream<io::Result<Connection>>,
+    mut closing: watch::Receiver<bool>,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> {
+    let gate = |role| Gate { shared: Arc::clone(&shared), role };
+    let enrolment = EnrolmentServer::new(EnrolmentService(Arc::clone(&shared)));
+    let federation = FederationServer::new(FederationService(Arc::clone(&shared)));
+    let administration = AdministrationServer::new(AdministrationService(Arc::clone(&shared)));
+    Server::builder()
+        .concurrency_limit_per_connection(PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(enrolment.max_decoding_message_size(MAX_ENROLMENT_BYTES))
+        .add_service(InterceptedService::new(
+            federation.max_decoding_message_size(MAX_FEDERATION_BYTES),
+            gate(Role::Client),
+        ))
+        .add_service(InterceptedService::new(
+            administration.max_decoding_message_size(MAX_ADMINISTRATION_BYTES),
+            gate(Role::Operator),
+        ))
+        .serve_with_incoming_shutdown(connections, async move {
+            // The sender lives until the server has ended.
+            let _ = closing.wait_for(|closing| *closing).await;
+        })
+}
+
+/// Waits for the shutdown. A part of the coordinator that ends before it is an error, whatever it ended with.
+async fn first_end(
+    serving: &mut JoinHandle<Result<(), tonic::transport::Error>>,
+    driving: &mut JoinHandle<()>,
+    executing: &mut JoinHandle<()>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (part, problem) = tokio::select! {
+        () = shutdown => return Ok(()),
+        ended = serving => match ended {
+            Ok(Err(error)) => return Err(error.into()),
+            ended => ("server", ended.err()),
+        },
+        ended = driving => ("driver", ended.err()),
+        ended = executing => ("executor", ended.err()),
+    };
+    let problem = problem.map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
+    Err(ServeError::Part { part, problem })
 }
 
 /// Writes `DIR/address`. When `init` did not fix a port, the operator's identity gets the real one.
@@ -213,5 +268,30 @@ fn forget_address(data: &DataDir) -> Result<(), ServeError> {
             Err(DataDirError::file("remove", &path)(error).into())
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endless<T: Send + 'static>() -> JoinHandle<T> {
+        tokio::spawn(std::future::pending())
+    }
+
+    async fn after(driving: JoinHandle<()>, executing: JoinHandle<()>) -> Result<(), ServeError> {
+        let (mut serving, mut driving, mut executing) = (endless(), driving, executing);
+        let shutdown = tokio::time::sleep(Duration::from_secs(5));
+        first_end(&mut serving, &mut driving, &mut executing, shutdown).await
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_panics_ends_the_coordinator_with_an_error() {
+        let error = after(tokio::spawn(async { panic!("boom") }), endless()).await.unwrap_err().to_string();
+        assert!(error.contains("driver") && error.contains("boom"), "{error}");
+        let error = after(endless(), tokio::spawn(async {})).await.unwrap_err().to_string();
+        assert!(error.contains("executor") && error.contains("by itself"), "{error}");
+        let (mut serving, mut driving, mut executing) = (endless(), endless(), endless());
+        first_end(&mut serving, &mut driving, &mut executing, std::future::ready(())).await.unwrap();
     }
 }

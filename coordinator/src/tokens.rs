@@ -12,6 +12,8 @@ const PREFIX: &str = "token/";
 const MARK: &str = "rondo-join-";
 const SECRET_BYTES: usize = 32;
 const ID_HEX: usize = 12;
+/// How long a token that opens nothing any more is still listed: a day.
+const KEPT_MS: Millis = 86_400_000;
 
 /// A token as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct TokenRecord {
     pub needs_approval: bool,
     /// Who joined with it; empty while it is unused.
     pub used_by: String,
+    /// When somebody joined with it; 0 while it is unused.
+    #[serde(default)]
+    pub used_at_ms: Millis,
 }
 
 /// Why a token does not open the door.
@@ -88,7 +93,7 @@ impl TokenRecord {
         let hash = hash(&token).to_hex().to_string();
         let TokenPurpose { name, role, expires_at_ms, needs_approval } = purpose;
         let id = hash[..ID_HEX].to_owned();
-        Ok((Self { id, hash, name, role, expires_at_ms, needs_approval, used_by: String::new() }, token))
+        Ok((Self { id, hash, name, role, expires_at_ms, needs_approval, used_by: String::new(), used_at_ms: 0 }, token))
     }
 
     /// Finds the token with this text, if it may still be used.
@@ -133,6 +138,18 @@ impl TokenRecord {
         }))
     }
 
+    /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when there are none.
+    pub fn prune(store: &dyn Store, now: Millis) -> Result<Batch, StoreError> {
+        let mut batch = Batch::new();
+        for token in Self::all(store)? {
+            let ended = if token.used_at_ms > 0 { token.used_at_ms } else { token.expires_at_ms };
+            if now >= ended.saturating_add(KEPT_MS) {
+                batch.delete(key(&token.id));
+            }
+        }
+        Ok(batch)
+    }
+
     /// As operators see it.
     pub fn info(&self) -> v1::TokenInfo {
         v1::TokenInfo {
@@ -172,6 +189,22 @@ mod tests {
         TokenRecord { used_by: "movies".into(), ..record }.put(&mut batch).unwrap();
         store.commit(&batch).unwrap();
         assert!(matches!(TokenRecord::find(&store, &token, 999), Err(TokenError::Used { .. })));
+    }
+
+    #[test]
+    fn a_day_after_its_end_a_token_is_forgotten() {
+        let store = MemStore::new();
+        let (unused, _) = minted(&store);
+        let (used, _) = minted(&store);
+        let mut batch = Batch::new();
+        TokenRecord { used_by: "movies".into(), used_at_ms: 500, ..used.clone() }.put(&mut batch).unwrap();
+        store.commit(&batch).unwrap();
+        let ids = |store: &MemStore| TokenRecord::all(store).unwrap().into_iter().map(|t| t.id).collect::<Vec<_>>();
+        assert!(TokenRecord::prune(&store, 500 + KEPT_MS - 1).unwrap().is_empty());
+        store.commit(&TokenRecord::prune(&store, 500 + KEPT_MS).unwrap()).unwrap();
+        assert_eq!(ids(&store), [unused.id]);
+        store.commit(&TokenRecord::prune(&store, 1000 + KEPT_MS).unwrap()).unwrap();
+        assert!(ids(&store).is_empty());
     }
 
     #[test]

@@ -123,11 +123,11 @@ pub enum MethodError {
     #[error("cannot aggregate: {0}")]
     Contributions(String),
     /// Statistics that should agree do not.
-    #[error("warm-up factors of target `{target}` disagree: {}: their base weights differ from the others'", .clients.join(", "))]
+    #[error("warm-up factors of target `{target}` disagree, and no more than half of the clients have the same: {}; their base weights differ, compare the files with `rondo base show`", .clients.join(", "))]
     Disagree {
         /// The target.
         target: String,
-        /// The odd clients, with how far off each is.
+        /// All clients: those of the largest group that agrees, then the others, with how far off each is.
         clients: Vec<String>,
     },
     /// A delta expression and its tensors do not fit.

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use rondo_proto::manifest::safetensors_name;
 use rondo_proto::run_file::Dtype;
 
 use crate::aggregate::Contribution;
@@ -14,7 +15,7 @@ use crate::config::MethodConfig;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::{TensorFile, write};
-use crate::law::{LawKind, Part, stack_delta};
+use crate::law::{LawKind, Part, stack_dense};
 use crate::layout::Target;
 use crate::linalg::Matrix;
 use crate::method::Method;
@@ -48,50 +49,40 @@ pub struct OfflineOutput {
 /// Name under which head tensors are grouped.
 const HEAD: &str = "head";
 
-/// Aggregates files by a method's law. Needs one target of all files in memory at a time, plus the result.
+/// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the result; one file is
+/// open at a time.
 pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, MethodError> {
-    let refuse = |problem: String| Err(MethodError::Contributions(problem));
-    let sum: f64 = input.updates.iter().map(|update| update.weight).sum();
-    if input.updates.is_empty() || (sum - 1.0).abs() > 1e-6 {
+    let weights = || input.updates.iter().map(|update| update.weight);
+    let sum: f64 = weights().sum();
+    let sound = weights().all(|weight| weight.is_finite() && weight >= 0.0) && (sum - 1.0).abs() <= 1e-6;
+    let Some((first, others)) = input.updates.split_first().filter(|_| sound) else {
         return refuse(format!("{} files with shares that sum to {sum}", input.updates.len()));
-    }
-    let files: Vec<TensorFile> =
-        input.updates.iter().map(|update| TensorFile::open(&update.path)).collect::<Result<_, _>>()?;
-    let frozen = input.frozen.map(TensorFile::open).transpose()?;
-    let groups = group(&files[0])?;
-    for file in &files[1..] {
-        if group(file)? != groups {
-            return refuse(format!(
-                "{} and {} hold tensors of different names",
-                files[0].path().display(),
-                file.path().display()
-            ));
+    };
+    let file = TensorFile::open(&first.path)?;
+    let groups = group(&file)?;
+    let bf16 = file.entries().iter().all(|entry| entry.dtype == safetensors_name(Dtype::Bf16));
+    let dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
+    drop(file);
+    for other in others {
+        if group(&TensorFile::open(&other.path)?)? != groups {
+            let (one, two) = (first.path.display(), other.path.display());
+            return refuse(format!("{one} and {two} hold tensors of different names"));
         }
     }
-    let travels = travelling_parts(input);
+    let mut work = Work { input, travels: travelling_parts(input), dtype, error: Some(AggregationError::default()) };
     let mut result = TensorSet::new();
-    let mut error = Some(AggregationError::default());
     for (target, parts) in &groups {
-        let made = if target == HEAD {
-            head(input, &files, parts)?
-        } else {
-            if let Some(part) = parts.iter().find(|part| !travels.contains_key(*part)) {
-                let known = travels.keys().cloned().collect::<Vec<_>>().join(", ");
-                return refuse(format!(
-                    "`{target}.{part}` is no tensor of method `{}`; its parts are {known}",
-                    input.method.id()
-                ));
-            }
-            one_target(input, &files, frozen.as_ref(), target, parts, &travels, &mut error)?
-        };
+        let made = if target == HEAD { work.head(parts)? } else { work.target(target, parts)? };
         result.extend(made.into_iter().map(|(part, tensor)| (full_name(target, &part), tensor)));
     }
-    let bf16 = files[0].entries().iter().all(|entry| entry.dtype == "BF16");
-    let dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
     let metadata = BTreeMap::from([("rondo.method".to_owned(), input.method.id().to_owned())]);
     let bytes = write(input.out, &result, dtype, &metadata)?;
     let targets = groups.into_keys().filter(|target| target != HEAD).collect();
-    Ok(OfflineOutput { targets, bytes, error: error.and_then(|error| error.relative()) })
+    Ok(OfflineOutput { targets, bytes, error: work.error.and_then(|error| error.relative()) })
+}
+
+fn refuse<T>(problem: String) -> Result<T, MethodError> {
+    Err(MethodError::Contributions(problem))
 }
 
 /// Parts by target.
@@ -99,8 +90,7 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
     let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for entry in file.entries() {
         let Some((target, part)) = entry.name.rsplit_once('.') else {
-            let problem = format!("{}: `{}` is not named <target>.<part>", file.path().display(), entry.name);
-            return Err(MethodError::Contributions(problem));
+            return refuse(format!("{}: `{}` is not named <target>.<part>", file.path().display(), entry.name));
         };
         groups.entry(target.to_owned()).or_default().insert(part.to_owned());
     }
@@ -115,82 +105,138 @@ fn travelling_parts(input: &OfflineInput<'_>) -> BTreeMap<String, bool> {
     layout.into_iter().map(|spec| (spec.part, spec.travel.goes_up())).collect()
 }
 
+/// One tensor, every number of it finite: nobody stands at a door here.
 fn read(file: &TensorFile, target: &str, part: &str) -> Result<Tensor, MethodError> {
-    Ok(file.read(&full_name(target, part))?)
-}
-
-fn head(input: &OfflineInput<'_>, files: &[TensorFile], parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
-    let sent: Vec<String> = parts.iter().cloned().collect();
-    let delta = input.method.delta(input.config, input.config.rank);
-    let mut law = LawKind::Mean.start(HEAD);
-    for (update, file) in input.updates.iter().zip(files) {
-        let tensors =
-            sent.iter().map(|part| Ok((part.clone(), read(file, HEAD, part)?))).collect::<Result<_, MethodError>>()?;
-        let (client, weight) = (update.client.as_str(), update.weight);
-        law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
-    }
-    law.finish()
-}
-
-/// One target; the error is given up for all as soon as one target lacks frozen parts.
-fn one_target(
-    input: &OfflineInput<'_>,
-    files: &[TensorFile],
-    frozen: Option<&TensorFile>,
-    target: &str,
-    parts: &BTreeSet<String>,
-    travels: &BTreeMap<String, bool>,
-    error: &mut Option<AggregationError>,
-) -> Result<TensorSet, MethodError> {
-    let (sent, fixed): (Vec<String>, Vec<String>) =
-        parts.iter().cloned().partition(|part| travels.get(part) == Some(&true));
-    let failed = |source| MethodError::delta(target, source);
-    let mut held = TensorSet::new();
-    for part in travels.iter().filter(|(_, goes_up)| !**goes_up).map(|(part, _)| part) {
-        let beside = frozen.filter(|file| file.contains(&full_name(target, part)));
-        if let Some(file) = beside.or(fixed.contains(part).then_some(&files[0])) {
-            held.insert(part.clone(), read(file, target, part)?);
+    let name = full_name(target, part);
+    let tensor = file.read(&name)?;
+    match tensor.data.iter().position(|x| !x.is_finite()) {
+        None => Ok(tensor),
+        Some(at) => {
+            let (path, value) = (file.path().display(), tensor.data[at]);
+            refuse(format!("{path}: tensor `{name}` holds {value} at position {at}; leave this file out"))
         }
     }
-    let mut law = input.method.law().start(target);
-    let mut mean: Option<Matrix> = None;
-    let mut measurable = true;
-    for (update, file) in input.updates.iter().zip(files) {
-        for part in &fixed {
-            if held.get(part) != Some(&read(file, target, part)?) {
-                let name = full_name(target, part);
-                let problem = format!("`{name}` is frozen, but differs in {}", file.path().display());
-                return Err(MethodError::Contributions(problem));
+}
+
+/// An aggregation under way.
+struct Work<'a> {
+    input: &'a OfflineInput<'a>,
+    travels: BTreeMap<String, bool>,
+    dtype: Dtype,
+    /// Given up for all targets as soon as one lacks frozen parts.
+    error: Option<AggregationError>,
+}
+
+impl Work<'_> {
+    fn head(&self, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
+        let sent: Vec<String> = parts.iter().cloned().collect();
+        let delta = self.input.method.delta(self.input.config, self.input.config.rank);
+        let mut law = LawKind::Mean.start(HEAD, 0);
+        for update in self.input.updates {
+            let file = TensorFile::open(&update.path)?;
+            let tensors = sent
+                .iter()
+                .map(|part| Ok((part.clone(), read(&file, HEAD, part)?)))
+                .collect::<Result<_, MethodError>>()?;
+            let (client, weight) = (update.client.as_str(), update.weight);
+            law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
+        }
+        Ok(law.finish()?.tensors)
+    }
+
+    fn target(&mut self, target: &str, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
+        let (input, method) = (self.input, self.input.method);
+        if let Some(part) = parts.iter().find(|part| !self.travels.contains_key(*part)) {
+            let known = self.travels.keys().cloned().collect::<Vec<_>>().join(", ");
+            return refuse(format!(
+                "`{target}.{part}` is no tensor of method `{}`; its parts are {known}",
+                method.id()
+            ));
+        }
+        let (sent, fixed): (Vec<String>, Vec<String>) =
+            parts.iter().cloned().partition(|part| self.travels.get(part) == Some(&true));
+        let failed = |source| MethodError::delta(target, source);
+        let held = self.held(target, &fixed)?;
+        let mut law = method.law().start(target, self.stacked(target, &held)?);
+        let mut mean: Option<Matrix> = None;
+        let mut measurable = true;
+        for update in input.updates {
+            let file = TensorFile::open(&update.path)?;
+            for part in &fixed {
+                if held.get(part) != Some(&read(&file, target, part)?) {
+                    let (name, path) = (full_name(target, part), file.path().display());
+                    return refuse(format!("`{name}` is frozen, but differs in {path}"));
+                }
+            }
+            let mut tensors = held.clone();
+            for part in &sent {
+                tensors.insert(part.clone(), read(&file, target, part)?);
+            }
+            let delta = method.delta(input.config, update.rank);
+            measurable &= delta.parts().iter().all(|part| tensors.contains_key(*part));
+            if measurable {
+                let dense = delta.dense(&tensors).map_err(failed)?;
+                let mean = mean.get_or_insert_with(|| Matrix::zeros(dense.rows(), dense.cols()));
+                let (got, expected) = ((dense.rows(), dense.cols()), (mean.rows(), mean.cols()));
+                if got != expected {
+                    let (path, first) = (file.path().display(), input.updates[0].path.display());
+                    return refuse(format!("target `{target}` is {got:?} in {path}, but {expected:?} in {first}"));
+                }
+                mean.add_scaled(update.weight, &dense);
+            }
+            let (client, weight) = (update.client.as_str(), update.weight);
+            law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
+        }
+        let mut made = law.finish()?.tensors;
+        // What the error tells of is what the file holds.
+        made.values_mut().for_each(|tensor| tensor.round_to(self.dtype));
+        match (self.error.as_mut(), mean) {
+            (Some(sum), Some(mean)) if measurable => {
+                let dense = if method.law() == LawKind::Stack {
+                    stack_dense(&made)
+                } else {
+                    let whole: TensorSet =
+                        held.iter().chain(&made).map(|(name, t)| (name.clone(), t.clone())).collect();
+                    method.delta(input.config, input.config.rank).dense(&whole)
+                };
+                sum.add(&dense.map_err(failed)?, &mean);
+            }
+            _ => self.error = None,
+        }
+        if method.law() != LawKind::Stack {
+            made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part)));
+        }
+        Ok(made)
+    }
+
+    /// The frozen parts of a target that are at hand: of the file beside, or of the first update.
+    fn held(&self, target: &str, fixed: &[String]) -> Result<TensorSet, MethodError> {
+        let first = TensorFile::open(&self.input.updates[0].path)?;
+        let frozen = self.input.frozen.map(TensorFile::open).transpose()?;
+        let mut held = TensorSet::new();
+        for part in self.travels.iter().filter(|(_, goes_up)| !**goes_up).map(|(part, _)| part) {
+            let beside = frozen.as_ref().filter(|file| file.contains(&full_name(target, part)));
+            if let Some(file) = beside.or(fixed.contains(part).then_some(&first)) {
+                held.insert(part.clone(), read(file, target, part)?);
             }
         }
-        let mut tensors = held.clone();
-        for part in &sent {
-            tensors.insert(part.clone(), read(file, target, part)?);
-        }
-        let delta = input.method.delta(input.config, update.rank);
-        measurable &= delta.parts().iter().all(|part| tensors.contains_key(*part));
-        if measurable {
-            let dense = delta.dense(&tensors).map_err(failed)?;
-            mean.get_or_insert_with(|| Matrix::zeros(dense.rows(), dense.cols())).add_scaled(update.weight, &dense);
-        }
-        let (client, weight) = (update.client.as_str(), update.weight);
-        law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
+        Ok(held)
     }
-    let mut made = law.finish()?;
-    match (error.as_mut(), mean) {
-        (Some(sum), Some(mean)) if measurable => {
-            let dense = if input.method.law() == LawKind::Stack {
-                stack_delta().dense(&made)
-            } else {
-                let whole: TensorSet = held.iter().chain(&made).map(|(name, t)| (name.clone(), t.clone())).collect();
-                input.method.delta(input.config, input.config.rank).dense(&whole)
+
+    /// Height of a target's stack, from the files' headers; 0 under other laws.
+    fn stacked(&self, target: &str, held: &TensorSet) -> Result<usize, MethodError> {
+        if self.input.method.law() != LawKind::Stack {
+            return Ok(0);
+        }
+        let rank = |update: &Contribution| {
+            let file = TensorFile::open(&update.path)?;
+            let shape_of = |part: &str| {
+                let sent = file.shape(&full_name(target, part)).map(<[usize]>::to_vec);
+                sent.or_else(|| held.get(part).map(|tensor| tensor.shape.clone()))
             };
-            sum.add(&dense.map_err(failed)?, &mean);
-        }
-        _ => *error = None,
+            let delta = self.input.method.delta(self.input.config, update.rank);
+            delta.folded_rank(&shape_of).map_err(|source| MethodError::delta(target, source))
+        };
+        self.input.updates.iter().map(rank).sum()
     }
-    if input.method.law() != LawKind::Stack {
-        made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part)));
-    }
-    Ok(made)
 }

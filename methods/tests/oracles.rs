@@ -151,6 +151,20 @@ fn flora_stacks_with_the_weight_on_one_factor() {
 }
 
 #[test]
+fn flora_starts_anew_in_every_round_and_the_others_do_not() {
+    let start = |job: &Job, round, client: &str| job.initial(round, client, 0)[&format!("{TARGET}.lora_A")].clone();
+    let flora = job("flora", 2, "");
+    let first = start(&flora, 1, "one");
+    assert_eq!(first, start(&flora, 1, "one"));
+    assert_ne!(first, start(&flora, 2, "one"));
+    assert_ne!(first, start(&flora, 1, "two"));
+    for id in ["fedit", "ffa-lora"] {
+        let job = job(id, 2, "");
+        assert_eq!(start(&job, 1, "one"), start(&job, 2, "two"));
+    }
+}
+
+#[test]
 fn ffa_lora_is_exact_with_a_shared_a() {
     let bench = Bench::new(job("ffa-lora", 2, "alpha = 4.0\nrefactor_every = 1000")).freeze(&[("lora_A", a1())]);
     let output = bench.aggregate(Kind::Train, [1., 3.], [&[("lora_B", b1())], &[("lora_B", b2())]]);

@@ -6,8 +6,8 @@ mod suite;
 use rondo_methods::init::{gradient_sketch, seeded};
 use rondo_methods::linalg::truncated_svd;
 use rondo_methods::tensor::parts_of;
-use rondo_methods::{Contribution, Kind, Matrix, MethodError, Registry, Target, TensorFile};
-use suite::{Federation, distance, weighted};
+use rondo_methods::{AggregateOutput, Contribution, Kind, Matrix, MethodError, Registry, Target, TensorFile};
+use suite::{Federation, bytes_of, distance, weighted};
 
 const CLIENTS: [(&str, f64); 3] = [("a", 0.25), ("b", 0.25), ("c", 0.5)];
 
@@ -73,6 +73,7 @@ fn sketch_captures_most_of_a_larger_gradient() {
     let best = truncated_svd(&gradient, rank).unwrap();
     let kept = energy(&sketched.u, &sketched.v) / energy(&best.u, &best.v);
     assert!(kept > 0.95, "{kept}");
+    assert!((sketched.s[0] / best.s[0] - 1.0).abs() < 0.01, "{} instead of {}", sketched.s[0], best.s[0]);
 }
 
 #[test]
@@ -99,7 +100,8 @@ fn update_approximation_starts_with_the_truncated_sign_step() {
     }
 }
 
-/// Three of four clients hold the same base; the fourth is named. With two against two nobody is believed.
+/// More than half of the clients hold the same base: their factors are taken and the others named in a note. With two
+/// against two nobody is believed.
 #[test]
 fn clients_with_another_base_are_named() {
     let mut federation = start(2, "init = \"base-svd\"");
@@ -114,17 +116,27 @@ fn clients_with_another_base_are_named() {
             federation.job.write_update(Kind::WarmUp, 2, &tensors, &update.path).unwrap();
         }
     };
-    for (odd, named) in [(vec!["c"], vec!["c"]), (vec!["a"], vec!["a"]), (vec!["a", "b"], vec!["a", "b", "c", "d"])] {
+    let agreed = federation.aggregate(Kind::WarmUp, federation.statistics(&clients), "even").unwrap();
+    assert!(agreed.error.is_none() && agreed.notes.is_empty());
+    let frozen = |output: &AggregateOutput| bytes_of(output.frozen.as_deref().unwrap());
+    for odd in ["a", "c"] {
         let mut updates = federation.statistics(&clients);
+        spoil(&mut updates, &[odd]);
+        let output = federation.aggregate(Kind::WarmUp, updates, &format!("odd-{odd}")).unwrap();
+        assert_eq!((bytes_of(&output.global), frozen(&output)), (bytes_of(&agreed.global), frozen(&agreed)));
+        let [note] = output.notes.as_slice() else { panic!("{:?}", output.notes) };
+        assert!(note.starts_with(&format!("client {odd}: ")) && note.contains("3 of 3 targets"), "{note}");
+    }
+    for (all, odd) in [(4, vec!["a", "b"]), (2, vec!["b"])] {
+        let mut updates = federation.statistics(&clients[..all]);
         spoil(&mut updates, &odd);
-        match federation.aggregate(Kind::WarmUp, updates, "odd") {
-            Err(MethodError::Disagree { clients, .. }) => {
-                let found: Vec<&str> = clients.iter().map(|text| text.split(' ').next().unwrap()).collect();
-                assert_eq!(found, named);
+        updates.iter_mut().for_each(|update| update.weight = 1.0 / all as f64);
+        match federation.aggregate(Kind::WarmUp, updates, "split") {
+            Err(MethodError::Disagree { clients: named, .. }) => {
+                let found: Vec<&str> = named.iter().map(|text| text.split(' ').next().unwrap()).collect();
+                assert_eq!(found, clients[..all].iter().map(|(client, _)| *client).collect::<Vec<_>>());
             }
             other => panic!("{other:?}"),
         }
     }
-    let agreed = federation.aggregate(Kind::WarmUp, federation.statistics(&clients), "even").unwrap();
-    assert!(agreed.frozen.is_some() && agreed.error.is_none());
 }

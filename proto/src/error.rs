@@ -84,17 +84,18 @@ impl ErrorCode {
         self.row().3
     }
 
-    /// The code a status stands for: ours if it names one, otherwise by its gRPC code.
+    /// The code a status stands for: ours if it names one, otherwise by its gRPC code. A status that was made on this
+    /// side because the connection broke stands for `Unavailable`, whatever code the transport chose.
     pub fn of(status: &Status) -> Self {
         let named = status.metadata().get(CODE_KEY).and_then(|value| value.to_str().ok());
-        let by_name = named.and_then(|name| TABLE.iter().find(|row| row.1 == name));
-        let by_code = || TABLE.iter().find(|row| row.2 == status.code());
-        match by_name.or_else(by_code) {
-            Some(row) => row.0,
-            None if status.code() == Code::Cancelled => Self::Unavailable,
-            None if is_transport(status) => Self::Unavailable,
-            None => Self::Internal,
+        if let Some(row) = named.and_then(|name| TABLE.iter().find(|row| row.1 == name)) {
+            return row.0;
         }
+        // Only a status that never crossed the wire has a cause.
+        if status.source().is_some() || status.code() == Code::Cancelled {
+            return Self::Unavailable;
+        }
+        TABLE.iter().find(|row| row.2 == status.code()).map_or(Self::Internal, |row| row.0)
     }
 }
 
@@ -125,15 +126,11 @@ pub fn explain(status: &Status) -> (String, Option<String>) {
         }
         cause = error.source();
     }
-    let hint = hint.or_else(|| transport_hint(&message, status.code()).map(str::to_owned));
+    let hint = hint.or_else(|| transport_hint(&message, ErrorCode::of(status)).map(str::to_owned));
     (if message.is_empty() { status.code().to_string() } else { message }, hint)
 }
 
-fn is_transport(status: &Status) -> bool {
-    status.source().is_some_and(|source| source.is::<tonic::transport::Error>())
-}
-
-fn transport_hint(message: &str, code: Code) -> Option<&'static str> {
+fn transport_hint(message: &str, code: ErrorCode) -> Option<&'static str> {
     let message = message.to_lowercase();
     let has = |word: &str| message.contains(word);
     if has("connection refused") || has("timed out") || has("dns") || has("lookup") || has("unreachable") {
@@ -142,7 +139,7 @@ fn transport_hint(message: &str, code: Code) -> Option<&'static str> {
         Some("a certificate has expired, or a clock is wrong: compare the clocks, then enrol again if need be")
     } else if has("certificate") || has("unknownissuer") || has("handshake") {
         Some("the certificates do not fit together: enrol again with the CA fingerprint the coordinator prints")
-    } else if code == Code::Unavailable {
+    } else if code == ErrorCode::Unavailable {
         Some("try again; if it goes on, look at the coordinator's log")
     } else {
         None
@@ -181,6 +178,17 @@ mod tests {
         assert_eq!(ErrorCode::of(&foreign), ErrorCode::Unavailable);
         assert!(explain(&foreign).1.is_some_and(|hint| hint.contains("running")));
         assert_eq!(ErrorCode::of(&Status::new(Code::Unknown, "odd")), ErrorCode::Internal);
+    }
+
+    #[test]
+    fn a_broken_connection_is_worth_another_try() {
+        let cause = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "peer closed connection");
+        let broken = Status::from_error(Box::new(cause));
+        assert!(ErrorCode::of(&broken).retryable());
+        let (message, hint) = explain(&broken);
+        assert!(message.contains("peer closed connection") && hint.is_some(), "{message}");
+        // What the server said itself is not mistaken for a broken connection.
+        assert_eq!(ErrorCode::of(&Status::internal("a bug")), ErrorCode::Internal);
     }
 
     #[test]

@@ -11,8 +11,10 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 BATCH = 16
+logging.disable_progress_bar()
 
 
 def main(model_dir: str, adapter_dir: str, predictions: str, tolerance: float) -> None:

@@ -32,11 +32,31 @@ pub(crate) struct BenchArgs {
 pub(crate) fn cargo(paths: &Paths) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&paths.workspace);
+    // `cargo run` tells this process about its own package. Build scripts that look at such variables (ring's does)
+    // would run again, and all that depends on them be built again, at every change between `cargo` and `cargo xtask`.
+    for (name, _) in std::env::vars_os() {
+        if is_about_this_package(&name.to_string_lossy()) {
+            command.env_remove(&name);
+        }
+    }
     match setup::chosen_libtorch(paths) {
-        ChosenLibtorch::Ours(path) | ChosenLibtorch::Named(path) => command.env("LIBTORCH", path),
-        ChosenLibtorch::Pytorch => command.env_remove("LIBTORCH"),
-    };
+        // .cargo/config.toml names this folder. The same value in the environment would count as a change of it, and
+        // cargo would compile the bindings anew at every switch between `cargo xtask` and plain cargo.
+        ChosenLibtorch::Ours(path) if path == paths.workspace.join(".rondo/libtorch") => {}
+        ChosenLibtorch::Ours(path) | ChosenLibtorch::Named(path) => {
+            command.env("LIBTORCH", path);
+        }
+        ChosenLibtorch::Pytorch => {
+            command.env_remove("LIBTORCH");
+        }
+    }
     command
+}
+
+fn is_about_this_package(name: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+    let names = ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name)
 }
 
 /// Sets up, checks the walls and runs every test.
@@ -98,4 +118,15 @@ pub(crate) fn metadata(paths: &Paths) -> Result<serde_json::Value> {
 /// A heading on the terminal.
 pub(crate) fn step(title: &str) {
     println!("\n== {title}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cargo_says_about_this_package_is_not_handed_on() {
+        assert!(is_about_this_package("CARGO_MANIFEST_DIR") && is_about_this_package("CARGO_PKG_NAME"));
+        assert!(!is_about_this_package("CARGO_HOME") && !is_about_this_package("CARGO_TARGET_DIR"));
+    }
 }

@@ -197,6 +197,17 @@ impl<'a> Stack<'a> {
         if !status.success() {
             bail!("the stack could not be taken down ({status}); its compose project is {}", self.project);
         }
+        for image in ["rondo-coordinator", "rondo-client"] {
+            process::succeeds(Command::new("docker").args(["image", "rm", &format!("{image}:{TAG}")]));
+        }
+        // The build stages, which hold the whole context.
+        process::succeeds(Command::new("docker").args([
+            "image",
+            "prune",
+            "--force",
+            "--filter",
+            "label=rondo.prebuilt=prebuilt",
+        ]));
         Ok(())
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn run(paths: &Paths, args: &InteropArgs) -> Result<()> {
         evaluate(&binaries, &model, adapter, &texts, &predictions)?;
         process::run(
             Command::new(&python)
+                .args(["-W", "ignore"])
                 .arg(paths.workspace.join("xtask/interop/check.py"))
                 .args([&model, adapter, &predictions])
                 .arg(TOLERANCE)

@@ -36,7 +36,7 @@ pub enum BaseCommand {
 
 /// Does a command about base models.
 pub async fn run(command: BaseCommand, context: &mut Context) -> Result<(), CliError> {
-    let mut client = context.administration()?;
+    let mut client = context.administration().await?;
     match command {
         BaseCommand::Add { name, from } => {
             let model = base::describe(&from, &name)?;

@@ -37,7 +37,7 @@ pub struct Name {
 
 /// Does a command about clients.
 pub async fn run(command: ClientCommand, context: &mut Context) -> Result<(), CliError> {
-    let mut admin = context.administration()?;
+    let mut admin = context.administration().await?;
     let request = |name: Name| GetClientRequest { client: name.client };
     let info = match command {
         ClientCommand::List => {

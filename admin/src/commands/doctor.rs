@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
-use rondo_proto::v1::{GetInfoRequest, ServerInfo};
+use rondo_proto::v1::{GetInfoRequest, ListOperatorsRequest, ServerInfo};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -71,22 +71,45 @@ async fn examine(context: &Context) -> Vec<Check> {
     }
     let asked = Instant::now();
     let before = now_ms();
-    let info = match context.administration() {
-        Ok(mut client) => client.get_info(GetInfoRequest {}).await.map_err(CliError::from),
+    let info = match context.administration().await {
+        Ok(mut client) => match client.get_info(GetInfoRequest {}).await {
+            Ok(info) => Ok((client, info.into_inner())),
+            Err(status) => Err(CliError::from(status)),
+        },
         Err(error) => Err(error),
     };
-    match info {
-        Ok(info) => {
-            let info = info.into_inner();
-            let trip = asked.elapsed().as_millis();
-            checks.push(good("coordinator", format!("answers over mutual TLS in {trip} ms")));
-            // The coordinator read its clock somewhere between the two readings of ours.
-            let middle = before + i64::try_from(trip / 2).unwrap_or(0);
-            checks.extend(compare(&info, middle));
+    let (mut client, info) = match info {
+        Ok(answer) => answer,
+        Err(error) => {
+            checks.push(bad("coordinator", error));
+            return checks;
         }
-        Err(error) => checks.push(bad("coordinator", error)),
+    };
+    let trip = asked.elapsed().as_millis();
+    checks.push(good("coordinator", format!("answers over mutual TLS in {trip} ms")));
+    // The coordinator read its clock somewhere between the two readings of ours.
+    let now = before + i64::try_from(trip / 2).unwrap_or(0);
+    checks.extend(compare(&info, now));
+    match client.list_operators(ListOperatorsRequest {}).await {
+        Ok(reply) => {
+            let own = reply.into_inner().operators.into_iter().find(|operator| operator.name == identity.name);
+            let expires = own.map_or(0, |operator| operator.certificate_expires_ms);
+            let mend = "have an operator run `rondo operator add`, then enrol anew with `rondo join`";
+            checks.push(lasting("certificate", expires, now, mend));
+        }
+        Err(status) => checks.push(bad("certificate", status.into())),
     }
     checks
+}
+
+/// Whether a certificate lasts for some time yet.
+fn lasting(name: &'static str, expires_ms: i64, now_ms: i64, mend: &str) -> Check {
+    let left = expires_ms.saturating_sub(now_ms);
+    match expires_ms {
+        0 => good(name, "it is not said until when it is valid".to_owned()),
+        at if left > SOON_MS => good(name, format!("valid until {}", moment(at))),
+        at => bad(name, CliError::failed(format!("ends {} (in {})", moment(at), span(left.max(0)))).hint(mend)),
+    }
 }
 
 fn compare(info: &ServerInfo, now_ms: i64) -> Vec<Check> {
@@ -105,16 +128,8 @@ fn compare(info: &ServerInfo, now_ms: i64) -> Vec<Check> {
         let found = format!("{ours} here, {} at the coordinator", info.version);
         bad("version", CliError::failed(found).hint("install the same version on both sides"))
     };
-    let left = info.certificate_expires_ms.saturating_sub(now_ms);
-    let certificate = match info.certificate_expires_ms {
-        0 => good("certificate", "the coordinator does not say until when".to_owned()),
-        at if left > SOON_MS => good("certificate", format!("valid until {}", moment(at))),
-        at => {
-            let found = format!("ends {} (in {})", moment(at), span(left.max(0)));
-            bad("certificate", CliError::failed(found).hint("enrol again with `rondo join` before it ends"))
-        }
-    };
-    vec![clock, version, certificate]
+    let mend = "renew the coordinator's server certificate";
+    vec![clock, version, lasting("server", info.certificate_expires_ms, now_ms, mend)]
 }
 
 #[cfg(test)]

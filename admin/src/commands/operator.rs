@@ -39,7 +39,7 @@ pub enum OperatorCommand {
 pub async fn run(command: OperatorCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
         OperatorCommand::List => {
-            let reply = context.administration()?.list_operators(ListOperatorsRequest {}).await?.into_inner();
+            let reply = context.administration().await?.list_operators(ListOperatorsRequest {}).await?.into_inner();
             context.output.show(&reply, |reply| {
                 let row = |operator: &OperatorInfo| {
                     let (enrolled, until) = (operator.enrolled_at_ms, operator.certificate_expires_ms);
@@ -55,7 +55,7 @@ pub async fn run(command: OperatorCommand, context: &mut Context) -> Result<(), 
             token::create(request, context, "rondo join", "").await
         }
         OperatorCommand::Revoke { name } => {
-            context.administration()?.revoke_operator(RevokeOperatorRequest { name: name.clone() }).await?;
+            context.administration().await?.revoke_operator(RevokeOperatorRequest { name: name.clone() }).await?;
             context.output.show(&json!({ "revoked": name }), |_| format!("operator {name} is revoked"))
         }
     }

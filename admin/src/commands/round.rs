@@ -1,26 +1,28 @@
 //! `rondo round`: what every round did, client by client.
 
 use clap::Subcommand;
+use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1::{Evaluation, GetRoundRequest, GetRunRequest, Participant, RoundRecord};
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{facts, table};
+use crate::run_names::resolve;
 use crate::text::{moment, relative_error, size, size_against, span};
 
 /// Commands about rounds.
 #[derive(Debug, Subcommand)]
 pub enum RoundCommand {
-    /// Lists the closed rounds of a run
+    /// Lists the rounds of a run, the open one too
     #[command(after_help = "Example:\n  rondo round list sentiment")]
     List {
-        /// The run's id
+        /// The run's id or name, or the beginning of its id
         run: String,
     },
     /// Shows a round: who took part with what weight, bytes against the layout's formula, losses, accuracy
     #[command(after_help = "Example:\n  rondo round show sentiment 2")]
     Show {
-        /// The run's id
+        /// The run's id or name, or the beginning of its id
         run: String,
         /// The round's number; 0 is the warm-up
         round: u32,
@@ -29,15 +31,18 @@ pub enum RoundCommand {
 
 /// Does a command about rounds.
 pub async fn run(command: RoundCommand, context: &mut Context) -> Result<(), CliError> {
-    let mut admin = context.administration()?;
+    let mut admin = context.administration().await?;
     match command {
         RoundCommand::List { run } => {
+            let run = resolve(&mut admin, &run).await?;
             let reply = admin.list_rounds(GetRunRequest { run }).await?.into_inner();
             context.output.show(&reply, |reply| list(&reply.rounds))
         }
         RoundCommand::Show { run, round } => {
-            let record = admin.get_round(GetRoundRequest { run, round }).await?.into_inner();
-            context.output.show(&record, details)
+            let run = resolve(&mut admin, &run).await?;
+            let record = admin.get_round(GetRoundRequest { run: run.clone(), round }).await?.into_inner();
+            let dtype = wire(&admin.get_run(GetRunRequest { run }).await?.into_inner().run_file);
+            context.output.show(&record, |record| details(record, dtype))
         }
     }
 }
@@ -98,20 +103,38 @@ fn list(rounds: &[RoundRecord]) -> String {
             number(sums.accuracy, 4),
             size(sums.up),
             size(sums.down),
-            span(record.ended_at_ms.saturating_sub(record.started_at_ms).max(0)),
+            match record.ended_at_ms {
+                0 => "open".to_owned(),
+                end => span(end.saturating_sub(record.started_at_ms).max(0)),
+            },
         ]
     };
     table(
         &["ROUND", "KIND", "ATTEMPT", "UPDATES", "DROPPED", "ERROR", "LOSS", "ACCURACY", "UP", "DOWN", "TIME"],
         rounds.iter().map(row).collect(),
-        "no closed rounds yet",
+        "no rounds yet",
     )
 }
 
+/// The number format in which a run's tensors travel; f32 where the run file does not tell.
+pub(crate) fn wire(run_file: &str) -> Dtype {
+    RunFile::parse(run_file).map_or(Dtype::F32, |run| run.wire.dtype)
+}
+
+/// What an aggregation error amounts to. Published tensors are rounded to the wire's format, which an exact method
+/// cannot help: f32 rounds by up to 2^-24, bf16 by up to 2^-9, twice where two factors are rounded.
+fn judgement(error: f64, wire: Dtype) -> &'static str {
+    match wire {
+        _ if error <= 1e-6 => "exact to rounding",
+        Dtype::Bf16 if error <= 2.0_f64.powi(-7) => "within the rounding of bf16",
+        Dtype::F32 | Dtype::Bf16 => "approximate",
+    }
+}
+
 /// A round with all its clients.
-pub(crate) fn details(record: &RoundRecord) -> String {
+pub(crate) fn details(record: &RoundRecord, wire: Dtype) -> String {
     let error = record.aggregation_error.map(|error| {
-        let word = if error <= 1e-6 { "exact to rounding" } else { "approximate" };
+        let word = judgement(error, wire);
         format!("{error:.2e} of the dense weighted mean ({word})")
     });
     let kind = if record.attempt > 1 { format!(", attempt {}", record.attempt) } else { String::new() };
@@ -119,7 +142,7 @@ pub(crate) fn details(record: &RoundRecord) -> String {
         ("run", record.run.clone()),
         ("round", format!("{} ({}{kind})", record.round, record.kind)),
         ("started", moment(record.started_at_ms)),
-        ("ended", moment(record.ended_at_ms)),
+        ("ended", if record.ended_at_ms == 0 { "still open".to_owned() } else { moment(record.ended_at_ms) }),
         ("aggregation error", error.unwrap_or_else(|| "-".to_owned())),
         ("published", record.global_digest.clone()),
         ("frozen tensors", record.frozen_digest.clone()),
@@ -205,8 +228,40 @@ mod tests {
     }
 
     #[test]
+    fn an_open_round_is_marked() {
+        let closed = RoundRecord { started_at_ms: 1000, ended_at_ms: 6000, ..record() };
+        let text = list(&[closed, RoundRecord { round: 3, ended_at_ms: 0, ..record() }]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with('2') && lines[1].ends_with("5 s"), "{text}");
+        assert!(lines[2].starts_with('3') && lines[2].ends_with("open"), "{text}");
+    }
+
+    #[test]
+    fn an_error_is_judged_by_what_the_wire_can_carry() {
+        for (error, f32, bf16) in [
+            (1e-8, "exact to rounding", "exact to rounding"),
+            (3e-3, "approximate", "within the rounding of bf16"),
+            (0.2, "approximate", "approximate"),
+            (f64::NAN, "approximate", "approximate"),
+        ] {
+            assert_eq!((judgement(error, Dtype::F32), judgement(error, Dtype::Bf16)), (f32, bf16), "{error}");
+        }
+        assert_eq!((wire(""), wire("[wire]")), (Dtype::F32, Dtype::F32));
+        let run = |wire: &str| {
+            format!(
+                "name = \"s\"\nbase = {{ model = \"tiny\" }}\ntask = {{ kind = \"classification\", dataset = \"r\", \
+                 labels = [\"no\", \"yes\"] }}\nmethod = {{ id = \"flora\", rank = 2, targets = [\"query\"] }}\n\
+                 train = {{ local_steps = 1, batch = 1, lr = 1e-3 }}\nrounds = {{ count = 2, cohort = 2, quorum = 2 }}\n{wire}"
+            )
+        };
+        let both = (wire(&run("")), wire(&run("wire = { dtype = \"bf16\" }")));
+        assert_eq!(both, (Dtype::F32, Dtype::Bf16));
+    }
+
+    #[test]
     fn details_show_clients_bytes_and_error() {
-        let text = details(&record());
+        let text = details(&record(), Dtype::F32);
+        assert!(text.contains("still open"));
         for part in ["3.00e-8 of the dense", "exact to rounding", "1020 B (+2.0 %)", "deadline", "0.7500", "0.9000"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -6,9 +6,10 @@ use clap::{Args, Subcommand};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequest, RunSummary, Willing};
 
-use crate::context::Context;
+use crate::context::{Administration, Context};
 use crate::error::CliError;
 use crate::output::{facts, table};
+use crate::run_names::resolve;
 use crate::text::{clock, moment, now_ms, span};
 use crate::watch;
 
@@ -49,19 +50,19 @@ pub enum RunCommand {
 /// A run's id.
 #[derive(Debug, Args)]
 pub struct Id {
-    /// The run's id, from `rondo run list`
+    /// The run's id or name, from `rondo run list`, or the beginning of its id
     run: String,
 }
 
-impl From<Id> for GetRunRequest {
-    fn from(id: Id) -> Self {
-        Self { run: id.run }
+impl Id {
+    async fn request(self, admin: &mut Administration) -> Result<GetRunRequest, CliError> {
+        Ok(GetRunRequest { run: resolve(admin, &self.run).await? })
     }
 }
 
 /// Does a command about runs.
 pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliError> {
-    let mut admin = context.administration()?;
+    let mut admin = context.administration().await?;
     let summary = match command {
         RunCommand::Create { file } => {
             let run_file = read(&file)?;
@@ -72,13 +73,26 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
             return context.output.show(&reply, |reply| list(&reply.runs));
         }
         RunCommand::Show(id) => {
-            let reply = admin.get_run(GetRunRequest::from(id)).await?.into_inner();
+            let request = id.request(&mut admin).await?;
+            let reply = admin.get_run(request).await?.into_inner();
             return context.output.show(&reply, details);
         }
-        RunCommand::Watch(id) => return watch::watch(&mut admin, &id.run, &mut context.output).await,
-        RunCommand::Pause(id) => admin.pause_run(GetRunRequest::from(id)).await?,
-        RunCommand::Resume(id) => admin.resume_run(GetRunRequest::from(id)).await?,
-        RunCommand::Cancel(id) => admin.cancel_run(GetRunRequest::from(id)).await?,
+        RunCommand::Watch(id) => {
+            let GetRunRequest { run } = id.request(&mut admin).await?;
+            return watch::watch(&mut admin, &run, &mut context.output).await;
+        }
+        RunCommand::Pause(id) => {
+            let request = id.request(&mut admin).await?;
+            admin.pause_run(request).await?
+        }
+        RunCommand::Resume(id) => {
+            let request = id.request(&mut admin).await?;
+            admin.resume_run(request).await?
+        }
+        RunCommand::Cancel(id) => {
+            let request = id.request(&mut admin).await?;
+            admin.cancel_run(request).await?
+        }
     };
     context.output.show(&summary.into_inner(), overview)
 }
@@ -146,7 +160,7 @@ fn details(reply: &GetRunReply) -> String {
     text += &format!("\n{}", table(&["CLIENT", "INVITATION", "RANK", "REASON"], rows, "no client has answered yet\n"));
     for (title, record) in [("open round", &summary.open), ("latest round", &summary.latest)] {
         if let Some(record) = record {
-            text += &format!("\n{title}\n{}", super::round::details(record));
+            text += &format!("\n{title}\n{}", super::round::details(record, super::round::wire(&reply.run_file)));
         }
     }
     let skipped = reply.events.len().saturating_sub(EVENTS_SHOWN);

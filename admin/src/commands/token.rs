@@ -46,11 +46,11 @@ pub async fn run(command: TokenCommand, context: &mut Context) -> Result<(), Cli
             create(request, context, "rondo-client join", "--dir DIR").await
         }
         TokenCommand::List => {
-            let reply = context.administration()?.list_tokens(ListTokensRequest {}).await?.into_inner();
+            let reply = context.administration().await?.list_tokens(ListTokensRequest {}).await?.into_inner();
             context.output.show(&reply, |reply| list(&reply.tokens))
         }
         TokenCommand::Revoke { id } => {
-            context.administration()?.revoke_token(RevokeTokenRequest { id: id.clone() }).await?;
+            context.administration().await?.revoke_token(RevokeTokenRequest { id: id.clone() }).await?;
             context.output.show(&json!({ "revoked": id }), |_| format!("token {id} is revoked"))
         }
     }
@@ -68,7 +68,7 @@ pub(super) async fn create(
     join: &str,
     rest: &str,
 ) -> Result<(), CliError> {
-    let reply = context.administration()?.create_token(request).await?.into_inner();
+    let reply = context.administration().await?.create_token(request).await?.into_inner();
     // The operator's own way to the coordinator is the best guess for the joiner's.
     let url = context.identity().map_or_else(|_| "URL".to_owned(), |identity| identity.url);
     context.output.show(&reply, |reply| {

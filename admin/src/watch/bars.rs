@@ -24,7 +24,11 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Bars {
     pub(super) fn new() -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        Self::on(ProgressDrawTarget::stdout())
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let all = MultiProgress::with_draw_target(target);
         let run = all.add(ProgressBar::new(1));
         run.set_style(style("{prefix:.bold} [{bar:30}] {pos}/{len} rounds, {elapsed}  {msg}"));
         Self { all, run, clients: BTreeMap::new() }
@@ -44,9 +48,16 @@ impl Bars {
         self.run.set_prefix(summary.run.clone());
         self.run.set_message(run_message(summary));
         let record = summary.open.as_ref().or(summary.latest.as_ref());
-        for participant in record.into_iter().flat_map(|record| &record.participants).take(MOST) {
-            self.client(participant);
-        }
+        let shown: Vec<&Participant> = record.into_iter().flat_map(|record| &record.participants).take(MOST).collect();
+        // A later round may have another cohort.
+        self.clients.retain(|name, bar| {
+            let stays = shown.iter().any(|participant| participant.client == *name);
+            if !stays {
+                self.all.remove(bar);
+            }
+            stays
+        });
+        shown.into_iter().for_each(|participant| self.client(participant));
         if !summary.outcome.is_empty() {
             self.clients.values().for_each(ProgressBar::abandon);
             self.run.abandon();
@@ -111,7 +122,21 @@ fn client_message(client: &Participant) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rondo_proto::v1::Evaluation;
+    use rondo_proto::v1::{Evaluation, RoundRecord};
+
+    #[test]
+    fn bars_are_those_of_the_present_cohort() {
+        let mut bars = Bars::on(ProgressDrawTarget::hidden());
+        let cohort = |clients: &[&str]| {
+            let participant = |client: &&str| Participant { client: (*client).to_owned(), ..Participant::default() };
+            let participants = clients.iter().map(participant).collect();
+            RunSummary { open: Some(RoundRecord { participants, ..RoundRecord::default() }), ..RunSummary::default() }
+        };
+        for clients in [&["a", "b"][..], &["b", "c"], &[], &["a"]] {
+            bars.show(&cohort(clients));
+            assert_eq!(bars.clients.keys().collect::<Vec<_>>(), clients);
+        }
+    }
 
     #[test]
     fn a_client_shows_state_loss_accuracy_and_bytes() {

@@ -23,6 +23,7 @@ type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) struct Script {
     pub(crate) base: BaseModel,
     pub(crate) summary: RunSummary,
+    pub(crate) run_file: String,
     pub(crate) rounds: Vec<RoundRecord>,
     /// One list per call of WatchRun; the stream ends after the list.
     pub(crate) updates: Vec<Vec<RunUpdate>>,
@@ -96,7 +97,8 @@ impl Administration for Fake {
     }
     async fn get_run(&self, request: Request<GetRunRequest>) -> Answer<GetRunReply> {
         let summary = Some(self.run("show", request)?.into_inner());
-        Ok(Response::new(GetRunReply { summary, ..GetRunReply::default() }))
+        let run_file = self.script.run_file.clone();
+        Ok(Response::new(GetRunReply { summary, run_file, ..GetRunReply::default() }))
     }
     async fn watch_run(&self, request: Request<GetRunRequest>) -> Answer<Self::WatchRunStream> {
         self.run("watch", request)?;

@@ -69,7 +69,7 @@ fn exit_codes_tell_usage_from_failure() {
     assert_eq!(run(&["--help"]).0, 0);
     assert_eq!(run(&["run", "watch", "--help"]).0, 0);
     let (code, help, _) = run(&["adapter", "aggregate", "--help"]);
-    assert!(code == 0 && help.contains("<target>.<part>") && help.contains("lora_R [r, r]"), "{help}");
+    assert!(code == 0 && help.contains("<target>.<part>") && help.contains("fed-sb: lora_R [r, r]; frozen"), "{help}");
     let (code, out, err) = run(&["run", "list"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("holds no identity") && err.contains("hint: enrol with `rondo join"), "{err}");

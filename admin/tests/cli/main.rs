@@ -7,3 +7,4 @@ mod help;
 mod offline;
 mod online;
 mod program;
+mod renewal;

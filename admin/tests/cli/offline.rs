@@ -169,6 +169,33 @@ fn files_that_do_not_fit_are_refused_in_words() {
 }
 
 #[test]
+fn tensors_of_one_name_in_several_files_are_compared_file_by_file() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["one", "two"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+        lora(dir.path(), &format!("{folder}/x.safetensors"), &A1, &B1);
+    }
+    lora(dir.path(), "one/y.safetensors", &A1, &B1);
+    lora(dir.path(), "two/y.safetensors", &A1, &B2);
+    let compare = |a: &str, b: &str| {
+        let (code, out, _) = told(&rondo(dir.path(), &["adapter", "diff", a, b, "--tolerance", "0", "--json"]));
+        let compared: Value = serde_json::from_str(&out).unwrap();
+        let row = |row: &Value| (row["name"].as_str().unwrap().to_owned(), row["relative"].as_f64());
+        (code, compared["tensors"].as_array().unwrap().iter().map(row).collect::<BTreeMap<_, _>>())
+    };
+    let (code, rows) = compare("one", "two");
+    assert_eq!((code, rows.len()), (1, 4));
+    assert_eq!(rows["x.safetensors: l.query.lora_B"], Some(0.0));
+    assert!(rows["y.safetensors: l.query.lora_B"].is_some_and(|relative| relative > 1.0));
+    // Against one file of the folder the other file's tensors are on one side only.
+    let (code, rows) = compare("one", "two/x.safetensors");
+    assert_eq!(
+        (code, rows["x.safetensors: l.query.lora_A"], rows["y.safetensors: l.query.lora_A"]),
+        (1, Some(0.0), None)
+    );
+}
+
+#[test]
 fn adapters_are_compared_and_inspected() {
     let dir = tempfile::tempdir().unwrap();
     lora(dir.path(), "a.safetensors", &A1, &B1);

@@ -53,6 +53,7 @@ async fn rondo(script: &Script, args: &[&str]) -> (Result<(), CliError>, String)
 fn summary(outcome: &str) -> RunSummary {
     RunSummary {
         run: "sentiment-1".to_owned(),
+        name: "sentiment".to_owned(),
         phase: if outcome.is_empty() { "training" } else { "ended" }.to_owned(),
         outcome: outcome.to_owned(),
         rounds: 2,
@@ -134,10 +135,15 @@ async fn json_is_the_wire_message_and_text_is_for_people() {
         (&["operator", "add", "alice"], "rondo join"),
         (&["token", "revoke", "7"], "7 is revoked"),
         (&["operator", "revoke", "bob"], "bob is revoked"),
-        (&["round", "list", "sentiment-1"], "no closed rounds"),
+        (&["round", "list", "sentiment-1"], "no rounds yet"),
         (&["token", "list"], "no tokens"),
         (&["operator", "list"], "no operators"),
         (&["run", "pause", "sentiment-1"], "sentiment-1"),
+        // A run's name, or the beginning of its id, is enough.
+        (&["run", "show", "sentiment"], "training"),
+        (&["run", "resume", "senti"], "sentiment-1"),
+        (&["run", "cancel", "sentiment"], "sentiment-1"),
+        (&["round", "list", "sentiment"], "no rounds yet"),
     ] {
         let (end, text) = rondo(&script, args).await;
         assert_eq!(end, Ok(()), "{args:?}");
@@ -206,13 +212,28 @@ fn adapter(method: &str, dir: &Path) -> Script {
 }
 
 #[tokio::test]
+async fn a_round_is_judged_by_the_format_on_the_wire() {
+    let round = RoundRecord { round: 1, aggregation_error: Some(3e-3), ..RoundRecord::default() };
+    let run_file = RUN.replace("METHOD", "flora");
+    for (run_file, word) in [
+        (run_file.clone(), "(approximate)"),
+        (format!("{run_file}wire = {{ dtype = \"bf16\" }}\n"), "(within the rounding of bf16)"),
+    ] {
+        let script = Script { summary: summary(""), rounds: vec![round.clone()], run_file, ..Script::default() };
+        let (end, text) = rondo(&script, &["round", "show", "sentiment", "1"]).await;
+        assert!(end == Ok(()) && text.contains(word), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
     for (method, rank) in [("fedit", 2), ("ffa-lora", 2), ("flora", 8)] {
         let dir = tempfile::tempdir().unwrap();
         let mut script = adapter(method, dir.path());
         let out = dir.path().join("peft");
         let path = out.to_str().unwrap();
-        let export = ["adapter", "export", "sentiment-1", "--format", "peft", "--json", "--out", path];
+        script.summary = summary("");
+        let export = ["adapter", "export", "sentiment", "--format", "peft", "--json", "--out", path];
         let (end, text) = rondo(&script, &export).await;
         assert_eq!(end, Ok(()), "{method}");
         let told: Value = serde_json::from_str(&text).unwrap();

@@ -23,6 +23,7 @@ use crate::work::Progress;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   rondo-client evaluate --model .rondo/models/minilm-l6 --adapter adapter --data reviews.tsv --predictions out.jsonl
+  rondo-client evaluate --model .rondo/models/minilm-l6 --adapter adapter --data reviews.tsv --dataset reviews --held-out 0.1
 
 With --adapter none the bare base model is evaluated under the head that a run of this --seed starts with.")]
 pub struct EvaluateArgs {
@@ -38,8 +39,10 @@ pub struct EvaluateArgs {
     /// The labels, in the order of the classifier's outputs [default: the adapter's]
     #[arg(long, value_delimiter = ',', required_if_eq("adapter", "none"))]
     pub labels: Option<Vec<String>>,
-    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]
-    #[arg(long, value_name = "FRACTION")]
+    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]. Which rows these are
+    /// depends on the data set's name, so it takes --dataset with the name of the training: a run's data set, or "data"
+    /// after `rondo-client train` without --dataset. Under another name, rows that were trained on would be evaluated
+    #[arg(long, value_name = "FRACTION", requires = "dataset")]
     pub held_out: Option<f64>,
     /// Longest input in tokens [default: the adapter's, or 64]
     #[arg(long)]

@@ -23,7 +23,8 @@ pub struct DataArgs {
     /// Labelled texts: a .jsonl, .csv or .tsv file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// The data set's name in runs; with --eval-fraction it decides which rows are held out
+    /// The data set's name in runs. It decides which rows are held out: the same file under another name is split
+    /// otherwise
     #[arg(long, default_value = "data")]
     pub dataset: String,
     /// Format of the file [default: by its extension]

@@ -67,3 +67,16 @@ fn the_known_keys_are_those_of_the_types() {
     }
     assert_eq!(parse(&toml::to_string(&whole).unwrap()).unwrap().policy, whole.policy);
 }
+
+#[test]
+fn the_examples_are_sound() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = std::fs::read_dir(examples.join("clients")).unwrap().map(|file| file.unwrap().path());
+    let mut read = 0;
+    for file in files.chain([examples.join("compose/client.toml")]) {
+        let config = Config::read(&file).unwrap();
+        assert!(!config.models.is_empty() && !config.datasets.is_empty(), "{}", file.display());
+        read += 1;
+    }
+    assert!(read > 1);
+}

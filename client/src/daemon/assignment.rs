@@ -52,11 +52,14 @@ impl<A: Api> Daemon<A> {
         if let Some((last_key, last_task, failed)) = &self.last
             && (last_key, *last_task) == (&key, task)
         {
-            if let Some(reason) = failed.clone() {
-                self.report_failure(&assignment, reason).await;
-                return self.idle(0).await;
-            }
+            let failed = failed.clone();
             self.idle(0).await;
+            // A finished update that only failed to arrive is sent again.
+            if let Some(reason) = failed
+                && !(task != Task::Evaluate && self.is_spooled(&key).await)
+            {
+                return self.report_failure(&assignment, reason).await;
+            }
         }
         tracing::info!(run, round, attempt, ?task, "assignment");
         let beat = Arc::new(Beat::new(task));
@@ -75,9 +78,9 @@ impl<A: Api> Daemon<A> {
                 tracing::info!(run, round, attempt, ?task, reason = %failure, "given up");
                 None
             }
-            // What the coordinator refused it need not be told. Asked again for an update that it refused, the client
-            // says that it has no other.
-            Err(Failure::Api(error)) if error.is_final() => {
+            // A coordinator that refused the result need not be told. Asked again for an update that it refused, the
+            // client says that it has no other.
+            Err(Failure::Api(error)) if error.is_final() && error.call != "download" => {
                 tracing::error!(run, round, attempt, ?task, %error, "refused by the coordinator");
                 self.idle(0).await;
                 error.call.starts_with("upload").then_some(error.message)
@@ -93,17 +96,11 @@ impl<A: Api> Daemon<A> {
     }
 
     async fn carry_out(&self, assignment: &v1::Assignment, key: &Key, task: Task, beat: &Beat) -> Result<(), Failure> {
-        if task != Task::Evaluate {
-            if assignment.upload_settled {
-                self.spool.remove(key)?;
-                self.idle(0).await;
-                return Ok(());
-            }
-            let (spool, wanted) = (Arc::clone(&self.spool), key.clone());
-            if let Some(entry) = spawn_blocking(move || spool.find(&wanted)).await?? {
-                tracing::info!(%key, "the update is in the spool already");
-                return self.deliver(&entry, beat).await;
-            }
+        if task != Task::Evaluate
+            && let Some(entry) = self.spooled(key).await?
+        {
+            tracing::info!(%key, "the update is in the spool already");
+            return self.deliver(&entry, beat).await;
         }
         let (judge, judged) = (Arc::clone(&self.judge), assignment.clone());
         let agreed =
@@ -213,6 +210,16 @@ impl<A: Api> Daemon<A> {
         let (job, rank) = (agreed.job.clone(), agreed.rank as usize);
         let write = move |path: &Path| job.write_update(kind, rank, &tensors, path);
         Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
+    }
+
+    /// The finished update under a key, when there is one.
+    async fn spooled(&self, key: &Key) -> Result<Option<Entry>, Failure> {
+        let (spool, key) = (Arc::clone(&self.spool), key.clone());
+        Ok(spawn_blocking(move || spool.find(&key)).await??)
+    }
+
+    async fn is_spooled(&self, key: &Key) -> bool {
+        self.spooled(key).await.is_ok_and(|entry| entry.is_some())
     }
 
     /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.

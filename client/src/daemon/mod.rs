@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{ModelError, Models};
-use crate::spool::{Key, Spool, SpoolError};
+use crate::spool::{Entry, Key, Spool, SpoolError};
 use crate::worker::{MakeTrainer, Task, Worker};
 
 pub use failure::Failure;
@@ -202,16 +202,23 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Drops updates that the coordinator holds and no longer asks for. One that it asks for again (it may have lost a
-    /// disk) is still here.
+    /// Drops updates that the coordinator holds and no longer asks for, and one of which it says that it is settled. One
+    /// that it asks for again (it may have lost a disk) is still here.
     fn settle(&self, reply: &v1::PollReply) {
-        let asked = match &reply.next {
-            Some(Next::Assignment(assignment)) if !assignment.upload_settled => assignment::key(assignment).ok(),
-            _ => None,
+        let (asked, decided) = match &reply.next {
+            Some(Next::Assignment(assignment)) => {
+                let key = assignment::key(assignment).ok();
+                if assignment.upload_settled { (None, key) } else { (key, None) }
+            }
+            _ => (None, None),
+        };
+        let is_done = |entry: &Entry| {
+            let key = Some(&entry.key);
+            key == decided.as_ref() || entry.accepted && key != asked.as_ref()
         };
         let settled = self.spool.list().and_then(|entries| {
-            let held = entries.iter().filter(|entry| entry.accepted && Some(&entry.key) != asked.as_ref());
-            held.map(|entry| self.spool.remove(&entry.key)).collect::<Result<Vec<()>, _>>()
+            let done = entries.iter().filter(|entry| is_done(entry));
+            done.map(|entry| self.spool.remove(&entry.key)).collect::<Result<Vec<()>, _>>()
         });
         if let Err(error) = settled {
             tracing::warn!(%error, "spool");

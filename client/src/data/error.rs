@@ -86,21 +86,6 @@ pub enum DataError {
     },
 }
 
-impl DataError {
-    /// Whether a name (`column`, `label`) or the file is at fault rather than a single row.
-    pub fn file(&self) -> &std::path::Path {
-        match self {
-            Self::Io { file, .. }
-            | Self::UnknownFormat { file }
-            | Self::Syntax { file, .. }
-            | Self::MissingColumn { file, .. }
-            | Self::WrongKind { file, .. }
-            | Self::UnknownLabel { file, .. }
-            | Self::NoRows { file } => file,
-        }
-    }
-}
-
 fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

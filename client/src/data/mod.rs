@@ -168,7 +168,7 @@ impl Dataset {
         Ok(Self { name: source.name.clone(), labels: labels.to_vec(), examples, held_out })
     }
 
-    /// Makes a data set of given texts, all for training; for tests and the offline commands.
+    /// Makes a data set of texts in memory, each with its index into `labels`, and splits it as [`Dataset::load`] does.
     pub fn of(
         name: &str,
         labels: &[String],

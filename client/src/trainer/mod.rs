@@ -13,6 +13,7 @@ pub mod device;
 pub mod error;
 pub mod local;
 pub mod models;
+pub mod openmp;
 pub mod optim;
 pub mod session;
 pub mod solo;

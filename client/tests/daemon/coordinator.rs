@@ -26,6 +26,10 @@ pub struct Trouble {
     pub upload_reply_lost: bool,
     /// The next upload is accepted and then forgotten, as by a coordinator that lost its disk.
     pub forgets: bool,
+    /// Uploads that the coordinator fails to take, through a fault of its own.
+    pub uploads_fail: u32,
+    /// Reports of failures that the coordinator fails to take.
+    pub reports_fail: u32,
     /// The next finished upload is refused at the door.
     pub door_refuses: Option<&'static str>,
     /// The next download breaks after so many bytes.
@@ -140,6 +144,7 @@ impl Api for Coordinator {
         let mut book = self.book();
         book.download_offsets.push(request.offset);
         let blob = book.blobs.get(&request.digest).ok_or_else(|| ApiError {
+            call: "download",
             hint: Some("blobs are dropped when no round needs them".to_owned()),
             ..error(ErrorCode::NotFound, "no such blob")
         })?;
@@ -178,6 +183,10 @@ impl Api for Coordinator {
         let id = id(header.key.as_ref().unwrap());
         let (hangs, breaks_at) = {
             let mut book = self.book();
+            if book.trouble.uploads_fail > 0 {
+                book.trouble.uploads_fail -= 1;
+                return Err(error(ErrorCode::Internal, "the coordinator's disk fails"));
+            }
             book.upload_offsets.push(header.offset);
             let stored = &mut book.uploads.entry(id.clone()).or_insert_with(|| (Vec::new(), header.clone())).0;
             stored.truncate(header.offset as usize);
@@ -243,6 +252,10 @@ impl Api for Coordinator {
 
     async fn report_failure(&self, report: v1::FailureReport) -> Result<(), ApiError> {
         let mut book = self.book();
+        if book.trouble.reports_fail > 0 {
+            book.trouble.reports_fail -= 1;
+            return Err(error(ErrorCode::Internal, "the coordinator's disk fails"));
+        }
         book.settle(&report.run, report.round, |next| matches!(next, Next::Assignment(_)));
         book.failures.push(report);
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rondo_client::disk::{Disk, LocalDisk, WriteTensors};
 use rondo_methods::{FileError, MethodError};
+use rondo_proto::Digest;
 use rondo_proto::v1::{self, poll_reply::Next};
 
 use crate::machine::Machine;
@@ -88,6 +89,42 @@ async fn a_download_goes_on_where_it_broke_and_a_wrong_one_is_fetched_again() {
     machine.stop().await;
     // The first 1500 bytes were lies: the whole turned out wrong, and all was fetched anew.
     assert_eq!(machine.coordinator.book().download_offsets, [0, 1500, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_failed_to_arrive_is_sent_when_it_is_asked_for_again() {
+    let mut machine = Machine::new();
+    let run_file = machine.run_file("fedit", 2);
+    machine.invite("one", &run_file);
+    machine.train("one", 1, &run_file);
+    {
+        let trouble = &mut machine.coordinator.book().trouble;
+        (trouble.uploads_fail, trouble.reports_fail) = (4, 1);
+    }
+    machine.start();
+    machine.coordinator.until("the update", |book| book.accepted.len() == 1).await;
+    machine.stop().await;
+    assert_eq!(machine.trained(), 1);
+    let book = machine.coordinator.book();
+    assert_eq!((book.trouble.uploads_fail, book.trouble.reports_fail), (0, 0));
+    assert!(book.failures.is_empty(), "{:?}", book.failures);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_the_coordinator_does_not_give_is_a_failure() {
+    let mut machine = Machine::new();
+    let run_file = machine.run_file("fedit", 2);
+    machine.invite("one", &run_file);
+    let mut train = machine.assignment(v1::WorkKind::Train, "one", 2, &run_file);
+    let published = vec![v1::Published { round: 1, digest: Digest::of(b"gone").to_string(), bytes: 0 }];
+    train.state = Some(v1::AdapterState { round: 1, frozen_digest: String::new(), published });
+    machine.coordinator.give(Next::Assignment(train));
+    machine.start();
+    machine.coordinator.until("the failure", |book| !book.failures.is_empty()).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    assert_eq!(book.failures[0].round, 2);
+    assert!(book.failures[0].reason.contains("no such blob"), "{:?}", book.failures);
 }
 
 /// A disk that is full for as long as the test says.

@@ -16,6 +16,7 @@ use rondo_rounds::Input;
 use tonic::{Request, Response, Status};
 
 use super::download::asked;
+use super::identity::operator;
 use super::{Replies, Shared, invalid, run_id};
 use crate::bases::{self, BaseRefused};
 use crate::members::Member;
@@ -45,20 +46,20 @@ fn count(number: usize) -> u32 {
 impl AdministrationService {
     /// Who calls, and the run it is about.
     fn run<T>(&self, request: &Request<T>, run: &str) -> Result<RunId, Status> {
-        self.0.operator(request)?;
+        operator(request)?;
         run_id(run)
     }
 
     /// The same for a call that changes something.
     fn run_to_change(&self, request: &Request<GetRunRequest>, verb: &str) -> Result<RunId, Status> {
-        let operator = self.0.operator(request)?;
+        let operator = operator(request)?;
         let run = run_id(&request.get_ref().run)?;
         tracing::info!(operator, %run, verb, "operator steers a run");
         Ok(run)
     }
 
     fn client_to_change(&self, request: &Request<GetClientRequest>, verb: &str) -> Result<ClientId, Status> {
-        let operator = self.0.operator(request)?;
+        let operator = operator(request)?;
         let client = ClientId::new(request.get_ref().client.as_str()).map_err(invalid)?;
         tracing::info!(operator, %client, verb, "operator steers a client");
         Ok(client)
@@ -68,7 +69,7 @@ impl AdministrationService {
 #[tonic::async_trait]
 impl Administration for AdministrationService {
     async fn get_info(&self, request: Request<GetInfoRequest>) -> Result<Response<ServerInfo>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let (runs, clients) = self.0.driver.view(|engine| (engine.runs().len(), engine.clients().len())).await?;
         Ok(Response::new(ServerInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,12 +77,12 @@ impl Administration for AdministrationService {
             started_at_ms: self.0.started_at_ms,
             runs: count(runs),
             clients: count(clients),
-            certificate_expires_ms: self.0.certificate_expires_ms,
+            certificate_expires_ms: self.0.certificate.expires_ms(),
         }))
     }
 
     async fn add_base(&self, request: Request<BaseModel>) -> Result<Response<BaseModel>, Status> {
-        let operator = self.0.operator(&request)?;
+        let operator = operator(&request)?;
         let base = request.into_inner();
         let _writing = self.0.writing.lock().await;
         let batch = bases::register(&*self.0.store, &base)?;
@@ -91,12 +92,12 @@ impl Administration for AdministrationService {
     }
 
     async fn list_bases(&self, request: Request<ListBasesRequest>) -> Result<Response<ListBasesReply>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         Ok(Response::new(ListBasesReply { bases: bases::all(&*self.0.store)? }))
     }
 
     async fn get_base(&self, request: Request<GetBaseRequest>) -> Result<Response<BaseModel>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let name = &request.get_ref().name;
         let base = bases::find(&*self.0.store, name)?.ok_or_else(|| {
             let hint = Some("`rondo base list` shows those there are");
@@ -106,14 +107,14 @@ impl Administration for AdministrationService {
     }
 
     async fn create_run(&self, request: Request<CreateRunRequest>) -> Result<Response<RunSummary>, Status> {
-        let operator = self.0.operator(&request)?;
+        let operator = operator(&request)?;
         let summary = self.0.create_run(request.into_inner().run_file).await?;
         tracing::info!(operator, run = summary.run, method = summary.method, "run created");
         Ok(Response::new(summary))
     }
 
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsReply>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         Ok(Response::new(ListRunsReply { runs: self.0.driver.view(|engine| engine.runs()).await? }))
     }
 
@@ -156,12 +157,12 @@ impl Administration for AdministrationService {
     }
 
     async fn list_clients(&self, request: Request<ListClientsRequest>) -> Result<Response<ListClientsReply>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         Ok(Response::new(ListClientsReply { clients: self.0.driver.view(|engine| engine.clients()).await? }))
     }
 
     async fn get_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let client = ClientId::new(request.get_ref().client.as_str()).map_err(invalid)?;
         let asked = client.clone();
         let info = self.0.driver.view(move |engine| engine.client(&asked)).await?.ok_or_else(|| {
@@ -187,7 +188,7 @@ impl Administration for AdministrationService {
     }
 
     async fn create_token(&self, request: Request<CreateTokenRequest>) -> Result<Response<CreateTokenReply>, Status> {
-        let operator = self.0.operator(&request)?;
+        let operator = operator(&request)?;
         let reply = self.0.create_token(request.into_inner()).await?;
         let id = reply.info.as_ref().map_or("", |info| info.id.as_str());
         tracing::info!(operator, token = id, "join token made");
@@ -195,13 +196,13 @@ impl Administration for AdministrationService {
     }
 
     async fn list_tokens(&self, request: Request<ListTokensRequest>) -> Result<Response<ListTokensReply>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let tokens = TokenRecord::all(&*self.0.store)?.iter().map(TokenRecord::info).collect();
         Ok(Response::new(ListTokensReply { tokens }))
     }
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Result<Response<Ack>, Status> {
-        let operator = self.0.operator(&request)?;
+        let operator = operator(&request)?;
         let id = request.into_inner().id;
         self.0.revoke_token(&id).await?;
         tracing::info!(operator, token = id, "join token revoked");
@@ -212,13 +213,13 @@ impl Administration for AdministrationService {
         &self,
         request: Request<ListOperatorsRequest>,
     ) -> Result<Response<ListOperatorsReply>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let operators = Member::all(&*self.0.store, Role::Operator)?;
         Ok(Response::new(ListOperatorsReply { operators: operators.iter().map(Member::operator_info).collect() }))
     }
 
     async fn revoke_operator(&self, request: Request<RevokeOperatorRequest>) -> Result<Response<Ack>, Status> {
-        let operator = self.0.operator(&request)?;
+        let operator = operator(&request)?;
         let name = request.into_inner().name;
         self.0.revoke_operator(&name).await?;
         tracing::info!(operator, revoked = name, "operator revoked");
@@ -233,7 +234,7 @@ impl Administration for AdministrationService {
     type FetchBlobStream = Replies<Chunk>;
 
     async fn fetch_blob(&self, request: Request<DownloadRequest>) -> Result<Response<Replies<Chunk>>, Status> {
-        self.0.operator(&request)?;
+        operator(&request)?;
         let (run, digest, offset) = asked(request.get_ref())?;
         Ok(Response::new(self.0.send_blob(run, digest, offset, None).await?))
     }

@@ -109,6 +109,7 @@ impl Enrolment for EnrolmentService {
         let mut batch = Batch::new();
         let approved = !token.needs_approval || role == Role::Operator;
         token.used_by = name.to_string();
+        token.used_at_ms = now;
         token.put(&mut batch)?;
         Member::new(name.as_str(), role, now, MemberCertificate::from(&issued)).put(&mut batch)?;
         match role {

@@ -12,6 +12,7 @@ use rondo_rounds::{Input, Reply, WorkKey};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::download::{Count, asked};
+use super::identity::client;
 use super::{Replies, Shared, run_id};
 use crate::upload::upload_id;
 
@@ -33,7 +34,7 @@ fn unexpected(reply: &Reply) -> Status {
 #[tonic::async_trait]
 impl Federation for FederationService {
     async fn poll(&self, request: Request<PollRequest>) -> Result<Response<PollReply>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let PollRequest { version, datasets, bases, max_rank } = request.into_inner();
         if datasets.len() > MAX_NAMES || bases.len() > MAX_NAMES {
             let message = format!("{} data sets and {} bases: at most {MAX_NAMES} each", datasets.len(), bases.len());
@@ -46,7 +47,7 @@ impl Federation for FederationService {
     }
 
     async fn answer(&self, request: Request<AnswerRequest>) -> Result<Response<AnswerReply>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let AnswerRequest { run, accept, reason, rank } = request.into_inner();
         let run = run_id(&run)?;
         self.0.driver.step(Input::Answer { client, run, accept, reason, rank }).await?;
@@ -56,7 +57,7 @@ impl Federation for FederationService {
     type DownloadStream = Replies<Chunk>;
 
     async fn download(&self, request: Request<DownloadRequest>) -> Result<Response<Replies<Chunk>>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let (run, digest, offset) = asked(request.get_ref())?;
         let (who, which) = (client.clone(), run.clone());
         if !self.0.driver.view(move |engine| engine.may_download(&who, &which, &digest)).await? {
@@ -69,13 +70,13 @@ impl Federation for FederationService {
     }
 
     async fn upload_status(&self, request: Request<UploadKey>) -> Result<Response<UploadStatusReply>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let id = upload_id(&client, request.get_ref())?;
         Ok(Response::new(self.0.uploads.status(&id).await?))
     }
 
     async fn upload(&self, request: Request<Streaming<UploadMessage>>) -> Result<Response<UploadReply>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let messages = request.into_inner();
         let uploads = self.0.uploads.clone();
         let (who, started) = (client.clone(), std::time::Instant::now());
@@ -96,7 +97,7 @@ impl Federation for FederationService {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let HeartbeatRequest { run, round, attempt, state, step, steps, loss } = request.into_inner();
         let work = work(&run, round, attempt)?;
         match self.0.driver.step(Input::Heartbeat { client, work, state, step, steps, loss }).await? {
@@ -106,7 +107,7 @@ impl Federation for FederationService {
     }
 
     async fn report_evaluation(&self, request: Request<EvaluationReport>) -> Result<Response<Ack>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let EvaluationReport { run, round, evaluation } = request.into_inner();
         let run = run_id(&run)?;
         let evaluation =
@@ -116,7 +117,7 @@ impl Federation for FederationService {
     }
 
     async fn report_failure(&self, request: Request<FailureReport>) -> Result<Response<Ack>, Status> {
-        let client = self.0.client(&request)?;
+        let client = client(&request)?;
         let FailureReport { run, round, attempt, reason } = request.into_inner();
         let work = work(&run, round, attempt)?;
         self.0.driver.step(Input::ClientFailed { client, work, reason }).await?;

@@ -1,7 +1,13 @@
 //! Who calls: the peer certificate of a request, looked up in the store at every call.
+//!
+//! [`Gate`] stands before the Federation and the Administration service and refuses a call by its headers, before a byte
+//! of its message is read. Enrolment is open to callers without a certificate; its renewals look the caller up themselves.
+
+use std::sync::Arc;
 
 use rondo_proto::ClientId;
 use rondo_proto::error::{ErrorCode, status};
+use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 use super::Shared;
@@ -36,25 +42,49 @@ impl Shared {
             .map_err(|e| status(ErrorCode::Unauthenticated, e.to_string(), Some("join again with a new token")))?;
         Ok(Member::admit(&*self.store, &peer, self.clock.now())?)
     }
+}
 
-    fn member_as<T>(&self, request: &Request<T>, role: Role) -> Result<Member, Status> {
-        let member = self.member(request)?;
+/// Lets members of one role through, and tells the service who calls.
+#[derive(Clone)]
+pub struct Gate {
+    /// What the services share.
+    pub shared: Arc<Shared>,
+    /// The role that may call.
+    pub role: Role,
+}
+
+impl Interceptor for Gate {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let member = self.shared.member(&request)?;
+        let role = self.role;
         if member.role != role {
             let message = format!("{} `{}` may not call this, only a {role} may", member.role, member.name);
             return Err(status(ErrorCode::PermissionDenied, message, None));
         }
-        Ok(member)
+        request.extensions_mut().insert(Admitted(member));
+        Ok(request)
     }
+}
 
-    /// The client that calls.
-    pub(crate) fn client<T>(&self, request: &Request<T>) -> Result<ClientId, Status> {
-        let member = self.member_as(request, Role::Client)?;
-        // Names were checked when they enrolled.
-        ClientId::new(member.name).map_err(super::invalid)
-    }
+/// The member that the gate let through.
+#[derive(Clone)]
+struct Admitted(Member);
 
-    /// The operator that calls; its name.
-    pub(crate) fn operator<T>(&self, request: &Request<T>) -> Result<String, Status> {
-        Ok(self.member_as(request, Role::Operator)?.name)
+fn admitted<T>(request: &Request<T>, role: Role) -> Result<&Member, Status> {
+    match request.extensions().get() {
+        Some(Admitted(member)) if member.role == role => Ok(member),
+        // A service that stands without its gate lets nobody in.
+        _ => Err(status(ErrorCode::Internal, "the call did not come through the gate of its service", None)),
     }
+}
+
+/// The client that calls.
+pub(crate) fn client<T>(request: &Request<T>) -> Result<ClientId, Status> {
+    // Names were checked when they enrolled.
+    ClientId::new(admitted(request, Role::Client)?.name.as_str()).map_err(super::invalid)
+}
+
+/// The operator that calls; its name.
+pub(crate) fn operator<T>(request: &Request<T>) -> Result<String, Status> {
+    Ok(admitted(request, Role::Operator)?.name.clone())
 }

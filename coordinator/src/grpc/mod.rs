@@ -1,4 +1,5 @@
-//! The three services. Each call is authenticated here and turned into an engine input or a view; nothing is decided.
+//! The three services. Each call is turned into an engine input or a view; nothing is decided. Who calls is settled before
+//! a message is read, see [`identity`].
 
 pub mod administration;
 pub mod download;
@@ -24,6 +25,7 @@ use crate::driver::Driver;
 use crate::store::blobs::Blobs;
 use crate::store::{Store, StoreError};
 use crate::tls::ca::Authority;
+use crate::tls::server::Shown;
 use crate::upload::Uploads;
 
 /// A stream of replies.
@@ -47,8 +49,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// When the coordinator started.
     pub started_at_ms: Millis,
-    /// End of the server certificate's validity.
-    pub certificate_expires_ms: Millis,
+    /// The server certificate that is shown now.
+    pub certificate: Arc<Shown>,
     /// Held while records that are not the engine's are read and then changed: tokens, members, bases.
     pub writing: tokio::sync::Mutex<()>,
     /// Turns true when the coordinator goes down; open streams end then.

@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
 use rondo_proto::digest::Hasher;
 use rondo_proto::{Digest, RunId};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes per part while a file is copied in: what is in memory at a time.
@@ -25,6 +25,9 @@ pub struct Blobs {
     /// Held for reading from before a blob is put until the engine references it, and for writing while blobs are
     /// dropped: the same bytes may be dropped for one attempt and put for the next.
     settled: RwLock<()>,
+    /// Lets every put fail, as on a full disk.
+    #[cfg(test)]
+    pub(crate) full: std::sync::atomic::AtomicBool,
 }
 
 /// Why a blob could not be stored or read.
@@ -67,14 +70,7 @@ pub enum BlobError {
 impl BlobError {
     /// True when the disk is full.
     pub fn is_full(&self) -> bool {
-        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(inner) = error {
-            if inner.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::StorageFull) {
-                return true;
-            }
-            error = inner.source();
-        }
-        false
+        super::is_full(self)
     }
 }
 
@@ -104,7 +100,13 @@ impl Blobs {
         }
         let files =
             LocalFileSystem::new_with_prefix(root).map_err(|e| failed("open", root)(std::io::Error::other(e)))?;
-        Ok(Self { root: root.to_owned(), files: files.with_fsync(true), settled: RwLock::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            files: files.with_fsync(true),
+            settled: RwLock::default(),
+            #[cfg(test)]
+            full: Default::default(),
+        })
     }
 
     /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until the engine knows.
@@ -152,30 +154,26 @@ impl Blobs {
         if self.size(run, digest).await?.is_some() {
             return Ok(());
         }
+        #[cfg(test)]
+        if self.full.load(std::sync::atomic::Ordering::SeqCst) {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(BlobError::File { action: "write", path: self.path(run, digest), source });
+        }
         let store_error = |source| store_error(run, digest, source);
-        let read_error = |source| BlobError::File { action: "read", path: from.to_owned(), source };
-        let mut file = tokio::fs::File::open(from).await.map_err(read_error)?;
+        let file = tokio::fs::File::open(from).await.map_err(|source| BlobError::File {
+            action: "read",
+            path: from.to_owned(),
+            source,
+        })?;
         let mut upload = self.files.put_multipart(&location(run, digest)).await.map_err(store_error)?;
-        let mut hasher = Hasher::default();
-        loop {
-            let mut part = BytesMut::with_capacity(PART_BYTES);
-            while part.len() < PART_BYTES && file.read_buf(&mut part).await.map_err(read_error)? > 0 {}
-            if part.is_empty() {
-                break;
-            }
-            hasher.update(&part);
-            if let Err(source) = upload.put_part(part.freeze().into()).await {
+        match copy(run, digest, from, file, &mut *upload).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Whatever failed, no half of a file stays.
                 self.abandon(upload).await;
-                return Err(store_error(source));
+                Err(error)
             }
         }
-        let got = hasher.digest();
-        if got != *digest {
-            self.abandon(upload).await;
-            return Err(BlobError::Mismatch { run: run.clone(), expected: *digest, got });
-        }
-        upload.complete().await.map_err(store_error)?;
-        Ok(())
     }
 
     async fn abandon(&self, mut upload: Box<dyn object_store::MultipartUpload>) {
@@ -191,6 +189,34 @@ impl Blobs {
             Err(source) => Err(store_error(run, digest, source)),
         }
     }
+}
+
+/// Reads a file part by part into an upload, and completes it when the bytes are those the digest names.
+async fn copy(
+    run: &RunId,
+    digest: &Digest,
+    from: &Path,
+    mut file: impl AsyncRead + Unpin,
+    upload: &mut dyn object_store::MultipartUpload,
+) -> Result<(), BlobError> {
+    let store_error = |source| store_error(run, digest, source);
+    let read_error = |source| BlobError::File { action: "read", path: from.to_owned(), source };
+    let mut hasher = Hasher::default();
+    loop {
+        let mut part = BytesMut::with_capacity(PART_BYTES);
+        while part.len() < PART_BYTES && file.read_buf(&mut part).await.map_err(read_error)? > 0 {}
+        if part.is_empty() {
+            break;
+        }
+        hasher.update(&part);
+        upload.put_part(part.freeze().into()).await.map_err(store_error)?;
+    }
+    let got = hasher.digest();
+    if got != *digest {
+        return Err(BlobError::Mismatch { run: run.clone(), expected: *digest, got });
+    }
+    upload.complete().await.map_err(store_error)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -231,6 +257,17 @@ mod tests {
         let error = blobs.put_file(&run(), &digest, &from).await.unwrap_err();
         assert!(matches!(error, BlobError::Mismatch { .. }), "{error}");
         assert_eq!(blobs.size(&run(), &digest).await.unwrap(), None);
+        assert_eq!(std::fs::read_dir(root.join(run().as_str())).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_to_its_end_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("blobs");
+        let blobs = Blobs::open(&root).unwrap();
+        // A folder opens as a file and fails at the first read.
+        let error = blobs.put_file(&run(), &Digest::of(b"x"), dir.path()).await.unwrap_err();
+        assert!(matches!(error, BlobError::File { action: "read", .. }), "{error}");
         assert_eq!(std::fs::read_dir(root.join(run().as_str())).unwrap().count(), 0);
     }
 

@@ -2,8 +2,10 @@
 //!
 //! Both hold frames: `length u32 | BLAKE3 of the body | body`, a body being a commit number and its changes. The
 //! checkpoint is one frame, written to a temporary file, flushed and renamed. The journal is appended to and flushed;
-//! a torn last frame, from a crash while it was written, is one that nobody was told about, so it is left out.
+//! a torn last frame, from a crash while it was written, is one that nobody was told about, so it is left out. An append
+//! that failed is cut off again, so that a commit whose caller was told "failed" does not come back.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,13 +16,41 @@ use super::{Batch, Records, StoreError};
 const MAX_FRAME_BYTES: usize = 1 << 30;
 const HASH_BYTES: usize = 32;
 
+/// The file that commits are appended to; a trait, so that tests can let a disk fail.
+pub(super) trait JournalFile: Send {
+    /// Writes at the end and flushes to disk.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts the file to a length and flushes that.
+    fn cut(&mut self, bytes: u64) -> io::Result<()>;
+}
+
+impl JournalFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)?;
+        self.sync_data()
+    }
+
+    fn cut(&mut self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)?;
+        self.sync_all()
+    }
+}
+
 /// The two files of a store directory.
-#[derive(Debug)]
 pub struct Guard {
     directory: PathBuf,
-    journal: File,
+    journal: Box<dyn JournalFile>,
+    /// Length of the whole frames.
     journal_bytes: u64,
     checkpoint_bytes: u64,
+    /// A failed append may have left bytes behind the whole frames.
+    torn: bool,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 /// What a guard remembers: the number of the last commit and all records after it.
@@ -91,7 +121,17 @@ impl Guard {
         let path = journal_path(directory);
         let journal =
             OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed("open", &path))?;
-        let mut guard = Self { directory: directory.to_owned(), journal, journal_bytes: 0, checkpoint_bytes: 0 };
+        Self::start_on(directory, Box::new(journal), now)
+    }
+
+    /// The same on a journal file that is open already, in append mode.
+    pub(super) fn start_on(
+        directory: &Path,
+        journal: Box<dyn JournalFile>,
+        now: &Remembered,
+    ) -> Result<Self, StoreError> {
+        let directory = directory.to_owned();
+        let mut guard = Self { directory, journal, journal_bytes: 0, checkpoint_bytes: 0, torn: false };
         guard.checkpoint(now)?;
         Ok(guard)
     }
@@ -108,18 +148,46 @@ impl Guard {
         self.checkpoint_bytes = bytes.len() as u64;
 
         let journal = journal_path(&self.directory);
-        self.journal.set_len(0).and_then(|()| self.journal.sync_all()).map_err(failed("empty", &journal))?;
+        self.journal.cut(0).map_err(failed("empty", &journal))?;
         self.journal_bytes = 0;
+        self.torn = false;
         Ok(())
     }
 
-    /// Adds a commit to the journal and flushes it.
+    /// Adds a commit to the journal and flushes it. On an error the commit is not in the journal: what was written of it
+    /// is cut off at once or, when the disk refuses that too, before the next append.
     pub fn append(&mut self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         let bytes = Frame { sequence, batch: batch.clone() }.write();
+        self.mend()?;
         let path = journal_path(&self.directory);
-        self.journal.write_all(&bytes).and_then(|()| self.journal.sync_data()).map_err(failed("append to", &path))?;
+        if let Err(error) = self.journal.append(&bytes) {
+            self.torn = true;
+            if let Err(error) = self.mend() {
+                tracing::error!(%error, "a journal that was not written whole cannot be cut yet");
+            }
+            return Err(failed("append to", &path)(error));
+        }
         self.journal_bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Cuts off what a failed append left.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        if self.torn {
+            let path = journal_path(&self.directory);
+            self.journal.cut(self.journal_bytes).map_err(failed("cut", &path))?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// What the files remember now.
+    pub fn recall(&mut self) -> Result<Remembered, StoreError> {
+        self.mend()?;
+        recall(&self.directory)?.ok_or_else(|| {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "the checkpoint is gone or damaged");
+            failed("read", &checkpoint_path(&self.directory))(gone)
+        })
     }
 
     /// True when the journal has grown past the checkpoint by so much that a new checkpoint is cheaper to keep.

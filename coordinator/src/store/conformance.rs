@@ -68,13 +68,220 @@ pub(super) fn check_store<S: Store>(mut reopen: impl FnMut(Option<S>) -> S) {
     store.close().expect("close");
 }
 
-#[cfg(test)]
+/// What a store must do on a disk that fails. `fail` lets every later write fail, or not any more; `reopen` as for
+/// [`check_store`], with a disk that works.
+///
+/// # Panics
+/// When the store breaks a rule; the message says which.
+pub(super) fn check_failing_disk<S: Store>(mut reopen: impl FnMut(Option<S>) -> S, fail: impl Fn(bool)) {
+    let store = reopen(None);
+    let first = batch(&[("a", Some("1")), ("b", Some("1"))]);
+    store.commit(&first).expect("commit");
+    let mut expected = Records::new();
+    first.apply(&mut expected);
+
+    for turn in 0..3 {
+        fail(true);
+        for n in 0..3 {
+            let value = format!("{turn}.{n}");
+            let next = batch(&[("a", Some(&value)), ("b", None), (&format!("new/{value}"), Some("x"))]);
+            // Either it says yes and the commit is there, or it says no and nothing of it is.
+            if store.commit(&next).is_ok() {
+                next.apply(&mut expected);
+            }
+            assert_eq!(store.load().expect("load"), expected, "the store shows what it said, turn {value}");
+            assert_eq!(store.get("a").expect("get"), expected.get("a").cloned(), "record by record too");
+            assert_eq!(
+                store.scan("new/").expect("scan").len(),
+                expected.len() - 1 - usize::from(expected.contains_key("b"))
+            );
+        }
+        fail(false);
+        let after = batch(&[("a", Some("after")), ("b", Some(&turn.to_string()))]);
+        store.commit(&after).expect("a commit works again once the disk does, without a restart");
+        after.apply(&mut expected);
+        assert_eq!(store.load().expect("load"), expected, "so do reads");
+    }
+    let store = reopen(Some(store));
+    assert_eq!(store.load().expect("load"), expected, "an abrupt stop afterwards changes nothing");
+
+    fail(true);
+    let last = batch(&[("a", Some("last"))]);
+    if store.commit(&last).is_ok() {
+        last.apply(&mut expected);
+    }
+    fail(false);
+    let store = reopen(Some(store));
+    assert_eq!(store.load().expect("load"), expected, "nor does one right after a failure");
+    store.commit(&batch(&[("a", Some("end"))])).expect("commit");
+    store.close().expect("close");
+}
+
 mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::super::checkpoint::JournalFile;
     use super::super::durable::DurableStore;
+    use super::super::index::{Database, OpenDatabase};
     use super::super::mem::MemStore;
     use super::super::sled::SledStore;
+    use super::super::{Batch, StoreError};
     use super::*;
 
+    #[derive(Default)]
+    struct Faults {
+        journal: AtomicBool,
+        cut: AtomicBool,
+        database: AtomicBool,
+        panic: AtomicBool,
+    }
+
+    fn on(fault: &AtomicBool) -> bool {
+        fault.load(Ordering::SeqCst)
+    }
+
+    fn full() -> io::Error {
+        io::ErrorKind::StorageFull.into()
+    }
+
+    /// Writes half of what it is given when it fails, as a full disk does.
+    struct FailingJournal(Box<dyn JournalFile>, Arc<Faults>);
+
+    impl JournalFile for FailingJournal {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            if on(&self.1.journal) {
+                // All of it the first times, so that a flush that failed is met as well.
+                let written = if on(&self.1.cut) { bytes.len() / 2 } else { bytes.len() };
+                self.0.append(&bytes[..written])?;
+                return Err(full());
+            }
+            self.0.append(bytes)
+        }
+
+        fn cut(&mut self, bytes: u64) -> io::Result<()> {
+            if on(&self.1.cut) { Err(full()) } else { self.0.cut(bytes) }
+        }
+    }
+
+    /// Fails as sled does: the batch is applied in memory, the flush fails, and the first failure is never forgotten.
+    struct FailingSled(SledStore, Arc<Faults>, AtomicBool);
+
+    impl Database for FailingSled {
+        fn sequence(&self) -> Result<u64, StoreError> {
+            self.0.sequence()
+        }
+
+        fn commit_numbered(&self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
+            if on(&self.2) {
+                return Err(database_full());
+            }
+            if on(&self.1.database) {
+                self.2.store(true, Ordering::SeqCst);
+                self.0.commit_numbered(sequence, batch)?;
+                assert!(!on(&self.1.panic), "made to panic");
+                return Err(database_full());
+            }
+            self.0.commit_numbered(sequence, batch)
+        }
+    }
+
+    impl Store for FailingSled {
+        fn load(&self) -> Result<Records, StoreError> {
+            self.0.load()
+        }
+
+        fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+            self.0.get(key)
+        }
+
+        fn scan(&self, prefix: &str) -> Result<Records, StoreError> {
+            self.0.scan(prefix)
+        }
+
+        fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+            self.0.commit(batch)
+        }
+
+        fn close(&self) -> Result<(), StoreError> {
+            self.0.close()
+        }
+    }
+
+    fn database_full() -> StoreError {
+        StoreError::Database { path: "sled".into(), source: ::sled::Error::Io(full()) }
+    }
+
+    fn failing(dir: &Path, faults: &Arc<Faults>) -> DurableStore {
+        let (for_journal, faults) = (Arc::clone(faults), Arc::clone(faults));
+        let open: OpenDatabase = Box::new(move |path| {
+            if on(&faults.database) {
+                return Err(database_full());
+            }
+            Ok(Box::new(FailingSled(SledStore::open(path)?, Arc::clone(&faults), AtomicBool::new(false))))
+        });
+        let wrap = |file| Box::new(FailingJournal(file, for_journal)) as Box<dyn JournalFile>;
+        DurableStore::open_on(dir, open, wrap, Duration::ZERO).unwrap()
+    }
+
+    fn check_faults(set: impl Fn(&Faults, bool)) {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Arc::new(Faults::default());
+        let reopen = |store: Option<DurableStore>| {
+            drop(store);
+            failing(dir.path(), &faults)
+        };
+        check_failing_disk(reopen, |failing| set(&faults, failing));
+        let broken = std::fs::read_dir(dir.path()).unwrap().flatten();
+        assert_eq!(broken.filter(|e| e.file_name().to_string_lossy().contains("broken")).count(), 0);
+    }
+
+    #[test]
+    fn a_failing_memory_store() {
+        let store = Arc::new(MemStore::new());
+        let failing = Arc::clone(&store);
+        check_failing_disk(
+            |given: Option<Arc<MemStore>>| given.unwrap_or_else(|| Arc::clone(&store)),
+            |on| failing.fail_commits(on),
+        );
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written() {
+        check_faults(|faults, on| faults.journal.store(on, Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_cut_either() {
+        check_faults(|faults, on| {
+            faults.journal.store(on, Ordering::SeqCst);
+            faults.cut.store(on, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_written() {
+        check_faults(|faults, on| faults.database.store(on, Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_database_that_panics() {
+        check_faults(|faults, on| {
+            faults.database.store(on, Ordering::SeqCst);
+            faults.panic.store(on, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing() {
+        check_faults(|faults, on| {
+            faults.database.store(on, Ordering::SeqCst);
+            faults.journal.store(on, Ordering::SeqCst);
+        });
+    }
     #[test]
     fn memory() {
         // Memory has no disk to come back from: the same store goes on.

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Batch, Records, Store, StoreError};
+use super::{Batch, Records, Store, StoreError, with_prefix};
 
 /// Records in a map; cloned handles are not offered, share it by `Arc`.
 #[derive(Debug, Default)]
@@ -39,13 +39,7 @@ impl Store for MemStore {
     }
 
     fn scan(&self, prefix: &str) -> Result<Records, StoreError> {
-        Ok(self.with(|records| {
-            records
-                .range(prefix.to_owned()..)
-                .take_while(|(key, _)| key.starts_with(prefix))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect()
-        }))
+        Ok(self.with(|records| with_prefix(records, prefix)))
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -53,7 +47,7 @@ impl Store for MemStore {
             return Err(StoreError::File {
                 action: "write",
                 path: "memory".into(),
-                source: std::io::Error::other("made to fail"),
+                source: std::io::ErrorKind::StorageFull.into(),
             });
         }
         self.with(|records| batch.apply(records));

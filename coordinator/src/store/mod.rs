@@ -2,13 +2,14 @@
 //!
 //! A [`Store`] is a map from text keys to JSON values. One [`Batch`] is atomic: after [`Store::commit`] returned, all of
 //! it survives a power cut; if the process dies before, none of it is there. One conformance suite holds every
-//! backend to that.
+//! backend to that, on a disk that fails too.
 
 pub mod blobs;
 pub mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub mod durable;
+mod index;
 pub mod mem;
 pub mod record;
 pub mod sled;
@@ -78,12 +79,51 @@ pub trait Store: Send + Sync {
     /// Records whose key starts with the prefix, sorted.
     fn scan(&self, prefix: &str) -> Result<Records, StoreError>;
 
-    /// Carries out a batch, atomically, and returns when it is flushed to disk. On an error nothing of it may be
-    /// relied on: the caller re-reads the store before it goes on.
+    /// Carries out a batch, atomically, and returns when it is flushed to disk. On an error nothing of it was done, and
+    /// a later commit works once the cause is gone.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
 
     /// Called once at an orderly end: makes the next start cheap. Nothing is lost without it.
     fn close(&self) -> Result<(), StoreError>;
+}
+
+impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
+    fn load(&self) -> Result<Records, StoreError> {
+        (**self).load()
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).get(key)
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Records, StoreError> {
+        (**self).scan(prefix)
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        (**self).commit(batch)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        (**self).close()
+    }
+}
+
+/// The records whose key starts with a prefix.
+fn with_prefix(records: &Records, prefix: &str) -> Records {
+    let matching = records.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+    matching.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// True when an error, or what caused it, is a full disk.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|e| {
+            matches!(e.kind(), StorageFull | QuotaExceeded) || e.get_ref().is_some_and(|inner| is_full(inner))
+        })
+    })
 }
 
 /// Why a record could not be read or written.
@@ -134,4 +174,15 @@ pub enum StoreError {
         /// The data directory.
         path: PathBuf,
     },
+}
+
+impl StoreError {
+    /// True when the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            // sled keeps the kind of the system's error.
+            Self::Database { source: ::sled::Error::Io(source), .. } => is_full(source),
+            error => is_full(error),
+        }
+    }
 }

@@ -47,7 +47,8 @@ impl SledStore {
         Ok(bytes.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
     }
 
-    /// Carries out a batch together with its number, then flushes.
+    /// Carries out a batch together with its number, then flushes. On an error sled may show the batch all the same, and
+    /// refuses everything from then on: the handle has to be dropped and the database opened anew.
     pub fn commit_numbered(&self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         use ::sled::Transactional;
         let outcome = (&self.records, &self.meta).transaction(|(records, meta)| {

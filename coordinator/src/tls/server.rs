@@ -1,10 +1,16 @@
-//! The server's side of TLS: its certificate, renewed from the CA at start-up when it nears its end, and the settings
-//! under which callers may, but need not, show a certificate.
+//! The server's side of TLS: its certificate, renewed from the CA while it serves, and the settings under which callers
+//! may, but need not, show a certificate.
 
+use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 
 use super::TlsError;
 use super::ca::{Authority, Keyed};
@@ -12,7 +18,8 @@ use crate::clock::Millis;
 use crate::data_dir::{DataDirError, make_private_dir, write_private};
 
 const RENEW_BEFORE_MS: Millis = 30 * 86_400_000;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// gRPC speaks HTTP/2 and nothing else.
+const ALPN: &[u8] = b"h2";
 
 /// A server certificate on disk.
 pub struct ServerCertificate {
@@ -56,14 +63,77 @@ impl ServerCertificate {
         Self::create(directory, authority, hosts, now)
     }
 
-    /// Settings for the server: callers without a certificate get as far as enrolment.
-    pub fn config(&self, authority: &Authority) -> ServerTlsConfig {
-        ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.keyed.certificate_pem, &self.keyed.key_pem))
-            .client_ca_root(Certificate::from_pem(authority.pem()))
-            .client_auth_optional(true)
-            .timeout(HANDSHAKE_TIMEOUT)
+    fn certified(&self) -> Result<CertifiedKey, TlsError> {
+        let wrong = |e: &dyn fmt::Display| TlsError::Certificate(format!("the server's: {e}"));
+        let chain =
+            CertificateDer::pem_slice_iter(self.keyed.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let key = PrivateKeyDer::from_pem_slice(self.keyed.key_pem.as_bytes()).map_err(|e| wrong(&e))?;
+        CertifiedKey::from_der(chain.map_err(|e| wrong(&e))?, key, &ring::default_provider()).map_err(|e| wrong(&e))
     }
+}
+
+/// The certificate that is shown now. It can be exchanged while connections come in: each handshake takes the present
+/// one, and connections that stand are not touched.
+pub struct Shown {
+    now: RwLock<(Arc<CertifiedKey>, Millis)>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").field("expires_ms", &self.expires_ms()).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).0))
+    }
+}
+
+impl Shown {
+    /// Shows a certificate.
+    pub fn new(certificate: &ServerCertificate) -> Result<Self, TlsError> {
+        Ok(Self { now: RwLock::new((Arc::new(certificate.certified()?), certificate.expires_ms)) })
+    }
+
+    /// End of the shown certificate's validity.
+    pub fn expires_ms(&self) -> Millis {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Shows a new certificate when the present one ends within 30 days; true when it did.
+    pub fn renew(
+        &self,
+        directory: &Path,
+        authority: &Authority,
+        hosts: &[String],
+        now: Millis,
+    ) -> Result<bool, TlsError> {
+        if self.expires_ms() - now > RENEW_BEFORE_MS {
+            return Ok(false);
+        }
+        let renewed = ServerCertificate::load(directory, authority, hosts, now)?;
+        let shown = (Arc::new(renewed.certified()?), renewed.expires_ms);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(true)
+    }
+}
+
+/// Settings for the server: callers without a certificate get through the handshake, callers with one of another CA do
+/// not.
+pub fn settings(shown: Arc<Shown>, authority: &Authority) -> Result<ServerConfig, TlsError> {
+    let wrong = |e: &dyn fmt::Display| TlsError::Certificate(format!("the CA's: {e}"));
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).map_err(|e| wrong(&e))?)
+        .map_err(|e| wrong(&e))?;
+    let provider = Arc::new(ring::default_provider());
+    let callers = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let callers = callers.allow_unauthenticated().build().map_err(|e| wrong(&e))?;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder.map_err(|e| wrong(&e))?.with_client_cert_verifier(callers).with_cert_resolver(shown);
+    config.alpn_protocols.push(ALPN.to_vec());
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -84,5 +154,21 @@ mod tests {
         assert_ne!(renewed.keyed.certificate_pem, first.keyed.certificate_pem);
         assert!(renewed.expires_ms > first.expires_ms);
         assert_eq!(renewed.keyed.certificate_pem.matches("BEGIN CERTIFICATE").count(), 2);
+    }
+
+    #[test]
+    fn what_is_shown_is_exchanged_while_it_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = 1_800_000_000_000;
+        let authority = Authority::create(&dir.path().join("ca"), now).unwrap();
+        let hosts = ["localhost".to_owned()];
+        let server = dir.path().join("server");
+        let shown = Shown::new(&ServerCertificate::create(&server, &authority, &hosts, now).unwrap()).unwrap();
+        let first = Arc::clone(&shown.now.read().unwrap().0);
+        let end = shown.expires_ms();
+        assert!(!shown.renew(&server, &authority, &hosts, now + 86_400_000).unwrap());
+        assert!(shown.renew(&server, &authority, &hosts, now + 380 * 86_400_000).unwrap());
+        assert_ne!(shown.now.read().unwrap().0.cert, first.cert);
+        assert!(shown.expires_ms() > end);
     }
 }

@@ -1,6 +1,7 @@
 //! The way of an update into the coordinator: size, bytes, hash, door, blob, engine; only then "accepted".
 
 pub mod error;
+mod gather;
 pub mod staging;
 
 use std::path::Path;
@@ -11,7 +12,6 @@ use rondo_proto::transfer::wire_bytes;
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
-use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -19,6 +19,7 @@ use crate::driver::{Driver, DriverError};
 use crate::garbage::drop_unneeded;
 use crate::store::blobs::Blobs;
 use error::{UploadError, file_error};
+use gather::gather;
 use staging::{Staging, Turn, UploadId};
 
 /// What a safetensors file may add to its tensors: names, shapes and offsets as JSON.
@@ -31,7 +32,6 @@ pub struct Uploads {
     driver: Driver,
     blobs: Arc<Blobs>,
     staging: Arc<Staging>,
-    max_staging_bytes: u64,
 }
 
 /// The key of an upload, typed.
@@ -59,8 +59,8 @@ enum Expected {
 
 impl Uploads {
     /// Uploads that end in this engine and these folders.
-    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>, max_staging_bytes: u64) -> Self {
-        Self { driver, blobs, staging, max_staging_bytes }
+    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>) -> Self {
+        Self { driver, blobs, staging }
     }
 
     /// How much of an upload is here.
@@ -115,19 +115,36 @@ impl Uploads {
             return accepted(outcome, header.total_bytes);
         }
 
-        let path = self.staging.path(&id);
-        let mut turn = self.staging.take(&id).await.map_err(file_error("measure", &path))?;
+        let mut turn = self.staging.take(&id, header.total_bytes).await?;
         turn.count(first_bytes);
+        let outcome = self.write(&id, &header, &wanted, &mut turn, &mut messages).await;
+        self.staging.leave(&id, turn).await;
+        outcome
+    }
+
+    /// The part of [`receive`](Self::receive) that one stream does at a time.
+    async fn write<S>(
+        &self,
+        id: &UploadId,
+        header: &UploadHeader,
+        wanted: &Wanted,
+        turn: &mut Turn,
+        messages: &mut S,
+    ) -> Result<v1::UploadReply, UploadError>
+    where
+        S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
+    {
         // The stream before this one may have brought it to its end.
-        if let Expected::Settled(outcome) = self.expected(&id).await? {
+        if let Expected::Settled(outcome) = self.expected(id).await? {
             return accepted(outcome, header.total_bytes);
         }
-        let stored = self.gather(&path, &header, &mut turn, &mut messages).await?;
+        let path = self.staging.path(id);
+        let stored = gather(&path, header, turn, messages).await?;
         if stored < header.total_bytes {
             return Ok(v1::UploadReply { stored_bytes: stored, accepted: false });
         }
         tracing::debug!(run = %id.work.run, round = id.work.round, client = %id.client, bytes = stored, "upload whole");
-        self.admit(&id, &path, &header, &wanted, turn.counted()).await
+        self.admit(id, &path, header, wanted, turn.counted()).await
     }
 
     /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
@@ -142,63 +159,7 @@ impl Uploads {
             self.refuse(id, error.to_string()).await?;
             return Err(error);
         }
-        let limit = self.max_staging_bytes;
-        let held = self.staging.bytes().map_err(file_error("list", &self.staging.path(id)))?;
-        if held.saturating_add(got.saturating_sub(header.offset)) > limit {
-            return Err(UploadError::StagingFull { held, limit });
-        }
         Ok(())
-    }
-
-    /// Appends data to the staged file until the stream ends; gives the bytes stored then. Flushed message by message,
-    /// so that what came stays whatever happens next.
-    async fn gather<S>(
-        &self,
-        path: &Path,
-        header: &UploadHeader,
-        turn: &mut Turn,
-        messages: &mut S,
-    ) -> Result<u64, UploadError>
-    where
-        S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
-    {
-        if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await.map_err(file_error("make", folder))?;
-        }
-        let failed = |action| file_error(action, path);
-        let open = tokio::fs::OpenOptions::new().create(true).append(true).open(path).await;
-        let mut file = open.map_err(failed("open"))?;
-        let mut stored = file.metadata().await.map_err(failed("measure"))?.len();
-        if header.offset > stored {
-            return Err(UploadError::Offset { got: header.offset, stored });
-        }
-        if header.offset < stored {
-            // The sender starts further back: what it sends now counts.
-            file.set_len(header.offset).await.map_err(failed("shorten"))?;
-            stored = header.offset;
-        }
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = turn.superseded() => return Err(UploadError::Superseded),
-                message = messages.next() => message,
-            };
-            let Some(message) = message else { break };
-            let message = message.map_err(|e| UploadError::Stream(Box::new(e)))?;
-            turn.count(wire_bytes(&message));
-            let Some(Part::Data(data)) = message.part else {
-                return Err(UploadError::Protocol("a second header came"));
-            };
-            let got = stored + data.len() as u64;
-            if got > header.total_bytes {
-                return Err(UploadError::TooLong { got, total: header.total_bytes });
-            }
-            file.write_all(&data).await.map_err(failed("append to"))?;
-            file.flush().await.map_err(failed("append to"))?;
-            stored = got;
-        }
-        file.sync_data().await.map_err(failed("flush"))?;
-        Ok(stored)
     }
 
     /// Hash, door, blob, engine.
@@ -214,7 +175,7 @@ impl Uploads {
         let got = tokio::task::spawn_blocking(move || Digest::of_file(&hashed)).await?;
         let got = got.map_err(file_error("read", path))?;
         if got != id.digest {
-            self.staging.remove(id).await;
+            self.staging.remove_file(id).await;
             return Err(UploadError::Hash { expected: id.digest, got });
         }
         let facts = match check_content(wanted, path).await? {
@@ -225,7 +186,7 @@ impl Uploads {
                     "update refused at the door"
                 );
                 self.refuse(id, refusal.to_string()).await?;
-                self.staging.remove(id).await;
+                self.staging.remove_file(id).await;
                 return Err(refusal.into());
             }
         };
@@ -251,11 +212,11 @@ impl Uploads {
             // Not durable: the staged file is kept, the client sends nothing but asks again.
             Err(error @ (DriverError::Store(_) | DriverError::Stopped)) => Err(error.into()),
             Err(error) => {
-                self.staging.remove(id).await;
+                self.staging.remove_file(id).await;
                 Err(error.into())
             }
             Ok(Reply::Upload(outcome)) => {
-                self.staging.remove(id).await;
+                self.staging.remove_file(id).await;
                 accepted(outcome, header.total_bytes)
             }
             Ok(_) => Err(UploadError::Protocol("the engine gave no outcome")),

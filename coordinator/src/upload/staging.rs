@@ -2,7 +2,9 @@
 //!
 //! `uploads/<run>/<round>.<attempt>/<client>.<digest>` holds the bytes that came so far, so a transfer that broke off,
 //! on either side, goes on where it stopped. A file goes when its update is settled, when its round closes, and at the
-//! start of the coordinator when nobody waits for it any more.
+//! start of the coordinator when nobody waits for it any more. A client has one file for an attempt: one with another
+//! digest replaces it. What an upload announces is set aside for it before its first byte is written, so the folder
+//! never holds more than its limit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +15,11 @@ use rondo_proto::{ClientId, Digest, RunId};
 use rondo_rounds::{ExpectedUpload, WorkKey};
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use super::error::{UploadError, file_error};
 use crate::driver::Driver;
+
+/// Number of a stream, the numbers to come, and its turn.
+type Announced = (u64, watch::Receiver<u64>, Arc<tokio::sync::Mutex<Option<u64>>>);
 
 /// One upload: who sends what for which attempt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,11 +32,21 @@ pub struct UploadId {
     pub digest: Digest,
 }
 
+impl UploadId {
+    fn place(&self) -> Place {
+        (self.client.clone(), self.work.clone())
+    }
+}
+
+/// What a client has one upload for.
+type Place = (ClientId, WorkKey);
+
 /// The staging folder.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
-    open: Mutex<BTreeMap<UploadId, Arc<Slot>>>,
+    limit: u64,
+    open: Mutex<BTreeMap<Place, Slot>>,
 }
 
 /// What is known of an upload besides its bytes.
@@ -40,6 +56,8 @@ struct Slot {
     counted: Arc<tokio::sync::Mutex<Option<u64>>>,
     /// Counts the streams that came for it.
     streams: watch::Sender<u64>,
+    /// Bytes of the folder that are its own: announced by a stream, or stored when no stream writes.
+    reserved: u64,
 }
 
 /// The right to write one upload.
@@ -50,7 +68,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Returns once a newer stream of the same upload waits: its sender has given this one up.
+    /// Returns once a newer stream of the same client for the same attempt waits: its sender has given this one up.
     pub async fn superseded(&self) {
         let mut streams = self.streams.clone();
         // The upload is settled and forgotten when the sender is gone: then nothing is left to write either.
@@ -69,14 +87,18 @@ impl Turn {
 }
 
 impl Staging {
-    /// Opens the folder, makes it when there is none, and removes half-made aggregates.
-    pub fn open(root: &Path) -> io::Result<Self> {
+    /// Opens a folder that may hold so many bytes, makes it when there is none, and removes half-made aggregates.
+    pub fn open(root: &Path, limit: u64) -> io::Result<Self> {
         match std::fs::remove_dir_all(root.join("aggregates")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         std::fs::create_dir_all(root.join("uploads"))?;
-        Ok(Self { root: root.to_owned(), open: Mutex::default() })
+        let staging = Self { root: root.to_owned(), limit, open: Mutex::default() };
+        for (id, bytes) in staging.list()? {
+            staging.slots().entry(id.place()).or_default().reserved += bytes;
+        }
+        Ok(staging)
     }
 
     /// Where an aggregation works.
@@ -104,29 +126,63 @@ impl Staging {
         }
     }
 
-    /// Takes the upload for one stream; a stream that has it is told to let go.
-    pub async fn take(&self, id: &UploadId) -> io::Result<Turn> {
-        let slot = Arc::clone(self.slots().entry(id.clone()).or_default());
+    /// Takes the upload for one stream of `total` bytes; a stream that has it is told to let go, and what was stored with
+    /// another digest goes.
+    pub async fn take(&self, id: &UploadId, total: u64) -> Result<Turn, UploadError> {
+        let (number, streams, counted) = self.announce(id, total)?;
+        let mut counted = counted.lock_owned().await;
+        self.remove_others(id).await;
+        if counted.is_none() {
+            // Counted by an earlier life of this process: what is stored came once at least.
+            *counted = Some(self.stored(id).await.map_err(file_error("measure", &self.path(id)))?);
+        }
+        Ok(Turn { number, streams, counted })
+    }
+
+    /// Sets the bytes of a stream aside, all under one lock: two streams never share what is left.
+    fn announce(&self, id: &UploadId, total: u64) -> Result<Announced, UploadError> {
+        let mut slots = self.slots();
+        let place = id.place();
+        let held = slots.iter().filter(|(other, _)| **other != place).map(|(_, slot)| slot.reserved).sum::<u64>();
+        if held.saturating_add(total) > self.limit {
+            return Err(UploadError::StagingFull { held, limit: self.limit });
+        }
+        let slot = slots.entry(place).or_default();
+        slot.reserved = total;
         let mut number = 0;
         slot.streams.send_modify(|latest| {
             *latest += 1;
             number = *latest;
         });
-        let mut counted = Arc::clone(&slot.counted).lock_owned().await;
-        if counted.is_none() {
-            // Counted by an earlier life of this process: what is stored came once at least.
-            *counted = Some(self.stored(id).await?);
-        }
-        Ok(Turn { number, streams: slot.streams.subscribe(), counted })
+        Ok((number, slot.streams.subscribe(), Arc::clone(&slot.counted)))
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<UploadId, Arc<Slot>>> {
+    /// Gives back what a stream that has ended set aside and did not use.
+    pub async fn leave(&self, id: &UploadId, turn: Turn) {
+        let stored = self.stored(id).await.unwrap_or(0);
+        if let Some(slot) = self.slots().get_mut(&id.place())
+            && *slot.streams.borrow() == turn.number
+        {
+            slot.reserved = stored;
+        }
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Slot>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of all unfinished uploads together.
-    pub fn bytes(&self) -> io::Result<u64> {
-        self.list().map(|uploads| uploads.into_iter().map(|(_, bytes)| bytes).sum())
+    /// Removes what the client stored for the same attempt with other digests.
+    async fn remove_others(&self, id: &UploadId) {
+        let others = self.list().unwrap_or_default().into_iter();
+        let others = others.map(|(other, _)| other).filter(|other| other.place() == id.place() && other != id);
+        for other in others {
+            self.remove_file(&other).await;
+        }
+    }
+
+    /// Bytes set aside for all unfinished uploads together.
+    pub fn reserved(&self) -> u64 {
+        self.slots().values().map(|slot| slot.reserved).sum()
     }
 
     fn list(&self) -> io::Result<Vec<(UploadId, u64)>> {
@@ -144,9 +200,8 @@ impl Staging {
         Ok(all)
     }
 
-    /// Forgets an upload that is settled or worthless.
-    pub async fn remove(&self, id: &UploadId) {
-        self.slots().remove(id);
+    /// Removes the bytes of an upload that is settled or worthless. Those who wait to write it are not disturbed.
+    pub async fn remove_file(&self, id: &UploadId) {
         let path = self.path(id);
         match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -178,9 +233,12 @@ impl Staging {
                     run = %id.work.run, round = id.work.round, attempt = id.work.attempt, client = %id.client, bytes,
                     "a staged upload is not wanted any more and is removed"
                 );
-                self.remove(&id).await;
+                self.remove_file(&id).await;
+                self.slots().remove(&id.place());
             }
         }
+        // What is settled and has no file is of no more use either, unless a stream is about to end.
+        self.slots().retain(|_, slot| slot.reserved > 0 || Arc::strong_count(&slot.counted) > 1);
     }
 }
 
@@ -221,16 +279,18 @@ mod tests {
     #[tokio::test]
     async fn a_partial_upload_outlives_the_process_and_is_listed() {
         let dir = tempfile::tempdir().unwrap();
-        keep(&Staging::open(dir.path()).unwrap(), b"half");
-        let staging = Staging::open(dir.path()).unwrap();
+        keep(&Staging::open(dir.path(), 100).unwrap(), b"half");
+        let staging = Staging::open(dir.path(), 100).unwrap();
         assert_eq!(staging.list().unwrap(), [(id(), 4)]);
-        assert_eq!((staging.stored(&id()).await.unwrap(), staging.bytes().unwrap()), (4, 4));
-        let mut turn = staging.take(&id()).await.unwrap();
+        assert_eq!((staging.stored(&id()).await.unwrap(), staging.reserved()), (4, 4));
+        let mut turn = staging.take(&id(), 20).await.unwrap();
+        assert_eq!(staging.reserved(), 20);
         turn.count(10);
         assert_eq!(turn.counted(), 14);
-        drop(turn);
-        assert_eq!(staging.take(&id()).await.unwrap().counted(), 14);
-        staging.remove(&id()).await;
+        staging.leave(&id(), turn).await;
+        assert_eq!(staging.reserved(), 4);
+        assert_eq!(staging.take(&id(), 20).await.unwrap().counted(), 14);
+        staging.remove_file(&id()).await;
         assert_eq!((staging.stored(&id()).await.unwrap(), staging.list().unwrap()), (0, vec![]));
         assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
     }
@@ -238,16 +298,43 @@ mod tests {
     #[tokio::test]
     async fn a_newer_stream_takes_the_upload_over() {
         let dir = tempfile::tempdir().unwrap();
-        let staging = Arc::new(Staging::open(dir.path()).unwrap());
-        let first = staging.take(&id()).await.unwrap();
+        let staging = Arc::new(Staging::open(dir.path(), 100).unwrap());
+        let first = staging.take(&id(), 10).await.unwrap();
         tokio::time::timeout(Duration::from_millis(20), first.superseded()).await.unwrap_err();
         let second = tokio::spawn({
             let staging = Arc::clone(&staging);
-            async move { staging.take(&id()).await.unwrap() }
+            async move { staging.take(&id(), 10).await.unwrap() }
         });
         tokio::time::timeout(Duration::from_secs(5), first.superseded()).await.unwrap();
         drop(first);
         let second = second.await.unwrap();
         tokio::time::timeout(Duration::from_millis(20), second.superseded()).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn another_digest_replaces_what_a_client_has_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path(), 100).unwrap();
+        for n in 0..20u8 {
+            let other = UploadId { digest: Digest::of(&[n]), ..id() };
+            let turn = staging.take(&other, 60).await.unwrap();
+            let path = staging.path(&other);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, [n; 50]).unwrap();
+            staging.leave(&other, turn).await;
+            assert_eq!((staging.list().unwrap(), staging.reserved()), (vec![(other, 50)], 50));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_is_set_aside_before_it_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path(), 100).unwrap();
+        let other = UploadId { client: ClientId::new("news").unwrap(), ..id() };
+        let first = staging.take(&id(), 60).await.unwrap();
+        let refused = staging.take(&other, 60).await;
+        assert!(matches!(refused, Err(UploadError::StagingFull { held: 60, limit: 100 })));
+        staging.leave(&id(), first).await;
+        staging.take(&other, 60).await.unwrap();
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod coordinator;
+mod doors;
 mod enrolment;
 mod fake_client;
 mod process;

@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rondo_proto::v1;
+use rondo_proto::v1::administration_client::AdministrationClient;
 
-use crate::coordinator::{Operator, operator};
+use crate::coordinator::{Operator, channel, operator};
 use crate::fake_client::{Did, FakeClient, header, work_until_ended};
 use crate::tensors::run_file;
 
@@ -177,6 +178,28 @@ fn two_coordinators_do_not_share_a_directory() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use"));
     assert!(dir.path().join("address").exists(), "the first one is still found");
     assert_eq!(process.terminate(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_is_made_while_no_coordinator_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    initialise(&data);
+    let out = dir.path().join("second");
+    let make =
+        || program().args(["operator", "--name", "second", "--data-dir"]).arg(&data).arg("--out").arg(&out).output();
+    let process = Process::start(&data);
+    let refused = make().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stop it first"));
+    assert_eq!(process.terminate(), Some(0));
+    let made = make().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let process = Process::start(&data);
+    let second = rondo_proto::identity::load(&out).unwrap();
+    let mut api = AdministrationClient::new(channel(&second, process.address));
+    let operators = api.list_operators(v1::ListOperatorsRequest {}).await.unwrap().into_inner().operators;
+    assert_eq!(operators.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["operator", "second"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

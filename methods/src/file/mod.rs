@@ -5,6 +5,8 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
+use rondo_proto::manifest::ManifestError;
+
 pub use reader::TensorFile;
 pub use writer::{TensorWriter, write};
 
@@ -48,6 +50,15 @@ pub enum FileError {
         /// What differs.
         problem: String,
     },
+}
+
+impl From<ManifestError> for FileError {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Io { path, source } => Self::Io { path, source },
+            ManifestError::Invalid { path, problem } => Self::Format { path, problem },
+        }
+    }
 }
 
 impl FileError {

@@ -4,68 +4,29 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use rondo_proto::manifest::TensorEntry;
-use safetensors::tensor::{Dtype, Metadata};
+use rondo_proto::manifest::{self, Located, TensorEntry, TensorSource};
 
 use super::{BLOCK, FileError};
 use crate::tensor::{Tensor, TensorSet};
-
-/// Longest header that is read. A header takes about 150 bytes per tensor, so this is room for 100,000 tensors.
-const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// An open safetensors file: its checked header, and tensors on demand.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    file: File,
-    tensors: BTreeMap<String, Place>,
+    /// Locked while a tensor is read, because the position is shared.
+    file: Mutex<File>,
+    tensors: BTreeMap<String, Located>,
     metadata: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone)]
-struct Place {
-    shape: Vec<usize>,
-    dtype: Dtype,
-    offset: u64,
-}
-
 impl TensorFile {
-    /// Reads and checks the header: bounded size, known dtypes, offsets without holes, file length exact.
+    /// Reads and checks the header: bounded size, offsets without holes, file length exact.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let io = |source| FileError::io(path, source);
-        let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut prefix = [0; 8];
-        if length < 8 {
-            return Err(FileError::format(path, format!("it has {length} bytes, the header's length alone takes 8")));
-        }
-        file.read_exact(&mut prefix).map_err(io)?;
-        let header = u64::from_le_bytes(prefix);
-        if header > MAX_HEADER_BYTES || header > length - 8 {
-            let problem = format!("its header claims {header} bytes of {length}, at most {MAX_HEADER_BYTES} are read");
-            return Err(FileError::format(path, problem));
-        }
-        let mut bytes = vec![0; header as usize];
-        file.read_exact(&mut bytes).map_err(io)?;
-        let parsed: Metadata =
-            serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, error.to_string()))?;
-        let data = length - 8 - header;
-        let claimed = parsed.data_len() as u64;
-        if claimed != data {
-            return Err(FileError::format(
-                path,
-                format!("its tensors take {claimed} bytes, but {data} follow the header"),
-            ));
-        }
-        let mut tensors = BTreeMap::new();
-        for (name, info) in parsed.tensors() {
-            let place =
-                Place { shape: info.shape.clone(), dtype: info.dtype, offset: 8 + header + info.data_offsets.0 as u64 };
-            tensors.insert(name, place);
-        }
-        let metadata = parsed.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { path: path.to_owned(), file, tensors, metadata })
+        let TensorSource { file, tensors, metadata } = manifest::open(path)?;
+        let tensors = tensors.into_iter().map(|located| (located.entry.name.clone(), located)).collect();
+        Ok(Self { path: path.to_owned(), file: Mutex::new(file), tensors, metadata })
     }
 
     /// The file.
@@ -75,12 +36,7 @@ impl TensorFile {
 
     /// Names, shapes and dtypes, sorted by name.
     pub fn entries(&self) -> Vec<TensorEntry> {
-        let entry = |(name, place): (&String, &Place)| TensorEntry {
-            name: name.clone(),
-            shape: place.shape.clone(),
-            dtype: place.dtype.to_string(),
-        };
-        self.tensors.iter().map(entry).collect()
+        self.tensors.values().map(|located| located.entry.clone()).collect()
     }
 
     /// The `__metadata__` strings.
@@ -95,7 +51,7 @@ impl TensorFile {
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|place| place.shape.as_slice())
+        self.tensors.get(name).map(|located| located.entry.shape.as_slice())
     }
 
     /// Reads one tensor. F32, F64, F16 and BF16 are understood.
@@ -111,27 +67,27 @@ impl TensorFile {
         names.map(|name| Ok((name.clone(), self.read(name)?))).collect()
     }
 
-    /// Passes over a tensor's numbers in blocks, in order; returns its shape.
+    /// Passes over a tensor's numbers in blocks, in order; returns its shape. `visit` must not read this file itself.
     pub fn for_each_block(&self, name: &str, mut visit: impl FnMut(&[f32])) -> Result<Vec<usize>, FileError> {
-        let place = self
+        let Located { entry: TensorEntry { shape, dtype, .. }, offset } = self
             .tensors
             .get(name)
             .ok_or_else(|| FileError::NoTensor { path: self.path.clone(), name: name.to_owned() })?;
-        let convert: fn(&[u8]) -> f32 = match place.dtype {
-            Dtype::F32 => |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Dtype::F64 => |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32,
-            Dtype::F16 => |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Dtype::BF16 => |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        let (width, convert): (usize, fn(&[u8]) -> f32) = match dtype.as_str() {
+            "F32" => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            "F64" => (8, |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
+            "F16" => (2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            "BF16" => (2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
             other => {
-                let problem = format!("tensor `{name}` is {other:?}; F32, F64, F16 and BF16 are understood");
+                let problem = format!("tensor `{name}` is {other}; F32, F64, F16 and BF16 are understood");
                 return Err(FileError::format(&self.path, problem));
             }
         };
-        let width = place.dtype.bitsize() / 8;
         let io = |source| FileError::io(&self.path, source);
-        let mut file = BufReader::with_capacity(1 << 16, &self.file);
-        file.seek(SeekFrom::Start(place.offset)).map_err(io)?;
-        let mut left: usize = place.shape.iter().product();
+        let locked = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = BufReader::with_capacity(1 << 16, &*locked);
+        file.seek(SeekFrom::Start(*offset)).map_err(io)?;
+        let mut left: usize = shape.iter().product();
         let mut bytes = vec![0; left.min(BLOCK) * width];
         let mut numbers = Vec::with_capacity(left.min(BLOCK));
         while left > 0 {
@@ -142,6 +98,6 @@ impl TensorFile {
             visit(&numbers);
             left -= count;
         }
-        Ok(place.shape.clone())
+        Ok(shape.clone())
     }
 }

@@ -15,8 +15,9 @@ pub const HEAD_WEIGHT: &str = "head.weight";
 pub const HEAD_BIAS: &str = "head.bias";
 
 impl Job {
-    /// Every tensor of an adapter of this rank, target by target, then the head.
+    /// Every tensor of an adapter of this rank, target by target, then the head. Rank 0 stands for the run's.
     pub fn layout(&self, rank: usize) -> Vec<NamedSpec> {
+        let rank = self.rank_or_own(rank);
         let mut all = Vec::new();
         for (index, target) in self.targets().iter().enumerate() {
             let specs = self.method().layout(self.config(), target, rank);
@@ -91,7 +92,7 @@ impl Job {
     }
 
     /// Rows that a client of this rank adds to a target's stack.
-    fn folded_rank(&self, target: &Target, rank: usize) -> usize {
+    pub(crate) fn folded_rank(&self, target: &Target, rank: usize) -> usize {
         let layout = self.method().layout(self.config(), target, rank);
         let shape_of = |part: &str| layout.iter().find(|spec| spec.part == part).map(|spec| spec.shape.clone());
         // Every rank that a client may have was checked against the layout when the job was made.

@@ -167,9 +167,14 @@ impl Job {
         })
     }
 
-    /// The change of a target's weight over the layout's part names; the same for each target.
+    /// The change of a target's weight over the layout's part names; the same for each target. Rank 0 stands for the
+    /// run's.
     pub fn delta(&self, rank: usize) -> Delta {
-        self.inner.method.delta(&self.inner.config, rank)
+        self.inner.method.delta(&self.inner.config, self.rank_or_own(rank))
+    }
+
+    fn rank_or_own(&self, rank: usize) -> usize {
+        if rank == 0 { self.rank() } else { rank }
     }
 
     pub(crate) fn task(&self) -> &TaskFacts {

@@ -1,8 +1,10 @@
-//! Agreement: every client computed the same thing from the same base, so their deltas must be equal to rounding.
+//! Agreement: every client computed the same thing from the same base, so their deltas must be equal to rounding. What
+//! more than half of the clients sent is believed; the others are named.
 //!
 //! Compared is the delta, not the tensors: singular vectors may differ in sign and in the basis of equal values.
 
-use super::{Law, Part};
+use super::{Law, Merged, Odd, Part};
+use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::linalg::Matrix;
 use crate::tensor::TensorSet;
@@ -10,6 +12,7 @@ use crate::tensor::TensorSet;
 /// Largest ||D_k - D_1||_F / ||D_1||_F that counts as equal: f32 tensors of the same f64 computation stay below 1e-5.
 const TOLERANCE: f64 = 1e-3;
 
+/// Holds the factors of every group, one group where all agree; two dense deltas at a time, those compared.
 pub(super) struct Agree {
     target: String,
     groups: Vec<Group>,
@@ -17,14 +20,32 @@ pub(super) struct Agree {
 
 /// Clients whose deltas are equal; the tensors are those of the first.
 struct Group {
-    dense: Matrix,
+    delta: Delta,
     tensors: TensorSet,
+    sent: Vec<String>,
     clients: Vec<String>,
+}
+
+impl Group {
+    fn dense(&self, target: &str) -> Result<Matrix, MethodError> {
+        self.delta.dense(&self.tensors).map_err(|source| MethodError::delta(target, source))
+    }
 }
 
 impl Agree {
     pub(super) fn new(target: &str) -> Self {
         Self { target: target.to_owned(), groups: Vec::new() }
+    }
+
+    /// The clients of every group but one, with their distance from that one.
+    fn others(&self, leader: usize) -> Result<Vec<Odd>, MethodError> {
+        let reference = self.groups[leader].dense(&self.target)?;
+        let mut odd = Vec::new();
+        for group in self.groups.iter().enumerate().filter(|(index, _)| *index != leader).map(|(_, group)| group) {
+            let off = distance(&group.dense(&self.target)?, &reference);
+            odd.extend(group.clients.iter().map(|client| Odd { client: client.clone(), off }));
+        }
+        Ok(odd)
     }
 }
 
@@ -38,30 +59,86 @@ fn distance(of: &Matrix, from: &Matrix) -> f64 {
 impl Law for Agree {
     fn absorb(&mut self, part: &Part<'_>) -> Result<(), MethodError> {
         let dense = part.delta.dense(part.tensors).map_err(|source| MethodError::delta(&self.target, source))?;
-        // NaN equals nothing, itself included, so it founds a group of its own.
-        if let Some(group) = self.groups.iter_mut().find(|group| distance(&dense, &group.dense) <= TOLERANCE) {
-            group.clients.push(part.client.to_owned());
-        } else {
-            let sent = part.sent.iter().filter_map(|name| Some((name.clone(), part.tensors.get(name)?.clone())));
-            self.groups.push(Group { dense, tensors: sent.collect(), clients: vec![part.client.to_owned()] });
+        for group in &mut self.groups {
+            // NaN equals nothing, itself included, so it founds a group of its own.
+            if distance(&dense, &group.dense(&self.target)?) <= TOLERANCE {
+                group.clients.push(part.client.to_owned());
+                return Ok(());
+            }
         }
+        self.groups.push(Group {
+            delta: part.delta.clone(),
+            tensors: part.tensors.clone(),
+            sent: part.sent.to_vec(),
+            clients: vec![part.client.to_owned()],
+        });
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<TensorSet, MethodError> {
-        let largest = self.groups.iter().map(|group| group.clients.len()).max().unwrap_or(0);
-        let mut leaders: Vec<&Group> = self.groups.iter().filter(|group| group.clients.len() == largest).collect();
-        match (leaders.pop(), leaders.is_empty(), self.groups.len()) {
-            (Some(only), true, 1) => Ok(only.tensors.clone()),
-            (Some(leader), alone, _) => {
-                let odd = self.groups.iter().filter(|group| !alone || !std::ptr::eq(*group, leader));
-                let named = odd.flat_map(|group| {
-                    let off = distance(&group.dense, &leader.dense);
-                    group.clients.iter().map(move |client| format!("{client} (off by {off:.1e})"))
-                });
-                Err(MethodError::Disagree { target: self.target.clone(), clients: named.collect() })
-            }
-            (None, _, _) => Err(MethodError::Contributions(format!("no factors came for target `{}`", self.target))),
+    fn finish(mut self: Box<Self>) -> Result<Merged, MethodError> {
+        // Of groups of one size the first, which is that of the first client.
+        let largest = (0..self.groups.len()).rev().max_by_key(|&index| self.groups[index].clients.len());
+        let Some(leader) = largest else {
+            return Err(MethodError::Contributions(format!("no factors came for target `{}`", self.target)));
+        };
+        let odd = self.others(leader)?;
+        let all: usize = self.groups.iter().map(|group| group.clients.len()).sum();
+        let Group { mut tensors, sent, clients, .. } = self.groups.swap_remove(leader);
+        if 2 * clients.len() <= all {
+            let named = odd.iter().map(|odd| format!("{} (off by {:.1e})", odd.client, odd.off));
+            let clients = clients.iter().cloned().chain(named).collect();
+            return Err(MethodError::Disagree { target: self.target, clients });
         }
+        tensors.retain(|name, _| sent.contains(name));
+        Ok(Merged { tensors, odd })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::law::LawKind;
+    use crate::tensor::Tensor;
+
+    /// One number per client stands for its factors.
+    fn agree(sent: &[(&str, f32)]) -> Result<Merged, MethodError> {
+        let mut law = LawKind::Agree.start("t", 0);
+        for &(client, value) in sent {
+            let tensors = TensorSet::from([("x".to_owned(), Tensor { shape: vec![1, 1], data: vec![value] })]);
+            let (delta, sent) = (Delta::mat("x"), ["x".to_owned()]);
+            law.absorb(&Part { client, weight: 0.1, delta: &delta, tensors: &tensors, sent: &sent }).unwrap();
+        }
+        law.finish()
+    }
+
+    #[test]
+    fn more_than_half_are_believed_and_the_others_named() {
+        for sent in [
+            [("a", 2.0), ("b", 2.0), ("c", 3.0)],
+            [("a", 2.0), ("b", 3.0), ("c", 2.0)],
+            [("a", 3.0), ("b", 2.0), ("c", 2.000_001)],
+        ] {
+            let merged = agree(&sent).unwrap();
+            assert_eq!(merged.tensors["x"].data, [2.0]);
+            let odd = sent.iter().find(|(_, value)| *value == 3.0).unwrap().0;
+            assert_eq!(merged.odd, [Odd { client: odd.to_owned(), off: 0.5 }]);
+        }
+        assert!(agree(&[("a", 2.0)]).unwrap().odd.is_empty());
+        let odd = agree(&[("a", f32::NAN), ("b", 2.0), ("c", 2.0)]).unwrap().odd;
+        assert!(odd.len() == 1 && odd[0].client == "a" && odd[0].off.is_nan());
+    }
+
+    #[test]
+    fn half_is_not_enough() {
+        for (sent, named) in [
+            (&[("a", 2.0), ("b", 3.0)][..], &["a", "b (off by 5.0e-1)"][..]),
+            (&[("a", 2.0), ("b", 3.0), ("c", 4.0)], &["a", "b (off by 5.0e-1)", "c (off by 1.0e0)"]),
+            (&[("a", 2.0), ("b", 3.0), ("c", 2.0), ("d", 4.0)], &["a", "c", "b (off by 5.0e-1)", "d (off by 1.0e0)"]),
+            (&[("a", f32::NAN), ("b", f32::NAN)], &["a", "b (off by NaN)"]),
+        ] {
+            let Err(MethodError::Disagree { clients, .. }) = agree(sent) else { panic!("{sent:?} agree") };
+            assert_eq!(clients, named);
+        }
+        assert!(matches!(agree(&[]), Err(MethodError::Contributions(_))));
     }
 }

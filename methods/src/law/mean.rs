@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Law, PART, Part};
+use super::{Law, Merged, PART, Part};
 use crate::error::MethodError;
 use crate::tensor::{Tensor, TensorSet, full_name};
 
@@ -65,10 +65,10 @@ impl Law for Mean {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<TensorSet, MethodError> {
+    fn finish(mut self: Box<Self>) -> Result<Merged, MethodError> {
         self.close_part();
         let tensor = |sum: Sum| Tensor { shape: sum.shape, data: sum.total.iter().map(|&x| x as f32).collect() };
-        Ok(self.sums.into_iter().map(|(name, sum)| (name, tensor(sum))).collect())
+        Ok(Merged::from(self.sums.into_iter().map(|(name, sum)| (name, tensor(sum))).collect::<TensorSet>()))
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     fn sums_in_parts() {
         let count = 2 * PART + 88;
         let value = |k: usize| (k as f32).sin() * 1e3;
-        let mut law = LawKind::Mean.start("t");
+        let mut law = LawKind::Mean.start("t", 0);
         for k in 0..count {
             let tensors = TensorSet::from([("x".to_owned(), Tensor { shape: vec![2], data: vec![value(k), 1.0] })]);
             let part = Part {
@@ -94,7 +94,7 @@ mod tests {
             };
             law.absorb(&part).unwrap();
         }
-        let mean = law.finish().unwrap();
+        let mean = law.finish().unwrap().tensors;
         let weight = 1.0 / count as f64;
         let sum_of = |range: std::ops::Range<usize>| range.fold(0.0, |sum, k| sum + weight * f64::from(value(k)));
         let expected = (sum_of(0..PART) + sum_of(PART..2 * PART)) + sum_of(2 * PART..count);

@@ -6,7 +6,7 @@ mod stack;
 
 use serde::{Deserialize, Serialize};
 
-pub use stack::{STACK_A, STACK_B, stack_delta};
+pub use stack::{STACK_A, STACK_B, stack_delta, stack_dense};
 
 use crate::delta::Delta;
 use crate::error::MethodError;
@@ -24,7 +24,7 @@ pub enum LawKind {
     Mean,
     /// Factors side by side, weight and scale folded into the inner one: the sum of the deltas, exactly.
     Stack,
-    /// All clients computed the same thing: the largest group that agrees is taken, the odd clients are named.
+    /// All clients computed the same thing: what more than half of them sent is taken, the odd clients are named.
     Agree,
 }
 
@@ -43,21 +43,45 @@ pub struct Part<'a> {
     pub sent: &'a [String],
 }
 
+/// What a law made of one target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    /// The aggregate, by part name.
+    pub tensors: TensorSet,
+    /// Clients that the agreement left out.
+    pub odd: Vec<Odd>,
+}
+
+/// A client whose factors differ from what more than half of the clients sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Odd {
+    /// The client.
+    pub client: String,
+    /// ||D_k - D||_F / ||D||_F, D being the delta of the majority.
+    pub off: f64,
+}
+
+impl From<TensorSet> for Merged {
+    fn from(tensors: TensorSet) -> Self {
+        Self { tensors, odd: Vec::new() }
+    }
+}
+
 /// A law at work on one target. Takes one client after another, in client-id order.
 pub trait Law {
     /// Takes one client's tensors in.
     fn absorb(&mut self, part: &Part<'_>) -> Result<(), MethodError>;
 
-    /// The aggregate, by part name.
-    fn finish(self: Box<Self>) -> Result<TensorSet, MethodError>;
+    /// The aggregate.
+    fn finish(self: Box<Self>) -> Result<Merged, MethodError>;
 }
 
 impl LawKind {
-    /// Starts the law on a target.
-    pub fn start(self, target: &str) -> Box<dyn Law> {
+    /// Starts the law on a target. `stacked` is the sum of the clients' folded ranks; the stack law alone asks for it.
+    pub fn start(self, target: &str, stacked: usize) -> Box<dyn Law> {
         match self {
             Self::Mean => Box::new(mean::Mean::new(target)),
-            Self::Stack => Box::new(stack::Stack::new(target)),
+            Self::Stack => Box::new(stack::Stack::new(target, stacked)),
             Self::Agree => Box::new(agree::Agree::new(target)),
         }
     }

@@ -79,7 +79,11 @@ pub fn variants(registry: &Registry, id: &str) -> Vec<String> {
     for option in registry.get(id).unwrap().options() {
         match option.kind {
             OptionKind::Choice(words) => lines.extend(words.iter().map(|word| format!("{} = \"{word}\"", option.name))),
-            OptionKind::Count { min, max } => lines.push(format!("{} = {}", option.name, 1.clamp(min, max))),
+            // Also 2: what happens every so many rounds then happens between rounds that it does not touch.
+            OptionKind::Count { min, max } => {
+                let counts = std::collections::BTreeSet::from([1.clamp(min, max), 2.clamp(min, max)]);
+                lines.extend(counts.iter().map(|count| format!("{} = {count}", option.name)));
+            }
             OptionKind::Positive => lines.push(format!("{} = 0.25", option.name)),
         }
     }

@@ -88,10 +88,50 @@ impl Method for Braid {
     }
 }
 
+/// dW = B.A with an A that every client draws for itself in every round and never sends: the coordinator draws it too.
+pub struct Drawn;
+
+impl Method for Drawn {
+    fn id(&self) -> &str {
+        "drawn"
+    }
+    fn title(&self) -> &str {
+        "stacked, with a frozen factor per client"
+    }
+    fn paper(&self) -> &str {
+        "none"
+    }
+    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+        vec![
+            TensorSpec::trained("b", &[target.out, rank], Travel::Up, Start::Zero),
+            TensorSpec::seeded("a", &[rank, target.inp], kaiming_bound(target.inp)),
+        ]
+    }
+    fn fresh_each_round(&self) -> bool {
+        true
+    }
+    fn law(&self) -> LawKind {
+        LawKind::Stack
+    }
+    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+        Delta::product(&["b", "a"])
+    }
+    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+        Exactness::Exact
+    }
+    fn mixed_ranks(&self) -> bool {
+        true
+    }
+    fn dp_support(&self) -> DpSupport {
+        DpSupport::LocalOnly("stacked".into())
+    }
+}
+
 /// The built-in methods and these.
 pub fn registry() -> Registry {
     let mut registry = Registry::builtin();
     registry.register(Box::new(Vector)).unwrap();
     registry.register(Box::new(Braid)).unwrap();
+    registry.register(Box::new(Drawn)).unwrap();
     registry
 }

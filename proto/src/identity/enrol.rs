@@ -88,6 +88,26 @@ pub async fn renew(identity: &Identity, dir: &Path) -> Result<Enrolled, Identity
     Ok(enrolled)
 }
 
+/// Renews a certificate that is in the last third of its life at `now_s` (seconds since 1970); before that there is
+/// nothing to do, nor for a certificate that cannot be read: the coordinator says what is wrong with it.
+pub async fn renew_if_due(identity: &Identity, dir: &Path, now_s: i64) -> Result<Option<Enrolled>, IdentityError> {
+    if !renewal_due(&identity.cert_pem, now_s) {
+        return Ok(None);
+    }
+    // The coordinator counts the latest certificates only: one that could not be kept would be as good as lost.
+    files::check_writable(dir)?;
+    renew(identity, dir).await.map(Some)
+}
+
+/// Whether less than a third of a certificate's life is left at `now_s` (seconds since 1970).
+pub fn renewal_due(cert_pem: &str, now_s: i64) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()) else { return false };
+    let Ok(certificate) = pem.parse_x509() else { return false };
+    let validity = certificate.validity();
+    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    now_s >= end - (end - begin) / 3
+}
+
 fn enrolled(reply: EnrolReply, url: &str, key_pem: String) -> Enrolled {
     let EnrolReply { certificate_pem: cert_pem, ca_pem, name, role, expires_at_ms, approved } = reply;
     let identity = Identity { url: url.to_owned(), name, role, ca_pem, cert_pem, key_pem };

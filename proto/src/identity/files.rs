@@ -47,6 +47,14 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), IdentityError> {
     builder.create(dir).map_err(|source| IdentityError::Io { path: dir.to_owned(), source })
 }
 
+/// Fails where a new file cannot be made.
+pub(super) fn check_writable(dir: &Path) -> Result<(), IdentityError> {
+    let probe = dir.join("probe.new");
+    let io_error = |source| IdentityError::Io { path: probe.clone(), source };
+    std::fs::write(&probe, b"").map_err(io_error)?;
+    std::fs::remove_file(&probe).map_err(io_error)
+}
+
 fn read(dir: &Path, file: &'static str) -> Result<String, IdentityError> {
     let path = dir.join(file);
     std::fs::read_to_string(&path).map_err(|source| match source.kind() {

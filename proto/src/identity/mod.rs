@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
-pub use enrol::{Enrolled, enrol, key_and_request, renew};
+pub use enrol::{Enrolled, enrol, key_and_request, renew, renew_if_due, renewal_due};
 pub use pinned::{Fingerprint, InvalidFingerprint};
 
 use crate::error::explain;

@@ -116,6 +116,37 @@ async fn an_enrolled_identity_can_be_loaded_used_and_renewed() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_renewed_in_the_last_third_of_its_life() {
+    let (address, fingerprint) = start(&["127.0.0.1"], false).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("https://{address}");
+    let identity = enrol(&url, "good", &fingerprint.to_string(), "bank-a", dir.path()).await.unwrap().identity;
+    // The office signs with rcgen's usual life, from 1975 to 4096.
+    assert!(renew_if_due(&identity, dir.path(), 1_800_000_000).await.unwrap().is_none());
+    assert_eq!(load(dir.path()).unwrap(), identity);
+    let late = 63_000_000_000;
+    let renewed = renew_if_due(&identity, dir.path(), late).await.unwrap().unwrap().identity;
+    assert_ne!(renewed.cert_pem, identity.cert_pem);
+    assert_eq!(load(dir.path()).unwrap(), renewed);
+    // Nothing is asked for that could not be kept.
+    let gone = dir.path().join("gone");
+    assert!(matches!(renew_if_due(&identity, &gone, late).await, Err(IdentityError::Io { .. })));
+}
+
+#[test]
+fn the_last_third_begins_where_two_thirds_end() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["movies".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 31);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let day = |day: i64| 1_893_456_000 + (day - 1) * 86_400;
+    assert!(!renewal_due(&pem, day(1)) && !renewal_due(&pem, day(20)));
+    assert!(renewal_due(&pem, day(22)) && renewal_due(&pem, day(40)));
+    assert!(!renewal_due("garbage", day(1)));
+}
+
+#[tokio::test]
 async fn nothing_is_trusted_that_is_not_pinned() {
     let (address, fingerprint) = start(&["127.0.0.1"], false).await;
     let dir = tempfile::tempdir().unwrap();

@@ -141,27 +141,33 @@ fn section(out: &mut String, method: &MethodReport, paths: &Paths) {
         let (before, after) = (share(client.before), share(client.after));
         let _ = writeln!(out, "  {:<18} {before:>8} {after:>7} {:>10}", client.client, client.held_out);
     }
-    let _ =
-        writeln!(out, "\nBytes on the wire                 up    formula          down    formula   aggregation error");
+    let _ = writeln!(out, "\nBytes on the wire             up      formula         down      formula");
     for round in &method.rounds {
-        let name = if round.kind == "training" { format!("round {}", round.round) } else { round.kind.clone() };
-        let error = round.aggregation_error.map_or("-".to_owned(), |error| format!("{error:.1e}"));
-        let seconds = (round.ended_at_ms - round.started_at_ms) as f64 / 1000.0;
-        let _ = writeln!(out, "  {name:<58} {error:>24}   {seconds:.1} s");
+        let _ = writeln!(out, "  {}", title(round));
         for participant in &round.participants {
             let _ = writeln!(
                 out,
-                "    {:<20} {:>10} {:>10}    {:>10} {:>10}   {}",
+                "    {:<16} {:>11} {:>12} {:>12} {:>12}   {}",
                 participant.client,
                 participant.bytes_up,
                 participant.layout_bytes_up,
                 participant.bytes_down,
                 participant.layout_bytes_down,
-                if participant.reason.is_empty() { "" } else { participant.reason.as_str() },
+                participant.reason,
             );
         }
     }
     let _ = writeln!(out, "\nThe adapter as a PEFT folder: {}", paths.show(&method.adapter));
+}
+
+/// What a round was, how long it took, and how far its aggregate is from the dense weighted mean.
+fn title(round: &Round) -> String {
+    let name = if round.kind == "training" { format!("round {}", round.round) } else { round.kind.clone() };
+    let seconds = (round.ended_at_ms - round.started_at_ms) as f64 / 1000.0;
+    match round.aggregation_error {
+        Some(error) => format!("{name}: {seconds:.0} s, aggregation error {error:.1e}"),
+        None => format!("{name}: {seconds:.0} s"),
+    }
 }
 
 fn comparison(out: &mut String, methods: &[MethodReport]) {

@@ -1,11 +1,12 @@
 //! `rondo adapter aggregate`: a method's law on update files, without a coordinator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::law::shares;
-use rondo_methods::{Contribution, LawKind, OfflineInput, Registry, TensorFile, aggregate_files};
-use rondo_proto::manifest::TensorEntry;
+use rondo_methods::{Contribution, LawKind, Method, OfflineInput, Registry, aggregate_files};
+use rondo_proto::manifest::{self, TensorEntry};
 use rondo_proto::nearest::nearest;
 use serde::Serialize;
 
@@ -68,6 +69,35 @@ struct Input {
     rank: usize,
 }
 
+/// The command's long help; what it says of the methods comes from the registry.
+pub(super) fn about() -> String {
+    let registry = Registry::builtin();
+    let methods: Vec<String> = registry.iter().map(parts_in_words).collect();
+    format!(
+        "Aggregates update files offline with any method's law\n\n\
+         Tensors are named <target>.<part>, for example encoder.layer.0.attention.self.query.lora_B. {HEAD_WEIGHT} and \
+         {HEAD_BIAS} are averaged. The parts of each method are:\n\n{}\n\n\
+         The aggregation error is told when all factors of the change are at hand: the frozen ones may stand in the update \
+         files or in one file named with --frozen. `rondo method show ID` tells more about a method.",
+        methods.join("\n")
+    )
+}
+
+/// "fed-sb: lora_R [r, r]; frozen lora_B [out, r], lora_A [r, in]".
+fn parts_in_words(method: &dyn Method) -> String {
+    let Ok(parts) = shapes::parts(method) else { return format!("  {}", method.id()) };
+    let list = |sent: bool| {
+        let parts = parts.iter().filter(|part| part.spec.travel.goes_up() == sent);
+        parts
+            .map(|part| format!("{} {}", part.spec.part, shapes::words(&part.dimensions)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let frozen = list(false);
+    let frozen = if frozen.is_empty() { frozen } else { format!("; frozen {frozen}") };
+    format!("  {}: {}{frozen}", method.id(), list(true))
+}
+
 /// Reads, aggregates, writes.
 pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliError> {
     let registry = Registry::builtin();
@@ -81,7 +111,7 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
     one_each("ranks", args.ranks.len())?;
     let given = if args.weights.is_empty() { vec![1.0; args.files.len()] } else { args.weights.clone() };
     let weights = shares(&given).map_err(|error| CliError::usage(error.to_string()))?;
-    let files = args.files.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = args.files.iter().map(|path| Header::read(path)).collect::<Result<Vec<_>, _>>()?;
     let parts = shapes::parts(method)?;
     check_names(&files, &parts)?;
     let ranks = ranks(&files, &parts, &args.ranks)?;
@@ -125,6 +155,22 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
     context.output.show(&aggregated, words)
 }
 
+/// A file's tensors, without keeping it open.
+struct Header {
+    path: PathBuf,
+    entries: Vec<TensorEntry>,
+}
+
+impl Header {
+    fn read(path: &Path) -> Result<Self, CliError> {
+        Ok(Self { path: path.to_owned(), entries: manifest::read(path)? })
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.shape.as_slice())
+    }
+}
+
 /// A tensor's target and part of the method, unless it is the head's.
 fn part_of<'a>(entry: &TensorEntry, parts: &'a [Part]) -> Option<&'a Part> {
     let (owner, part) = entry.name.rsplit_once('.')?;
@@ -132,12 +178,12 @@ fn part_of<'a>(entry: &TensorEntry, parts: &'a [Part]) -> Option<&'a Part> {
 }
 
 /// Every tensor must be one of the method's or the head's.
-fn check_names(files: &[TensorFile], parts: &[Part]) -> Result<(), CliError> {
+fn check_names(files: &[Header], parts: &[Part]) -> Result<(), CliError> {
     let known: Vec<&str> = parts.iter().map(|part| part.spec.part.as_str()).collect();
     for file in files {
-        for entry in file.entries() {
-            let head = ["head.weight", "head.bias"].contains(&entry.name.as_str());
-            if head || part_of(&entry, parts).is_some_and(|part| part.dimensions.len() == entry.shape.len()) {
+        for entry in &file.entries {
+            let head = [HEAD_WEIGHT, HEAD_BIAS].contains(&entry.name.as_str());
+            if head || part_of(entry, parts).is_some_and(|part| part.dimensions.len() == entry.shape.len()) {
                 continue;
             }
             let word = entry.name.rsplit('.').next().unwrap_or_default();
@@ -149,7 +195,7 @@ fn check_names(files: &[TensorFile], parts: &[Part]) -> Result<(), CliError> {
                 .collect();
             return Err(CliError::failed(format!(
                 "{}: tensor `{}` {:?} is none of the method's: expected {}{near}",
-                file.path().display(),
+                file.path.display(),
                 entry.name,
                 entry.shape,
                 expected.join(" or ")
@@ -160,22 +206,22 @@ fn check_names(files: &[TensorFile], parts: &[Part]) -> Result<(), CliError> {
 }
 
 /// Each file's rank, read off its tensors, and compared with what the operator says.
-fn ranks(files: &[TensorFile], parts: &[Part], given: &[usize]) -> Result<Vec<usize>, CliError> {
+fn ranks(files: &[Header], parts: &[Part], given: &[usize]) -> Result<Vec<usize>, CliError> {
     let mut ranks = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let mut found = given.get(index).copied();
-        for entry in file.entries() {
-            let Some(rank) = part_of(&entry, parts).and_then(|part| shapes::rank_of(part, &entry.shape)) else {
+        for entry in &file.entries {
+            let Some(rank) = part_of(entry, parts).and_then(|part| shapes::rank_of(part, &entry.shape)) else {
                 continue;
             };
             if let Some(known) = found.filter(|known| *known != rank) {
-                let (path, TensorEntry { name, shape, .. }) = (file.path().display(), &entry);
+                let (path, TensorEntry { name, shape, .. }) = (file.path.display(), entry);
                 return Err(CliError::failed(format!("{path}: `{name}` {shape:?} has rank {rank}, expected {known}")));
             }
             found = Some(rank);
         }
         ranks.push(found.filter(|rank| *rank > 0).ok_or_else(|| {
-            let path = file.path().display();
+            let path = file.path.display();
             CliError::failed(format!("{path}: no tensor shows the rank")).hint("say it with --ranks, one for each file")
         })?);
     }
@@ -183,11 +229,11 @@ fn ranks(files: &[TensorFile], parts: &[Part], given: &[usize]) -> Result<Vec<us
 }
 
 /// Tensors of one name must have one shape in all files, up to the rank.
-fn check_shapes(files: &[TensorFile], parts: &[Part]) -> Result<(), CliError> {
+fn check_shapes(files: &[Header], parts: &[Part]) -> Result<(), CliError> {
     let Some((first, others)) = files.split_first() else { return Ok(()) };
-    for (entry, file) in first.entries().iter().flat_map(|entry| others.iter().map(move |file| (entry, file))) {
+    for (entry, file) in first.entries.iter().flat_map(|entry| others.iter().map(move |file| (entry, file))) {
         let Some(shape) = file.shape(&entry.name) else {
-            return Err(CliError::failed(format!("{} has no tensor `{}`", file.path().display(), entry.name)));
+            return Err(CliError::failed(format!("{} has no tensor `{}`", file.path.display(), entry.name)));
         };
         let may_differ =
             |at: usize| part_of(entry, parts).is_some_and(|part| part.dimensions.get(at) == Some(&Dimension::Rank));
@@ -198,8 +244,8 @@ fn check_shapes(files: &[TensorFile], parts: &[Part]) -> Result<(), CliError> {
                 "`{}` is {:?} in {} and {shape:?} in {}",
                 entry.name,
                 entry.shape,
-                first.path().display(),
-                file.path().display()
+                first.path.display(),
+                file.path.display()
             )));
         }
     }

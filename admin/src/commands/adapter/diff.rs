@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rondo_methods::export::peft;
-use rondo_methods::{Matrix, Tensor};
+use rondo_methods::TensorFile;
+use rondo_methods::export::peft::{self, PeftTarget};
+use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_proto::manifest::TensorEntry;
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::table;
-use crate::tensor_files::open;
+use crate::tensor_files::{name, open};
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -43,6 +45,9 @@ struct Difference {
     largest: Option<f64>,
     /// Why there is no number.
     problem: String,
+    /// True for a tensor of the classifier head.
+    #[serde(skip)]
+    head: bool,
 }
 
 /// Compares and shows.
@@ -54,7 +59,7 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
     context.output.show(&compared, words)?;
     let Some(tolerance) = args.tolerance else { return Ok(()) };
     // Where the changes can be compared they decide, and the head: factors may differ and mean the same.
-    let decides = |difference: &&Difference| compared.changes.is_empty() || difference.name.starts_with("head.");
+    let decides = |difference: &&Difference| compared.changes.is_empty() || difference.head;
     let deciding: Vec<&Difference> = compared.tensors.iter().filter(decides).chain(&compared.changes).collect();
     let beyond = |relative: f64| relative.is_nan() || relative > tolerance;
     match deciding.iter().filter(|difference| difference.relative.is_none_or(beyond)).count() {
@@ -63,25 +68,43 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
     }
 }
 
-/// All tensors of a path, by name; a file's name is part of it where there are several.
-fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, CliError> {
-    let mut all = BTreeMap::new();
-    for file in open(path)? {
-        all.extend(file.read_all(|_| true)?);
+/// Where the tensors of a path are: by shown name the file and the tensor's own name.
+type Places<'a> = BTreeMap<String, (&'a TensorFile, TensorEntry)>;
+
+/// Two files of a folder may hold tensors of one name, so the file's name is put before where there are several.
+fn places(files: &[TensorFile], prefixed: bool) -> Places<'_> {
+    let mut places = Places::new();
+    for file in files {
+        for entry in file.entries() {
+            let shown = if prefixed { format!("{}: {}", name(file), entry.name) } else { entry.name.clone() };
+            places.insert(shown, (file, entry));
+        }
     }
-    Ok(all)
+    places
 }
 
+/// Compares tensor by tensor, with one of each side in memory.
 fn tensors(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
-    let (a, b) = (read(a)?, read(b)?);
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let compare = |name: &String| match (a.get(name), b.get(name)) {
-        (Some(a), Some(b)) if a.shape == b.shape => measured(name, &a.data, &b.data, |x| f64::from(*x)),
-        (Some(a), Some(b)) => apart(name, format!("shapes {:?} and {:?}", a.shape, b.shape)),
-        (Some(_), None) => apart(name, "only in A".to_owned()),
-        _ => apart(name, "only in B".to_owned()),
+    let (a, b) = (open(a)?, open(b)?);
+    let prefixed = a.len() > 1 || b.len() > 1;
+    let (a, b) = (places(&a, prefixed), places(&b, prefixed));
+    let shown: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let compare = |shown: &String| {
+        let (difference, name) = match (a.get(shown), b.get(shown)) {
+            (Some((one, entry)), Some((two, other))) if entry.shape == other.shape => {
+                let (one, two) = (one.read(&entry.name)?, two.read(&entry.name)?);
+                (measured(shown, &one.data, &two.data, |x| f64::from(*x)), &entry.name)
+            }
+            (Some((_, entry)), Some((_, other))) => {
+                (apart(shown, format!("shapes {:?} and {:?}", entry.shape, other.shape)), &entry.name)
+            }
+            (Some((_, entry)), None) => (apart(shown, "only in A".to_owned()), &entry.name),
+            (None, Some((_, entry))) => (apart(shown, "only in B".to_owned()), &entry.name),
+            (None, None) => return Ok(apart(shown, "in neither".to_owned())),
+        };
+        Ok(Difference { head: [HEAD_WEIGHT, HEAD_BIAS].contains(&name.as_str()), ..difference })
     };
-    Ok(names.into_iter().map(compare).collect())
+    shown.into_iter().map(compare).collect()
 }
 
 fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
@@ -89,15 +112,15 @@ fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
     if !is_peft(a) || !is_peft(b) {
         return Ok(Vec::new());
     }
-    let dense = |path: &Path| -> Result<BTreeMap<String, Matrix>, CliError> {
-        Ok(peft::load(path)?.targets.into_iter().map(|target| (target.name.clone(), target.dense())).collect())
+    let load = |path: &Path| -> Result<BTreeMap<String, PeftTarget>, CliError> {
+        Ok(peft::load(path)?.targets.into_iter().map(|target| (target.name.clone(), target)).collect())
     };
-    let (a, b) = (dense(a)?, dense(b)?);
+    let shape = |target: &PeftTarget| (target.b.shape[0], target.a.shape[1]);
+    let (a, b) = (load(a)?, load(b)?);
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compare = |name: &String| match (a.get(name), b.get(name)) {
-        (Some(a), Some(b)) if (a.rows(), a.cols()) == (b.rows(), b.cols()) => {
-            measured(name, a.data(), b.data(), |x| *x)
-        }
+        // Only the factors are held of all targets, the change itself of one.
+        (Some(a), Some(b)) if shape(a) == shape(b) => measured(name, a.dense().data(), b.dense().data(), |x| *x),
         (Some(_), Some(_)) => apart(name, "of another shape".to_owned()),
         (Some(_), None) => apart(name, "only in A".to_owned()),
         _ => apart(name, "only in B".to_owned()),
@@ -113,11 +136,17 @@ fn measured<T>(name: &str, a: &[T], b: &[T], number: impl Fn(&T) -> f64) -> Diff
         largest = if (a - b).is_nan() { f64::NAN } else { largest.max((a - b).abs()) };
     }
     let relative = if square == 0.0 { 0.0 } else { (square / size).sqrt() };
-    Difference { name: name.to_owned(), relative: Some(relative), largest: Some(largest), problem: String::new() }
+    Difference {
+        name: name.to_owned(),
+        relative: Some(relative),
+        largest: Some(largest),
+        problem: String::new(),
+        head: false,
+    }
 }
 
 fn apart(name: &str, problem: String) -> Difference {
-    Difference { name: name.to_owned(), relative: None, largest: None, problem }
+    Difference { name: name.to_owned(), relative: None, largest: None, problem, head: false }
 }
 
 fn words(compared: &Compared) -> String {

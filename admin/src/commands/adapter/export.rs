@@ -13,6 +13,7 @@ use crate::blobs;
 use crate::context::{Administration, Context};
 use crate::error::CliError;
 use crate::output::facts;
+use crate::run_names::resolve;
 
 /// Which adapter, and where to.
 #[derive(Debug, Args)]
@@ -20,7 +21,7 @@ use crate::output::facts;
     after_help = "Example:\n  rondo adapter export sentiment --format peft --out adapter\n  rondo adapter export sentiment --round 2 --recompress 16 --out adapter-r16"
 )]
 pub struct ExportArgs {
-    /// The run's id
+    /// The run's id or name, or the beginning of its id
     run: String,
     /// State after this round [default: the latest]
     #[arg(long)]
@@ -66,17 +67,18 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
         return Err(CliError::usage("--recompress 0 leaves nothing; ask for 1 or more"));
     }
     check_empty(&args.out)?;
-    let mut client = context.administration()?;
-    let request = GetAdapterRequest { run: args.run.clone(), round: args.round };
+    let mut client = context.administration().await?;
+    let run = resolve(&mut client, &args.run).await?;
+    let request = GetAdapterRequest { run: run.clone(), round: args.round };
     let reply = client.get_adapter(request).await?.into_inner();
     let state = reply.state.clone().unwrap_or_default();
     if state.published.is_empty() {
-        let problem = format!("run {} has published no adapter yet", args.run);
-        return Err(CliError::failed(problem).hint(format!("`rondo run watch {}` shows how far it is", args.run)));
+        let problem = format!("run {run} has published no adapter yet");
+        return Err(CliError::failed(problem).hint(format!("`rondo run watch {run}` shows how far it is")));
     }
     let job = job(&reply)?;
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
-    let (frozen, published) = fetch(&mut client, &args.run, &state, job.publication(), folder.path()).await?;
+    let (frozen, published) = fetch(&mut client, &run, &state, job.publication(), folder.path()).await?;
     let adapter = job.state(state.round, "export", 0, frozen.as_deref(), &published)?;
     let base = reply.base.clone().unwrap_or_default().name;
     let info = ExportInfo {

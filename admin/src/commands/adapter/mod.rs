@@ -27,14 +27,7 @@ pub enum AdapterCommand {
     /// factors may stand for the same change; where they can be compared, they decide --tolerance.
     Diff(diff::DiffArgs),
     /// Aggregates update files offline with any method's law
-    ///
-    /// Tensors are named <target>.<part>, with the parts of the method's layout, for example
-    /// encoder.layer.0.attention.self.query.lora_B. `rondo method show ID` lists parts and shapes: fedit and flora take
-    /// lora_A [r, in] and lora_B [out, r], ffa-lora takes lora_B, fed-sb takes lora_R [r, r]. head.weight and head.bias
-    /// are averaged.
-    ///
-    /// The aggregation error is told when all factors of the change are at hand: the frozen ones (lora_A of ffa-lora,
-    /// lora_A and lora_B of fed-sb) may stand in the update files or in one file named with --frozen.
+    #[command(long_about = aggregate::about())]
     Aggregate(aggregate::AggregateArgs),
 }
 

@@ -93,9 +93,8 @@ async fn after_the_stop_everybody_is_told() {
     assert!(matches!(bench.driver.view(|_| ()).await, Err(DriverError::Stopped)));
 }
 
-#[tokio::test]
-async fn a_deadline_comes_without_any_input() {
-    let mut bench = start(Arc::default());
+/// A run whose only client got its work: it ends when the client's deadline, 100 s from now, passes.
+async fn in_training(bench: &Bench) -> rondo_proto::RunId {
     let base = rondo_proto::v1::BaseModel {
         name: "tiny".into(),
         digest: rondo_proto::Digest::of(b"tiny").to_string(),
@@ -125,14 +124,24 @@ async fn a_deadline_comes_without_any_input() {
     let answer = Input::Answer { client, run: run.clone(), accept: true, reason: String::new(), rank: 0 };
     bench.driver.step(answer).await.unwrap();
     bench.driver.step(poll).await.unwrap();
-    let phase = |engine: &Engine, run: &rondo_proto::RunId| engine.run_summary(run).unwrap().phase;
-    let asked = run.clone();
-    assert_eq!(bench.driver.view(move |engine| phase(engine, &asked)).await.unwrap(), "training");
+    assert_eq!(phase(&bench.driver, &run).await, "training");
+    run
+}
+
+async fn phase(driver: &Driver, run: &rondo_proto::RunId) -> String {
+    let run = run.clone();
+    driver.view(move |engine| engine.run_summary(&run).unwrap().phase).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_deadline_comes_without_any_input() {
+    let mut bench = start(Arc::default());
+    let run = in_training(&bench).await;
 
     // The clock jumps past the deadline; the driver notices at the next wake or the next command, whichever is first.
     bench.clock.0.fetch_add(101_000, Ordering::SeqCst);
     bench.driver.commit(also()).await.unwrap();
-    assert_eq!(bench.driver.view(move |engine| phase(engine, &run)).await.unwrap(), "ended");
+    assert_eq!(phase(&bench.driver, &run).await, "ended");
     let mut said = Vec::new();
     while let Ok(order) = bench.orders.try_recv() {
         if let Order::Effect(Effect::Announce(event)) = order {
@@ -140,4 +149,28 @@ async fn a_deadline_comes_without_any_input() {
         }
     }
     assert!(!said.is_empty());
+}
+
+#[tokio::test]
+async fn a_deadline_whose_commit_failed_comes_again_by_itself() {
+    let bench = start(Arc::default());
+    let run = in_training(&bench).await;
+    bench.store.fail_commits(true);
+    bench.clock.0.fetch_add(101_000, Ordering::SeqCst);
+    let refused = bench.driver.commit(also()).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Store(_)), "{refused}");
+    bench.store.fail_commits(false);
+    // Nobody calls; the records say how it goes on.
+    let ended = || {
+        let records = bench.store.scan(&format!("run/{run}")).unwrap();
+        records.values().any(|bytes| String::from_utf8_lossy(bytes).contains("\"ended\""))
+    };
+    assert!(!ended());
+    for _ in 0..50 {
+        if ended() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the deadline was forgotten");
 }

@@ -1,0 +1,62 @@
+//! What the program tells on standard error: log lines, for people or as one JSON object each, and how it failed.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+/// Names what is logged, in the syntax of `RUST_LOG`.
+const FILTER: &str = "RONDO_LOG";
+
+/// Why logging could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter is none.
+    #[error("{FILTER}={filter:?} is not valid: {problem}; use for example \"info\" or \"rondo_client=debug,info\"")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It was started before.
+    #[error("logging was started already: {0}")]
+    Started(String),
+}
+
+/// Starts logging at the level that `RONDO_LOG` names, or at "info".
+///
+/// # Errors
+/// A filter that cannot be parsed, or logging that was started before.
+pub fn start(as_json: bool) -> Result<(), LoggingError> {
+    let filter = std::env::var(FILTER).unwrap_or_else(|_| "info".to_owned());
+    let parsed = EnvFilter::try_new(&filter)
+        .map_err(|error| LoggingError::Filter { filter: filter.clone(), problem: error.to_string() })?;
+    // Colours are for people at a terminal; in a file or a pipe they are noise.
+    let colours = io::stderr().is_terminal();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(io::stderr).with_ansi(colours).with_target(false);
+    let started = if as_json { log.json().try_init() } else { log.try_init() };
+    started.map_err(|error| LoggingError::Started(error.to_string()))
+}
+
+/// An error's message and those of its causes that it does not tell already.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = anyhow::anyhow!("no space left").context("update.safetensors: no space left").context("round 1");
+        assert_eq!(with_causes(&told), "round 1: update.safetensors: no space left");
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole federations: a coordinator on loopback and real `rondo-client` processes that train a tiny model with libtorch.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod client;
+mod coordinator;
+mod renewal;
+mod rounds;
