@@ -123,6 +123,15 @@ impl Coordinator {
         self.api().get_client(v1::GetClientRequest { client: client.into() }).await.unwrap().into_inner()
     }
 
+    /// Waits for the client's first poll.
+    pub async fn until_seen(&self, client: &str) {
+        let end = Instant::now() + PATIENCE;
+        while self.client(client).await.bases.is_empty() {
+            assert!(Instant::now() < end, "{client} does not poll");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub async fn run(&self, run: &str) -> v1::RunSummary {
         let request = v1::GetRunRequest { run: run.into() };
         self.api().get_run(request).await.unwrap().into_inner().summary.unwrap()

@@ -222,7 +222,7 @@ impl Shape {
             norm_eps: config.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12),
             activation,
         };
-        if shape.hidden % shape.heads != 0 {
+        if !shape.hidden.is_multiple_of(shape.heads) {
             let problem = format!("`hidden_size` {} is no multiple of {} heads", shape.hidden, shape.heads);
             return Err(ModelError::Malformed { path: path.to_owned(), problem });
         }
