@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(models.find(&broken).unwrap(), dirs[1]);
         fs::write(dirs[1].join("config.json"), "{").unwrap();
         assert_eq!(models.find(&good).unwrap(), dirs[0]);
-        assert_eq!(models.digests(), [good.digest.clone()]);
+        assert_eq!(models.digests(), std::slice::from_ref(&good.digest));
         let error = models.find(&broken).unwrap_err().to_string();
         assert!(error.contains("is not here") && error.contains(&good.digest), "{error}");
         assert!(error.contains(&format!("model in {}", dirs[1].display())), "says what is wrong: {error}");

@@ -16,6 +16,7 @@ use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
 use crate::data::Example;
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::classify::{Score, answer};
+use crate::trainer::models::Encoder;
 use crate::trainer::session::Session;
 use crate::work::Progress;
 
@@ -61,6 +62,9 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
+/// Longest input where nothing says it.
+const DEFAULT_TOKENS: usize = 64;
+
 /// What is evaluated: a head, and an adapter unless it is the bare base.
 struct Subject {
     adapter: Option<PeftAdapter>,
@@ -74,8 +78,7 @@ struct Subject {
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let hidden = trainer.model(&args.model, "", Dtype::F32)?.encoder.hidden_size();
-    let subject = subject(args, hidden)?;
+    let subject = subject(args, &*trainer.model(&args.model, "", Dtype::F32)?.encoder)?;
     let data = args.data.load(&subject.labels, args.held_out.unwrap_or(0.0))?;
     let examples = if args.held_out.is_some() { data.held_out() } else { data.train() };
     if examples.is_empty() {
@@ -102,14 +105,15 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     Ok(writeln!(out, "accuracy {accuracy:.4}, loss {loss:.4} on {examples} examples")?)
 }
 
-fn subject(args: &EvaluateArgs, hidden: usize) -> Result<Subject, OfflineError> {
+fn subject(args: &EvaluateArgs, encoder: &dyn Encoder) -> Result<Subject, OfflineError> {
     if args.adapter.as_os_str() == "none" {
         let labels = args.labels.clone().unwrap_or_default();
+        let hidden = encoder.hidden_size();
         let identity = Identity { seed: args.seed, name: HEAD_WEIGHT, fresh: None };
         let weight = seeded::uniform(identity, &[labels.len(), hidden], seeded::kaiming_bound(hidden));
         let bias = Tensor::zeros(&[labels.len()]);
         let head = TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]);
-        let max_tokens = args.max_tokens.unwrap_or(64);
+        let max_tokens = args.max_tokens.unwrap_or(DEFAULT_TOKENS.min(encoder.max_positions()));
         return Ok(Subject { adapter: None, head, labels, pooling: Pooling::Mean, max_tokens });
     }
     let mut adapter = peft::load(&args.adapter)?;

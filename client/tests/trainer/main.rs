@@ -1,8 +1,10 @@
 //! Tests of the libtorch trainer. Numbers of PyTorch and Hugging Face's transformers come from `tests/goldens/`.
 #![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod adapters;
 mod encoder;
+mod offline;
 mod refusals;
 mod support;
 mod training;
