@@ -107,11 +107,16 @@ impl FakeClient {
     pub(crate) async fn work(&mut self, assignment: &v1::Assignment) -> Result<Did, Status> {
         self.fetch(assignment).await?;
         let v1::Assignment { run, round, attempt, .. } = assignment.clone();
+        let state = match assignment.kind() {
+            v1::WorkKind::Evaluate => "evaluating",
+            v1::WorkKind::WarmUp => "warm-up",
+            _ => "training",
+        };
         let heartbeat = v1::HeartbeatRequest {
             run: run.clone(),
             round,
             attempt,
-            state: "training".into(),
+            state: state.into(),
             step: 1,
             steps: 2,
             loss: 0.7,
