@@ -126,6 +126,7 @@ fn context(paths: &Paths, binaries: &Binaries) -> Result<PathBuf> {
         ChosenLibtorch::Ours(dir) | ChosenLibtorch::Named(dir) => dir,
         ChosenLibtorch::Pytorch => bail!("unset LIBTORCH_USE_PYTORCH: the images take their libraries from one folder"),
     };
+    std::fs::create_dir_all(prebuilt.join("lib"))?;
     for entry in std::fs::read_dir(libtorch.join("lib"))? {
         let from = entry?.path();
         let name = from.file_name().context("a file has a name")?;
