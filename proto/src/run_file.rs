@@ -22,6 +22,12 @@ pub struct RunFile {
     pub train: Train,
     /// Round policy.
     pub rounds: Rounds,
+    /// A server optimiser; absent = the mean is published as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+    /// Measuring at one named client; absent = everybody on their own held-out data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationChoice>,
     /// Absent means no privacy, and every report says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacyChoice>,
@@ -47,7 +53,8 @@ pub struct Task {
     pub kind: TaskKind,
     /// Name of the data set; each client maps it to files of its own.
     pub dataset: String,
-    /// Class labels, in the order of the head's rows.
+    /// Class labels, in the order of the head's rows; of classification alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
     /// Longest input in tokens; longer texts are cut at the end.
     #[serde(default = "default_max_tokens")]
@@ -58,9 +65,27 @@ pub struct Task {
     /// How token states become one vector.
     #[serde(default)]
     pub pooling: Pooling,
+    /// Which tokens a language model learns to predict.
+    #[serde(default)]
+    pub loss_on: LossOn,
+    /// How instructions become text.
+    #[serde(default)]
+    pub template: Template,
+    /// How options of a multiple choice compare.
+    #[serde(default)]
+    pub option_score: OptionScore,
+    /// What of a generated text is the answer (exact-answer).
+    #[serde(default)]
+    pub answer: AnswerRule,
+    /// Most tokens generated for one answer (exact-answer).
+    #[serde(default = "default_max_new_tokens")]
+    pub max_new_tokens: usize,
 }
 
 fn default_max_tokens() -> usize {
+    128
+}
+fn default_max_new_tokens() -> usize {
     128
 }
 
@@ -70,6 +95,65 @@ fn default_max_tokens() -> usize {
 pub enum TaskKind {
     /// One label out of a fixed list for a text.
     Classification,
+    /// The next token of a text; measured by loss and share of tokens foretold.
+    CausalLm,
+    /// One of a question's options, by their likelihood; trained on the right one.
+    MultipleChoice,
+    /// An answer that is generated and compared; trained as causal-lm.
+    ExactAnswer,
+}
+
+impl TaskKind {
+    /// True for the kinds that need a language model; the others need an encoder with a head.
+    pub fn needs_language_model(self) -> bool {
+        self != Self::Classification
+    }
+}
+
+/// Which tokens count in a language model's loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossOn {
+    /// What the model should say: completions, and the assistant's turns of a chat.
+    #[default]
+    Completion,
+    /// Every token.
+    All,
+}
+
+/// How the columns of an instruction row become text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Template {
+    /// The base model's chat template for rows of `messages`, plain text for the others.
+    #[default]
+    Auto,
+    /// Plain text with headings, as Alpaca's; a prompt and a completion follow one another as they are.
+    Plain,
+    /// The base model's chat template for every row.
+    Chat,
+}
+
+/// How the options of a multiple choice compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptionScore {
+    /// By the mean log-likelihood of their tokens, so that long options are not at a loss.
+    #[default]
+    PerToken,
+    /// By the log-likelihood of the whole option.
+    Sum,
+}
+
+/// What of a generated text, and of the reference, is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnswerRule {
+    /// The number behind the last `####`, as in GSM8K; without one, the last number.
+    #[default]
+    Number,
+    /// The whole text, without case, punctuation and spaces at its ends.
+    Text,
 }
 
 /// What happens to the classifier head.
@@ -126,9 +210,15 @@ pub struct Train {
     /// Gradient-norm limit over all trained tensors; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
+    /// Weight mu of FedProx's pull `mu/2 ||x - x_global||^2` towards the adapter as received; 0 = none.
+    #[serde(default)]
+    pub proximal: f64,
     /// Compute type.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Whether clients keep the base's linear layers quantised; it changes what is computed, so it is the run's to say.
+    #[serde(default)]
+    pub quantise: Quantise,
     /// Seed of everything in the run that is drawn; noise for privacy is not.
     #[serde(default)]
     pub seed: u64,
@@ -164,6 +254,13 @@ pub struct Rounds {
     /// Failed attempts at one round before the run ends as failed.
     #[serde(default = "default_max_attempts")]
     pub max_attempts: u32,
+    /// Which round's adapter the finished run hands out.
+    #[serde(default)]
+    pub keep: Keep,
+    /// A round whose held-out loss lies above the best so far by more than this share of it is taken back: the next one
+    /// starts from the best. Absent = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<f64>,
 }
 
 fn default_deadline_s() -> u64 {
@@ -177,6 +274,82 @@ fn default_eval_every() -> u32 {
 }
 fn default_max_attempts() -> u32 {
     3
+}
+
+/// How the base's linear layers are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantise {
+    /// As the files have them.
+    #[default]
+    None,
+    /// 4-bit NormalFloat in blocks of 64 (QLoRA, Dettmers et al. 2023), made at load.
+    Nf4,
+}
+
+/// Which round's adapter a finished run hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// The last one's.
+    #[default]
+    Last,
+    /// That of the round with the lowest held-out loss.
+    Best,
+}
+
+/// What the coordinator does with the mean of the updates before it publishes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// The optimiser.
+    pub optimiser: ServerOptimiser,
+    /// Its step size eta.
+    #[serde(default = "default_server_lr")]
+    pub lr: f64,
+    /// Decay of the first moment.
+    #[serde(default = "default_beta1")]
+    pub beta1: f64,
+    /// Decay of the second moment; of FedAdam and FedYogi.
+    #[serde(default = "default_beta2")]
+    pub beta2: f64,
+    /// Adaptivity tau, added to the root of the second moment; of FedAdam and FedYogi.
+    #[serde(default = "default_tau")]
+    pub tau: f64,
+}
+
+fn default_server_lr() -> f64 {
+    1.0
+}
+fn default_beta1() -> f64 {
+    0.9
+}
+fn default_beta2() -> f64 {
+    0.99
+}
+fn default_tau() -> f64 {
+    1e-3
+}
+
+/// Server optimisers (Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2; Hsu et al. 2019). The mean
+/// update Delta = mean - global is their negative gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerOptimiser {
+    /// m <- beta1 m + Delta; x <- x + lr m.
+    FedAvgM,
+    /// Adam over Delta, without bias correction.
+    FedAdam,
+    /// As FedAdam with Yogi's second moment.
+    FedYogi,
+}
+
+/// Measuring on one client's data instead of everybody's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationChoice {
+    /// The client that measures.
+    pub client: String,
+    /// Its data set, for example a public one; the whole of it counts as held out.
+    pub dataset: String,
 }
 
 /// How updates weigh in the mean.

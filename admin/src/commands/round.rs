@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     fn record() -> RoundRecord {
-        let after = |accuracy, examples| Some(Evaluation { loss: 0.5, accuracy, examples });
+        let after = |accuracy, examples| Some(Evaluation { loss: 0.5, accuracy, examples, ..Default::default() });
         let client = |name: &str, weight, train_loss, after| Participant {
             client: name.to_owned(),
             state: "accepted".to_owned(),

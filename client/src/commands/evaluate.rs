@@ -16,7 +16,7 @@ use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
 use crate::data::Example;
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::classify::{Score, answer};
-use crate::trainer::models::Encoder;
+use crate::trainer::models::Transformer;
 use crate::trainer::session::Session;
 use crate::work::Progress;
 
@@ -78,7 +78,7 @@ struct Subject {
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let subject = subject(args, &*trainer.model(&args.model, "", Dtype::F32)?.encoder)?;
+    let subject = subject(args, &*trainer.model(&args.model, "", Dtype::F32)?.model)?;
     let data = args.data.load(&subject.labels, args.held_out.unwrap_or(0.0))?;
     let examples = if args.held_out.is_some() { data.held_out() } else { data.train() };
     if examples.is_empty() {
@@ -87,7 +87,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let logits = predict(&mut trainer, args, &subject, examples, device)?;
     let mut score = Score::default();
     for (logits, example) in logits.iter().zip(examples) {
-        score.add(logits, example.label as usize);
+        score.add(logits, example.label() as usize);
     }
     if let Some(path) = &args.predictions {
         write_predictions(path, &subject.labels, examples, &logits)
@@ -101,19 +101,19 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         });
         return Ok(writeln!(out, "{told}")?);
     }
-    let rondo_proto::v1::Evaluation { loss, accuracy, examples } = evaluation;
+    let rondo_proto::v1::Evaluation { loss, accuracy, examples, .. } = evaluation;
     Ok(writeln!(out, "accuracy {accuracy:.4}, loss {loss:.4} on {examples} examples")?)
 }
 
-fn subject(args: &EvaluateArgs, encoder: &dyn Encoder) -> Result<Subject, OfflineError> {
+fn subject(args: &EvaluateArgs, model: &dyn Transformer) -> Result<Subject, OfflineError> {
     if args.adapter.as_os_str() == "none" {
         let labels = args.labels.clone().unwrap_or_default();
-        let hidden = encoder.hidden_size();
+        let hidden = model.hidden_size();
         let identity = Identity { seed: args.seed, name: HEAD_WEIGHT, fresh: None };
         let weight = seeded::uniform(identity, &[labels.len(), hidden], seeded::kaiming_bound(hidden));
         let bias = Tensor::zeros(&[labels.len()]);
         let head = TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]);
-        let max_tokens = args.max_tokens.unwrap_or(DEFAULT_TOKENS.min(encoder.max_positions()));
+        let max_tokens = args.max_tokens.unwrap_or(DEFAULT_TOKENS.min(model.max_positions()));
         return Ok(Subject { adapter: None, head, labels, pooling: Pooling::Mean, max_tokens });
     }
     let mut adapter = peft::load(&args.adapter)?;
@@ -140,13 +140,13 @@ fn predict(
     device: tch::Device,
 ) -> Result<Vec<Vec<f32>>, OfflineError> {
     let loaded = trainer.model(&args.model, "", Dtype::F32)?;
-    let limit = loaded.encoder.max_positions();
+    let limit = loaded.model.max_positions();
     if subject.max_tokens > limit {
         let problem = format!("is {}, the model has {limit} positions", subject.max_tokens);
         return Err(OfflineError::Value { option: "--max-tokens", problem });
     }
     let encoded = loaded.tokens.encode_examples(examples, subject.max_tokens)?;
-    let mut session = Session::new(&*loaded.encoder, device, &subject.head, subject.pooling)?;
+    let mut session = Session::new(&*loaded.model, device, &subject.head, subject.pooling)?;
     for target in subject.adapter.iter().flat_map(|adapter| &adapter.targets) {
         let parts = TensorSet::from([("lora_A".to_owned(), target.a.clone()), ("lora_B".to_owned(), target.b.clone())]);
         let delta = Delta::product(&["lora_B", "lora_A"]).scaled(target.scale);
@@ -168,7 +168,7 @@ fn write_predictions(
     let mut file = BufWriter::new(File::create(path)?);
     for (example, logits) in examples.iter().zip(logits) {
         let row = json!({
-            "text": example.text, "label": labels[example.label as usize],
+            "text": example.text(), "label": labels[example.label() as usize],
             "predicted": labels[answer(logits)], "logits": logits,
         });
         writeln!(file, "{row}")?;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use clap::Args;
 use rondo_methods::{ExportInfo, Job, Registry};
 use rondo_proto::run_file::{
-    BaseRef, Dtype, HeadMode, MethodChoice, Pooling, Rounds, RunFile, Task, TaskKind, Train, Weighting, Wire,
+    AnswerRule, BaseRef, Dtype, HeadMode, Keep, LossOn, MethodChoice, OptionScore, Pooling, Quantise, Rounds, RunFile,
+    Task, TaskKind, Template, Train, Weighting, Wire,
 };
 use rondo_proto::{base, v1};
 use serde_json::json;
@@ -167,7 +168,7 @@ fn tell(
         return Ok(writeln!(out, "{told}")?);
     }
     for (when, evaluation) in [("before", before), ("after", after)] {
-        if let Some(v1::Evaluation { loss, accuracy, examples }) = evaluation {
+        if let Some(v1::Evaluation { loss, accuracy, examples, .. }) = evaluation {
             writeln!(out, "{when:7} accuracy {accuracy:.4}, loss {loss:.4} on {examples} held-out examples")?;
         }
     }
@@ -192,6 +193,11 @@ fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
             max_tokens: args.max_tokens,
             head: if args.freeze_head { HeadMode::Freeze } else { HeadMode::Train },
             pooling: if args.pooling == "cls" { Pooling::Cls } else { Pooling::Mean },
+            loss_on: LossOn::default(),
+            template: Template::default(),
+            option_score: OptionScore::default(),
+            answer: AnswerRule::default(),
+            max_new_tokens: 128,
         },
         method: MethodChoice {
             id: args.method.clone(),
@@ -206,6 +212,8 @@ fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
             lr: args.lr,
             weight_decay: args.weight_decay,
             max_grad_norm: args.max_grad_norm,
+            proximal: 0.0,
+            quantise: Quantise::None,
             dtype: if args.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
             seed: args.seed,
         },
@@ -220,7 +228,11 @@ fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
             weighting: Weighting::Examples,
             max_update_norm: None,
             max_attempts: 1,
+            keep: Keep::Last,
+            rollback: None,
         },
+        server: None,
+        evaluation: None,
         privacy: None,
         wire: Wire::default(),
     };

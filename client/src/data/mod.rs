@@ -14,15 +14,87 @@ use serde::{Deserialize, Serialize};
 
 pub use error::DataError;
 
-/// One labelled text.
+/// One row of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Example {
     /// Where the split puts it: the first 8 bytes of BLAKE3(data set name, 0, text). Rows are kept in this order.
     key: u64,
-    /// The text as the file has it.
-    pub text: Box<str>,
-    /// Index into the run's labels.
-    pub label: u32,
+    /// What the row says.
+    pub content: Content,
+    /// The group that evaluations report it under, where the data set names groups.
+    pub group: Option<Box<str>>,
+}
+
+/// What a row says, by the kind of task.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Content {
+    /// A text and its class.
+    Labelled {
+        /// As the file has it.
+        text: Box<str>,
+        /// Index into the run's labels.
+        label: u32,
+    },
+    /// A text to learn as a whole.
+    Text(Box<str>),
+    /// What is given, and what the model should say after it.
+    Completion {
+        /// Given.
+        prompt: Box<str>,
+        /// To be said.
+        completion: Box<str>,
+    },
+    /// A conversation, to be laid out by the model's chat template.
+    Chat(Vec<Message>),
+    /// A question with options.
+    Choice {
+        /// The question, up to where an option follows.
+        prompt: Box<str>,
+        /// The options.
+        options: Vec<Box<str>>,
+        /// Index of the right one.
+        answer: u32,
+    },
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Box<str>,
+}
+
+/// Who speaks in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions to the model.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Example {
+    /// A labelled text; of other content the text that stands first.
+    pub fn text(&self) -> &str {
+        match &self.content {
+            Content::Labelled { text, .. } | Content::Text(text) => text,
+            Content::Completion { prompt, .. } | Content::Choice { prompt, .. } => prompt,
+            Content::Chat(messages) => messages.first().map_or("", |message| &message.content),
+        }
+    }
+
+    /// The class of a labelled text; 0 for other content.
+    pub fn label(&self) -> u32 {
+        match self.content {
+            Content::Labelled { label, .. } => label,
+            _ => 0,
+        }
+    }
 }
 
 /// Where a data set lies on this machine and how to read it; a `[[dataset]]` table of client.toml.
@@ -153,7 +225,8 @@ impl Dataset {
                 });
             };
             let key = split::key(&source.name, row.text);
-            examples.push(Example { key, text: row.text.into(), label: label as u32 });
+            let content = Content::Labelled { text: row.text.into(), label: label as u32 };
+            examples.push(Example { key, content, group: None });
             Ok(())
         };
         match source.format()? {
@@ -177,7 +250,11 @@ impl Dataset {
     ) -> Self {
         let mut examples: Vec<Example> = rows
             .into_iter()
-            .map(|(text, label)| Example { key: split::key(name, &text), text: text.into(), label })
+            .map(|(text, label)| Example {
+                key: split::key(name, &text),
+                content: Content::Labelled { text: text.into(), label },
+                group: None,
+            })
             .collect();
         examples.sort_unstable();
         let held_out = split::held_out(&examples, eval_fraction);

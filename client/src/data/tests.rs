@@ -16,7 +16,7 @@ fn source(dir: &Path, file: &str, content: &[u8]) -> Source {
 }
 
 fn pairs(examples: &[Example]) -> Vec<(String, u32)> {
-    let mut pairs: Vec<_> = examples.iter().map(|example| (example.text.to_string(), example.label)).collect();
+    let mut pairs: Vec<_> = examples.iter().map(|example| (example.text().to_string(), example.label())).collect();
     pairs.sort();
     pairs
 }
@@ -120,7 +120,7 @@ proptest! {
         let fewer = Dataset::of("reviews", &labels(), rows[..rows.len() / 2].to_vec(), fraction);
         for example in fewer.held_out() {
             prop_assert!(whole.held_out().contains(example));
-            prop_assert!(!whole.train().iter().any(|other| other.text == example.text));
+            prop_assert!(!whole.train().iter().any(|other| other.text() == example.text()));
         }
         prop_assert_eq!(whole.train().len() + whole.held_out().len(), rows.len());
     }

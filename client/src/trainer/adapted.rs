@@ -1,4 +1,4 @@
-//! Adapters on an encoder's linear layers: a method's delta expression, interpreted over libtorch tensors.
+//! Adapters on a model's linear layers: a method's delta expression, interpreted over libtorch tensors.
 //!
 //! The change dW of a weight is never formed to run the model: `x dW^T` is computed factor by factor, from the one next
 //! to `x` outwards. It is formed once where a published stack is merged into the base weight (FLoRA).
@@ -33,7 +33,7 @@ impl Attached {
     }
 }
 
-/// What is attached to an encoder, by the number of the linear layer.
+/// What is attached to a model, by the number of the linear layer.
 #[derive(Default)]
 pub struct Adapters {
     slots: Vec<Option<Attached>>,
@@ -53,7 +53,7 @@ impl Adapters {
     /// Attaches a live delta to the layer named `target`. Tensors in `parts` that want gradients get them.
     pub fn attach(&mut self, linears: &Linears, target: &str, delta: Delta, parts: Parts) -> Result<(), TrainerError> {
         let number = find(linears, target)?;
-        let (out, inp) = linears.weight(number).size2()?;
+        let (out, inp) = linears.weight(number).size()?;
         check(target, &delta, &parts, inp, out)?;
         self.slot(number).delta = Some((delta, parts));
         Ok(())
@@ -63,11 +63,15 @@ impl Adapters {
     pub fn merge(&mut self, linears: &Linears, target: &str, delta: &Delta, parts: &Parts) -> Result<(), TrainerError> {
         let number = find(linears, target)?;
         let base = linears.weight(number);
-        let (out, inp) = base.size2()?;
+        let (out, inp) = base.size()?;
         check(target, delta, parts, inp, out)?;
         let change = dense(delta, parts, inp, base.device())?.f_to_kind(base.kind())?;
         let slot = self.slot(number);
-        slot.merged = Some(slot.merged.as_ref().unwrap_or(base).f_add(&change)?);
+        let before = match slot.merged.take() {
+            Some(merged) => merged,
+            None => base.dense()?,
+        };
+        slot.merged = Some(before.f_add(&change)?);
         Ok(())
     }
 
@@ -80,8 +84,8 @@ impl Adapters {
 }
 
 /// The base weight of the layer named `target`, `[out, in]`.
-pub fn base_weight<'l>(linears: &'l Linears, target: &str) -> Result<&'l Tensor, TrainerError> {
-    Ok(linears.weight(find(linears, target)?))
+pub fn base_weight(linears: &Linears, target: &str) -> Result<Tensor, TrainerError> {
+    linears.weight(find(linears, target)?).dense()
 }
 
 /// Number of the layer; the model's own prefix (`bert.`) may stand before the name.

@@ -59,6 +59,7 @@ impl Score {
             loss: self.loss / examples,
             accuracy: self.correct as f64 / examples,
             examples: self.examples,
+            ..Default::default()
         }
     }
 }

@@ -34,9 +34,9 @@ pub enum TrainerError {
         /// Positions the model has.
         limit: usize,
     },
-    /// An adapter target that the loaded encoder does not run through.
+    /// An adapter target that the loaded model does not run through.
     #[error(
-        "the encoder has no linear layer {target:?} that its output depends on; it has {known} of them, for example {example:?}"
+        "the model has no linear layer {target:?} that its output depends on; it has {known} of them, for example {example:?}"
     )]
     UnknownTarget {
         /// The target's full name.

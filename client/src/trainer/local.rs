@@ -30,7 +30,7 @@ pub struct Examples<'d> {
 impl Examples<'_> {
     /// Labels of the examples with these indices.
     pub fn labels(&self, indices: &[usize]) -> Vec<i64> {
-        indices.iter().map(|&index| i64::from(self.examples[index].label)).collect()
+        indices.iter().map(|&index| i64::from(self.examples[index].label())).collect()
     }
 }
 
@@ -125,7 +125,7 @@ pub fn evaluate(
     };
     let mut score = Score::default();
     for (logits, example) in session.predict(data.encoded, count, &mut tick)?.iter().zip(data.examples) {
-        score.add(logits, example.label as usize);
+        score.add(logits, example.label() as usize);
     }
     Ok(score.evaluation())
 }

@@ -35,7 +35,7 @@ use batch::Encoded;
 use device::DeviceChoice;
 use error::TrainerError;
 use local::Examples;
-use models::Encoder;
+use models::Transformer;
 use session::Session;
 use tokens::Tokens;
 
@@ -65,7 +65,7 @@ pub struct Loaded {
     digest: String,
     kind: Kind,
     /// The encoder, frozen.
-    pub encoder: Box<dyn Encoder>,
+    pub model: Box<dyn Transformer>,
     /// Its tokenizer.
     pub tokens: Tokens,
 }
@@ -105,7 +105,7 @@ impl LibtorchTrainer {
                 dir: dir.to_owned(),
                 digest: digest.to_owned(),
                 kind,
-                encoder: models::load(dir, self.device, kind)?,
+                model: models::load(dir, self.device, kind)?,
                 tokens: Tokens::load(dir)?,
             })),
         }
@@ -114,7 +114,7 @@ impl LibtorchTrainer {
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
         let device = self.device;
         let loaded = self.model(&work.model_dir, &work.base.digest, work.run.train.dtype)?;
-        let (asked, limit) = (work.run.task.max_tokens, loaded.encoder.max_positions());
+        let (asked, limit) = (work.run.task.max_tokens, loaded.model.max_positions());
         if asked > limit {
             return Err(TrainerError::TooLong { asked, limit });
         }
@@ -128,11 +128,11 @@ impl LibtorchTrainer {
             return Err(TrainerError::Tensor { name: "warm-up".into(), problem });
         };
         match plan.statistic {
-            Statistic::BaseFactors => warm_up::base_factors(&*loaded.encoder, work, progress),
+            Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
                 let encoded = loaded.encode(work, work.data.train())?;
                 let data = Examples { examples: work.data.train(), encoded: &encoded };
-                let session = Session::of_probe(&*loaded.encoder, device, &work.job, &plan, work.run.task.pooling)?;
+                let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
                 warm_up::gradient(&session, work, &plan, data, progress)
             }
         }
@@ -146,7 +146,7 @@ impl LibtorchTrainer {
         let (device, loaded) = self.prepare(work)?;
         let encoded = loaded.encode(work, work.data.train())?;
         let data = Examples { examples: work.data.train(), encoded: &encoded };
-        let session = Session::of_state(&*loaded.encoder, device, &work.job, &work.state, work.run.task.pooling, true)?;
+        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
         let update = local::train(&session, work, data, progress)?;
         Ok(LocalUpdate { before, ..update })
     }
@@ -156,7 +156,7 @@ impl LibtorchTrainer {
         let encoded = loaded.encode(work, work.data.held_out())?;
         let data = Examples { examples: work.data.held_out(), encoded: &encoded };
         let session =
-            Session::of_state(&*loaded.encoder, device, &work.job, &work.state, work.run.task.pooling, false)?;
+            Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         local::evaluate(&session, data, work.max_eval_examples, progress)
     }
 }

@@ -12,14 +12,14 @@ use super::adapted::{Adapters, Parts};
 use super::batch::{Batch, Encoded};
 use super::classify::Head;
 use super::error::TrainerError;
-use super::models::Encoder;
+use super::models::Transformer;
 
 /// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
 const EVALUATION_TOKENS: usize = 2048;
 
 /// A model ready to run.
 pub struct Session<'m> {
-    encoder: &'m dyn Encoder,
+    model: &'m dyn Transformer,
     device: Device,
     adapters: Adapters,
     head: Head,
@@ -29,7 +29,7 @@ pub struct Session<'m> {
 impl<'m> Session<'m> {
     /// The base model with a head: `head.weight` and `head.bias` out of `tensors`.
     pub fn new(
-        encoder: &'m dyn Encoder,
+        model: &'m dyn Transformer,
         device: Device,
         tensors: &TensorSet,
         pooling: Pooling,
@@ -37,27 +37,27 @@ impl<'m> Session<'m> {
         let take = |name: &str, dims: usize| -> Result<Tensor, TrainerError> {
             let refuse = |problem: String| TrainerError::Tensor { name: name.to_owned(), problem };
             let tensor = tensors.get(name).ok_or_else(|| refuse("the classifier head is not there".into()))?;
-            if tensor.shape.len() != dims || (dims == 2 && tensor.shape[1] != encoder.hidden_size()) {
-                let hidden = encoder.hidden_size();
-                return Err(refuse(format!("shape {:?}; the encoder's states have {hidden} numbers", tensor.shape)));
+            if tensor.shape.len() != dims || (dims == 2 && tensor.shape[1] != model.hidden_size()) {
+                let hidden = model.hidden_size();
+                return Err(refuse(format!("shape {:?}; the model's states have {hidden} numbers", tensor.shape)));
             }
             to_torch(tensor, device)
         };
         let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling };
-        Ok(Self { encoder, device, adapters: Adapters::none(), head, trained: Vec::new() })
+        Ok(Self { model, device, adapters: Adapters::none(), head, trained: Vec::new() })
     }
 
     /// A run's adapter in some state. With `training`, its trained tensors (the head's too, if the run trains it) take
     /// gradients.
     pub fn of_state(
-        encoder: &'m dyn Encoder,
+        model: &'m dyn Transformer,
         device: Device,
         job: &Job,
         state: &AdapterState,
         pooling: Pooling,
         training: bool,
     ) -> Result<Self, TrainerError> {
-        let mut session = Self::new(encoder, device, &state.tensors, pooling)?;
+        let mut session = Self::new(model, device, &state.tensors, pooling)?;
         for (target, delta, parts) in &state.merged {
             session.merge(&job.targets()[*target].name, delta, parts)?;
         }
@@ -78,14 +78,14 @@ impl<'m> Session<'m> {
 
     /// A warm-up's probe on the bare base model, with the run's head as seeded; only the probe takes gradients.
     pub fn of_probe(
-        encoder: &'m dyn Encoder,
+        model: &'m dyn Transformer,
         device: Device,
         job: &Job,
         plan: &WarmUpPlan,
         pooling: Pooling,
     ) -> Result<Self, TrainerError> {
         // The head never starts anew in a round, so neither round nor client matter to it.
-        let mut session = Self::new(encoder, device, &job.initial(0, "", job.rank()), pooling)?;
+        let mut session = Self::new(model, device, &job.initial(0, "", job.rank()), pooling)?;
         let tensors = job.warm_up_initial();
         let trained = trained_names(&plan.layout);
         for target in job.targets() {
@@ -98,7 +98,7 @@ impl<'m> Session<'m> {
     /// Adds a delta to a base weight for the life of this session.
     pub fn merge(&mut self, target: &str, delta: &Delta, parts: &TensorSet) -> Result<(), TrainerError> {
         let parts = self.parts(parts)?;
-        self.adapters.merge(self.encoder.linears(), target, delta, &parts)
+        self.adapters.merge(self.model.linears(), target, delta, &parts)
     }
 
     /// Attaches a delta; parts whose full name is in `trained` take gradients.
@@ -117,7 +117,7 @@ impl<'m> Session<'m> {
                 self.trained.push((name, tensor.shallow_clone()));
             }
         }
-        self.adapters.attach(self.encoder.linears(), target, delta.clone(), parts)
+        self.adapters.attach(self.model.linears(), target, delta.clone(), parts)
     }
 
     fn parts(&self, parts: &TensorSet) -> Result<Parts, TrainerError> {
@@ -127,7 +127,7 @@ impl<'m> Session<'m> {
     /// Logits `[texts, labels]` of the texts with these indices, in this order.
     pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
         let batch = Batch::new(encoded, texts, self.device)?;
-        self.head.logits(&self.encoder.forward(&batch, &self.adapters)?, &batch)
+        self.head.logits(&self.model.forward(&batch, &self.adapters)?, &batch)
     }
 
     /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is called after every

@@ -65,7 +65,7 @@ impl Tokens {
     pub fn encode_examples(&mut self, examples: &[Example], max_tokens: usize) -> Result<Arc<Encoded>, TrainerError> {
         let mut content = blake3::Hasher::new();
         for example in examples {
-            content.update(&(example.text.len() as u64).to_le_bytes()).update(example.text.as_bytes());
+            content.update(&(example.text().len() as u64).to_le_bytes()).update(example.text().as_bytes());
         }
         let content = *content.finalize().as_bytes();
         if let Some((_, _, encoded)) =
@@ -73,7 +73,7 @@ impl Tokens {
         {
             return Ok(Arc::clone(encoded));
         }
-        let encoded = Arc::new(self.encode(examples.iter().map(|example| &*example.text), max_tokens)?);
+        let encoded = Arc::new(self.encode(examples.iter().map(Example::text), max_tokens)?);
         if self.kept.len() == KEPT {
             self.kept.remove(0);
         }

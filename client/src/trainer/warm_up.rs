@@ -12,7 +12,7 @@ use super::adapted;
 use super::classify::mean_loss;
 use super::error::TrainerError;
 use super::local::{self, Examples};
-use super::models::Encoder;
+use super::models::Transformer;
 use super::session::{Session, to_plain};
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};
 
@@ -71,7 +71,7 @@ pub fn gradient(
 
 /// The truncated SVD of each target's base weight, in f64. Needs no data.
 pub fn base_factors(
-    encoder: &dyn Encoder,
+    model: &dyn Transformer,
     work: &Work,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
@@ -80,7 +80,7 @@ pub fn base_factors(
     let steps = targets.len() as u32;
     let mut tensors = TensorSet::new();
     for (step, target) in (1..=steps).zip(targets) {
-        let weight = to_plain(adapted::base_weight(encoder.linears(), &target.name)?)?;
+        let weight = to_plain(&adapted::base_weight(model.linears(), &target.name)?)?;
         let factors = base_svd::factors(&weight.to_matrix(), work.job.rank())
             .map_err(|source| TrainerError::Method(MethodError::Linalg { target: target.name.clone(), source }))?;
         tensors.extend(factors.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));

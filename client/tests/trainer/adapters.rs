@@ -149,7 +149,7 @@ fn a_published_stack_is_merged_before_the_next_round() {
 #[test]
 fn gradients_reach_the_trained_tensors_and_no_others() {
     let (mut trainer, encoder) = (trainer(), encoder(&tiny()));
-    let weights = |encoder: &dyn rondo_client::trainer::models::Encoder| -> Vec<Vec<f32>> {
+    let weights = |encoder: &dyn rondo_client::trainer::models::Transformer| -> Vec<Vec<f32>> {
         let linears = encoder.linears();
         (0..linears.names().len()).map(|number| numbers(linears.weight(number))).collect()
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rondo_client::trainer::adapted::Adapters;
 use rondo_client::trainer::batch::{Batch, Encoded};
 use rondo_client::trainer::classify::mean_loss;
-use rondo_client::trainer::models::Encoder;
+use rondo_client::trainer::models::Transformer;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::tokens::Tokens;
 use rondo_methods::{Delta, Tensor};
@@ -18,7 +18,7 @@ fn plain(tensor: &tch::Tensor) -> Tensor {
     Tensor { shape, data: Vec::<f32>::try_from(&tensor.detach().contiguous().view(-1)).unwrap() }
 }
 
-fn hidden(encoder: &dyn Encoder, encoded: &Encoded) -> (Tensor, Batch) {
+fn hidden(encoder: &dyn Transformer, encoded: &Encoded) -> (Tensor, Batch) {
     let texts: Vec<usize> = (0..encoded.len()).collect();
     let batch = Batch::new(encoded, &texts, Device::Cpu).unwrap();
     (plain(&encoder.forward(&batch, &Adapters::none()).unwrap()), batch)

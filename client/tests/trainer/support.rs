@@ -41,7 +41,7 @@ pub(crate) fn minilm() -> PathBuf {
 }
 
 /// An encoder on the CPU in f32.
-pub(crate) fn encoder(dir: &Path) -> Box<dyn Encoder> {
+pub(crate) fn encoder(dir: &Path) -> Box<dyn Transformer> {
     models::load(dir, Device::Cpu, tch::Kind::Float).unwrap()
 }
 

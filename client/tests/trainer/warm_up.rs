@@ -93,7 +93,7 @@ fn base_factors_rebuild_the_weight() {
         let parts = parts_of(&update.tensors, &target.name);
         let part = |name: &str| parts[name].to_matrix();
         let rebuilt = part(base_svd::U).times(&Matrix::diagonal(part(base_svd::S).data())).times(&part(base_svd::V));
-        let weight = encoder.linears().weight(encoder.linears().find(&target.name).unwrap());
+        let weight = encoder.linears().weight(encoder.linears().find(&target.name).unwrap()).dense().unwrap();
         let data = Vec::<f32>::try_from(&weight.contiguous().view(-1)).unwrap();
         let weight = Tensor { shape: vec![target.out, target.inp], data };
         assert_close(&target.name, &Tensor::from_matrix(&rebuilt), &weight, 1e-5);

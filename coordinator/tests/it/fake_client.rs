@@ -123,7 +123,7 @@ impl FakeClient {
         };
         assert!(!self.api.heartbeat(heartbeat).await?.into_inner().stop);
         if assignment.kind() == v1::WorkKind::Evaluate {
-            let evaluation = Some(v1::Evaluation { loss: 0.5, accuracy: 0.75, examples: 40 });
+            let evaluation = Some(v1::Evaluation { loss: 0.5, accuracy: 0.75, examples: 40, ..Default::default() });
             self.api.report_evaluation(v1::EvaluationReport { run, round, evaluation }).await?;
             return Ok(Did::Evaluated);
         }

@@ -53,6 +53,7 @@ impl Job {
                 hidden: base.hidden_size as usize,
                 trained: run.task.head == HeadMode::Train,
             }),
+            TaskKind::CausalLm | TaskKind::MultipleChoice | TaskKind::ExactAnswer => None,
         };
         let task = TaskFacts {
             run: run.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{RunFile, RunFileError};
+use super::{Keep, RunFile, RunFileError};
 use crate::ids::RunId;
 use crate::v1::BaseModel;
 
@@ -48,12 +48,19 @@ pub(super) fn values(run: &RunFile) -> Result<(), RunFileError> {
     method(run)?;
     train(run)?;
     rounds(run)?;
+    server(run)?;
+    evaluation(run)?;
     privacy(run)
 }
 
 fn task(run: &RunFile) -> Result<(), RunFileError> {
     let task = &run.task;
     text("task.dataset", &task.dataset)?;
+    at_least_one("task.max_tokens", task.max_tokens as u64)?;
+    at_least_one("task.max_new_tokens", task.max_new_tokens as u64)?;
+    if task.kind.needs_language_model() {
+        return require(task.labels.is_empty(), "task.labels", || "belongs to classification alone".to_owned());
+    }
     require(task.labels.len() >= 2, "task.labels", || "must name at least two classes".to_owned())?;
     at_most("task.labels", task.labels.len() as u64, MAX_LABELS as u64)?;
     let mut seen = BTreeSet::new();
@@ -61,7 +68,7 @@ fn task(run: &RunFile) -> Result<(), RunFileError> {
         text("task.labels", label)?;
         require(seen.insert(label), "task.labels", || format!("names {label:?} twice"))?;
     }
-    at_least_one("task.max_tokens", task.max_tokens as u64)
+    Ok(())
 }
 
 fn method(run: &RunFile) -> Result<(), RunFileError> {
@@ -85,6 +92,9 @@ fn train(run: &RunFile) -> Result<(), RunFileError> {
     require(decay.is_finite() && decay >= 0.0, "train.weight_decay", || {
         format!("is {decay}, must be a finite number, 0 or more")
     })?;
+    require(train.proximal.is_finite() && train.proximal >= 0.0, "train.proximal", || {
+        format!("is {}, must be a finite number, 0 or more", train.proximal)
+    })?;
     train.max_grad_norm.map_or(Ok(()), |norm| positive("train.max_grad_norm", norm))
 }
 
@@ -103,7 +113,32 @@ fn rounds(run: &RunFile) -> Result<(), RunFileError> {
     at_most("rounds.deadline_s", rounds.deadline_s, MAX_SECONDS)?;
     at_most("rounds.grace_s", rounds.grace_s, MAX_SECONDS)?;
     at_least_one("rounds.max_attempts", rounds.max_attempts.into())?;
-    rounds.max_update_norm.map_or(Ok(()), |norm| positive("rounds.max_update_norm", norm))
+    rounds.max_update_norm.map_or(Ok(()), |norm| positive("rounds.max_update_norm", norm))?;
+    let measured = rounds.eval_every > 0;
+    require(measured || rounds.keep == Keep::Last, "rounds.keep", || {
+        "is \"best\", which needs evaluations; set rounds.eval_every".to_owned()
+    })?;
+    let Some(rollback) = rounds.rollback else { return Ok(()) };
+    require(measured, "rounds.rollback", || "needs evaluations; set rounds.eval_every".to_owned())?;
+    require(rollback.is_finite() && rollback >= 0.0, "rounds.rollback", || {
+        format!("is {rollback}, must be a finite number, 0 or more")
+    })
+}
+
+fn server(run: &RunFile) -> Result<(), RunFileError> {
+    let Some(server) = &run.server else { return Ok(()) };
+    positive("server.lr", server.lr)?;
+    positive("server.tau", server.tau)?;
+    for (key, beta) in [("server.beta1", server.beta1), ("server.beta2", server.beta2)] {
+        require((0.0..1.0).contains(&beta), key, || format!("is {beta}, must be 0 up to, but not, 1"))?;
+    }
+    Ok(())
+}
+
+fn evaluation(run: &RunFile) -> Result<(), RunFileError> {
+    let Some(evaluation) = &run.evaluation else { return Ok(()) };
+    text("evaluation.client", &evaluation.client)?;
+    text("evaluation.dataset", &evaluation.dataset)
 }
 
 fn privacy(run: &RunFile) -> Result<(), RunFileError> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_ignored::Path;
 
 use super::{
-    BaseRef, Dtype, HeadMode, MethodChoice, Pooling, PrivacyChoice, Rounds, RunFile, Task, TaskKind, Train, Weighting,
-    Wire,
+    AnswerRule, BaseRef, Dtype, EvaluationChoice, HeadMode, Keep, LossOn, MethodChoice, OptionScore, Pooling,
+    PrivacyChoice, Quantise, Rounds, RunFile, Server, ServerOptimiser, Task, TaskKind, Template, Train, Weighting, Wire,
 };
 use crate::digest::Digest;
 use crate::nearest::nearest;
@@ -22,10 +22,15 @@ fn full() -> RunFile {
         task: Task {
             kind: TaskKind::Classification,
             dataset: String::new(),
-            labels: Vec::new(),
+            labels: vec![String::new()],
             max_tokens: 1,
             head: HeadMode::Train,
             pooling: Pooling::Mean,
+            loss_on: LossOn::Completion,
+            template: Template::Auto,
+            option_score: OptionScore::PerToken,
+            answer: AnswerRule::Number,
+            max_new_tokens: 1,
         },
         method: MethodChoice {
             id: String::new(),
@@ -40,7 +45,9 @@ fn full() -> RunFile {
             lr: 1.0,
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
+            proximal: 0.0,
             dtype: Dtype::F32,
+            quantise: Quantise::None,
             seed: 0,
         },
         rounds: Rounds {
@@ -54,7 +61,11 @@ fn full() -> RunFile {
             weighting: Weighting::Examples,
             max_update_norm: Some(1.0),
             max_attempts: 1,
+            keep: Keep::Last,
+            rollback: Some(0.1),
         },
+        server: Some(Server { optimiser: ServerOptimiser::FedAvgM, lr: 1.0, beta1: 0.9, beta2: 0.99, tau: 1e-3 }),
+        evaluation: Some(EvaluationChoice { client: String::new(), dataset: String::new() }),
         privacy: Some(PrivacyChoice { unit: String::new(), epsilon: 1.0, delta: 0.5, clip: 1.0 }),
         wire: Wire { dtype: Dtype::F32 },
     }

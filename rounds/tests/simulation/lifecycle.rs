@@ -255,7 +255,7 @@ fn an_evaluation_that_is_no_number_or_never_comes_holds_nothing_up() {
     world.carry_out(Op::Aggregate);
     (0..3).for_each(|client| world.obey(client));
     let run = world.runs[0].clone();
-    let evaluation = v1::Evaluation { loss: f64::NAN, accuracy: 0.5, examples: 8 };
+    let evaluation = v1::Evaluation { loss: f64::NAN, accuracy: 0.5, examples: 8, ..Default::default() };
     let client = world.devices[0].name.clone();
     world.step(Input::Evaluated { client, run, round: 1, evaluation }).reply();
     world.work(1);

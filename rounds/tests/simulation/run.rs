@@ -180,7 +180,7 @@ impl World {
     pub(crate) fn work(&mut self, client: usize) {
         let Some(assignment) = self.devices[client].assignment.clone() else { return };
         if assignment.kind() == v1::WorkKind::Evaluate {
-            let evaluation = v1::Evaluation { loss: 0.25, accuracy: 0.75, examples: 8 };
+            let evaluation = v1::Evaluation { loss: 0.25, accuracy: 0.75, examples: 8, ..Default::default() };
             let name = self.devices[client].name.clone();
             let run = RunId::new(&assignment.run).unwrap();
             let outcome = self.step(Input::Evaluated { client: name, run, round: assignment.round, evaluation });

@@ -336,7 +336,7 @@ impl World {
         let device = &self.devices[client];
         let v1::Assignment { run, round, kind, .. } = assignment;
         let content = format!("{run} {round} {kind} {}{variant}", device.name);
-        let evaluation = v1::Evaluation { loss: 0.5, accuracy: 0.25, examples: 8 };
+        let evaluation = v1::Evaluation { loss: 0.5, accuracy: 0.25, examples: 8, ..Default::default() };
         Packed {
             work: work_of(assignment),
             update: StoredUpdate {

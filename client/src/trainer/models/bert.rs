@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use super::{Encoder, Linears, ModelError, WeightFiles};
+use super::{LayerCache, Linears, ModelError, Transformer, WeightFiles};
 use crate::trainer::adapted::Adapters;
 use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
@@ -138,7 +138,7 @@ impl Bert {
     }
 }
 
-impl Encoder for Bert {
+impl Transformer for Bert {
     fn hidden_size(&self) -> usize {
         self.shape.hidden
     }
@@ -151,21 +151,32 @@ impl Encoder for Bert {
         &self.linears
     }
 
-    fn forward(&self, batch: &Batch, adapters: &Adapters) -> Result<Tensor, TrainerError> {
-        let eps = self.shape.norm_eps;
-        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed(&self, batch: &Batch) -> Result<Tensor, TrainerError> {
         let words = self.words.f_index_select(0, batch.ids())?;
         let positions = self.positions.f_index_select(0, batch.positions())?;
-        let mut x = self.embedding_norm.forward(&words.f_add(&self.first_type)?.f_add(&positions)?, eps)?;
-        for layer in &self.layers {
-            let context = self.attend(&run(layer.query, &x)?, &run(layer.key, &x)?, &run(layer.value, &x)?, batch)?;
-            let mut attended = run(layer.attention_output, &context)?;
-            x = layer.attention_norm.forward(&attended.f_add_(&x)?, eps)?;
-            let inner = self.activate(&run(layer.intermediate, &x)?)?;
-            let mut outer = run(layer.output, &inner)?;
-            x = layer.output_norm.forward(&outer.f_add_(&x)?, eps)?;
-        }
-        Ok(x)
+        self.embedding_norm.forward(&words.f_add(&self.first_type)?.f_add(&positions)?, self.shape.norm_eps)
+    }
+
+    fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        batch: &Batch,
+        adapters: &Adapters,
+        _cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor, TrainerError> {
+        let (layer, eps) = (&self.layers[number], self.shape.norm_eps);
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+        let context = self.attend(&run(layer.query, x)?, &run(layer.key, x)?, &run(layer.value, x)?, batch)?;
+        let mut attended = run(layer.attention_output, &context)?;
+        let x = layer.attention_norm.forward(&attended.f_add_(x)?, eps)?;
+        let inner = self.activate(&run(layer.intermediate, &x)?)?;
+        let mut outer = run(layer.output, &inner)?;
+        layer.output_norm.forward(&outer.f_add_(&x)?, eps)
     }
 }
 

@@ -1,17 +1,17 @@
-//! An encoder's linear layers, in one table: what adapters attach to.
+//! A model's linear layers, in one table: what adapters attach to.
 
 use tch::Tensor;
 
-use super::{ModelError, WeightFiles};
+use super::{ModelError, Weight, WeightFiles};
 use crate::trainer::adapted::Adapters;
 use crate::trainer::error::TrainerError;
 
 struct Linear {
     name: String,
     /// `[out, in]`
-    weight: Tensor,
+    weight: Weight,
     /// `[out]`
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 /// Frozen linear layers `y = x W^T + b`, numbered in the order in which they were loaded.
@@ -31,8 +31,13 @@ impl Linears {
     ) -> Result<usize, ModelError> {
         let weight = weights.take(&format!("{name}.weight"), &[out, inp])?;
         let bias = weights.take(&format!("{name}.bias"), &[out])?;
+        Ok(self.push(name, Weight::Dense(weight), Some(bias)))
+    }
+
+    /// Takes a layer in and returns its number.
+    pub(super) fn push(&mut self, name: &str, weight: Weight, bias: Option<Tensor>) -> usize {
         self.layers.push(Linear { name: name.to_owned(), weight, bias });
-        Ok(self.layers.len() - 1)
+        self.layers.len() - 1
     }
 
     /// The layer's number.
@@ -40,8 +45,8 @@ impl Linears {
         self.layers.iter().position(|layer| layer.name == name)
     }
 
-    /// Its weight `[out, in]`, as loaded.
-    pub fn weight(&self, number: usize) -> &Tensor {
+    /// Its weight `[out, in]`.
+    pub fn weight(&self, number: usize) -> &Weight {
         &self.layers[number].weight
     }
 
@@ -53,11 +58,14 @@ impl Linears {
     /// `x W^T + b` plus what the adapters attach here. Shapes: `x` `[n, in]`, result `[n, out]`.
     pub fn forward(&self, number: usize, x: &Tensor, adapters: &Adapters) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
+        let bias = layer.bias.as_ref();
         let Some(attached) = adapters.at(number) else {
-            return Ok(x.f_linear(&layer.weight, Some(&layer.bias))?);
+            return Ok(x.f_linear(&layer.weight.dense()?, bias)?);
         };
-        let weight = attached.merged_weight().unwrap_or(&layer.weight);
-        let mut y = x.f_linear(weight, Some(&layer.bias))?;
+        let mut y = match attached.merged_weight() {
+            Some(merged) => x.f_linear(merged, bias)?,
+            None => x.f_linear(&layer.weight.dense()?, bias)?,
+        };
         match attached.delta(x)? {
             // `y` is fresh and no gradient formula needs its value, so it can take the sum.
             Some(delta) => Ok(y.f_add_(&delta)?),

@@ -1,10 +1,11 @@
-//! Encoders read from Hugging Face folders.
+//! Transformers read from Hugging Face folders.
 //!
-//! One file per architecture. An encoder knows its linear layers by name and runs each through
+//! One file per architecture. A model knows its linear layers by name and runs each through
 //! [`Linears::forward`], which adds whatever an adapter attaches there; it knows nothing of methods.
 
 mod bert;
 mod linears;
+mod weight;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +18,12 @@ use crate::trainer::error::TrainerError;
 
 pub use bert::Bert;
 pub use linears::Linears;
+pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
 
-/// A text encoder: token ids in, one state per token out.
-pub trait Encoder {
+/// A frozen transformer: token ids in, one state per token out, layer by layer, so that a caller may keep the states
+/// between the layers and run each layer again for its gradients.
+pub trait Transformer {
     /// Length of a token's state.
     fn hidden_size(&self) -> usize;
 
@@ -30,8 +33,50 @@ pub trait Encoder {
     /// The linear layers its output depends on; these may be adapted.
     fn linears(&self) -> &Linears;
 
-    /// Token states of a batch, packed: `[tokens, hidden_size]`, in the order of [`Batch`].
-    fn forward(&self, batch: &Batch, adapters: &Adapters) -> Result<Tensor, TrainerError>;
+    /// Number of layers.
+    fn layers(&self) -> usize;
+
+    /// What goes into the first layer, packed: `[tokens, hidden_size]`, in the order of [`Batch`].
+    fn embed(&self, batch: &Batch) -> Result<Tensor, TrainerError>;
+
+    /// One layer, `[tokens, hidden_size]` to the same. With a `cache`, a language model attends to what it holds as well
+    /// and appends its own keys and values; encoders have no use for one.
+    fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        batch: &Batch,
+        adapters: &Adapters,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor, TrainerError>;
+
+    /// What follows the last layer, such as a final norm.
+    fn finish(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
+        Ok(x.shallow_clone())
+    }
+
+    /// The matrix from states to the vocabulary; `None` for encoders.
+    fn vocabulary(&self) -> Option<&Weight> {
+        None
+    }
+
+    /// Token states of a batch, all layers: `[tokens, hidden_size]`.
+    fn forward(&self, batch: &Batch, adapters: &Adapters) -> Result<Tensor, TrainerError> {
+        let mut x = self.embed(batch)?;
+        for number in 0..self.layers() {
+            x = self.layer(number, &x, batch, adapters, None)?;
+        }
+        self.finish(&x)
+    }
+}
+
+/// Keys and values that one layer computed for earlier tokens, `[texts, heads, tokens, head size]`.
+#[derive(Default)]
+pub struct LayerCache {
+    /// Keys, rotated where the model rotates them.
+    pub keys: Option<Tensor>,
+    /// Values.
+    pub values: Option<Tensor>,
 }
 
 /// Why a base model was refused.
@@ -100,8 +145,8 @@ pub enum ModelError {
     Torch(#[from] tch::TchError),
 }
 
-/// Reads the encoder in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
-pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Encoder>, ModelError> {
+/// Reads the model in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
+pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transformer>, ModelError> {
     let path = dir.join("config.json");
     let text = std::fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
     let config: serde_json::Value = serde_json::from_slice(&text)
