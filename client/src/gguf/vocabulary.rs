@@ -268,10 +268,11 @@ impl<'h> Vocabulary<'h> {
             let token = &self.tokens[*id as usize];
             (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}))
         });
+        let pair = [text("A", 0), text("B", 1)].concat();
         json!({
             "type": "TemplateProcessing",
             "single": text("A", 0),
-            "pair": [text("A", 0), text("B", 1)].concat(),
+            "pair": pair,
             "special_tokens": tokens.collect::<serde_json::Map<_, _>>(),
         })
     }

@@ -2,7 +2,7 @@
 with the token ids that other implementations give. Needs gguf, numpy, transformers, tokenizers.
 
 python make_gguf.py                          the goldens
-python make_gguf.py MODEL.gguf IDS.json      ids of the same texts by transformers' tokenizer of a real file"""
+python make_gguf.py MODEL.gguf IDS.json      ids of the same texts by transformers for a real file of SmolLM2"""
 
 import json
 import pathlib
@@ -105,6 +105,40 @@ def write(name, tokens, kinds, model, pre=None, merges=None, scores=None, **flag
     writer.close()
 
 
+def tiny():
+    """A whole model of two layers, hidden 32: what `describe` asks for."""
+    writer = gguf.GGUFWriter(OUT / "tiny.gguf", "llama")
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_feed_forward_length(64)
+    writer.add_context_length(64)
+    writer.add_layer_norm_rms_eps(1e-5)
+    random = np.random.default_rng(21)
+    shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32),
+              "ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}
+
+    def add(name, shape, packed=gguf.GGMLQuantizationType.Q4_0):
+        values = random.normal(0, 0.1, shape).astype(np.float32)
+        if len(shape) == 1:
+            writer.add_tensor(name, values)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(values, packed), raw_dtype=packed)
+
+    add("token_embd.weight", (16, 32), gguf.GGMLQuantizationType.Q8_0)
+    for layer in range(2):
+        for name, shape in shapes.items():
+            add(f"blk.{layer}.{name}.weight", shape)
+        add(f"blk.{layer}.attn_norm.weight", (32,))
+        add(f"blk.{layer}.ffn_norm.weight", (32,))
+    add("output_norm.weight", (32,))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def byte_level():
     """One vocabulary, trained with the loosest cut so that cuts show; ids by each kind's reference."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -196,6 +230,7 @@ def scored():
 
 
 def published(path, out):
+    from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
     path = pathlib.Path(path)
@@ -204,7 +239,13 @@ def published(path, out):
     texts = TEXTS
     for ours, theirs in swap.items():
         texts = [text.replace(ours, theirs) for text in texts]
-    pathlib.Path(out).write_text(json.dumps({"texts": texts, "ids": {path.name: [tokenizer(t)["input_ids"] for t in texts]}}))
+    plain = [tokenizer(text)["input_ids"] for text in texts]
+    # transformers leaves `tokenizer.ggml.pre` out of account; the model's own tokenizer.json cuts digits off first.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    print("other ids without the cut:", [text for text, a, b in zip(texts, plain, ids) if a != b])
+    pathlib.Path(out).write_text(json.dumps({"texts": texts, "ids": {path.name: ids}}))
 
 
 def main():
@@ -214,6 +255,7 @@ def main():
         values = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[kind]).astype(np.float32)
         (OUT / f"{kind.lower()}.bin").write_bytes(packed.tobytes())
         (OUT / f"{kind.lower()}.f32").write_bytes(values.tobytes())
+    tiny()
     tokens = {"texts": TEXTS, "ids": byte_level() | scored()}
     (OUT / "tokens.json").write_text(json.dumps(tokens, indent=None, separators=(",", ":")) + "\n")
 
