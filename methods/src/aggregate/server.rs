@@ -40,11 +40,11 @@ pub(super) struct Stepper<'a> {
     path: PathBuf,
 }
 
-fn name_of(optimiser: ServerOptimiser) -> &'static str {
-    match optimiser {
-        ServerOptimiser::FedAvgM => "fed-avg-m",
-        ServerOptimiser::FedAdam => "fed-adam",
-        ServerOptimiser::FedYogi => "fed-yogi",
+/// As the run file spells it.
+fn name_of(optimiser: ServerOptimiser) -> String {
+    match serde_json::to_value(optimiser) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{optimiser:?}"),
     }
 }
 
@@ -65,7 +65,7 @@ impl<'a> Stepper<'a> {
         let optimiser = name_of(settings.optimiser);
         let before = before.map(TensorFile::open).transpose()?;
         if let Some(file) = &before
-            && file.metadata().get(OPTIMISER).map(String::as_str) != Some(optimiser)
+            && file.metadata().get(OPTIMISER) != Some(&optimiser)
         {
             let theirs = file.metadata().get(OPTIMISER).map_or("none", String::as_str);
             let problem = format!("it holds the moments of optimiser {theirs}, the run's is {optimiser}");
@@ -79,7 +79,7 @@ impl<'a> Stepper<'a> {
             }
         }
         let mut metadata = metadata.clone();
-        metadata.insert(OPTIMISER.to_owned(), optimiser.to_owned());
+        metadata.insert(OPTIMISER.to_owned(), optimiser);
         let after = TensorWriter::create(&path, announced, Dtype::F32, &metadata)?;
         Ok(Self { settings, before, after, path })
     }
