@@ -12,7 +12,7 @@ fn codec(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let run = example_run("fedit").expect("the examples are part of the repository and tested");
     let job = Job::new(&Registry::builtin(), &run, &encoder_shapes()).expect("the example fits the encoder");
-    let tensors = drawn(&job.upload_manifest(Kind::Train, job.rank()), 1);
+    let tensors = drawn(&job.upload_manifest(Kind::Train, 1, job.rank()), 1);
     let mut group = criterion.benchmark_group("safetensors");
     for (name, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16)] {
         let path = dir.path().join(name);

@@ -112,12 +112,12 @@ impl Round {
     }
 
     fn upload(&self, kind: Kind, clients: usize) -> Result<Vec<Contribution>, MethodError> {
-        let rank = self.job.rank();
-        let manifest = self.job.upload_manifest(kind, rank);
+        let (round, rank) = (u32::from(kind == Kind::Train), self.job.rank());
+        let manifest = self.job.upload_manifest(kind, round, rank);
         let update = |number: usize| {
             let client = format!("client-{number:04}");
             let path = self.dir.path().join(format!("{client}.safetensors"));
-            self.job.write_update(kind, rank, &drawn(&manifest, number as u64 + 1), &path)?;
+            self.job.write_update(kind, round, rank, &drawn(&manifest, number as u64 + 1), &path)?;
             Ok(Contribution { client, weight: 1.0 / clients as f64, rank, path })
         };
         (0..clients).map(update).collect()
@@ -136,6 +136,8 @@ impl Round {
             updates: self.updates.clone(),
             frozen: self.frozen.clone(),
             published: self.published.clone(),
+            server: None,
+            server_state: None,
             out_dir,
             progress: &|_, _| {},
         })

@@ -36,6 +36,15 @@ impl Folder {
     }
 
     fn aggregate(&self, method: &str, files: &[(&str, usize)]) -> Result<OfflineOutput, MethodError> {
+        self.aggregate_from(method, files, None)
+    }
+
+    fn aggregate_from(
+        &self,
+        method: &str,
+        files: &[(&str, usize)],
+        global: Option<&str>,
+    ) -> Result<OfflineOutput, MethodError> {
         let registry = Registry::builtin();
         let method = registry.get(method).unwrap();
         let choice =
@@ -46,7 +55,9 @@ impl Folder {
             |&(name, rank): &(&str, usize)| Contribution { client: name.into(), weight, rank, path: self.path(name) };
         let updates: Vec<Contribution> = files.iter().map(update).collect();
         let out = self.path("out");
-        aggregate_files(&OfflineInput { method, config: &config, updates: &updates, frozen: None, out: &out })
+        let global = global.map(|name| self.path(name));
+        let global = global.as_deref();
+        aggregate_files(&OfflineInput { method, config: &config, updates: &updates, frozen: None, global, out: &out })
     }
 
     fn delta(&self, name: &str) -> Matrix {
@@ -141,4 +152,40 @@ fn stacks_of_mixed_ranks_have_the_height_of_their_files() {
     }
     assert!(folder.aggregate("flora", &[("a", 3), ("b", 1), ("c", 2)]).unwrap().error.unwrap() < 1e-6);
     assert_eq!(TensorFile::open(&folder.path("out")).unwrap().shape("t.q.lora_B"), Some(&[7, 6][..]));
+}
+
+/// Zero padding, truncation and residuals measure themselves on files too.
+#[test]
+fn every_law_works_on_files() {
+    for (method, ranks, error) in [
+        ("zero-pad", [3, 1, 2], 1e-2..10.0),
+        ("flexlora", [3, 1, 2], 1e-3..1.0),
+        ("fedex-lora", [3, 3, 3], 0.0..1e-6),
+        ("flora", [3, 1, 2], 0.0..1e-6),
+    ] {
+        let folder = Folder::new();
+        let files: Vec<(&str, usize)> = ["a", "b", "c"].into_iter().zip(ranks).collect();
+        files.iter().for_each(|(name, rank)| folder.save(name, *rank, (7, 5), Dtype::F32, |_| {}));
+        let told = folder.aggregate(method, &files).unwrap().error.unwrap();
+        assert!(error.contains(&told), "{method}: {told:e}");
+    }
+}
+
+/// Leading blocks need what lies outside of them, and say so.
+#[test]
+fn blocks_need_the_global_file() {
+    let folder = Folder::new();
+    for (name, rank) in [("a", 3), ("b", 1), ("global", 3)] {
+        folder.save(name, rank, (7, 5), Dtype::F32, |tensors| drop(tensors.remove("t.q.lora_A")));
+    }
+    let files = [("a", 3), ("b", 1)];
+    let error = folder.aggregate("ffa-lora", &files).unwrap_err().to_string();
+    assert!(error.contains("at rank 1 of 3") && error.contains("published file"), "{error}");
+    folder.aggregate_from("ffa-lora", &files, Some("global")).unwrap();
+    let read = |name: &str| TensorFile::open(&folder.path(name)).unwrap().read("t.q.lora_B").unwrap();
+    let (a, b, global, out) = (read("a"), read("b"), read("global"), read("out"));
+    for index in 0..21 {
+        let other = if index % 3 == 0 { b.data[index / 3] } else { global.data[index] };
+        assert!((out.data[index] - (a.data[index] + other) / 2.0).abs() < 1e-6, "[{index}]");
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rondo_methods::law::shares;
 use rondo_methods::{
-    AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile, TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile, TensorSet,
 };
 use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1;
@@ -62,49 +62,79 @@ struct Bench {
     job: Job,
     dir: tempfile::TempDir,
     frozen: Option<PathBuf>,
+    published: Vec<PathBuf>,
 }
 
 impl Bench {
     fn new(job: Job) -> Self {
-        Self { job, dir: tempfile::tempdir().unwrap(), frozen: None }
+        Self { job, dir: tempfile::tempdir().unwrap(), frozen: None, published: Vec::new() }
+    }
+
+    fn save(&self, file: &str, parts: &[(&str, Tensor)]) -> PathBuf {
+        let path = self.dir.path().join(file);
+        let mut named: TensorSet = self.job.initial(0, "one", 0);
+        named.retain(|name, _| name.starts_with("head.") && file == "before.safetensors");
+        named.extend(parts.iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())));
+        rondo_methods::file::write(&path, &named, Dtype::F32, &suite::no_metadata()).unwrap();
+        path
     }
 
     /// Puts frozen tensors in force, as if a warm-up or a refactoring had made them.
     fn freeze(mut self, parts: &[(&str, Tensor)]) -> Self {
-        let path = self.dir.path().join("in-force.safetensors");
-        let named: TensorSet = parts.iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())).collect();
-        rondo_methods::file::write(&path, &named, Dtype::F32, &suite::no_metadata()).unwrap();
-        self.frozen = Some(path);
+        self.frozen = Some(self.save("in-force.safetensors", parts));
+        self
+    }
+
+    /// As if a round had published these tensors.
+    fn publish(mut self, parts: &[(&str, Tensor)]) -> Self {
+        self.published.push(self.save("before.safetensors", parts));
         self
     }
 
     /// Aggregates two clients of weights n = (1, 3).
     fn aggregate(&self, kind: Kind, weights: [f64; 2], clients: [&[(&str, Tensor)]; 2]) -> AggregateOutput {
+        self.of_ranks(kind, [self.job.rank(); 2], weights, clients)
+    }
+
+    fn of_ranks(
+        &self,
+        kind: Kind,
+        ranks: [usize; 2],
+        weights: [f64; 2],
+        clients: [&[(&str, Tensor)]; 2],
+    ) -> AggregateOutput {
         let mut updates = Vec::new();
-        for ((client, weight), parts) in ["one", "two"].into_iter().zip(shares(&weights).unwrap()).zip(clients) {
-            let mut tensors = self.job.initial(1, client, 0);
-            tensors.extend(parts.iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())));
+        let round = u32::from(kind == Kind::Train) + self.published.len() as u32;
+        for (index, (client, weight)) in ["one", "two"].into_iter().zip(shares(&weights).unwrap()).enumerate() {
+            let rank = ranks[index];
+            let mut tensors = self.job.initial(1, client, rank);
+            tensors.extend(clients[index].iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())));
             let path = self.dir.path().join(format!("{client}.safetensors"));
-            let rank = self.job.rank();
-            self.job.write_update(kind, rank, &tensors, &path).unwrap();
+            self.job.write_update(kind, round, rank, &tensors, &path).unwrap();
             updates.push(Contribution { client: client.into(), weight, rank, path });
         }
         let input = AggregateInput {
             kind,
-            round: u32::from(kind == Kind::Train),
+            round,
             updates,
             frozen: self.frozen.clone(),
-            published: Vec::new(),
+            published: self.published.clone(),
+            server: None,
+            server_state: None,
             out_dir: self.dir.path(),
             progress: &|_, _| {},
         };
         self.job.aggregate(input).unwrap()
     }
 
-    fn delta(&self, output: &AggregateOutput) -> Matrix {
+    /// The state of a client of this rank after the round.
+    fn state(&self, output: &AggregateOutput, rank: usize) -> AdapterState {
         let frozen = output.frozen.as_deref().or(self.frozen.as_deref());
-        let state = self.job.state(2, "one", 0, frozen, std::slice::from_ref(&output.global)).unwrap();
-        self.job.dense_delta(&state, 0).unwrap()
+        self.job.state(2, "one", rank, frozen, std::slice::from_ref(&output.global)).unwrap()
+    }
+
+    fn delta(&self, output: &AggregateOutput) -> Matrix {
+        self.job.dense_delta(&self.state(output, 0), 0).unwrap()
     }
 }
 
@@ -148,6 +178,126 @@ fn flora_stacks_with_the_weight_on_one_factor() {
     close(&delta.clone().scaled(0.5), [[1.75, 1.25], [-0.25, 1.25], [0.75, 1.25]], "I");
     close(&merged(&delta), [[4.5, 2.5], [-0.5, 3.5], [3.5, 1.5]], "W");
     assert!(output.error.unwrap() < 1e-7);
+}
+
+/// The two clients of rank 2, and beside the second one a first of rank 1.
+fn pairs() -> [[(&'static str, Tensor); 2]; 3] {
+    let narrow = [("lora_A", tensor([[1., -1.]])), ("lora_B", tensor([[2.], [0.], [1.]]))];
+    [[("lora_A", a1()), ("lora_B", b1())], [("lora_A", a2()), ("lora_B", b2())], narrow]
+}
+
+#[test]
+fn flora_takes_the_scale_of_each_clients_rank() {
+    let bench = Bench::new(job("flora", 2, "alpha = 4.0"));
+    let [_, two, narrow] = pairs();
+    let output = bench.of_ranks(Kind::Train, [1, 2], [1., 3.], [&narrow, &two]);
+    // Scales 4 / 1 and 4 / 2: [.25 * 4 * A_1; .75 * 2 * A_2].
+    close(&part(&output.global, "lora_A"), [[1., -1.], [-1.5, 0.], [3., 1.5]], "A_s");
+    close(&bench.delta(&output), [[5., -0.5], [-1.5, 0.], [2.5, 2.]], "M");
+}
+
+#[test]
+fn fedex_merges_the_residual_and_agrees_with_flora() {
+    let bench = Bench::new(job("fedex-lora", 2, "alpha = 4.0"));
+    let [one, two, _] = pairs();
+    let output = bench.aggregate(Kind::Train, [1., 3.], [&one, &two]);
+    close(&part(&output.global, "lora_A"), [[-0.5, 0.5], [1.5, 1.]], "A");
+    close(&part(&output.global, "lora_B"), [[0.25, 0.75], [1.25, 0.25], [2.25, 1.25]], "B");
+    let residual = part(&output.global, "residual_B").times(&part(&output.global, "residual_A"));
+    close(&residual.scaled(0.5), [[0.75, 0.375], [0., 0.375], [0., -1.125]], "E");
+    let delta = bench.delta(&output);
+    close(&merged(&delta), [[4.5, 2.5], [-0.5, 3.5], [3.5, 1.5]], "W");
+    assert!(output.error.unwrap() < 1e-6);
+    let flora = Bench::new(job("flora", 2, "alpha = 4.0"));
+    let stacked = flora.delta(&flora.aggregate(Kind::Train, [1., 3.], [&one, &two]));
+    assert!(suite::distance(&[delta], &[stacked]) < 1e-6);
+}
+
+/// The residual of the round before stays in the base; averages are replaced.
+#[test]
+fn fedex_residuals_add_up() {
+    let mut federation = suite::Federation::start(&Registry::builtin(), "fedex-lora", 2, "", "");
+    let mut residuals = Vec::new();
+    for round in 1..=3 {
+        let updates = federation.three().iter().map(|trained| federation.upload(trained)).collect();
+        federation.finish(Kind::Train, updates).unwrap();
+        let state = federation.state("observer", 0);
+        assert_eq!(state.merged.len(), round * federation.job.targets().len());
+        let alone = AdapterState { merged: Vec::new(), ..state.clone() };
+        let [whole, alone] = [&state, &alone].map(|state| federation.deltas(state));
+        residuals.push(suite::weighted(&[(1.0, whole), (-1.0, alone)]));
+        // (K - 1) r = 4, or what the target's shape leaves of it.
+        let entries = TensorFile::open(&federation.published[round - 1]).unwrap().entries();
+        let inner = entries.iter().filter(|entry| entry.name.ends_with("residual_A"));
+        let heights: Vec<_> = inner.map(|entry| entry.shape[0]).collect();
+        assert_eq!(heights, [4, 4, 4]);
+    }
+    assert!(suite::distance(&residuals[0], &residuals[1]) > 0.1 && suite::distance(&residuals[1], &residuals[2]) > 0.1);
+}
+
+#[test]
+fn zero_padding_fills_up_and_cuts() {
+    let bench = Bench::new(job("zero-pad", 2, "alpha = 4.0"));
+    let [_, two, narrow] = pairs();
+    let output = bench.of_ranks(Kind::Train, [1, 2], [1., 3.], [&narrow, &two]);
+    close(&part(&output.global, "lora_A"), [[-0.5, -0.25], [1.5, 0.75]], "A");
+    close(&part(&output.global, "lora_B"), [[0.5, 0.75], [0.75, 0.], [2.5, 1.5]], "B");
+    close(&bench.delta(&output).scaled(0.5), [[0.875, 0.4375], [-0.375, -0.1875], [1., 0.5]], "B.A");
+    let state = bench.state(&output, 1);
+    close(&state.tensors[&format!("{TARGET}.lora_A")].to_matrix(), [[-0.5, -0.25]], "A of rank 1");
+    close(&state.tensors[&format!("{TARGET}.lora_B")].to_matrix(), [[0.5], [0.75], [2.5]], "B of rank 1");
+}
+
+#[test]
+fn flexlora_publishes_the_best_approximation_and_cuts_it_to_ranks() {
+    let bench = Bench::new(job("flexlora", 2, "alpha = 4.0"));
+    let [_, two, narrow] = pairs();
+    let output = bench.of_ranks(Kind::Train, [1, 2], [1., 3.], [&narrow, &two]);
+    // M = .25 * (4 / 1) B_1.A_1 + .75 * (4 / 2) B_2.A_2 has rank 2, so nothing is lost at the run's.
+    close(&bench.delta(&output), [[5., -0.5], [-1.5, 0.], [2.5, 2.]], "M");
+    // numpy: svd(M), S = (5.80621535, 2.00944353); its first triplet, at the client's own scale 4.
+    let cut = bench.job.dense_delta(&bench.state(&output, 1), 0).unwrap();
+    let first = [[4.92213176, 0.41766589], [-1.48927674, -0.12637209], [2.65062402, 0.22491784]];
+    close(&cut, first, "M of rank 1");
+    // A client of rank 1 alone leaves the second direction without a value, but not without vectors to grow from.
+    let alone = bench.of_ranks(Kind::Train, [1, 1], [1., 3.], [&narrow, &narrow]);
+    let (a, b) = (part(&alone.global, "lora_A"), part(&alone.global, "lora_B"));
+    close(&a.times(&a.transposed()), [[1., 0.], [0., 1.]], "A.A^T");
+    close(&b.times(&a).scaled(0.5), [[2., -2.], [0., 0.], [1., -1.]], "B.A");
+}
+
+#[test]
+fn rolora_moves_one_factor_a_round() {
+    let bench = Bench::new(job("rolora", 2, "alpha = 4.0")).publish(&[("lora_A", a1()), ("lora_B", b1())]);
+    // Round 2: A moves, B is the published one, whatever the clients hold.
+    let [one, two, _] = pairs();
+    let output = bench.aggregate(Kind::Train, [1., 3.], [&one, &two]);
+    close(&part(&output.global, "lora_A"), [[-0.5, 0.5], [1.5, 1.]], "A");
+    close(&part(&output.global, "lora_B"), [[1., 0.], [2., 1.], [0., -1.]], "B");
+    close(&bench.delta(&output).scaled(0.5), [[-0.5, 0.5], [0.5, 2.], [-1.5, -1.]], "B.A");
+    assert!(output.error.unwrap() < 1e-7);
+    let sent = |round| bench.job.upload_manifest(Kind::Train, round, 2).iter().map(|e| e.name.clone()).collect::<Vec<_>>();
+    let [odd, even] = [sent(1), sent(2)];
+    assert!(odd.iter().any(|name| name.ends_with("lora_B")) && !odd.iter().any(|name| name.ends_with("lora_A")));
+    assert!(even.iter().any(|name| name.ends_with("lora_A")) && !even.iter().any(|name| name.ends_with("lora_B")));
+    assert_eq!((sent(3), sent(4)), (odd, even));
+}
+
+#[test]
+fn lower_ranks_keep_the_global_values_outside_of_their_block() {
+    let frozen = [("lora_B", tensor([[1., 0.], [0., 1.], [0., 0.]])), ("lora_A", tensor([[0.6, 0.8], [-0.8, 0.6]]))];
+    let global = [("lora_R", tensor([[1., 2.], [3., 4.]]))];
+    let bench = Bench::new(job("fed-sb", 2, "")).freeze(&frozen).publish(&global);
+    let clients: [&[(&str, Tensor)]; 2] =
+        [&[("lora_R", tensor([[1., 2.], [0., -1.]]))], &[("lora_R", tensor([[9.]]))]];
+    let output = bench.of_ranks(Kind::Train, [2, 1], [1., 3.], clients);
+    // .25 [[1, 2], [0, -1]] + .75 [[9, 2], [3, 4]].
+    close(&part(&output.global, "lora_R"), [[7., 2.], [2.25, 2.75]], "R");
+    assert!(output.error.unwrap() < 1e-7);
+    let bench = Bench::new(job("ffa-lora", 2, "alpha = 4.0"));
+    let output =
+        bench.of_ranks(Kind::Train, [2, 1], [1., 3.], [&[("lora_B", b1())], &[("lora_B", tensor([[0.], [1.], [3.]]))]]);
+    close(&part(&output.global, "lora_B"), [[0.25, 0.], [1.25, 0.25], [2.25, -0.25]], "B");
 }
 
 #[test]

@@ -52,8 +52,29 @@ fn ranks_of_clients_follow_the_method() {
     assert_eq!(of("flora").client_rank(0).unwrap(), 3);
     assert_eq!(of("flora").client_rank(2).unwrap(), 2);
     assert!(of("flora").client_rank(4).is_err());
-    assert_eq!(of("fedit").client_rank(3).unwrap(), 3);
-    assert!(of("fedit").client_rank(2).unwrap_err().to_string().contains("all clients train with the run's rank"));
+    for id in ["fedit", "fedex-lora"] {
+        assert_eq!(of(id).client_rank(3).unwrap(), 3);
+        let text = of(id).client_rank(2).unwrap_err().to_string();
+        assert!(text.contains(id) && text.contains("all clients train with the run's rank"), "{text}");
+    }
+    for id in ["ffa-lora", "fed-sb", "flexlora", "rolora", "fedsvd", "zero-pad"] {
+        assert_eq!(of(id).client_rank(1).unwrap(), 1);
+        assert!(of(id).client_rank(4).is_err());
+    }
+}
+
+#[test]
+fn a_pull_towards_an_adapter_that_starts_anew_is_refused() {
+    let outcome = |id: &str| {
+        let mut run = run_file(id, 2, "", "");
+        run.train.proximal = 0.1;
+        Job::new(&Registry::builtin(), &run, &base()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let text = outcome("flora").unwrap_err();
+    assert!(text.contains("`train.proximal`") && text.contains("flora") && text.contains("set it to 0"), "{text}");
+    for id in ["fedit", "ffa-lora", "fed-sb", "fedex-lora", "rolora"] {
+        assert_eq!(outcome(id), Ok(()));
+    }
 }
 
 #[test]
@@ -113,7 +134,7 @@ fn contributions_are_checked() {
         assert!(shares(&odd).is_err(), "{odd:?}");
     }
     let path = federation.dir.path().join("none");
-    assert!(matches!(federation.job.check_update(Kind::WarmUp, 2, &path, None), Err(UpdateRefusal::NoWarmUp(_))));
+    assert!(matches!(federation.job.check_update(Kind::WarmUp, 0, 2, &path, None), Err(UpdateRefusal::NoWarmUp(_))));
 }
 
 /// A method from outside whose answers do not fit together.
@@ -122,6 +143,9 @@ struct Broken {
     law: LawKind,
     delta: Delta,
     travel: Travel,
+    mixed: bool,
+    block: Option<[usize; 2]>,
+    last_round: u32,
 }
 
 impl Method for Broken {
@@ -137,8 +161,17 @@ impl Method for Broken {
     fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
         vec![
             TensorSpec::trained("a", &[rank, target.inp], self.travel, Start::Zero),
-            TensorSpec::trained("b", &[target.out, rank], self.travel, Start::Zero),
+            TensorSpec {
+                block: self.block.map(Vec::from),
+                ..TensorSpec::trained("b", &[target.out, rank], self.travel, Start::Zero)
+            },
         ]
+    }
+    fn mixed_ranks(&self) -> bool {
+        self.mixed
+    }
+    fn trains_in(&self, _config: &MethodConfig, round: u32, _part: &str) -> bool {
+        round <= self.last_round
     }
     fn law(&self) -> LawKind {
         self.law
@@ -156,8 +189,15 @@ impl Method for Broken {
 
 #[test]
 fn methods_that_do_not_fit_are_refused() {
-    let sound =
-        || Broken { id: "broken", law: LawKind::Mean, delta: Delta::product(&["b", "a"]), travel: Travel::Both };
+    let sound = || Broken {
+        id: "broken",
+        law: LawKind::Mean,
+        delta: Delta::product(&["b", "a"]),
+        travel: Travel::Both,
+        mixed: false,
+        block: None,
+        last_round: u32::MAX,
+    };
     let mut registry = Registry::builtin();
     assert!(registry.register(Box::new(Broken { id: "fedit", ..sound() })).is_err());
     assert!(registry.register(Box::new(Broken { id: "Broken", ..sound() })).is_err());
@@ -178,4 +218,20 @@ fn methods_that_do_not_fit_are_refused() {
     assert!(text.contains("never sent up"), "{text}");
     let text = outcome(Broken { travel: Travel::Up, ..sound() }).unwrap_err();
     assert!(text.contains("both ways"), "{text}");
+    let text = outcome(Broken { mixed: true, ..sound() }).unwrap_err();
+    assert!(text.contains("tensors of different shapes have no mean"), "{text}");
+    assert_eq!(outcome(Broken { mixed: true, law: LawKind::Padded, ..sound() }), Ok(()));
+    for block in [[6, 3], [0, 1]] {
+        let text = outcome(Broken { block: Some(block), ..sound() }).unwrap_err();
+        assert!(text.contains("part `b` has a block that trains, but that is no part of it"), "{text}");
+    }
+    let text = outcome(Broken { block: Some([3, 1]), law: LawKind::Padded, ..sound() }).unwrap_err();
+    assert!(text.contains("its law does not keep what lies outside"), "{text}");
+    let text = outcome(Broken { last_round: 1, ..sound() }).unwrap_err();
+    assert!(text.contains("nothing trains in round 2"), "{text}");
+    let text = outcome(Broken { law: LawKind::Residual, last_round: 0, ..sound() }).unwrap_err();
+    assert!(text.contains("nothing trains in round 1"), "{text}");
+    let sum = Delta::Sum(vec![Delta::product(&["b", "a"]), Delta::product(&["b", "a"])]);
+    let text = outcome(Broken { law: LawKind::Truncate, delta: sum, ..sound() }).unwrap_err();
+    assert!(text.contains("no product of two"), "{text}");
 }

@@ -113,7 +113,7 @@ fn clients_with_another_base_are_named() {
             for tensor in tensors.values_mut() {
                 tensor.data[0] += 0.1;
             }
-            federation.job.write_update(Kind::WarmUp, 2, &tensors, &update.path).unwrap();
+            federation.job.write_update(Kind::WarmUp, 0, 2, &tensors, &update.path).unwrap();
         }
     };
     let agreed = federation.aggregate(Kind::WarmUp, federation.statistics(&clients), "even").unwrap();

@@ -153,6 +153,7 @@ impl<A: Api> Daemon<A> {
     ) -> Result<AdapterState, Failure> {
         if task == Task::WarmUp {
             return Ok(AdapterState {
+                round: 0,
                 rank: agreed.rank as usize,
                 tensors: agreed.job.warm_up_initial(),
                 merged: Vec::new(),
@@ -207,8 +208,8 @@ impl<A: Api> Daemon<A> {
         };
         tracing::info!(%key, examples, train_loss, seconds, "trained");
         let (spool, key) = (Arc::clone(&self.spool), key.clone());
-        let (job, rank) = (agreed.job.clone(), agreed.rank as usize);
-        let write = move |path: &Path| job.write_update(kind, rank, &tensors, path);
+        let (job, round, rank) = (agreed.job.clone(), key.round, agreed.rank as usize);
+        let write = move |path: &Path| job.write_update(kind, round, rank, &tensors, path);
         Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
     }
 

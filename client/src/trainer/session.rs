@@ -61,7 +61,7 @@ impl<'m> Session<'m> {
         for (target, delta, parts) in &state.merged {
             session.merge(&job.targets()[*target].name, delta, parts)?;
         }
-        let layout = job.layout(state.rank);
+        let layout = job.layout(state.round, state.rank);
         let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
         let delta = job.delta(state.rank);
         for target in job.targets() {

@@ -15,13 +15,14 @@ pub struct Solo {
     job: Job,
     frozen: Option<PathBuf>,
     published: Vec<PathBuf>,
+    server_state: Option<PathBuf>,
 }
 
 impl Solo {
     /// A run of which nothing is published yet.
     pub fn new(job: Job) -> Result<Self, MethodError> {
         let dir = tempfile::tempdir().map_err(|source| MethodError::Io { path: std::env::temp_dir(), source })?;
-        Ok(Self { dir, job, frozen: None, published: Vec::new() })
+        Ok(Self { dir, job, frozen: None, published: Vec::new(), server_state: None })
     }
 
     /// The job.
@@ -33,7 +34,7 @@ impl Solo {
     pub fn state(&self, round: u32) -> Result<AdapterState, MethodError> {
         if round == 0 {
             let tensors = self.job.warm_up_initial();
-            return Ok(AdapterState { rank: self.job.rank(), tensors, merged: Vec::new() });
+            return Ok(AdapterState { round, rank: self.job.rank(), tensors, merged: Vec::new() });
         }
         self.job.state(round, CLIENT, self.job.rank(), self.frozen.as_deref(), &self.published)
     }
@@ -45,18 +46,21 @@ impl Solo {
         std::fs::create_dir_all(&out_dir).map_err(|source| MethodError::Io { path: out_dir.clone(), source })?;
         let path = out_dir.join("update.safetensors");
         let rank = self.job.rank();
-        self.job.write_update(kind, rank, tensors, &path)?;
+        self.job.write_update(kind, round, rank, tensors, &path)?;
         let output = self.job.aggregate(AggregateInput {
             kind,
             round,
             updates: vec![Contribution { client: CLIENT.to_owned(), weight: 1.0, rank, path }],
             frozen: self.frozen.clone(),
             published: self.published.clone(),
+            server: self.job.server(),
+            server_state: self.server_state.clone(),
             out_dir: &out_dir,
             progress: &|_, _| {},
         })?;
         self.published.push(output.global);
         self.frozen = output.frozen.or(self.frozen.take());
+        self.server_state = output.server_state.or(self.server_state.take());
         Ok(())
     }
 }

@@ -160,7 +160,7 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
         stir(job, &mut state);
         let session = Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, true).unwrap();
         let expected: BTreeSet<String> = job
-            .layout(state.rank)
+            .layout(state.round, state.rank)
             .into_iter()
             .filter(|named| named.spec.role == rondo_methods::Role::Trained)
             .map(|named| named.name)
@@ -179,7 +179,7 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
         }
         let update = trainer.train(&solo.work(1), &mut go_on).unwrap();
         let uploaded: Vec<String> = update.tensors.keys().cloned().collect();
-        let manifest = job.upload_manifest(rondo_methods::Kind::Train, job.rank());
+        let manifest = job.upload_manifest(rondo_methods::Kind::Train, 1, job.rank());
         assert_eq!(uploaded, manifest.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>());
         for entry in &manifest {
             assert_eq!(update.tensors[&entry.name].shape, entry.shape);

@@ -133,7 +133,7 @@ impl TestRun {
 
     /// The statistic of the warm-up.
     pub(crate) fn statistic(&self, trainer: &mut LibtorchTrainer) -> LocalUpdate {
-        let state = AdapterState { rank: self.job.rank(), tensors: self.job.warm_up_initial(), merged: Vec::new() };
+        let state = AdapterState { round: 0, rank: self.job.rank(), tensors: self.job.warm_up_initial(), merged: Vec::new() };
         trainer.warm_up(&self.work(0, state), &mut go_on).unwrap()
     }
 }
@@ -180,10 +180,20 @@ impl Solo {
         let (job, out_dir) = (&self.run.job, self.dir.path().join(round.to_string()));
         std::fs::create_dir_all(&out_dir).unwrap();
         let path = out_dir.join("update.safetensors");
-        job.write_update(kind, job.rank(), tensors, &path).unwrap();
+        job.write_update(kind, round, job.rank(), tensors, &path).unwrap();
         let updates = vec![Contribution { client: "solo".into(), weight: 1.0, rank: job.rank(), path }];
         let (frozen, published) = (self.frozen.clone(), self.published.clone());
-        let input = AggregateInput { kind, round, updates, frozen, published, out_dir: &out_dir, progress: &|_, _| {} };
+        let input = AggregateInput {
+            kind,
+            round,
+            updates,
+            frozen,
+            published,
+            server: None,
+            server_state: None,
+            out_dir: &out_dir,
+            progress: &|_, _| {},
+        };
         let output = job.aggregate(input).unwrap();
         self.published.push(output.global);
         self.frozen = output.frozen.or(self.frozen.take());
@@ -192,7 +202,7 @@ impl Solo {
 
 /// Replaces every trained tensor by small numbers that depend on its name, so that no factor is zero.
 pub(crate) fn stir(job: &Job, state: &mut AdapterState) {
-    for named in job.layout(state.rank) {
+    for named in job.layout(state.round, state.rank) {
         if named.spec.role == rondo_methods::Role::Trained {
             let seed = named.name.bytes().fold(7_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
             let tensor = state.tensors.get_mut(&named.name).unwrap();

@@ -1,13 +1,15 @@
 //! What must hold for every method (algorithms: linear laws, stacking, export), stated once.
 
+use std::collections::BTreeMap;
+
 use rondo_methods::export::peft;
 use rondo_methods::tensor::parts_of;
 use rondo_methods::{
-    AdapterState, Exactness, ExportInfo, Kind, Matrix, Publication, Registry, Role, TensorFile, UpdateRefusal,
+    AdapterState, Exactness, ExportInfo, Job, Kind, Matrix, Registry, Role, TensorFile, TensorSet, UpdateRefusal,
 };
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, ServerOptimiser};
 
-use super::{Federation, Trained, bytes_of, data_bytes, distance, no_metadata, noise, weighted};
+use super::{Federation, Trained, bytes_of, data_bytes, distance, no_metadata, noise, run_file, weighted};
 
 /// One method under one set of options.
 pub struct Case<'a> {
@@ -21,7 +23,7 @@ const TIGHT: f64 = 1e-6;
 /// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor renamed.
 fn names_are_seeds(federation: &Federation) -> bool {
     let frozen = |named: &rondo_methods::NamedSpec| named.target.is_some() && named.spec.role != Role::Trained;
-    federation.job.method().fresh_each_round() && federation.job.layout(0).iter().any(frozen)
+    federation.job.method().fresh_each_round() && federation.job.layout(0, 0).iter().any(frozen)
 }
 
 impl Case<'_> {
@@ -29,15 +31,19 @@ impl Case<'_> {
         Federation::start(self.registry, self.id, 3, &self.options, "")
     }
 
+    /// The dense weighted mean of the clients' whole models.
     fn mean(federation: &Federation, trained: &[Trained]) -> Vec<Matrix> {
         let terms: Vec<(f64, Vec<Matrix>)> =
-            trained.iter().map(|trained| (trained.weight, federation.own_deltas(trained))).collect();
+            trained.iter().map(|trained| (trained.weight, federation.models(trained))).collect();
         weighted(&terms)
     }
 
     pub fn all(&self) {
         self.zero_start();
         self.rounds_follow_the_mean();
+        self.mixed_ranks_follow_the_mean();
+        self.nothing_decays();
+        self.server_optimisers();
         self.order_does_not_matter();
         self.equal_clients_are_one();
         self.halves_are_a_whole();
@@ -54,7 +60,7 @@ impl Case<'_> {
         let deltas = federation.deltas(&federation.state("anna", 0));
         let promised = federation.job.method().starts_at_base(federation.job.config());
         assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), promised);
-        assert_eq!(federation.job.layout(0), federation.job.layout(federation.job.rank()));
+        assert_eq!(federation.job.layout(0, 0), federation.job.layout(0, federation.job.rank()));
         // All clients begin with the same head, fresh adapters or not.
         let head = |client: &str, round| {
             let mut tensors = federation.job.initial(round, client, 0);
@@ -69,32 +75,153 @@ impl Case<'_> {
     fn rounds_follow_the_mean(&self) {
         let mut federation = self.start();
         for _ in 0..3 {
-            let before = federation.deltas(&federation.state("observer", 0));
             let trained = federation.three();
-            let mut expected = Self::mean(&federation, &trained);
-            let size: f64 = expected.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt();
-            let merges = federation.job.publication() == Publication::Accumulate;
-            if merges {
-                expected = weighted(&[(1.0, expected), (1.0, before)]);
-            }
-            let updates = trained.iter().map(|trained| federation.upload(trained)).collect();
-            let output = federation.finish(Kind::Train, updates).unwrap();
-            let got = federation.deltas(&federation.state("observer", 0));
-            let error = output.error.unwrap();
-            match federation.job.exactness() {
-                Exactness::Exact => {
-                    assert!(error <= TIGHT, "reported {error:e}");
-                    assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
-                }
-                Exactness::Approximate(_) => {
-                    assert!(error > 1e-3, "an approximation that shows no error: {error:e}");
-                    let measured = weighted(&[(1.0, got), (-1.0, expected)]);
-                    let measured = measured.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt() / size;
-                    assert!((error - measured).abs() <= TIGHT, "reported {error:e}, measured {measured:e}");
-                }
-            }
-            self.head_is_averaged(&federation, &trained);
+            self.follow_the_mean(&mut federation, &trained);
         }
+    }
+
+    /// The same with ranks of the clients' own, at will and not always the run's among them.
+    fn mixed_ranks_follow_the_mean(&self) {
+        let mut federation = self.start();
+        if !federation.job.mixed_ranks() {
+            assert!(federation.job.client_rank(1).unwrap_err().to_string().contains("rondo method list"));
+            return;
+        }
+        for ranks in [[1, 2, 1], [3, 1, 2], [1, 1, 1], [2, 3, 1]] {
+            let trained = federation.three_of(ranks);
+            self.follow_the_mean(&mut federation, &trained);
+        }
+    }
+
+    fn follow_the_mean(&self, federation: &mut Federation, trained: &[Trained]) {
+        let before = federation.state("observer", 0);
+        let expected = Self::mean(federation, trained);
+        let size: Vec<_> = trained.iter().map(|t| (t.weight, federation.own_deltas(t))).collect();
+        let size: f64 = weighted(&size).iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt();
+        let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
+        let round = federation.round;
+        for update in &updates {
+            federation.job.check_update(Kind::Train, round, update.rank, &update.path, None).unwrap();
+            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, round, update.rank));
+        }
+        let output = federation.finish(Kind::Train, updates).unwrap();
+        let after = federation.state("observer", 0);
+        let got = federation.deltas(&after);
+        let error = output.error.unwrap();
+        match federation.job.exactness() {
+            Exactness::Exact => {
+                assert!(error <= TIGHT, "reported {error:e}");
+                assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
+            }
+            Exactness::Approximate(_) => {
+                assert!(error > 1e-3, "an approximation that shows no error: {error:e}");
+                let measured = weighted(&[(1.0, got), (-1.0, expected)]);
+                let measured = measured.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt() / size;
+                assert!((error - measured).abs() <= TIGHT, "reported {error:e}, measured {measured:e}");
+            }
+        }
+        for named in federation.job.layout(round, 0).iter().filter(|named| named.spec.role == Role::Trained) {
+            if named.spec.trained_shape().is_none() && output.frozen.is_none() {
+                assert_eq!(after.tensors[&named.name], before.tensors[&named.name], "{} does not rest", named.name);
+            }
+        }
+        self.head_is_averaged(federation, trained);
+    }
+
+    /// A round in which clients of low rank change nothing changes nothing, outside of what they hold too. (A cut to a
+    /// lower rank, or zeros for what is not there, cannot keep this; they are no exact methods.)
+    fn nothing_decays(&self) {
+        let mut federation = self.start();
+        if !federation.job.mixed_ranks() || federation.job.exactness() != Exactness::Exact {
+            return;
+        }
+        let trained = federation.three();
+        self.follow_the_mean(&mut federation, &trained);
+        let before = federation.deltas(&federation.state("observer", 0));
+        for _ in 0..3 {
+            let idle = [federation.idle("anna", 0.9, 1), federation.idle("bert", 0.1, 2)];
+            let updates = idle.iter().map(|idle| federation.upload(idle)).collect();
+            federation.finish(Kind::Train, updates).unwrap();
+            let after = federation.deltas(&federation.state("observer", 0));
+            assert!(distance(&after, &before) <= TIGHT, "{:e}", distance(&after, &before));
+        }
+    }
+
+    /// The trained tensors that are published, head included.
+    fn published(federation: &Federation) -> TensorSet {
+        let mut tensors = federation.state("observer", 0).tensors;
+        let trained = federation.job.layout(0, 0);
+        tensors.retain(|name, _| trained.iter().any(|named| named.name == *name && named.spec.role == Role::Trained));
+        tensors
+    }
+
+    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its recurrence says, the error
+    /// told is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
+    /// before any round.
+    fn server_optimisers(&self) {
+        let word = |optimiser: ServerOptimiser| serde_json::to_string(&optimiser).unwrap();
+        let (momentum_word, adam_word) = (word(ServerOptimiser::FedAvgM), word(ServerOptimiser::FedAdam));
+        let plain = format!("[server]\noptimiser = {momentum_word}\nlr = 1.0\nbeta1 = 0.0");
+        let mut federation = self.start();
+        let run = run_file(self.id, 3, &self.options, &plain);
+        let job = Job::new(self.registry, &run, &super::base());
+        if let Err(why) = federation.job.method().server_steps(federation.job.config()) {
+            let text = job.unwrap_err().to_string();
+            assert!(text.contains("`server.optimiser`") && text.contains(&why), "{text}");
+            return;
+        }
+        let mut stepped = Federation::start(self.registry, self.id, 3, &self.options, &plain);
+        let heavy = plain.replace("beta1 = 0.0", "beta1 = 0.5").replace("lr = 1.0", "lr = 0.25");
+        let mut moved = Federation::start(self.registry, self.id, 3, &self.options, &heavy);
+        let mut momentum: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for _ in 0..3 {
+            let round = |federation: &mut Federation| {
+                let trained = federation.three();
+                let updates = trained.iter().map(|trained| federation.upload(trained)).collect();
+                (trained, federation.finish(Kind::Train, updates).unwrap())
+            };
+            assert_eq!(round(&mut federation).1.server_state, None);
+            assert!(round(&mut stepped).1.server_state.is_some());
+            for (name, tensor) in Self::published(&federation) {
+                let other = &Self::published(&stepped)[&name];
+                assert!(tensor.data.iter().zip(&other.data).all(|(a, b)| (a - b).abs() <= 1e-6), "{name}");
+            }
+            // What the mean would be is asked of the same round without the optimiser.
+            let before = Self::published(&moved);
+            let twin = Federation {
+                job: federation.job.clone(),
+                dir: tempfile::tempdir().unwrap(),
+                frozen: moved.frozen.clone(),
+                published: moved.published.clone(),
+                server_state: None,
+                round: moved.round,
+            };
+            let (trained, output) = round(&mut moved);
+            let updates = trained.iter().map(|trained| twin.upload(trained)).collect();
+            let alone = twin.aggregate(Kind::Train, updates, "twin").unwrap();
+            let difference = output.error.unwrap() - alone.error.unwrap();
+            assert!(difference.abs() <= TIGHT, "told {:?}, of the mean {:?}", output.error, alone.error);
+            let mean = TensorFile::open(&alone.global).unwrap();
+            for (name, after) in Self::published(&moved) {
+                let mean = mean.read(&name).unwrap();
+                let m = momentum.entry(name.clone()).or_insert_with(|| vec![0.0; mean.len()]);
+                for (index, m) in m.iter_mut().enumerate() {
+                    let x = f64::from(before[&name].data[index]);
+                    *m = 0.5 * *m + f64::from(mean.data[index]) - x;
+                    assert!((f64::from(after.data[index]) - (x + 0.25 * *m)).abs() <= 1e-6, "{name}[{index}]");
+                }
+            }
+        }
+        let adam = run_file(self.id, 3, &self.options, &format!("[server]\noptimiser = {adam_word}"));
+        moved.job = Job::new(self.registry, &adam, &super::base()).unwrap();
+        let updates: Vec<_> = moved.three().iter().map(|trained| moved.upload(trained)).collect();
+        let error = moved.aggregate(Kind::Train, updates.clone(), "adam").unwrap_err().to_string();
+        let unquoted = |word: &str| word.trim_matches('"').to_owned();
+        assert!(error.contains(&unquoted(&momentum_word)) && error.contains(&unquoted(&adam_word)), "{error}");
+        moved.server_state = None;
+        let output = moved.aggregate(Kind::Train, updates, "adam").unwrap();
+        let state = TensorFile::open(&output.server_state.unwrap()).unwrap();
+        assert_eq!(state.entries().len(), 2 * Self::published(&moved).len());
     }
 
     fn head_is_averaged(&self, federation: &Federation, trained: &[Trained]) {
@@ -134,15 +261,12 @@ impl Case<'_> {
         let rank = federation.job.rank();
         let before = federation.deltas(&federation.state("observer", 0));
         let one = federation.train("anna", 1.0, rank, "same");
-        assert!(distance(&federation.own_deltas(&one), &before) > 0.1, "training moves the adapter");
+        let own = federation.models(&one);
+        assert!(distance(&own, &before) > 0.1, "training moves the adapter");
         let many: Vec<Trained> = [("anna", 0.5), ("bert", 0.25), ("carl", 0.25)]
             .iter()
             .map(|&(client, weight)| Trained { client: client.into(), weight, ..one.clone() })
             .collect();
-        let mut own = federation.own_deltas(&one);
-        if federation.job.publication() == Publication::Accumulate {
-            own = weighted(&[(1.0, own), (1.0, before)]);
-        }
         let (alone, together) = (federation.outcome(&[one], "alone"), federation.outcome(&many, "together"));
         assert!(distance(&alone, &own) <= TIGHT, "{:e}", distance(&alone, &own));
         assert!(distance(&together, &alone) <= TIGHT, "{:e}", distance(&together, &alone));
@@ -237,7 +361,7 @@ impl Case<'_> {
         let mut federation = self.start();
         if federation.job.needs_warm_up() {
             let upload = federation.dir.path().join("warm-up-a.safetensors");
-            assert_eq!(data_bytes(&upload), federation.job.upload_bytes(Kind::WarmUp, federation.job.rank()));
+            assert_eq!(data_bytes(&upload), federation.job.upload_bytes(Kind::WarmUp, 0, federation.job.rank()));
             assert_eq!(data_bytes(&federation.published[0]), federation.job.published_bytes(&[]));
             assert_eq!(data_bytes(federation.frozen.as_ref().unwrap()), federation.job.frozen_bytes());
         }
@@ -245,9 +369,9 @@ impl Case<'_> {
         let ranks: Vec<usize> = trained.iter().map(|trained| trained.rank).collect();
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, update.rank));
+            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
             let manifest = TensorFile::open(&update.path).unwrap().entries();
-            assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, update.rank));
+            assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, federation.round, update.rank));
         }
         let output = federation.finish(Kind::Train, updates).unwrap();
         assert_eq!(data_bytes(&output.global), federation.job.published_bytes(&ranks));
@@ -265,8 +389,8 @@ impl Case<'_> {
         let rank = job.rank();
         let trained = federation.train("anna", 1.0, rank, "door");
         let update = federation.upload(&trained);
-        let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, rank, path, limit);
-        let sent = job.upload_manifest(Kind::Train, rank);
+        let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, 1, rank, path, limit);
+        let sent = job.upload_manifest(Kind::Train, 1, rank);
         let squares = sent.iter().flat_map(|entry| &trained.tensors[&entry.name].data).map(|&x| f64::from(x).powi(2));
         let norm = squares.sum::<f64>().sqrt();
         let facts = check(&update.path, None).unwrap();
@@ -299,7 +423,7 @@ impl Case<'_> {
         let bytes = bytes_of(&update.path);
         std::fs::write(&other, &bytes[..bytes.len() - 1]).unwrap();
         assert!(matches!(check(&other, None), Err(UpdateRefusal::Unreadable(_))));
-        assert!(matches!(job.check_update(Kind::Train, rank + 1, &update.path, None), Err(UpdateRefusal::Rank(_))));
+        assert!(matches!(job.check_update(Kind::Train, 1, rank + 1, &update.path, None), Err(UpdateRefusal::Rank(_))));
     }
 
     /// With bf16 on the wire everything still fits, at bf16's precision.
@@ -309,8 +433,8 @@ impl Case<'_> {
         let expected = Self::mean(&federation, &trained);
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
-            federation.job.check_update(Kind::Train, update.rank, &update.path, None).unwrap();
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, update.rank));
+            federation.job.check_update(Kind::Train, federation.round, update.rank, &update.path, None).unwrap();
+            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
         }
         federation.finish(Kind::Train, updates).unwrap();
         if federation.job.exactness() == Exactness::Exact {

@@ -13,7 +13,7 @@ use rondo_methods::init::seeded::{Identity, uniform};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{
     AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, MethodError, OptionKind, Registry,
-    Role, Statistic, Tensor, TensorSet,
+    Statistic, Tensor, TensorSet,
 };
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
@@ -103,6 +103,7 @@ pub struct Federation {
     pub dir: tempfile::TempDir,
     pub frozen: Option<PathBuf>,
     pub published: Vec<PathBuf>,
+    pub server_state: Option<PathBuf>,
     pub round: u32,
 }
 
@@ -121,7 +122,7 @@ impl Federation {
         let run = run_file(id, rank, options, rest);
         let job = Job::new(registry, &run, &base()).unwrap_or_else(|error| panic!("{id} {options}: {error}"));
         let dir = tempfile::tempdir().unwrap();
-        let mut federation = Self { job, dir, frozen: None, published: Vec::new(), round: 0 };
+        let mut federation = Self { job, dir, frozen: None, published: Vec::new(), server_state: None, round: 0 };
         if federation.job.needs_warm_up() {
             let updates = federation.statistics(&[("a", 0.25), ("b", 0.25), ("c", 0.5)]);
             federation.finish(Kind::WarmUp, updates).unwrap();
@@ -134,31 +135,42 @@ impl Federation {
         self.job.state(self.round, client, rank, self.frozen.as_deref(), &self.published).unwrap()
     }
 
-    /// A client's state with every trained tensor moved by noise of its own.
+    /// A client's state with everything that trains in this round moved by noise of its own.
     pub fn train(&self, client: &str, weight: f64, rank: usize, salt: &str) -> Trained {
-        let mut tensors = self.state(client, rank).tensors;
-        for named in self.job.layout(rank).iter().filter(|named| named.spec.role == Role::Trained) {
-            let step = noise(&format!("{salt} {} {}", self.round, named.name), &named.spec.shape, 0.5);
-            let tensor = tensors.get_mut(&named.name).unwrap();
-            tensor.data.iter_mut().zip(&step.data).for_each(|(x, dx)| *x += dx);
+        let mut trained = self.idle(client, weight, rank);
+        for named in self.job.layout(self.round, rank) {
+            let Some(shape) = named.spec.trained_shape() else { continue };
+            let whole = trained.tensors.remove(&named.name).unwrap();
+            let mut block = whole.leading(shape);
+            let step = noise(&format!("{salt} {} {}", self.round, named.name), shape, 0.5);
+            block.data.iter_mut().zip(&step.data).for_each(|(x, dx)| *x += dx);
+            trained.tensors.insert(named.name, whole.with_leading(&block));
         }
-        Trained { client: client.to_owned(), weight, rank, tensors }
+        trained
+    }
+
+    /// A client that changed nothing.
+    pub fn idle(&self, client: &str, weight: f64, rank: usize) -> Trained {
+        let state = self.state(client, rank);
+        Trained { client: client.to_owned(), weight, rank, tensors: state.tensors }
     }
 
     /// Three clients of different weight; of different rank where the method mixes ranks.
     pub fn three(&self) -> Vec<Trained> {
         let rank = self.job.rank();
         let second = if self.job.mixed_ranks() { rank - 1 } else { rank };
-        vec![
-            self.train("anna", 0.2, rank, "anna"),
-            self.train("bert", 0.3, second, "bert"),
-            self.train("carl", 0.5, rank, "carl"),
-        ]
+        self.three_of([rank, second, rank])
+    }
+
+    /// Three clients of different weight and of these ranks.
+    pub fn three_of(&self, ranks: [usize; 3]) -> Vec<Trained> {
+        let clients = [("anna", 0.2), ("bert", 0.3), ("carl", 0.5)];
+        clients.iter().zip(ranks).map(|(&(name, weight), rank)| self.train(name, weight, rank, name)).collect()
     }
 
     pub fn upload(&self, trained: &Trained) -> Contribution {
         let path = self.dir.path().join(format!("{}-{}.safetensors", self.round, trained.client));
-        self.job.write_update(Kind::Train, trained.rank, &trained.tensors, &path).unwrap();
+        self.job.write_update(Kind::Train, self.round, trained.rank, &trained.tensors, &path).unwrap();
         Contribution { client: trained.client.clone(), weight: trained.weight, rank: trained.rank, path }
     }
 
@@ -177,6 +189,8 @@ impl Federation {
             updates,
             frozen,
             published,
+            server: self.job.server(),
+            server_state: self.server_state.clone(),
             out_dir: &out_dir,
             progress: &|_, _| {},
         };
@@ -188,6 +202,7 @@ impl Federation {
         let output = self.aggregate(kind, updates, &format!("round-{}", self.round))?;
         self.published.push(output.global.clone());
         self.frozen = output.frozen.clone().or(self.frozen.take());
+        self.server_state = output.server_state.clone().or(self.server_state.take());
         self.round += 1;
         Ok(output)
     }
@@ -214,6 +229,13 @@ impl Federation {
         self.job.targets().iter().map(|target| dense(&target.name)).collect()
     }
 
+    /// The changes that a client's whole model holds: its own adapter and what was merged before.
+    pub fn models(&self, trained: &Trained) -> Vec<Matrix> {
+        let merged = self.state(&trained.client, trained.rank).merged;
+        let (round, rank, tensors) = (self.round, trained.rank, trained.tensors.clone());
+        self.deltas(&AdapterState { round, rank, tensors, merged })
+    }
+
     /// Warm-up uploads of these clients.
     pub fn statistics(&self, clients: &[(&str, f64)]) -> Vec<Contribution> {
         let plan = self.job.warm_up().unwrap();
@@ -223,7 +245,7 @@ impl Federation {
                 Statistic::Gradient => self.probe_gradients(client),
             };
             let path = self.dir.path().join(format!("warm-up-{client}.safetensors"));
-            self.job.write_update(Kind::WarmUp, self.job.rank(), &tensors, &path).unwrap();
+            self.job.write_update(Kind::WarmUp, 0, self.job.rank(), &tensors, &path).unwrap();
             Contribution { client: client.to_owned(), weight, rank: self.job.rank(), path }
         };
         clients.iter().map(upload).collect()

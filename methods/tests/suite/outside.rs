@@ -6,7 +6,8 @@ use rondo_methods::{
     TensorSpec, Travel,
 };
 
-/// dW = gain * B.diag(d).A: random frozen factors, a trained vector (in the manner of VeRA).
+/// dW = gain * B.diag(d).A: random frozen factors, a trained vector (in the manner of VeRA), of which a client of a lower
+/// rank trains the first numbers.
 pub struct Vector;
 
 impl Method for Vector {
@@ -22,11 +23,14 @@ impl Method for Vector {
     fn options(&self) -> &[OptionSpec] {
         &[OptionSpec { name: "gain", kind: OptionKind::Positive, default: Some("2.0"), help: "scale of the delta" }]
     }
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn mixed_ranks(&self) -> bool {
+        true
+    }
+    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::trained("d", &[rank], Travel::Both, Start::Zero),
-            TensorSpec::seeded("a", &[rank, target.inp], sketch_bound(target.inp)),
-            TensorSpec::seeded("b", &[target.out, rank], sketch_bound(target.out)),
+            TensorSpec::trained("d", &[config.rank], Travel::Both, Start::Zero).with_block(&[rank]),
+            TensorSpec::seeded("a", &[config.rank, target.inp], sketch_bound(target.inp)),
+            TensorSpec::seeded("b", &[target.out, config.rank], sketch_bound(target.out)),
         ]
     }
     fn law(&self) -> LawKind {
