@@ -22,6 +22,7 @@ pub mod state;
 mod assignments;
 mod desk;
 mod fleet;
+mod lineage;
 mod presence;
 mod queries;
 mod reports;

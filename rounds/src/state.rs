@@ -115,6 +115,18 @@ pub struct Spec {
     pub accumulates: bool,
     /// Largest L2 norm of an update.
     pub max_update_norm: Option<f64>,
+    /// The one client that measures; absent = every participant, on its own held-out data.
+    #[serde(default)]
+    pub evaluator: Option<Evaluator>,
+}
+
+/// A client that measures for a run, whether or not it trains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluator {
+    /// The client.
+    pub client: ClientId,
+    /// Its data set; the whole of it counts as held out.
+    pub dataset: String,
 }
 
 /// Where a run stands.
@@ -143,6 +155,16 @@ pub struct OpenRound {
     pub started_at: Option<Millis>,
     /// Remarks for the record.
     pub notes: Vec<String>,
+    /// Somebody measured a loss of the published adapter that is no finite number.
+    #[serde(default)]
+    pub diverged: bool,
+}
+
+impl OpenRound {
+    /// A round that begins.
+    pub(crate) fn new(round: u32, kind: RoundKind) -> Self {
+        Self { round, kind, attempt: 1, started_at: None, notes: Vec::new(), diverged: false }
+    }
 }
 
 /// One client's part in one run.
@@ -189,6 +211,9 @@ pub struct Fetch {
     pub layout_bytes: u64,
     /// Whether any of it was delivered.
     pub delivered: bool,
+    /// Whether it was assigned to the one client that measures, to measure: then its bytes count there.
+    #[serde(default)]
+    pub measuring: bool,
 }
 
 /// What one client does in the open round.
@@ -278,6 +303,17 @@ pub enum EvaluationState {
 }
 
 impl EvaluationState {
+    /// As round records spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Due => "due",
+            Self::Working => "evaluating",
+            Self::Done => "done",
+            Self::Missed => "missed",
+        }
+    }
+
     /// Whether a report may still come.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Due | Self::Working)
@@ -297,6 +333,9 @@ pub struct Publication {
     pub frozen: Option<Frozen>,
     /// Aggregation error.
     pub error: Option<f64>,
+    /// The server optimiser's state after this round. It never leaves the coordinator.
+    #[serde(default)]
+    pub server: Option<Digest>,
 }
 
 /// Frozen tensors that a round published.

@@ -10,8 +10,12 @@
 
 mod accounting;
 mod audit;
+mod comparing;
+mod device;
+mod executor;
 mod generate;
 mod lifecycle;
+mod measuring;
 mod methods;
 mod model;
 mod reproduction;

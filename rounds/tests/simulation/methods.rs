@@ -4,8 +4,27 @@ use rondo_methods::{
     Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Registry, Start, Target, TensorSpec, Travel,
 };
 
+use crate::model::Setup;
+
 /// Every method that simulations run.
 pub(crate) const IDS: [&str; 5] = ["fedit", "ffa-lora", "flora", "fed-sb", "vector-bank"];
+
+impl Setup {
+    /// The run's method.
+    pub(crate) fn method_id(&self) -> &'static str {
+        IDS[self.method % IDS.len()]
+    }
+
+    /// Whether clients may train with ranks of their own.
+    pub(crate) fn mixes_ranks(&self) -> bool {
+        registry().get(self.method_id()).unwrap().mixed_ranks()
+    }
+
+    /// Whether the executor makes new frozen tensors after training rounds.
+    pub(crate) fn refactors(&self) -> bool {
+        self.method_id() == "ffa-lora" && self.refactor_every > 0
+    }
+}
 
 /// The crate's methods and one from outside.
 pub(crate) fn registry() -> Registry {
