@@ -52,8 +52,8 @@ pub enum OptionValue {
 pub struct MethodConfig {
     /// The run's rank r, at least 1.
     pub rank: usize,
-    /// LoRA's alpha; the scale of every client's adapter is `alpha / rank`, also where a client trains a lower rank
-    /// (FLoRA's own runs keep alpha_k / r_k constant).
+    /// LoRA's alpha. Where every client has an adapter of its own (FLoRA, FlexLoRA) the scale is alpha over the client's
+    /// rank; where all share one basis (FFA-LoRA, RoLoRA, zero padding) it is the basis' own, alpha over the run's rank.
     pub alpha: f64,
     /// The run's learning rate.
     pub lr: f64,
@@ -101,9 +101,14 @@ impl MethodConfig {
         Ok(Self { rank: choice.rank, alpha, lr, seed, options })
     }
 
-    /// LoRA's scale, alpha / r.
+    /// LoRA's scale at the run's rank, alpha / r.
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        self.scale_at(self.rank)
+    }
+
+    /// LoRA's scale of an adapter of this rank, alpha / r_k.
+    pub fn scale_at(&self, rank: usize) -> f64 {
+        self.alpha / rank as f64
     }
 
     /// A word option.

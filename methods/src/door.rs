@@ -63,6 +63,7 @@ impl Job {
     pub fn check_update(
         &self,
         kind: Kind,
+        round: u32,
         rank: usize,
         path: &Path,
         max_norm: Option<f64>,
@@ -73,7 +74,7 @@ impl Job {
         let rank = self.client_rank(rank).map_err(UpdateRefusal::Rank)?;
         let file = TensorFile::open(path)?;
         let got = file.entries();
-        if let Some(difference) = diff(&self.upload_manifest(kind, rank), &got) {
+        if let Some(difference) = diff(&self.upload_manifest(kind, round, rank), &got) {
             return Err(UpdateRefusal::Manifest { method: self.method().id().to_owned(), rank, difference });
         }
         let mut squares = 0.0;

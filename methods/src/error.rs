@@ -41,6 +41,16 @@ pub enum MethodError {
         /// What is wrong and what is allowed.
         problem: String,
     },
+    /// A value of the run file, outside of its method's table, that the method cannot work with.
+    #[error("run file: `{key}` does not go with method `{method}`: {problem}")]
+    RunValue {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// The method.
+        method: String,
+        /// Why not, and the mend.
+        problem: String,
+    },
     /// A method cannot be registered.
     #[error("method `{method}` cannot be registered: {problem}")]
     Registration {

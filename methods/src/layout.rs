@@ -99,12 +99,41 @@ pub struct TensorSpec {
     pub travel: Travel,
     /// What it holds at first.
     pub start: Start,
+    /// Sizes of the leading block that trains and travels up; what lies outside of it is frozen and keeps its global
+    /// value. `None` = the whole tensor. A block without numbers: the tensor rests in this round.
+    pub block: Option<Vec<usize>>,
 }
 
 impl TensorSpec {
     /// A trained tensor.
     pub fn trained(part: &str, shape: &[usize], travel: Travel, start: Start) -> Self {
-        Self { part: part.to_owned(), shape: shape.to_vec(), role: Role::Trained, travel, start }
+        Self { part: part.to_owned(), shape: shape.to_vec(), role: Role::Trained, travel, start, block: None }
+    }
+
+    /// The same tensor, of which only the leading block of these sizes trains and travels up.
+    pub fn with_block(mut self, block: &[usize]) -> Self {
+        self.block = (block != self.shape).then(|| block.to_vec());
+        self
+    }
+
+    /// The same tensor, resting in this round: nothing of it trains or travels up.
+    pub fn resting(mut self) -> Self {
+        self.block = Some(vec![0; self.shape.len()]);
+        self
+    }
+
+    /// Shape of what trains; of a frozen or resting tensor `None`.
+    pub fn trained_shape(&self) -> Option<&[usize]> {
+        self.moving_shape().filter(|_| self.role == Role::Trained)
+    }
+
+    /// Shape of what a client sends; of a tensor that stays at home `None`.
+    pub fn sent_shape(&self) -> Option<&[usize]> {
+        self.moving_shape().filter(|_| self.travel.goes_up())
+    }
+
+    fn moving_shape(&self) -> Option<&[usize]> {
+        Some(self.block.as_deref().unwrap_or(&self.shape)).filter(|shape| !shape.contains(&0))
     }
 
     /// A frozen tensor that everybody draws from the seed, uniform in (-bound, bound).
@@ -115,6 +144,7 @@ impl TensorSpec {
             role: Role::Frozen { from: Origin::Seed },
             travel: Travel::Never,
             start: Start::SeededUniform { bound },
+            block: None,
         }
     }
 
@@ -126,6 +156,7 @@ impl TensorSpec {
             role: Role::Frozen { from },
             travel: Travel::Once,
             start: Start::Artefact,
+            block: None,
         }
     }
 

@@ -253,15 +253,19 @@ pub fn truncated_svd(matrix: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
 }
 
 /// The leading `rank` singular triplets of left . right without forming the product: QR of both factors, SVD of the
-/// small core. left `[m, k]`, right `[k, n]`.
+/// small core. left `[m, k]`, right `[k, n]`. A rank above k brings singular values of zero with vectors at right angles to
+/// the others, so that neither factor holds a dead direction.
 pub fn truncated_svd_of_product(left: &Matrix, right: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (rows, cols) = (left.rows, right.cols);
     if rank == 0 || rank > rows.min(cols) {
         return Err(LinalgError::Rank { rank, rows, cols });
     }
     if rank > left.cols {
-        // The factors' product cannot show more than k triplets; the rest needs the dense matrix.
-        return truncated_svd(&left.times(right), rank);
+        // Householder's Q stays orthonormal over columns of zeros.
+        let missing = rank - left.cols;
+        let left = Matrix::beside(&[left.clone(), Matrix::zeros(rows, missing)]);
+        let right = Matrix::below(&[right.clone(), Matrix::zeros(missing, cols)]);
+        return truncated_svd_of_product(&left, &right, rank);
     }
     let (q_left, r_left) = qr(left)?;
     let (q_right, r_right) = qr(&right.transposed())?;

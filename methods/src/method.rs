@@ -8,7 +8,7 @@ use crate::error::MethodError;
 use crate::export::peft::PeftFactors;
 use crate::law::LawKind;
 use crate::layout::{Target, TensorSpec};
-use crate::tensor::TensorSet;
+use crate::tensor::{Tensor, TensorSet, fits};
 
 /// What the coordinator does with a published aggregate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,8 @@ use crate::tensor::TensorSet;
 pub enum Publication {
     /// The latest file holds the adapter.
     Replace,
-    /// Every file's delta is merged into the base weights, in order; a client that missed some merges them all first.
+    /// Every file holds a delta that is merged into the base weights, in order; a client that missed some merges them all
+    /// first. Tensors that travel both ways are those of the latest file.
     Accumulate,
 }
 
@@ -104,8 +105,26 @@ pub trait Method: Send + Sync {
         Ok(())
     }
 
-    /// The tensors of one target at this rank.
+    /// The tensors of one target for a client of this rank. Either smaller tensors, or the run's with a leading block that
+    /// trains ([`TensorSpec::block`]): where all clients share one basis.
     fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec>;
+
+    /// Whether a trained part trains in this round (from 1). One that rests keeps its published value, and does not travel
+    /// up.
+    fn trains_in(&self, _config: &MethodConfig, _round: u32, _part: &str) -> bool {
+        true
+    }
+
+    /// What a client of a lower rank starts from: the published tensors of a target, at the run's rank, cut to its own
+    /// layout. By default the leading rows and columns of each.
+    fn narrowed(&self, config: &MethodConfig, target: &Target, rank: usize, published: TensorSet) -> TensorSet {
+        let layout = self.layout(config, target, rank);
+        let cut = |(part, tensor): (String, Tensor)| match layout.iter().find(|spec| spec.part == part) {
+            Some(spec) if fits(&spec.shape, &tensor.shape) => (part, tensor.leading(&spec.shape)),
+            _ => (part, tensor),
+        };
+        published.into_iter().map(cut).collect()
+    }
 
     /// True when trained and seeded tensors start anew in every round, seeded by (seed, round, client).
     fn fresh_each_round(&self) -> bool {
@@ -138,10 +157,13 @@ pub trait Method: Send + Sync {
 
     /// What becomes of a published aggregate.
     fn publication(&self) -> Publication {
-        match self.law() {
-            LawKind::Stack => Publication::Accumulate,
-            LawKind::Mean | LawKind::Agree => Publication::Replace,
-        }
+        if self.law().merged().is_some() { Publication::Accumulate } else { Publication::Replace }
+    }
+
+    /// Whether a server optimiser may step from the last published tensors towards the law's, moments in hand; if not,
+    /// why. By default where the law averages tensors that keep their meaning.
+    fn server_steps(&self, _config: &MethodConfig) -> Result<(), String> {
+        self.law().server_steps().map_err(str::to_owned)
     }
 
     /// The change of the weight, `[out, in]`, over the layout's part names.

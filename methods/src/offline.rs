@@ -2,7 +2,8 @@
 //!
 //! Targets and shapes are taken from the files. Tensors are named as on the wire, `<target>.<part>`, with the parts of
 //! the method's layout; `head.weight` and `head.bias` are averaged. Frozen parts may stand in the files (all alike) or
-//! in one file beside them; with them the aggregation error can be told.
+//! in one file beside them; with them the aggregation error can be told. Where clients of lower ranks send leading blocks,
+//! the global tensors that they started from are needed for what lies outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,11 +16,11 @@ use crate::config::MethodConfig;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::{TensorFile, write};
-use crate::law::{LawKind, Part, stack_dense};
-use crate::layout::Target;
+use crate::law::{Frame, LawKind, Part, pair_dense};
+use crate::layout::{Target, TensorSpec};
 use crate::linalg::Matrix;
 use crate::method::Method;
-use crate::tensor::{Tensor, TensorSet, full_name};
+use crate::tensor::{Tensor, TensorSet, fits, full_name};
 
 /// What to aggregate.
 pub struct OfflineInput<'a> {
@@ -31,6 +32,8 @@ pub struct OfflineInput<'a> {
     pub updates: &'a [Contribution],
     /// A file with frozen parts that the updates leave out.
     pub frozen: Option<&'a Path>,
+    /// The published file that the clients started from; for updates that are leading blocks of its tensors.
+    pub global: Option<&'a Path>,
     /// The file to write.
     pub out: &'a Path,
 }
@@ -69,7 +72,7 @@ pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, Method
             return refuse(format!("{one} and {two} hold tensors of different names"));
         }
     }
-    let mut work = Work { input, travels: travelling_parts(input), dtype, error: Some(AggregationError::default()) };
+    let mut work = Work { input, specs: specs(input), dtype, error: Some(AggregationError::default()) };
     let mut result = TensorSet::new();
     for (target, parts) in &groups {
         let made = if target == HEAD { work.head(parts)? } else { work.target(target, parts)? };
@@ -97,12 +100,12 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
     Ok(groups)
 }
 
-/// The method's parts, and whether clients send them. Roles do not depend on the target's size.
-fn travelling_parts(input: &OfflineInput<'_>) -> BTreeMap<String, bool> {
+/// The method's parts. Which of their dimensions are the rank's does not depend on the target's size.
+fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     let rank = input.config.rank;
     let any = Target { name: "any".into(), out: rank, inp: rank };
     let layout = input.method.layout(input.config, &any, rank);
-    layout.into_iter().map(|spec| (spec.part, spec.travel.goes_up())).collect()
+    layout.into_iter().map(|spec| (spec.part.clone(), spec)).collect()
 }
 
 /// One tensor, every number of it finite: nobody stands at a door here.
@@ -121,7 +124,7 @@ fn read(file: &TensorFile, target: &str, part: &str) -> Result<Tensor, MethodErr
 /// An aggregation under way.
 struct Work<'a> {
     input: &'a OfflineInput<'a>,
-    travels: BTreeMap<String, bool>,
+    specs: BTreeMap<String, TensorSpec>,
     dtype: Dtype,
     /// Given up for all targets as soon as one lacks frozen parts.
     error: Option<AggregationError>,
@@ -131,7 +134,7 @@ impl Work<'_> {
     fn head(&self, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
         let sent: Vec<String> = parts.iter().cloned().collect();
         let delta = self.input.method.delta(self.input.config, self.input.config.rank);
-        let mut law = LawKind::Mean.start(HEAD, 0);
+        let mut law = LawKind::Mean.start(&Frame::of(HEAD));
         for update in self.input.updates {
             let file = TensorFile::open(&update.path)?;
             let tensors = sent
@@ -146,18 +149,25 @@ impl Work<'_> {
 
     fn target(&mut self, target: &str, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
         let (input, method) = (self.input, self.input.method);
-        if let Some(part) = parts.iter().find(|part| !self.travels.contains_key(*part)) {
-            let known = self.travels.keys().cloned().collect::<Vec<_>>().join(", ");
+        if let Some(part) = parts.iter().find(|part| !self.specs.contains_key(*part)) {
+            let known = self.specs.keys().cloned().collect::<Vec<_>>().join(", ");
             return refuse(format!(
                 "`{target}.{part}` is no tensor of method `{}`; its parts are {known}",
                 method.id()
             ));
         }
         let (sent, fixed): (Vec<String>, Vec<String>) =
-            parts.iter().cloned().partition(|part| self.travels.get(part) == Some(&true));
+            parts.iter().cloned().partition(|part| self.specs.get(part).is_some_and(|spec| spec.travel.goes_up()));
         let failed = |source| MethodError::delta(target, source);
-        let held = self.held(target, &fixed)?;
-        let mut law = method.law().start(target, self.stacked(target, &held)?);
+        let held = self.held(target, &sent, &fixed)?;
+        let (law_kind, run_delta) = (method.law(), method.delta(input.config, input.config.rank));
+        let frame = Frame {
+            target,
+            stacked: self.stacked(target, &held)?,
+            delta: Some(&run_delta),
+            shapes: self.largest(target, &sent)?,
+        };
+        let mut law = law_kind.start(&frame);
         let mut mean: Option<Matrix> = None;
         let mut measurable = true;
         for update in input.updates {
@@ -170,7 +180,8 @@ impl Work<'_> {
             }
             let mut tensors = held.clone();
             for part in &sent {
-                tensors.insert(part.clone(), read(&file, target, part)?);
+                let tensor = self.whole(target, part, update, read(&file, target, part)?)?;
+                tensors.insert(part.clone(), tensor);
             }
             let delta = method.delta(input.config, update.rank);
             measurable &= delta.parts().iter().all(|part| tensors.contains_key(*part));
@@ -192,40 +203,83 @@ impl Work<'_> {
         made.values_mut().for_each(|tensor| tensor.round_to(self.dtype));
         match (self.error.as_mut(), mean) {
             (Some(sum), Some(mean)) if measurable => {
-                let dense = if method.law() == LawKind::Stack {
-                    stack_dense(&made)
-                } else {
+                let mut dense = Matrix::zeros(mean.rows(), mean.cols());
+                if law_kind.keeps_tensors() {
                     let whole: TensorSet =
                         held.iter().chain(&made).map(|(name, t)| (name.clone(), t.clone())).collect();
-                    method.delta(input.config, input.config.rank).dense(&whole)
-                };
-                sum.add(&dense.map_err(failed)?, &mean);
+                    dense = run_delta.dense(&whole).map_err(failed)?;
+                }
+                if let Some(names) = law_kind.merged() {
+                    dense.add_scaled(1.0, &pair_dense(names, &made).map_err(failed)?);
+                }
+                sum.add(&dense, &mean);
             }
             _ => self.error = None,
         }
-        if method.law() != LawKind::Stack {
+        if law_kind.keeps_tensors() {
             made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part)));
         }
         Ok(made)
     }
 
-    /// The frozen parts of a target that are at hand: of the file beside, or of the first update.
-    fn held(&self, target: &str, fixed: &[String]) -> Result<TensorSet, MethodError> {
+    /// A client's tensor; a leading block is put into the global tensor that it is a part of.
+    fn whole(&self, target: &str, part: &str, update: &Contribution, sent: Tensor) -> Result<Tensor, MethodError> {
+        let (input, name) = (self.input, full_name(target, part));
+        let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
+        let layout = input.method.layout(input.config, &any, update.rank);
+        if !layout.iter().any(|spec| spec.part == part && spec.block.is_some()) {
+            return Ok(sent);
+        }
+        let Some(global) = input.global else {
+            return refuse(format!(
+                "{} holds the leading block of `{name}` at rank {} of {}; what lies outside of it stands in the published file \
+                 that the clients started from: name it",
+                update.path.display(),
+                update.rank,
+                input.config.rank
+            ));
+        };
+        let whole = read(&TensorFile::open(global)?, target, part)?;
+        if fits(&sent.shape, &whole.shape) {
+            return Ok(whole.with_leading(&sent));
+        }
+        let place = update.path.display().to_string();
+        Err(MethodError::Shape { tensor: name, place, expected: whole.shape, got: sent.shape })
+    }
+
+    /// Shapes up to which a law fills up: the largest of each dimension over the files.
+    fn largest(&self, target: &str, sent: &[String]) -> Result<BTreeMap<String, Vec<usize>>, MethodError> {
+        let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for update in self.input.updates {
+            let file = TensorFile::open(&update.path)?;
+            for part in sent {
+                let Some(shape) = file.shape(&full_name(target, part)) else { continue };
+                let largest = shapes.entry(part.clone()).or_insert_with(|| shape.to_vec());
+                largest.iter_mut().zip(shape).for_each(|(most, &length)| *most = length.max(*most));
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// The parts of a target that no file sends and that are at hand: in the file of frozen tensors, in the first update,
+    /// or, where a part rests, in the published file.
+    fn held(&self, target: &str, sent: &[String], fixed: &[String]) -> Result<TensorSet, MethodError> {
         let first = TensorFile::open(&self.input.updates[0].path)?;
-        let frozen = self.input.frozen.map(TensorFile::open).transpose()?;
+        let beside = [self.input.frozen, self.input.global];
+        let beside = beside.into_iter().flatten().map(TensorFile::open).collect::<Result<Vec<_>, _>>()?;
         let mut held = TensorSet::new();
-        for part in self.travels.iter().filter(|(_, goes_up)| !**goes_up).map(|(part, _)| part) {
-            let beside = frozen.as_ref().filter(|file| file.contains(&full_name(target, part)));
-            if let Some(file) = beside.or(fixed.contains(part).then_some(&first)) {
+        for part in self.specs.keys().filter(|part| !sent.contains(part)) {
+            let found = beside.iter().find(|file| file.contains(&full_name(target, part)));
+            if let Some(file) = found.or(fixed.contains(part).then_some(&first)) {
                 held.insert(part.clone(), read(file, target, part)?);
             }
         }
         Ok(held)
     }
 
-    /// Height of a target's stack, from the files' headers; 0 under other laws.
+    /// Sum of the clients' folded ranks, from the files' headers; 0 under laws that do not stack.
     fn stacked(&self, target: &str, held: &TensorSet) -> Result<usize, MethodError> {
-        if self.input.method.law() != LawKind::Stack {
+        if !self.input.method.law().stacks() {
             return Ok(0);
         }
         let rank = |update: &Contribution| {

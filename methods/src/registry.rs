@@ -7,7 +7,7 @@ use rondo_proto::nearest::nearest;
 use crate::error::MethodError;
 use crate::law::LawKind;
 use crate::method::{Method, Publication};
-use crate::methods::{FedIt, FedSb, FfaLora, Flora};
+use crate::methods::{FedExLora, FedIt, FedSb, FedSvd, FfaLora, FlexLora, Flora, RoLora, ZeroPad};
 
 /// Methods by id. Cheap to clone.
 #[derive(Clone, Default)]
@@ -21,9 +21,20 @@ impl Registry {
         Self::default()
     }
 
-    /// The methods that this crate brings: fedit, ffa-lora, flora, fed-sb.
+    /// The methods that this crate brings.
     pub fn builtin() -> Self {
-        Self { methods: vec![Arc::new(FedIt), Arc::new(FfaLora), Arc::new(Flora), Arc::new(FedSb)] }
+        let methods: Vec<Arc<dyn Method>> = vec![
+            Arc::new(FedIt),
+            Arc::new(FfaLora),
+            Arc::new(Flora),
+            Arc::new(FedSb),
+            Arc::new(FedExLora),
+            Arc::new(FlexLora),
+            Arc::new(RoLora),
+            Arc::new(FedSvd),
+            Arc::new(ZeroPad),
+        ];
+        Self { methods }
     }
 
     /// Adds a method. Its id must be new, in lower-case letters, digits and `-`.
@@ -38,18 +49,15 @@ impl Registry {
         if self.methods.iter().any(|known| known.id() == id) {
             return refuse("a method with this id is registered already");
         }
-        match (method.law(), method.publication()) {
-            (LawKind::Agree, _) => return refuse("the agree law is for warm-up statistics only"),
-            (LawKind::Stack, Publication::Replace) => {
-                return refuse("a stack has no place in a fixed layout: its publication must be accumulate");
+        match (method.law(), method.law().merged().is_some(), method.publication()) {
+            (LawKind::Agree, ..) => return refuse("the agree law is for warm-up statistics only"),
+            (_, true, Publication::Replace) => {
+                return refuse("what its law merges into the base adds up: its publication must be accumulate");
             }
-            (LawKind::Mean, Publication::Accumulate) => {
-                return refuse("the mean law publishes the adapter itself: its publication must be replace");
+            (_, false, Publication::Accumulate) => {
+                return refuse("its law publishes the adapter itself: its publication must be replace");
             }
-            (LawKind::Mean, Publication::Replace) if method.mixed_ranks() => {
-                return refuse("tensors of different ranks have no mean: only stacks can mix ranks");
-            }
-            (LawKind::Mean, Publication::Replace) | (LawKind::Stack, Publication::Accumulate) => {}
+            (_, true, Publication::Accumulate) | (_, false, Publication::Replace) => {}
         }
         self.methods.push(Arc::from(method));
         Ok(())

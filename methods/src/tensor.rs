@@ -42,6 +42,29 @@ impl Tensor {
         Matrix::new(rows, cols, self.data.iter().map(|&x| f64::from(x)).collect())
     }
 
+    /// The leading block of these sizes: `[2, 3]` of a matrix is its first two rows of three numbers each.
+    ///
+    /// # Panics
+    /// When the block is no part of the tensor: a fault of the caller.
+    pub fn leading(&self, block: &[usize]) -> Self {
+        let mut out = Self::zeros(block);
+        for (from, to, length) in runs(&self.shape, block) {
+            out.data[to..to + length].copy_from_slice(&self.data[from..from + length]);
+        }
+        out
+    }
+
+    /// The tensor with its leading block replaced.
+    ///
+    /// # Panics
+    /// When the block is no part of the tensor: a fault of the caller.
+    pub fn with_leading(mut self, block: &Self) -> Self {
+        for (to, from, length) in runs(&self.shape, &block.shape) {
+            self.data[to..to + length].copy_from_slice(&block.data[from..from + length]);
+        }
+        self
+    }
+
     /// Rounds every number to what the wire can carry.
     pub fn round_to(&mut self, dtype: Dtype) {
         match dtype {
@@ -61,6 +84,24 @@ impl Tensor {
     }
 }
 
+/// True when a block of these sizes is a part of a tensor of this shape.
+pub fn fits(block: &[usize], shape: &[usize]) -> bool {
+    block.len() == shape.len() && block.iter().zip(shape).all(|(part, whole)| part <= whole)
+}
+
+/// Stretches of numbers that lie side by side both in the whole and in its leading block: (place in the whole, place in
+/// the block, length).
+fn runs(whole: &[usize], block: &[usize]) -> Vec<(usize, usize, usize)> {
+    assert!(fits(block, whole), "a block {block:?} is no part of a tensor {whole:?}");
+    let Some((&length, outer)) = block.split_last() else { return vec![(0, 0, 1)] };
+    let mut starts = vec![0];
+    for (at, &count) in outer.iter().enumerate() {
+        let stride: usize = whole[at + 1..].iter().product();
+        starts = starts.iter().flat_map(|start| (0..count).map(move |row| start + row * stride)).collect();
+    }
+    starts.into_iter().enumerate().map(|(index, from)| (from, index * length, length)).collect()
+}
+
 /// The tensors of one target out of a whole set, by part name: `parts_of(set, "a.query")["lora_A"]` is `set["a.query.lora_A"]`.
 pub fn parts_of(tensors: &TensorSet, target: &str) -> TensorSet {
     let mut parts = TensorSet::new();
@@ -77,4 +118,25 @@ pub fn parts_of(tensors: &TensorSet, target: &str) -> TensorSet {
 /// Full name of a target's part on the wire: `<target>.<part>`.
 pub fn full_name(target: &str, part: &str) -> String {
     format!("{target}.{part}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leading_block_is_cut_and_put_back() {
+        let numbers = |count: usize| (0..count).map(|x| x as f32).collect::<Vec<_>>();
+        let matrix = Tensor { shape: vec![3, 4], data: numbers(12) };
+        let corner = matrix.leading(&[2, 3]);
+        assert_eq!(corner.data, [0., 1., 2., 4., 5., 6.]);
+        let changed = Tensor { data: corner.data.iter().map(|x| -x).collect(), ..corner };
+        let back = matrix.clone().with_leading(&changed);
+        assert_eq!(back.data, [0., -1., -2., 3., -4., -5., -6., 7., 8., 9., 10., 11.]);
+        let cube = Tensor { shape: vec![2, 2, 2], data: numbers(8) };
+        assert_eq!(cube.leading(&[2, 1, 2]).data, [0., 1., 4., 5.]);
+        assert_eq!(Tensor { shape: vec![4], data: numbers(4) }.leading(&[3]).data, [0., 1., 2.]);
+        assert_eq!(matrix.leading(&[0, 4]).data, [0.0_f32; 0]);
+        assert!(fits(&[3, 0], &[3, 4]) && !fits(&[4, 1], &[3, 4]) && !fits(&[3], &[3, 4]));
+    }
 }

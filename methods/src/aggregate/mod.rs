@@ -2,17 +2,20 @@
 //! at a time. Under the mean law memory does not grow with the number of clients; under the stack law it does with the
 //! stack of one target, which is what the clients' ranks add up to.
 
+mod server;
 mod work;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, Server};
 
+use self::server::Stepper;
 use self::work::Work;
 use crate::error::MethodError;
 use crate::file::TensorWriter;
 use crate::job::{Job, Kind};
+use crate::layout::{NamedSpec, Role, TensorSpec};
 use crate::tensor::TensorSet;
 
 /// One client's accepted update.
@@ -40,6 +43,10 @@ pub struct AggregateInput<'a> {
     pub frozen: Option<PathBuf>,
     /// Every file published before; their count is the version of the base that clients trained on.
     pub published: Vec<PathBuf>,
+    /// The run's server optimiser ([`Job::server`]), if it has one: what is published is then its step towards the mean.
+    pub server: Option<&'a Server>,
+    /// The optimiser's state after the round before; absent before the first.
+    pub server_state: Option<PathBuf>,
     /// Existing folder for the files to be made.
     pub out_dir: &'a Path,
     /// Called with (done, total) pieces of work.
@@ -53,7 +60,10 @@ pub struct AggregateOutput {
     pub global: PathBuf,
     /// A new frozen artefact, when this round made one.
     pub frozen: Option<PathBuf>,
-    /// ||aggregate - dense weighted mean|| / ||dense weighted mean|| over all targets; none for a warm-up.
+    /// The server optimiser's state after this round, for the next one; of a training round with an optimiser.
+    pub server_state: Option<PathBuf>,
+    /// ||aggregate - dense weighted mean|| / ||dense weighted mean|| over all targets, before a server optimiser's step;
+    /// none for a warm-up.
     pub error: Option<f64>,
     /// Remarks for the round record.
     pub notes: Vec<String>,
@@ -61,7 +71,7 @@ pub struct AggregateOutput {
 
 impl Job {
     /// Aggregates a round's updates, or a warm-up's statistics, into `out_dir/global.safetensors` and, when tensors were
-    /// newly frozen, `out_dir/frozen.safetensors`. Safe to repeat: equal input gives equal bytes.
+    /// newly frozen, `out_dir/frozen.safetensors`; with a server optimiser its state into `out_dir/server.safetensors`. Safe to repeat: equal input gives equal bytes.
     pub fn aggregate(&self, mut input: AggregateInput<'_>) -> Result<AggregateOutput, MethodError> {
         input.updates.sort_by(|a, b| a.client.cmp(&b.client));
         self.check_contributions(&input)?;
@@ -76,7 +86,11 @@ impl Job {
         let mut publisher =
             TensorWriter::create(&global, self.published_tensors(&ranks), self.wire_dtype(), &metadata)?;
         let mut froze = Frozen { path: input.out_dir.join("frozen.safetensors"), tensors: TensorSet::new() };
-        let mut work = Work::new(self, &input);
+        let stepper = match input.server.filter(|_| input.kind == Kind::Train) {
+            Some(settings) => Some(self.stepper(settings, &input, &metadata)?),
+            None => None,
+        };
+        let mut work = Work::new(self, &input, stepper);
         for target in 0..self.targets().len() {
             let made = match input.kind {
                 Kind::WarmUp => work.warm_up(target)?,
@@ -93,6 +107,7 @@ impl Job {
         let error = work.error().filter(|_| input.kind == Kind::Train);
         publisher.finish()?;
         let mut notes = work.notes();
+        let server_state = work.close()?;
         let frozen = froze.write(self, &metadata)?;
         if frozen.is_some() && input.kind == Kind::Train {
             notes.push(format!("frozen tensors were derived anew after round {}", input.round));
@@ -100,7 +115,19 @@ impl Job {
         if error.is_none() && input.kind == Kind::Train {
             notes.push("the dense weighted mean is zero, so there is no relative aggregation error".into());
         }
-        Ok(AggregateOutput { global, frozen, error, notes })
+        Ok(AggregateOutput { global, frozen, server_state, error, notes })
+    }
+
+    fn stepper<'a>(
+        &self,
+        settings: &'a Server,
+        input: &AggregateInput<'_>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Stepper<'a>, MethodError> {
+        let stepped = |named: NamedSpec| is_stepped(&named.spec).then_some((named.name, named.spec.shape));
+        let stepped = self.layout(input.round, self.rank()).into_iter().filter_map(stepped);
+        let path = input.out_dir.join("server.safetensors");
+        Stepper::start(settings, input.server_state.as_deref(), path, stepped, metadata)
     }
 
     fn check_contributions(&self, input: &AggregateInput<'_>) -> Result<(), MethodError> {
@@ -110,6 +137,11 @@ impl Job {
         }
         if input.kind == Kind::WarmUp && !self.needs_warm_up() {
             return refuse(format!("method `{}` has no warm-up", self.method().id()));
+        }
+        if input.server.is_some()
+            && let Err(why) = self.method().server_steps(self.config())
+        {
+            return refuse(format!("no server optimiser can serve method `{}`: {why}", self.method().id()));
         }
         if let Some(pair) = input.updates.windows(2).find(|pair| pair[0].client == pair[1].client) {
             return refuse(format!("client {} comes twice", pair[0].client));
@@ -126,6 +158,11 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// True for a tensor that a server optimiser steps: published, and trained.
+fn is_stepped(spec: &TensorSpec) -> bool {
+    spec.role == Role::Trained && spec.travel.is_published()
 }
 
 /// Newly frozen tensors, gathered over the targets: one adapter's worth at most.

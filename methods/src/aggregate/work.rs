@@ -1,15 +1,16 @@
 //! The work on one target: read each update once, feed the law, measure the error, sort what came out into files.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::AggregateInput;
+use super::server::Stepper;
+use super::{AggregateInput, is_stepped};
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::TensorFile;
 use crate::job::{Job, Kind, is_shipped_frozen};
-use crate::law::{LawKind, Odd, Part, stack_dense};
-use crate::layout::{NamedSpec, Start};
+use crate::law::{Frame, LawKind, Odd, Part, pair_dense};
+use crate::layout::{NamedSpec, Role, Start};
 use crate::linalg::Matrix;
 use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
 
@@ -23,6 +24,7 @@ pub(super) struct Made {
 pub(super) struct Work<'a> {
     job: &'a Job,
     input: &'a AggregateInput<'a>,
+    stepper: Option<Stepper<'a>>,
     done: usize,
     error: AggregationError,
     /// By client: targets in which it was left out, with the worst of them.
@@ -36,13 +38,18 @@ struct OddClient {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(job: &'a Job, input: &'a AggregateInput<'a>) -> Self {
-        Self { job, input, done: 0, error: AggregationError::default(), odd: BTreeMap::new() }
+    pub(super) fn new(job: &'a Job, input: &'a AggregateInput<'a>, stepper: Option<Stepper<'a>>) -> Self {
+        Self { job, input, stepper, done: 0, error: AggregationError::default(), odd: BTreeMap::new() }
     }
 
     /// The aggregation error over the targets so far.
     pub(super) fn error(&self) -> Option<f64> {
         self.error.relative()
+    }
+
+    /// Closes the server optimiser's state, if there is one.
+    pub(super) fn close(self) -> Result<Option<PathBuf>, MethodError> {
+        self.stepper.map(Stepper::finish).transpose()
     }
 
     /// Remarks on clients whose statistic was left out, one for each client.
@@ -88,7 +95,7 @@ impl<'a> Work<'a> {
             .filter(|named| !named.spec.travel.goes_up())
             .filter_map(|named| Some((named.spec.part.clone(), job.start(named, None)?.1)))
             .collect();
-        let mut law = probe.law.start(&target.name, 0);
+        let mut law = probe.law.start(&Frame::of(&target.name));
         for update in &input.updates {
             let mut tensors = read_parts(&update.path, &target.name, &sent)?;
             tensors.extend(seeded.clone());
@@ -115,19 +122,33 @@ impl<'a> Work<'a> {
         let (job, input) = (self.job, self.input);
         let target = &job.targets()[index];
         let law_kind = job.method().law();
-        let stacked = input.updates.iter().map(|update| job.folded_rank(target, update.rank)).sum();
-        let mut law = law_kind.start(&target.name, stacked);
+        let of_run = job.target_layout(input.round, index, job.rank());
+        let global = self.global_parts(index, &of_run)?;
+        let run_delta = job.delta(job.rank());
+        let trained = of_run.iter().filter(|named| named.spec.role == Role::Trained);
+        let mut law = law_kind.start(&Frame {
+            target: &target.name,
+            stacked: if law_kind.stacks() { job.stacked(target, input.updates.iter().map(|u| u.rank)) } else { 0 },
+            delta: Some(&run_delta),
+            shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
+        });
         let mut mean = Matrix::zeros(target.out, target.inp);
-        let shared = self.frozen_parts(index, job.rank(), "")?;
+        let shared = self.still_parts(&of_run, "", &global)?;
         let failed = |source| MethodError::delta(&target.name, source);
         for update in &input.updates {
+            let layout = job.target_layout(input.round, index, update.rank);
             let own = job.method().fresh_each_round() || update.rank != job.rank();
-            let frozen = if own { self.frozen_parts(index, update.rank, &update.client)? } else { shared.clone() };
-            let specs = job.method().layout(job.config(), target, update.rank);
-            let sent: Vec<String> =
-                specs.into_iter().filter(|spec| spec.travel.goes_up()).map(|spec| spec.part).collect();
+            let still = if own { self.still_parts(&layout, &update.client, &global)? } else { shared.clone() };
+            let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
+            let sent: Vec<String> = sent.map(|named| named.spec.part.clone()).collect();
             let mut tensors = read_parts(&update.path, &target.name, &sent)?;
-            tensors.extend(frozen);
+            // The client's model has the global values outside of the block that it trained.
+            for NamedSpec { spec, .. } in layout.iter().filter(|named| named.spec.block.is_some()) {
+                if let (Some(block), Some(whole)) = (tensors.get_mut(&spec.part), global.get(&spec.part)) {
+                    *block = whole.clone().with_leading(block);
+                }
+            }
+            tensors.extend(still);
             let delta = job.delta(update.rank);
             mean.add_scaled(update.weight, &delta.dense(&tensors).map_err(failed)?);
             let part =
@@ -136,49 +157,100 @@ impl<'a> Work<'a> {
             self.tick();
         }
         let mut aggregate = law.finish()?.tensors;
-        let wire = job.wire_dtype();
-        if law_kind == LawKind::Stack {
-            aggregate.values_mut().for_each(|tensor| tensor.round_to(wire));
-            self.error.add(&stack_dense(&aggregate).map_err(failed)?, &mean);
-            let named = aggregate.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor));
-            return Ok(Made { published: named.collect(), frozen: TensorSet::new() });
+        let mut pair = TensorSet::new();
+        if let Some((outer, inner)) = law_kind.merged() {
+            pair.extend([outer, inner].into_iter().filter_map(|part| aggregate.remove_entry(part)));
+            pair.values_mut().for_each(|tensor| tensor.round_to(job.wire_dtype()));
         }
-        aggregate.extend(shared);
+        aggregate.extend(shared.clone());
+        // A server optimiser does not stop at the mean; how exact the mean was is told all the same.
+        let mut measured = self.stepper.as_ref().map(|_| aggregate.clone());
+        self.server_step(&of_run, &global, &mut aggregate)?;
         let refactored = job.method().refactor(job.config(), input.round, target, &aggregate)?;
         let renewed = refactored.is_some();
         aggregate.extend(refactored.unwrap_or_default());
-        let made = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
-        let mut whole: TensorSet = self.frozen_parts(index, job.rank(), "")?;
-        whole.extend(parts_of(&made.frozen, &target.name));
-        whole.extend(parts_of(&made.published.iter().cloned().collect(), &target.name));
-        self.error.add(&job.delta(job.rank()).dense(&whole).map_err(failed)?, &mean);
+        let mut made = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
+        let mut published = Matrix::zeros(target.out, target.inp);
+        if law_kind.keeps_tensors() {
+            let mut whole = shared;
+            whole.extend(parts_of(&made.frozen, &target.name));
+            whole.extend(parts_of(&made.published.iter().cloned().collect(), &target.name));
+            whole.extend(measured.take().unwrap_or_default());
+            published = run_delta.dense(&whole).map_err(failed)?;
+        }
+        if let Some(names) = law_kind.merged() {
+            published.add_scaled(1.0, &pair_dense(names, &pair).map_err(failed)?);
+            let (outer, inner) = names;
+            let named = |part: &str| Some((full_name(&target.name, part), pair.remove(part)?));
+            made.published.extend([inner, outer].into_iter().filter_map(named));
+        }
+        self.error.add(&published, &mean);
         Ok(made)
     }
 
-    /// The frozen tensors that a client of this rank trained with, by part name.
-    fn frozen_parts(&self, index: usize, rank: usize, client: &str) -> Result<TensorSet, MethodError> {
+    /// The values from which the round began, of the tensors that are published, by part name; empty where nothing asks
+    /// for them.
+    fn global_parts(&self, index: usize, of_run: &[NamedSpec]) -> Result<TensorSet, MethodError> {
+        let (job, input) = (self.job, self.input);
+        let has_block = |layout: &[NamedSpec]| layout.iter().any(|named| named.spec.block.is_some());
+        let of_client = |rank| has_block(&job.target_layout(input.round, index, rank));
+        let asked = self.stepper.is_some()
+            || has_block(of_run)
+            || input.updates.iter().any(|update| update.rank != job.rank() && of_client(update.rank));
+        if !asked {
+            return Ok(TensorSet::new());
+        }
+        let published = of_run.iter().filter(|named| named.spec.travel.is_published());
+        published.map(|named| Ok((named.spec.part.clone(), self.global(named)?))).collect()
+    }
+
+    /// The value of a published tensor from which the round began: that of the last published file, or its start.
+    fn global(&self, named: &NamedSpec) -> Result<Tensor, MethodError> {
+        if let Some(path) = self.input.published.last() {
+            return Ok(TensorFile::open(path)?.read(&named.name)?);
+        }
+        self.job.start(named, None).map(|(_, tensor)| tensor).ok_or_else(|| {
+            let place = "the published files: the warm-up round brings it".to_owned();
+            MethodError::Missing { tensor: named.name.clone(), place }
+        })
+    }
+
+    /// Replaces a target's averaged tensors by the server optimiser's steps towards them.
+    fn server_step(
+        &mut self,
+        of_run: &[NamedSpec],
+        global: &TensorSet,
+        means: &mut TensorSet,
+    ) -> Result<(), MethodError> {
+        let Some(stepper) = &mut self.stepper else { return Ok(()) };
+        for NamedSpec { name, spec, .. } in of_run.iter().filter(|named| is_stepped(&named.spec)) {
+            if let (Some(from), Some(to)) = (global.get(&spec.part), means.get_mut(&spec.part)) {
+                *to = stepper.step(name, from, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensors of one target that a client trained with and did not train, by part name: frozen ones, and those that
+    /// rest in this round.
+    fn still_parts(&self, layout: &[NamedSpec], client: &str, global: &TensorSet) -> Result<TensorSet, MethodError> {
         let job = self.job;
-        let target = &job.targets()[index];
         let fresh = job.method().fresh_each_round().then_some((self.input.round, client));
         let mut parts = TensorSet::new();
         let file = self.input.frozen.as_deref().map(TensorFile::open).transpose()?;
-        for spec in job.method().layout(job.config(), target, rank) {
-            if spec.travel.goes_up() {
-                continue;
-            }
-            let name = full_name(&target.name, &spec.part);
-            let named = NamedSpec { name: name.clone(), target: Some(index), spec };
-            let tensor = match &file {
-                Some(file) if is_shipped_frozen(&named.spec) => file.read(&name)?,
-                _ => match job.start(&named, fresh) {
+        for named in layout.iter().filter(|named| named.spec.sent_shape().is_none()) {
+            let tensor = match (&file, global.get(&named.spec.part)) {
+                (_, Some(resting)) if named.spec.role == Role::Trained => resting.clone(),
+                (Some(file), _) if is_shipped_frozen(&named.spec) => file.read(&named.name)?,
+                _ => match job.start(named, fresh) {
                     Some((_, tensor)) => tensor,
                     None => {
                         let place = "the frozen artefact: the warm-up round brings it".to_owned();
-                        return Err(MethodError::Missing { tensor: name, place });
+                        return Err(MethodError::Missing { tensor: named.name.clone(), place });
                     }
                 },
             };
-            parts.insert(named.spec.part, tensor);
+            parts.insert(named.spec.part.clone(), tensor);
         }
         Ok(parts)
     }
@@ -192,10 +264,8 @@ impl<'a> Work<'a> {
         due: impl Fn(&NamedSpec) -> bool,
     ) -> Result<Made, MethodError> {
         let job = self.job;
-        let target = &job.targets()[index];
         let mut out = Made { published: Vec::new(), frozen: TensorSet::new() };
-        for spec in job.method().layout(job.config(), target, job.rank()) {
-            let named = NamedSpec { name: full_name(&target.name, &spec.part), target: Some(index), spec };
+        for named in job.target_layout(0, index, job.rank()) {
             let (shipped, published) = (is_shipped_frozen(&named.spec), named.spec.travel.is_published());
             if !(published || shipped && due(&named)) {
                 continue;
@@ -234,7 +304,7 @@ impl<'a> Work<'a> {
             return Ok(layout.iter().filter_map(|named| job.start(named, None)).collect());
         }
         let sent: Vec<String> = layout.iter().map(|named| named.spec.part.clone()).collect();
-        let mut law = LawKind::Mean.start("head", 0);
+        let mut law = LawKind::Mean.start(&Frame::of("head"));
         let delta = job.delta(job.rank());
         for update in &input.updates {
             let tensors = read_parts(&update.path, "head", &sent)?;
@@ -243,8 +313,13 @@ impl<'a> Work<'a> {
             law.absorb(&part)?;
             self.tick();
         }
-        let mean = law.finish()?.tensors;
-        Ok(layout.into_iter().filter_map(|named| Some((named.name, mean.get(&named.spec.part)?.clone()))).collect())
+        let mut mean = law.finish()?.tensors;
+        if self.stepper.is_some() {
+            let globals = layout.iter().map(|named| Ok((named.spec.part.clone(), self.global(named)?)));
+            let globals = globals.collect::<Result<TensorSet, MethodError>>()?;
+            self.server_step(&layout, &globals, &mut mean)?;
+        }
+        Ok(layout.into_iter().filter_map(|named| Some((named.name, mean.remove(&named.spec.part)?))).collect())
     }
 }
 

@@ -83,6 +83,18 @@ impl Delta {
         Self::Transpose(Box::new(self))
     }
 
+    /// Scale, outer and inner part of an expression that is `scale * outer . inner`; of any other `None`.
+    pub fn pair(&self) -> Option<(f64, &str, &str)> {
+        match self {
+            Self::Scale(factor, inner) => inner.pair().map(|(scale, outer, inner)| (factor * scale, outer, inner)),
+            Self::Product(members) => match members.as_slice() {
+                [Self::Mat(outer), Self::Mat(inner)] => Some((1.0, outer, inner)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Names of all parts, in order of appearance, each once.
     pub fn parts(&self) -> Vec<&str> {
         let mut found = Vec::new();

@@ -24,6 +24,7 @@ pub fn warm_up(target: &Target, rank: usize) -> WarmUp {
         role: Role::Frozen { from: Origin::Base },
         travel: Travel::Up,
         start: Start::Artefact,
+        block: None,
     };
     WarmUp {
         statistic: Statistic::BaseFactors,

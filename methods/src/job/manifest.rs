@@ -5,7 +5,7 @@ use rondo_proto::run_file::Dtype;
 
 use super::{Job, Kind};
 use crate::init::seeded::kaiming_bound;
-use crate::law::{LawKind, STACK_A, STACK_B};
+use crate::law::residual_rank;
 use crate::layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::tensor::full_name;
 
@@ -16,15 +16,26 @@ pub const HEAD_BIAS: &str = "head.bias";
 
 impl Job {
     /// Every tensor of an adapter of this rank, target by target, then the head. Rank 0 stands for the run's.
-    pub fn layout(&self, rank: usize) -> Vec<NamedSpec> {
-        let rank = self.rank_or_own(rank);
+    ///
+    /// What of it trains in `round` is what [`TensorSpec::trained_shape`] says of each tensor: all of it, a leading block,
+    /// or nothing where the part rests. Round 0 stands for no round in particular: nothing rests.
+    pub fn layout(&self, round: u32, rank: usize) -> Vec<NamedSpec> {
         let mut all = Vec::new();
-        for (index, target) in self.targets().iter().enumerate() {
-            let specs = self.method().layout(self.config(), target, rank);
-            all.extend(specs.into_iter().map(|spec| named(index, &target.name, spec)));
+        for index in 0..self.targets().len() {
+            all.extend(self.target_layout(round, index, rank));
         }
         all.extend(self.head_layout());
         all
+    }
+
+    /// The tensors of one target.
+    pub(crate) fn target_layout(&self, round: u32, index: usize, rank: usize) -> Vec<NamedSpec> {
+        let (target, method, config) = (&self.targets()[index], self.method(), self.config());
+        let turned = |spec: TensorSpec| {
+            let rests = round > 0 && spec.role == Role::Trained && !method.trains_in(config, round, &spec.part);
+            named(index, &target.name, if rests { spec.resting() } else { spec })
+        };
+        method.layout(config, target, self.rank_or_own(rank)).into_iter().map(turned).collect()
     }
 
     /// Every tensor of the warm-up's probe, target by target; empty without a warm-up.
@@ -52,47 +63,57 @@ impl Job {
         ]
     }
 
-    /// What a client of this rank uploads, in the file's order: names and shapes.
-    pub(crate) fn upload_tensors(&self, kind: Kind, rank: usize) -> Vec<(String, Vec<usize>)> {
+    /// What a client of this rank uploads in this round, in the file's order: names and shapes.
+    pub(crate) fn upload_tensors(&self, kind: Kind, round: u32, rank: usize) -> Vec<(String, Vec<usize>)> {
         let layout = match kind {
             Kind::WarmUp => self.warm_up_layout(),
-            Kind::Train => self.layout(rank),
+            Kind::Train => self.layout(round, rank),
         };
-        layout
-            .into_iter()
-            .filter(|named| named.spec.travel.goes_up())
-            .map(|named| (named.name, named.spec.shape))
-            .collect()
+        let sent = |named: NamedSpec| {
+            let shape = named.spec.sent_shape()?.to_vec();
+            Some((named.name, shape))
+        };
+        layout.into_iter().filter_map(sent).collect()
     }
 
-    /// What a round publishes, in the file's order; `ranks` are those of the aggregated clients (the stack law alone asks).
+    /// What a round publishes, in the file's order; `ranks` are those of the aggregated clients (laws that stack ask).
     pub(crate) fn published_tensors(&self, ranks: &[usize]) -> Vec<(String, Vec<usize>)> {
-        self.published_with(|target| ranks.iter().map(|&rank| self.folded_rank(target, rank)).sum())
+        self.published_with(|target| self.merged_height(target, ranks))
     }
 
-    /// The same, with the height of each target's stack given.
+    /// The same, with the height of each target's merged pair given.
     pub(crate) fn published_with(&self, height: impl Fn(&Target) -> usize) -> Vec<(String, Vec<usize>)> {
-        let published = |named: &NamedSpec| named.spec.travel.is_published();
-        let shaped = |named: NamedSpec| (named.name, named.spec.shape);
-        match self.method().law() {
-            LawKind::Mean | LawKind::Agree => {
-                self.layout(self.rank()).into_iter().filter(published).map(shaped).collect()
+        let mut all = Vec::new();
+        let published = |named: NamedSpec| named.spec.travel.is_published().then_some((named.name, named.spec.shape));
+        for (index, target) in self.targets().iter().enumerate() {
+            all.extend(self.target_layout(0, index, self.rank()).into_iter().filter_map(published));
+            if let Some((outer, inner)) = self.method().law().merged() {
+                let height = height(target);
+                all.push((full_name(&target.name, inner), vec![height, target.inp]));
+                all.push((full_name(&target.name, outer), vec![target.out, height]));
             }
-            LawKind::Stack => {
-                let stack = self.targets().iter().flat_map(|target| {
-                    let height = height(target);
-                    [
-                        (full_name(&target.name, STACK_A), vec![height, target.inp]),
-                        (full_name(&target.name, STACK_B), vec![target.out, height]),
-                    ]
-                });
-                stack.chain(self.head_layout().into_iter().filter(published).map(shaped)).collect()
-            }
+        }
+        all.extend(self.head_layout().into_iter().filter_map(published));
+        all
+    }
+
+    /// Sum of the folded ranks of these clients.
+    pub(crate) fn stacked(&self, target: &Target, ranks: impl Iterator<Item = usize>) -> usize {
+        ranks.map(|rank| self.folded_rank(target, rank)).sum()
+    }
+
+    /// Height of the pair that a round of these clients merges into a target.
+    fn merged_height(&self, target: &Target, ranks: &[usize]) -> usize {
+        let stacked = self.stacked(target, ranks.iter().copied());
+        if self.method().law().keeps_tensors() {
+            residual_rank(stacked, self.folded_rank(target, self.rank()), target.out, target.inp)
+        } else {
+            stacked
         }
     }
 
     /// Rows that a client of this rank adds to a target's stack.
-    pub(crate) fn folded_rank(&self, target: &Target, rank: usize) -> usize {
+    fn folded_rank(&self, target: &Target, rank: usize) -> usize {
         let layout = self.method().layout(self.config(), target, rank);
         let shape_of = |part: &str| layout.iter().find(|spec| spec.part == part).map(|spec| spec.shape.clone());
         // Every rank that a client may have was checked against the layout when the job was made.
@@ -102,7 +123,7 @@ impl Job {
     /// What a frozen artefact holds, in the file's order.
     pub(crate) fn frozen_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let shipped = |named: &NamedSpec| is_shipped_frozen(&named.spec);
-        self.layout(self.rank()).into_iter().filter(shipped).map(|named| (named.name, named.spec.shape)).collect()
+        self.layout(0, self.rank()).into_iter().filter(shipped).map(|named| (named.name, named.spec.shape)).collect()
     }
 
     /// Number format of a kind of upload.
@@ -113,9 +134,9 @@ impl Job {
         }
     }
 
-    /// What the door expects, sorted by name.
-    pub fn upload_manifest(&self, kind: Kind, rank: usize) -> Vec<TensorEntry> {
-        entries(&self.upload_tensors(kind, rank), self.upload_dtype(kind))
+    /// What the door expects of a client of this rank in this round, sorted by name.
+    pub fn upload_manifest(&self, kind: Kind, round: u32, rank: usize) -> Vec<TensorEntry> {
+        entries(&self.upload_tensors(kind, round, rank), self.upload_dtype(kind))
     }
 
     /// What the file of a finished round holds, sorted by name.
@@ -129,8 +150,8 @@ impl Job {
     }
 
     /// Bytes of an upload by the layout's formula: numbers times their width. The file adds its header.
-    pub fn upload_bytes(&self, kind: Kind, rank: usize) -> u64 {
-        bytes(&self.upload_tensors(kind, rank), self.upload_dtype(kind))
+    pub fn upload_bytes(&self, kind: Kind, round: u32, rank: usize) -> u64 {
+        bytes(&self.upload_tensors(kind, round, rank), self.upload_dtype(kind))
     }
 
     /// Bytes of a published file by the layout's formula; `ranks` are those of the aggregated clients.

@@ -6,7 +6,7 @@ mod state;
 
 use std::sync::Arc;
 
-use rondo_proto::run_file::{Dtype, Pooling};
+use rondo_proto::run_file::{Dtype, Pooling, Server};
 
 pub(crate) use manifest::is_shipped_frozen;
 pub use manifest::{HEAD_BIAS, HEAD_WEIGHT};
@@ -68,6 +68,7 @@ struct Inner {
     targets: Vec<Target>,
     head: Option<HeadShape>,
     wire: Dtype,
+    server: Option<Server>,
     /// One per target, or none at all.
     warm_up: Vec<WarmUp>,
     task: TaskFacts,
@@ -115,6 +116,11 @@ impl Job {
         self.inner.wire
     }
 
+    /// The run's server optimiser, if it has one.
+    pub fn server(&self) -> Option<&Server> {
+        self.inner.server.as_ref()
+    }
+
     /// True when clients may train with ranks below the run's.
     pub fn mixed_ranks(&self) -> bool {
         self.inner.method.mixed_ranks()
@@ -132,7 +138,7 @@ impl Job {
             same if same == run_rank => Ok(run_rank),
             more if more > run_rank => refuse(format!("at most {run_rank} is allowed")),
             less if self.mixed_ranks() => Ok(less),
-            _ => refuse("all clients train with the run's rank".into()),
+            _ => refuse("all clients train with the run's rank; `rondo method list` shows the methods whose ranks may differ".into()),
         }
     }
 

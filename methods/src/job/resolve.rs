@@ -7,7 +7,7 @@ use rondo_proto::base::find_targets;
 use rondo_proto::run_file::{HeadMode, RunFile, TaskKind};
 use rondo_proto::v1;
 
-use super::{HeadShape, Inner, Job, TaskFacts};
+use super::{HeadShape, Inner, Job, TaskFacts, is_shipped_frozen};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
@@ -15,6 +15,7 @@ use crate::law::LawKind;
 use crate::layout::{Role, Start, Target, TensorSpec};
 use crate::method::{Method, Publication, WarmUp};
 use crate::registry::Registry;
+use crate::tensor::fits;
 
 impl Job {
     /// Resolves a run file. Everything that can be wrong about the method, its options, the targets or the rank is
@@ -38,6 +39,7 @@ impl Job {
         }
         let config = MethodConfig::new(&run.method, method.options(), run.train.lr, run.train.seed)?;
         method.validate(&config, &targets)?;
+        check_run(&*method, &config, run)?;
         let mut warm_up = Vec::new();
         for target in &targets {
             let lowest = if method.mixed_ranks() { 1 } else { config.rank };
@@ -63,8 +65,24 @@ impl Job {
             pooling: run.task.pooling,
             max_tokens: run.task.max_tokens,
         };
-        Ok(Self { inner: Arc::new(Inner { method, config, targets, head, wire: run.wire.dtype, warm_up, task }) })
+        let (wire, server) = (run.wire.dtype, run.server.clone());
+        Ok(Self { inner: Arc::new(Inner { method, config, targets, head, wire, server, warm_up, task }) })
     }
+}
+
+/// What the run asks for beside the method must go with it.
+fn check_run(method: &dyn Method, config: &MethodConfig, run: &RunFile) -> Result<(), MethodError> {
+    let refuse = |key, problem| Err(MethodError::RunValue { key, method: method.id().to_owned(), problem });
+    if run.server.is_some()
+        && let Err(why) = method.server_steps(config)
+    {
+        return refuse("server.optimiser", format!("{why}; leave [server] out"));
+    }
+    if run.train.proximal > 0.0 && method.fresh_each_round() {
+        let problem = "its adapter starts anew in every round, so there is no global one to be pulled to; set it to 0";
+        return refuse("train.proximal", problem.to_owned());
+    }
+    Ok(())
 }
 
 /// Checks that a method's answers for a target fit together. A failure is a fault of the method's code.
@@ -79,11 +97,12 @@ fn check_target(method: &dyn Method, config: &MethodConfig, target: &Target, ran
     if let Some(problem) = delta_problem(&method.delta(config, rank), &layout, target) {
         return refuse(problem);
     }
+    let law = method.law();
     for spec in &layout {
         let problem = match (spec.role, spec.start) {
             (Role::Trained, _) if !spec.travel.goes_up() => "is trained but never sent up",
-            (Role::Trained, _) if method.law() == LawKind::Mean && !spec.travel.is_published() => {
-                "is trained under the mean law, so it must travel both ways"
+            (Role::Trained, _) if law.keeps_tensors() && !spec.travel.is_published() => {
+                "is trained under a law that keeps its tensors, so it must travel both ways"
             }
             (Role::Frozen { .. }, _) if spec.travel.goes_up() => "is frozen but sent up",
             (Role::Frozen { .. }, Start::Artefact) if !spec.travel.is_shipped_frozen() => {
@@ -96,7 +115,60 @@ fn check_target(method: &dyn Method, config: &MethodConfig, target: &Target, ran
         };
         return refuse(format!("part `{}` {problem}", spec.part));
     }
-    Ok(())
+    match block_problem(method, config, target, rank, &layout) {
+        Some(problem) => refuse(problem),
+        None => Ok(()),
+    }
+}
+
+/// What does not fit about ranks below the run's, leading blocks and parts that rest.
+fn block_problem(
+    method: &dyn Method,
+    config: &MethodConfig,
+    target: &Target,
+    rank: usize,
+    layout: &[TensorSpec],
+) -> Option<String> {
+    let law = method.law();
+    let of_run = method.layout(config, target, config.rank);
+    for spec in layout {
+        let problem = match (&spec.block, of_run.iter().find(|whole| whole.part == spec.part)) {
+            (Some(_), _) if law != LawKind::Mean => "has a block that trains, but its law does not keep what lies outside",
+            (Some(_), _) if spec.role != Role::Trained => "has a block that trains, but is frozen",
+            (Some(block), _) if !fits(block, &spec.shape) || block.contains(&0) => {
+                "has a block that trains, but that is no part of it"
+            }
+            (_, None) => "is not in the layout of the run's rank",
+            (None, Some(whole)) if spec.shape != whole.shape && spec.role == Role::Trained && !law.takes_smaller() => {
+                "has another shape at a lower rank: tensors of different shapes have no mean"
+            }
+            (_, Some(whole)) if spec.travel.is_published() && !fits(&spec.shape, &whole.shape) => {
+                "is larger at a lower rank than at the run's"
+            }
+            (_, Some(whole)) if is_shipped_frozen(spec) && spec.shape != whole.shape => {
+                "is shipped, so it must have one shape at all ranks"
+            }
+            _ => continue,
+        };
+        return Some(format!("part `{}` {problem}", spec.part));
+    }
+    let trained = || layout.iter().filter(|spec| spec.role == Role::Trained);
+    // Two rounds show every turn that two parts can take.
+    for round in [1, 2] {
+        if trained().next().is_some() && !trained().any(|spec| method.trains_in(config, round, &spec.part)) {
+            return Some(format!("nothing trains in round {round}"));
+        }
+        if law != LawKind::Mean && trained().any(|spec| !method.trains_in(config, round, &spec.part)) {
+            return Some("parts rest in some rounds, but its law does not keep them".to_owned());
+        }
+    }
+    let pair = method.delta(config, rank);
+    if law == LawKind::Truncate && pair.pair().is_none() {
+        return Some(format!("the truncation makes two factors, the delta `{pair}` is no product of two"));
+    }
+    let merged = law.merged().filter(|_| law.keeps_tensors());
+    let taken = merged.and_then(|(b, a)| layout.iter().find(|spec| spec.part == a || spec.part == b));
+    taken.map(|spec| format!("part `{}` has the name of what its law merges", spec.part))
 }
 
 fn check_warm_up(
@@ -125,7 +197,7 @@ fn check_warm_up(
     for (target, plan) in targets.iter().zip(warm_up) {
         let problem = problem_of(&plan.layout)
             .or_else(|| delta_problem(&plan.delta, &plan.layout, target))
-            .or_else(|| (plan.law == LawKind::Stack).then(|| "the stack law cannot serve a warm-up".to_owned()))
+            .or_else(|| (plan.law.stacks()).then(|| "a law that stacks cannot serve a warm-up".to_owned()))
             .or_else(|| {
                 (plan.delta != warm_up[0].delta).then(|| "the probe's delta differs between targets".to_owned())
             });

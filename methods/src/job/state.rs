@@ -12,7 +12,7 @@ use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::file::{TensorFile, TensorWriter};
 use crate::init::seeded::{self, Identity};
-use crate::law::{STACK_A, stack_delta};
+use crate::law::pair_delta;
 use crate::layout::{NamedSpec, Start, Target};
 use crate::linalg::Matrix;
 use crate::method::Publication;
@@ -29,6 +29,8 @@ pub type MergedDelta = (usize, Delta, TensorSet);
 /// An adapter as a client holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterState {
+    /// The round in which it trains, from 1; 0 where it is not a round's: then nothing of it rests.
+    pub round: u32,
     /// Its rank.
     pub rank: usize,
     /// Every tensor of the layout, by full name, head included.
@@ -42,7 +44,7 @@ impl Job {
     /// `round` and `client` matter to methods whose adapter starts anew in every round.
     pub fn initial(&self, round: u32, client: &str, rank: usize) -> TensorSet {
         let fresh = self.method().fresh_each_round().then_some((round, client));
-        self.layout(rank).iter().filter_map(|named| self.start(named, fresh)).collect()
+        self.layout(0, rank).iter().filter_map(|named| self.start(named, fresh)).collect()
     }
 
     /// The warm-up's probe at its start: trained parts zero, seeded partners drawn. Statistics have no start.
@@ -68,7 +70,7 @@ impl Job {
     pub(crate) fn seeds_digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let fresh = self.method().fresh_each_round();
-        for named in self.layout(self.rank()).iter().chain(&self.warm_up_layout()) {
+        for named in self.layout(0, self.rank()).iter().chain(&self.warm_up_layout()) {
             let shared = named.target.is_none() || !fresh;
             if !shared || !matches!(named.spec.start, Start::SeededUniform { .. }) {
                 continue;
@@ -110,20 +112,20 @@ impl Job {
             if file.metadata().get(SEEDS).is_some_and(|theirs| *theirs != seeds) {
                 return Err(MethodError::Seeds(path.clone()));
             }
-            if !accumulates {
-                tensors.extend(file.read_all(|_| true)?);
-                continue;
-            }
-            if let Some(version) = file.metadata().get(VERSION)
+            if let Some(version) = file.metadata().get(VERSION).filter(|_| accumulates)
                 && *version != index.to_string()
             {
                 let problem = format!("it was published as number {version} but stands at {index}: one is missing");
                 return Err(MethodError::Artefact { path: path.clone(), problem });
             }
             for (index, target) in self.targets().iter().enumerate() {
-                let parts =
-                    file.read_all(|name| name.rsplit_once('.').is_some_and(|(owner, _)| owner == target.name))?;
-                merged.push((index, stack_delta(), parts_of(&parts, &target.name)));
+                let owned = |name: &str| name.rsplit_once('.').is_some_and(|(owner, _)| owner == target.name);
+                let mut parts = parts_of(&file.read_all(owned)?, &target.name);
+                merged.extend(self.take_merged(index, &mut parts));
+                if last {
+                    let parts = self.narrowed(target, rank, parts);
+                    tensors.extend(parts.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));
+                }
             }
             if last {
                 let head = self.head_layout();
@@ -131,7 +133,22 @@ impl Job {
             }
         }
         self.check_complete(rank, &tensors)?;
-        Ok(AdapterState { rank, tensors, merged })
+        Ok(AdapterState { round, rank, tensors, merged })
+    }
+
+    /// Takes what is merged into the base out of a target's published parts; a pair of height 0 changes nothing.
+    fn take_merged(&self, index: usize, parts: &mut TensorSet) -> Option<MergedDelta> {
+        let names = self.method().law().merged()?;
+        let (outer, inner) = (parts.remove_entry(names.0)?, parts.remove_entry(names.1)?);
+        (!inner.1.is_empty()).then(|| (index, pair_delta(names), TensorSet::from([outer, inner])))
+    }
+
+    /// Published tensors of a target as a client of this rank begins with them.
+    fn narrowed(&self, target: &Target, rank: usize, published: TensorSet) -> TensorSet {
+        if rank == self.rank() {
+            return published;
+        }
+        self.method().narrowed(self.config(), target, rank, published)
     }
 
     fn open_checked(
@@ -149,14 +166,14 @@ impl Job {
     /// What a published file must hold, the height of its stacks taken from the file itself.
     fn manifest_like(&self, file: &TensorFile) -> Vec<TensorEntry> {
         let height = |target: &Target| {
-            let shape = file.shape(&full_name(&target.name, STACK_A));
-            shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
+            let inner = self.method().law().merged().map(|(_, inner)| full_name(&target.name, inner));
+            inner.and_then(|name| file.shape(&name)?.first().copied()).unwrap_or(0)
         };
         entries(&self.published_with(height), self.wire_dtype())
     }
 
     fn check_complete(&self, rank: usize, tensors: &TensorSet) -> Result<(), MethodError> {
-        for named in self.layout(rank) {
+        for named in self.layout(0, rank) {
             match tensors.get(&named.name) {
                 Some(tensor) if tensor.shape == named.spec.shape => {}
                 Some(tensor) => {
@@ -187,22 +204,42 @@ impl Job {
         Ok(sum)
     }
 
-    /// Writes what a client uploads, out of tensors by full name (others are left out); returns the file's bytes.
-    pub fn write_update(&self, kind: Kind, rank: usize, tensors: &TensorSet, path: &Path) -> Result<u64, MethodError> {
-        self.write_file(path, self.upload_tensors(kind, rank), self.upload_dtype(kind), tensors)
+    /// Writes what a client uploads in a round, out of tensors by full name (others are left out); returns the file's
+    /// bytes. Where a leading block travels, the whole tensor may be given: its block is cut out.
+    pub fn write_update(
+        &self,
+        kind: Kind,
+        round: u32,
+        rank: usize,
+        tensors: &TensorSet,
+        path: &Path,
+    ) -> Result<u64, MethodError> {
+        let mut cut = TensorSet::new();
+        if kind == Kind::Train {
+            for NamedSpec { name, spec, .. } in self.layout(round, rank).into_iter().filter(|n| n.spec.block.is_some()) {
+                if let (Some(block), Some(tensor)) = (spec.sent_shape(), tensors.get(&name))
+                    && tensor.shape == spec.shape
+                {
+                    cut.insert(name, tensor.leading(block));
+                }
+            }
+        }
+        self.write_file(path, self.upload_tensors(kind, round, rank), self.upload_dtype(kind), &|name| {
+            cut.get(name).or_else(|| tensors.get(name))
+        })
     }
 
-    pub(crate) fn write_file(
+    fn write_file<'t>(
         &self,
         path: &Path,
         announced: Vec<(String, Vec<usize>)>,
         dtype: Dtype,
-        tensors: &TensorSet,
+        tensors: &dyn Fn(&str) -> Option<&'t Tensor>,
     ) -> Result<u64, MethodError> {
         let mut writer = TensorWriter::create(path, announced.clone(), dtype, &BTreeMap::new())?;
         for (name, expected) in announced {
             let place = || "the tensors to write".to_owned();
-            let Some(tensor) = tensors.get(&name) else {
+            let Some(tensor) = tensors(&name) else {
                 return Err(MethodError::Missing { tensor: name, place: place() });
             };
             if tensor.shape != expected {

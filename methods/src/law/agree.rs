@@ -97,12 +97,12 @@ impl Law for Agree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::law::LawKind;
+    use crate::law::{Frame, LawKind};
     use crate::tensor::Tensor;
 
     /// One number per client stands for its factors.
     fn agree(sent: &[(&str, f32)]) -> Result<Merged, MethodError> {
-        let mut law = LawKind::Agree.start("t", 0);
+        let mut law = LawKind::Agree.start(&Frame::of("t"));
         for &(client, value) in sent {
             let tensors = TensorSet::from([("x".to_owned(), Tensor { shape: vec![1, 1], data: vec![value] })]);
             let (delta, sent) = (Delta::mat("x"), ["x".to_owned()]);

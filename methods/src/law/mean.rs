@@ -1,13 +1,16 @@
-//! The weighted mean of each tensor: X = sum_k w_k X_k, in f64.
+//! The weighted mean of each tensor: X = sum_k w_k X_k, in f64. With padding, a smaller X_k counts as if zeros stood
+//! behind its last row and column (HetLoRA's zero padding).
 
 use std::collections::BTreeMap;
 
-use super::{Law, Merged, PART, Part};
+use super::{Frame, Law, Merged, PART, Part};
 use crate::error::MethodError;
-use crate::tensor::{Tensor, TensorSet, full_name};
+use crate::tensor::{Tensor, TensorSet, fits, full_name};
 
 pub(super) struct Mean {
     target: String,
+    /// Shapes up to which tensors are filled with zeros; without padding empty.
+    padded: BTreeMap<String, Vec<usize>>,
     sums: BTreeMap<String, Sum>,
     absorbed: usize,
 }
@@ -20,7 +23,11 @@ struct Sum {
 
 impl Mean {
     pub(super) fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), sums: BTreeMap::new(), absorbed: 0 }
+        Self { target: target.to_owned(), padded: BTreeMap::new(), sums: BTreeMap::new(), absorbed: 0 }
+    }
+
+    pub(super) fn padded(frame: &Frame<'_>) -> Self {
+        Self { padded: frame.shapes.clone(), ..Self::new(frame.target) }
     }
 
     fn close_part(&mut self) {
@@ -41,6 +48,13 @@ impl Law for Mean {
                 .tensors
                 .get(name)
                 .ok_or_else(|| MethodError::Missing { tensor: full_name(&self.target, name), place: place() })?;
+            let padded = match self.padded.get(name) {
+                Some(shape) if *shape != tensor.shape && fits(&tensor.shape, shape) => {
+                    Some(Tensor::zeros(shape).with_leading(tensor))
+                }
+                _ => None,
+            };
+            let tensor = padded.as_ref().unwrap_or(tensor);
             let sum = self.sums.entry(name.clone()).or_insert_with(|| Sum {
                 shape: tensor.shape.clone(),
                 total: vec![0.0; tensor.len()],
@@ -82,7 +96,7 @@ mod tests {
     fn sums_in_parts() {
         let count = 2 * PART + 88;
         let value = |k: usize| (k as f32).sin() * 1e3;
-        let mut law = LawKind::Mean.start("t", 0);
+        let mut law = LawKind::Mean.start(&Frame::of("t"));
         for k in 0..count {
             let tensors = TensorSet::from([("x".to_owned(), Tensor { shape: vec![2], data: vec![value(k), 1.0] })]);
             let part = Part {

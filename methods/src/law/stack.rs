@@ -16,15 +16,15 @@ pub const STACK_B: &str = "lora_B";
 /// Rows of a stack that are multiplied at a time, so that its value needs no second copy of it in f64.
 const ROWS: usize = 256;
 
-/// What a published stack stands for: its scale is 1.
-pub fn stack_delta() -> Delta {
-    Delta::product(&[STACK_B, STACK_A])
+/// What a published pair of an outer and an inner factor stands for: its scale is 1.
+pub fn pair_delta((outer, inner): (&str, &str)) -> Delta {
+    Delta::product(&[outer, inner])
 }
 
-/// The dense value of a published stack, `[out, in]`, some rows of the stack at a time.
-pub fn stack_dense(parts: &TensorSet) -> Result<Matrix, DeltaError> {
-    let (out, inp) = stack_delta().shape(&|part| parts.get(part).map(|tensor| tensor.shape.clone()))?;
-    let (a, b) = (&parts[STACK_A], &parts[STACK_B]);
+/// The dense value of a published pair, `[out, in]`, some rows of the inner factor at a time.
+pub fn pair_dense(names: (&str, &str), parts: &TensorSet) -> Result<Matrix, DeltaError> {
+    let (out, inp) = pair_delta(names).shape(&|part| parts.get(part).map(|tensor| tensor.shape.clone()))?;
+    let (b, a) = (&parts[names.0], &parts[names.1]);
     let rank = a.shape[0];
     let mut sum = Matrix::zeros(out, inp);
     for first in (0..rank).step_by(ROWS) {
@@ -103,7 +103,13 @@ impl Law for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::law::LawKind;
+    use crate::law::{Frame, LawKind};
+
+    const PAIR: (&str, &str) = (STACK_B, STACK_A);
+
+    fn stack(rank: usize) -> Box<dyn Law> {
+        LawKind::Stack.start(&Frame { stacked: rank, ..Frame::of("t") })
+    }
 
     fn factors(a: &[usize], b: &[usize]) -> TensorSet {
         let tensor = |salt: f32, shape: &[usize]| {
@@ -114,20 +120,20 @@ mod tests {
     }
 
     fn absorb(law: &mut dyn Law, tensors: &TensorSet) -> Result<(), MethodError> {
-        law.absorb(&Part { client: "c", weight: 0.5, delta: &stack_delta(), tensors, sent: &[] })
+        law.absorb(&Part { client: "c", weight: 0.5, delta: &pair_delta(PAIR), tensors, sent: &[] })
     }
 
     #[test]
     fn a_tall_stack_has_the_value_of_its_parts() {
         let (one, two) = (factors(&[300, 5], &[4, 300]), factors(&[7, 5], &[4, 7]));
-        let mut law = LawKind::Stack.start("t", 307);
+        let mut law = stack(307);
         absorb(&mut *law, &one).unwrap();
         absorb(&mut *law, &two).unwrap();
         let made = law.finish().unwrap().tensors;
         assert_eq!((&made[STACK_A].shape, &made[STACK_B].shape), (&vec![307, 5], &vec![4, 307]));
-        let mut expected = stack_delta().dense(&one).unwrap().scaled(0.5);
-        expected.add_scaled(0.5, &stack_delta().dense(&two).unwrap());
-        for got in [stack_dense(&made).unwrap(), stack_delta().dense(&made).unwrap()] {
+        let mut expected = pair_delta(PAIR).dense(&one).unwrap().scaled(0.5);
+        expected.add_scaled(0.5, &pair_delta(PAIR).dense(&two).unwrap());
+        for got in [pair_dense(PAIR, &made).unwrap(), pair_delta(PAIR).dense(&made).unwrap()] {
             let mut difference = got;
             difference.add_scaled(-1.0, &expected);
             assert!(difference.norm() < 1e-5 * expected.norm());
@@ -136,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_stack_is_refused() {
-        let mut law = LawKind::Stack.start("t", 3);
+        let mut law = stack(3);
         absorb(&mut *law, &factors(&[2, 5], &[4, 2])).unwrap();
         for (a, b) in [([1, 6], [4, 1]), ([1, 5], [3, 1])] {
             let error = absorb(&mut *law, &factors(&a, &b)).unwrap_err().to_string();

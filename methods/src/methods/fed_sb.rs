@@ -28,6 +28,8 @@ const ZERO: &str = "zero";
 
 /// dW = B.R.A with B^T.B = A.A^T = I frozen; the scale is 1 (with orthonormal factors R's gradient is the projected
 /// full gradient, there is nothing to tune). dW is linear in R, so the mean of the R_k gives the mean of the dW_k.
+/// A client of rank r_k trains the leading [r_k, r_k] block of R, between the strongest r_k directions of B and A; what lies
+/// outside of it keeps its global values, and the mean stays exact.
 ///
 /// B and A come from a warm-up round, are computed once and shipped by digest (`init`):
 /// - `gradient-sketch`: singular vectors of the mean first gradient G, from linear sketches of it;
@@ -125,10 +127,12 @@ impl Method for FedSb {
 
     fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
         let from = if init(config) == BASE { Origin::Base } else { Origin::WarmUp };
+        let run = config.rank;
+        let r = TensorSpec::trained(R, &[run, run], Travel::Both, Start::Artefact);
         vec![
-            TensorSpec::shipped(A, &[rank, target.inp], from),
-            TensorSpec::shipped(B, &[target.out, rank], from),
-            TensorSpec::trained(R, &[rank, rank], Travel::Both, Start::Artefact),
+            TensorSpec::shipped(A, &[run, target.inp], from),
+            TensorSpec::shipped(B, &[target.out, run], from),
+            r.with_block(&[rank, rank]),
         ]
     }
 
@@ -203,6 +207,10 @@ impl Method for FedSb {
 
     fn exactness(&self, _config: &MethodConfig) -> Exactness {
         Exactness::Exact
+    }
+
+    fn mixed_ranks(&self) -> bool {
+        true
     }
 
     fn dp_support(&self) -> DpSupport {

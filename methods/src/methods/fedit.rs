@@ -1,11 +1,10 @@
 //! FedIT: federated averaging of both LoRA factors, the baseline.
 
-use super::{A, B};
+use super::{A, B, trained_pair};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
-use crate::init::seeded::kaiming_bound;
 use crate::law::LawKind;
-use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::layout::{Target, TensorSpec, Travel};
 use crate::method::{DpSupport, Exactness, Method};
 
 /// dW = (alpha / r) B.A; A and B are trained and averaged each for itself. The product of the means is not the mean of
@@ -27,11 +26,7 @@ impl Method for FedIt {
     }
 
     fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
-        let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
-        vec![
-            TensorSpec::trained(A, &[rank, target.inp], Travel::Both, start),
-            TensorSpec::trained(B, &[target.out, rank], Travel::Both, Start::Zero),
-        ]
+        trained_pair(target, rank, Travel::Both)
     }
 
     fn law(&self) -> LawKind {

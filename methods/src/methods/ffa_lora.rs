@@ -14,6 +14,7 @@ use crate::tensor::{Tensor, TensorSet};
 const REFACTOR_EVERY: &str = "refactor_every";
 
 /// dW = (alpha / r) B.A with A from the run's seed. dW is linear in B, so the mean of the B_k gives the mean of the dW_k.
+/// A client of rank r_k trains the first r_k columns of B; the others keep their global values, and the mean stays exact.
 ///
 /// With `refactor_every = p` the coordinator replaces (B, A) after every p-th round by (U_r diag(S_r), V_r) of
 /// B.A = U S V, by QR of both factors and an SVD of the small core: the product stays, A becomes orthonormal and points
@@ -23,6 +24,35 @@ pub struct FfaLora;
 
 fn refactor_every(config: &MethodConfig) -> u64 {
     config.count(REFACTOR_EVERY).unwrap_or(0)
+}
+
+/// Why no server optimiser can follow a refactoring.
+pub(super) const NEW_BASIS: &str = "turns the factors into another basis, in which the optimiser's moments mean nothing";
+
+/// A from the seed, and B of which a client trains the leading columns.
+pub(super) fn trained_b(config: &MethodConfig, target: &Target, rank: usize, travel_of_a: Travel) -> Vec<TensorSpec> {
+    let mut a = TensorSpec::seeded(A, &[config.rank, target.inp], kaiming_bound(target.inp));
+    a.travel = travel_of_a;
+    let b = TensorSpec::trained(B, &[target.out, config.rank], Travel::Both, Start::Zero);
+    vec![a, b.with_block(&[target.out, rank])]
+}
+
+/// (B, A) <- (U_r diag(S_r), V_r) of B.A = U S V.
+pub(super) fn refactored(
+    config: &MethodConfig,
+    target: &Target,
+    tensors: &TensorSet,
+) -> Result<Option<TensorSet>, MethodError> {
+    let (Some(b), Some(a)) = (tensors.get(B), tensors.get(A)) else {
+        return Ok(None);
+    };
+    let svd = truncated_svd_of_product(&b.to_matrix(), &a.to_matrix(), config.rank)
+        .map_err(|source| MethodError::linalg(&target.name, source))?;
+    let new_b = svd.u.times(&Matrix::diagonal(&svd.s));
+    Ok(Some(TensorSet::from([
+        (A.to_owned(), Tensor::from_matrix(&svd.v)),
+        (B.to_owned(), Tensor::from_matrix(&new_b)),
+    ])))
 }
 
 impl Method for FfaLora {
@@ -48,11 +78,8 @@ impl Method for FfaLora {
     }
 
     fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
-        let mut a = TensorSpec::seeded(A, &[rank, target.inp], kaiming_bound(target.inp));
-        if refactor_every(config) > 0 {
-            a.travel = Travel::Down;
-        }
-        vec![a, TensorSpec::trained(B, &[target.out, rank], Travel::Both, Start::Zero)]
+        let travel = if refactor_every(config) > 0 { Travel::Down } else { Travel::Never };
+        trained_b(config, target, rank, travel)
     }
 
     fn law(&self) -> LawKind {
@@ -74,20 +101,19 @@ impl Method for FfaLora {
         if every == 0 || !u64::from(round).is_multiple_of(every) {
             return Ok(None);
         }
-        let (Some(b), Some(a)) = (tensors.get(B), tensors.get(A)) else {
-            return Ok(None);
-        };
-        let svd = truncated_svd_of_product(&b.to_matrix(), &a.to_matrix(), config.rank)
-            .map_err(|source| MethodError::linalg(&target.name, source))?;
-        let new_b = svd.u.times(&Matrix::diagonal(&svd.s));
-        Ok(Some(TensorSet::from([
-            (A.to_owned(), Tensor::from_matrix(&svd.v)),
-            (B.to_owned(), Tensor::from_matrix(&new_b)),
-        ])))
+        refactored(config, target, tensors)
+    }
+
+    fn server_steps(&self, config: &MethodConfig) -> Result<(), String> {
+        if refactor_every(config) == 0 { Ok(()) } else { Err(format!("`{REFACTOR_EVERY}` {NEW_BASIS}")) }
     }
 
     fn exactness(&self, _config: &MethodConfig) -> Exactness {
         Exactness::Exact
+    }
+
+    fn mixed_ranks(&self) -> bool {
+        true
     }
 
     fn dp_support(&self) -> DpSupport {

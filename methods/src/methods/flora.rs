@@ -1,15 +1,14 @@
 //! FLoRA: the clients' factors are stacked, not averaged.
 
-use super::{A, B};
+use super::{A, B, trained_pair};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
-use crate::init::seeded::kaiming_bound;
 use crate::law::LawKind;
-use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::layout::{Target, TensorSpec, Travel};
 use crate::method::{DpSupport, Exactness, Method};
 
-/// dW_k = (alpha / r) B_k.A_k with any rank r_k up to the run's; the scale is the run's for every client. The published
-/// stack [B_1 ... B_K].[w_1 s A_1; ...; w_K s A_K] is merged into the base by everybody, and the next round starts from
+/// dW_k = (alpha / r_k) B_k.A_k with any rank r_k up to the run's; the scale s_k = alpha / r_k is the client's. The published
+/// stack [B_1 ... B_K].[w_1 s_1 A_1; ...; w_K s_K A_K] is merged into the base by everybody, and the next round starts from
 /// a fresh adapter: A drawn from (seed, round, client), B zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Flora;
@@ -28,11 +27,7 @@ impl Method for Flora {
     }
 
     fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
-        let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
-        vec![
-            TensorSpec::trained(A, &[rank, target.inp], Travel::Up, start),
-            TensorSpec::trained(B, &[target.out, rank], Travel::Up, Start::Zero),
-        ]
+        trained_pair(target, rank, Travel::Up)
     }
 
     fn fresh_each_round(&self) -> bool {
@@ -43,8 +38,8 @@ impl Method for Flora {
         LawKind::Stack
     }
 
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
-        Delta::product(&[B, A]).scaled(config.scale())
+    fn delta(&self, config: &MethodConfig, rank: usize) -> Delta {
+        Delta::product(&[B, A]).scaled(config.scale_at(rank))
     }
 
     fn exactness(&self, _config: &MethodConfig) -> Exactness {
