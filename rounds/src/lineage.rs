@@ -14,11 +14,11 @@ use crate::queries::AdapterBlobs;
 use crate::state::{Publication, Run};
 
 /// The mean loss of evaluations, by tokens that count or, where not all of them count tokens, by examples.
-pub(crate) fn mean_loss<'a>(evaluations: impl Iterator<Item = &'a v1::Evaluation> + Clone) -> Option<f64> {
-    let by_tokens = evaluations.clone().all(|evaluation| evaluation.tokens > 0);
+pub(crate) fn mean_loss(evaluations: &[&v1::Evaluation]) -> Option<f64> {
+    let by_tokens = evaluations.iter().all(|evaluation| evaluation.tokens > 0);
     let weight = |evaluation: &v1::Evaluation| if by_tokens { evaluation.tokens } else { evaluation.examples } as f64;
-    let total: f64 = evaluations.clone().map(weight).sum();
-    (total > 0.0).then(|| evaluations.map(|evaluation| weight(evaluation) / total * evaluation.loss).sum())
+    let total: f64 = evaluations.iter().map(|evaluation| weight(evaluation)).sum();
+    (total > 0.0).then(|| evaluations.iter().map(|evaluation| weight(evaluation) / total * evaluation.loss).sum())
 }
 
 impl Run {
@@ -77,8 +77,8 @@ impl Run {
             return HeldOut::Diverged;
         }
         let measured = self.measuring().and_then(|measuring| measuring.after.as_ref());
-        let evaluations = self.parts().filter_map(|(_, part)| part.after.as_ref()).chain(measured);
-        match mean_loss(evaluations) {
+        let evaluations: Vec<_> = self.parts().filter_map(|(_, part)| part.after.as_ref()).chain(measured).collect();
+        match mean_loss(&evaluations) {
             None => HeldOut::None,
             // Sums of numbers that are each finite may not be.
             Some(loss) if !loss.is_finite() => HeldOut::Diverged,
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_mean_loss_weighs_by_what_the_losses_are_means_over() {
-        let mean = |evaluations: &[v1::Evaluation]| mean_loss(evaluations.iter());
+        let mean = |evaluations: &[v1::Evaluation]| mean_loss(&evaluations.iter().collect::<Vec<_>>());
         assert_eq!(mean(&[]), None);
         assert_eq!(mean(&[evaluation(1.0, 1, 0), evaluation(2.0, 3, 0)]), Some(1.75));
         assert_eq!(mean(&[evaluation(1.0, 1, 300), evaluation(2.0, 3, 100)]), Some(1.25));

@@ -52,7 +52,7 @@ impl Engine {
         let job = self.jobs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
         let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
-        let layout_bytes = job.upload_bytes(kind.into(), rank as usize);
+        let layout_bytes = job.upload_bytes(kind.into(), work.round, rank as usize);
         Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit() })
     }
 

@@ -150,7 +150,7 @@ impl Uploads {
     /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
     /// client is dropped from the attempt.
     async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
-        let tensors = wanted.job.upload_manifest(wanted.kind.into(), wanted.rank as usize).len() as u64;
+        let tensors = wanted.job.upload_manifest(wanted.kind.into(), id.work.round, wanted.rank as usize).len() as u64;
         let least = wanted.layout_bytes;
         let most = least + HEADER_BYTES + HEADER_BYTES_PER_TENSOR * tensors;
         let got = header.total_bytes;
@@ -178,7 +178,7 @@ impl Uploads {
             self.staging.remove_file(id).await;
             return Err(UploadError::Hash { expected: id.digest, got });
         }
-        let facts = match check_content(wanted, path).await? {
+        let facts = match check_content(wanted, id.work.round, path).await? {
             Ok(facts) => facts,
             Err(refusal) => {
                 tracing::warn!(
@@ -230,10 +230,14 @@ impl Uploads {
     }
 }
 
-async fn check_content(wanted: &Wanted, path: &Path) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
+async fn check_content(
+    wanted: &Wanted,
+    round: u32,
+    path: &Path,
+) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
     let (job, path) = (wanted.job.clone(), path.to_owned());
     let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
-    Ok(tokio::task::spawn_blocking(move || job.check_update(kind, rank, &path, max_norm)).await?)
+    Ok(tokio::task::spawn_blocking(move || job.check_update(kind, round, rank, &path, max_norm)).await?)
 }
 
 fn settled(outcome: UploadOutcome) -> Result<(), UploadError> {

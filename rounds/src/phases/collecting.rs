@@ -110,7 +110,8 @@ pub(crate) fn store(
 
 /// Adds an upload to its client's bytes; the same upload once.
 fn count_bytes(desk: &mut Desk<'_>, client: &ClientId, update: &StoredUpdate) {
-    let layout_bytes = desk.job.upload_bytes(desk.run().live.open.kind.into(), update.rank as usize);
+    let open = &desk.run().live.open;
+    let layout_bytes = desk.job.upload_bytes(open.kind.into(), open.round, update.rank as usize);
     let Some(part) = desk.part(client).filter(|part| part.counted != Some(update.digest)) else { return };
     part.counted = Some(update.digest);
     part.bytes_up = part.bytes_up.saturating_add(update.bytes_up);

@@ -27,7 +27,7 @@ impl World {
         // A state is made from the one before: what it is called tells where it comes from.
         let before = plan.server.map(|digest| digest.to_string()).unwrap_or_default();
         let server =
-            (self.setup.server && trains).then(|| self.put(&format!("{run} {round} server {sum} {before}"), 0));
+            (self.setup.serves() && trains).then(|| self.put(&format!("{run} {round} server {sum} {before}"), 0));
         self.servers.extend(server);
         let result = Input::Aggregated {
             work: plan.work,

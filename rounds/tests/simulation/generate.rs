@@ -7,10 +7,11 @@ use crate::model::{Course, Measures, Op, Setup, Wrong};
 use crate::run::simulate;
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let counts = (0_usize..5, 4_usize..8, 1_u32..6, 1_u32..5, 0_u32..3);
+    let counts = (0_usize..8, 4_usize..8, 1_u32..6, 1_u32..5, 0_u32..3);
     let policy = (1_u32..5, 0_u32..3, 1_u32..8, any::<bool>(), any::<u64>());
-    let course = prop_oneof![Just(Course::Level), 3 => Just(Course::Wild), 2 => Just(Course::Diverging)];
-    let measures = prop_oneof![3 => Just(Measures::Everybody), Just(Measures::ClientZero), Just(Measures::Outsider)];
+    let course = prop_oneof![1 => Just(Course::Level), 3 => Just(Course::Wild), 2 => Just(Course::Diverging)];
+    let measures =
+        prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
     let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000);
     (counts, policy, language).prop_map(

@@ -113,7 +113,7 @@ impl World {
         let measures = self.setup.evaluator().map(|client| {
             format!("[evaluation]\n            client = \"c{client}\"\n            dataset = \"{PUBLIC}\"")
         });
-        let server = self.setup.server.then_some("[server]\n            optimiser = \"fed-avg-m\"");
+        let server = self.setup.serves().then_some("[server]\n            optimiser = \"fed-avg-m\"");
         let (rollback, refactor) = (rollback.unwrap_or_default(), refactor.unwrap_or_default());
         let (measures, server) = (measures.unwrap_or_default(), server.unwrap_or_default());
         let weighting = if self.setup.weigh_examples { "examples" } else { "uniform" };
