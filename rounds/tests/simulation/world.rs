@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rondo_proto::{ClientId, Digest, RunId, v1};
 use rondo_rounds::{AggregatePlan, Effect, Engine, Input, Millis, RecordKey, Rejection, Reply, Snapshot, WorkKey};
 
-use crate::device::{Device, Packed};
+use crate::device::Device;
 use crate::methods;
 use crate::model::{Measures, Setup};
 
