@@ -23,6 +23,7 @@ mod assignments;
 mod desk;
 mod fleet;
 mod lineage;
+mod part;
 mod presence;
 mod queries;
 mod reports;

@@ -271,21 +271,3 @@ fn an_evaluation_that_is_no_number_or_never_comes_holds_nothing_up() {
     world.work(2);
     world.carry_out(Op::Repeat);
 }
-
-#[test]
-fn ranks_mix_only_where_the_method_mixes_them() {
-    // Client 5 takes half the rank at most.
-    let flora = simulate(Setup { method: 2, clients: 6, cohort: 6, rounds: 1, ..Setup::default() }, &[]);
-    let ranks: Vec<u32> = flora.closed(1).participants.iter().map(|p| p.rank).collect();
-    assert_eq!(ranks, [4, 4, 4, 4, 4, 2]);
-
-    let mut fedit = World::new(Setup { clients: 6, cohort: 5, rounds: 1, ..Setup::default() });
-    assert!(matches!(fedit.poll(5), Some(v1::poll_reply::Next::Wait(_))));
-    let willing = fedit.engine.run_summary(&fedit.runs[0]).unwrap().willing;
-    assert!(!willing[0].accepted && willing[0].reason.contains("rank 2"), "{willing:?}");
-    let run = fedit.runs[0].clone();
-    assert!(matches!(fedit.answer(5, &run, true).rejection(), Rejection::Rank { .. }));
-    // Once its limit is lifted it is asked.
-    fedit.devices[5].max_rank = 0;
-    assert!(matches!(fedit.poll(5), Some(v1::poll_reply::Next::Invitation(_))));
-}

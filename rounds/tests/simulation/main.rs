@@ -18,6 +18,7 @@ mod lifecycle;
 mod measuring;
 mod methods;
 mod model;
+mod ranks;
 mod reproduction;
 mod run;
 mod steering;
