@@ -9,6 +9,7 @@ use rondo_proto::v1::{GetRunRequest, RoundRecord, RunEvent, RunSummary, RunUpdat
 use tonic::Status;
 
 use crate::commands::round::{number, totals};
+use crate::commands::run::best;
 use crate::context::Administration;
 use crate::error::CliError;
 use crate::output::Output;
@@ -82,7 +83,6 @@ fn verdict(summary: Option<&RunSummary>) -> Option<Result<(), CliError>> {
 struct Story {
     begun: bool,
     event: u64,
-    closed: Option<u32>,
     outcome: bool,
 }
 
@@ -92,21 +92,19 @@ impl Story {
         let mut lines = Vec::new();
         if let (Some(summary), false) = (&update.summary, self.begun) {
             lines.push(headline(summary));
-            // Rounds that were closed before are history, but the latest tells where the run stands.
             self.begun = true;
         }
+        let latest = update.summary.as_ref().and_then(|summary| summary.latest.as_ref());
         for event in update.events.iter().filter(|event| event.sequence > self.event) {
-            lines.push(event_line(event));
+            // The end of a round is told once: from its record, where that is at hand.
+            let record = latest.filter(|record| event.closes_round && record.round == event.round);
+            lines.push(record.map_or_else(|| event_line(event), round_line));
         }
         self.event = update.events.iter().map(|event| event.sequence).fold(self.event, u64::max);
-        if let Some(latest) = update.summary.as_ref().and_then(|summary| summary.latest.as_ref())
-            && self.closed.is_none_or(|closed| latest.round > closed)
-        {
-            lines.push(round_line(latest));
-            self.closed = Some(latest.round);
-        }
         if let Some(summary) = update.summary.as_ref().filter(|summary| !summary.outcome.is_empty() && !self.outcome) {
-            lines.push(format!("run {} ended: {}", summary.run, summary.outcome));
+            let best = best(summary);
+            let best = if best.is_empty() { best } else { format!("; best round {best}") };
+            lines.push(format!("run {} ended: {}{best}", summary.run, summary.outcome));
             self.outcome = true;
         }
         lines
@@ -115,8 +113,12 @@ impl Story {
 
 /// What run it is.
 fn headline(run: &RunSummary) -> String {
+    let measured = match run.evaluation_client.as_str() {
+        "" => String::new(),
+        client => format!(", measured at {client} on {}", run.evaluation_dataset),
+    };
     format!(
-        "run {}: {} on {}, {} rounds, data set {}, {}; now {}{}",
+        "run {}: {} on {}, {} rounds, data set {}{measured}, {}; now {}{}",
         run.run,
         run.method,
         run.base,
@@ -144,6 +146,12 @@ pub fn round_line(record: &RoundRecord) -> String {
     if sums.loss.is_some() {
         parts.push(format!("loss {}", number(sums.loss, 4)));
     }
+    if sums.held_out.is_some() {
+        parts.push(format!("held-out loss {}", number(sums.held_out, 4)));
+    }
+    if sums.perplexity.is_some() {
+        parts.push(format!("perplexity {}", number(sums.perplexity, 2)));
+    }
     if sums.accuracy.is_some() {
         parts.push(format!("accuracy {}", number(sums.accuracy, 4)));
     }
@@ -152,6 +160,12 @@ pub fn round_line(record: &RoundRecord) -> String {
     }
     parts.push(format!("up {}, down {}", size(sums.up), size(sums.down)));
     parts.push(span(record.ended_at_ms.saturating_sub(record.started_at_ms).max(0)));
+    match record.rolled_back_to {
+        Some(0) => parts.push("rolled back to the start".to_owned()),
+        Some(round) => parts.push(format!("rolled back to round {round}")),
+        None if record.best_round == Some(record.round) => parts.push("the best so far".to_owned()),
+        None => {}
+    }
     let name = if record.kind == "warm-up" { "warm-up".to_owned() } else { format!("round {}", record.round) };
     format!("{}  {name} closed: {}", clock(record.ended_at_ms), parts.join(", "))
 }
@@ -181,12 +195,42 @@ mod tests {
         // The same again, as after a reconnection.
         assert_eq!(story.lines(&first), Vec::<String>::new());
         let events = vec![event(1, "a", "accepted"), event(2, "", "round 1 published")];
-        let next = RunUpdate { summary: Some(summary("", Some(1))), events };
-        let lines = story.lines(&next);
-        assert!(lines[0].ends_with("round 1 published") && lines[1].contains("round 1 closed"), "{lines:?}");
+        let next = RunUpdate { summary: Some(summary("", None)), events };
+        assert!(story.lines(&next)[0].ends_with("round 1 published"));
+        // A round's end is one line, from the latest record; of a round before that, the event's own.
+        let closes = |sequence, round| {
+            let text = format!("round {round} closed: accuracy 0.5");
+            RunEvent { round, closes_round: true, ..event(sequence, "", &text) }
+        };
+        let events = vec![closes(3, 1), closes(4, 2), event(5, "", "training round 3 starts")];
+        let lines = story.lines(&RunUpdate { summary: Some(summary("", Some(2))), events });
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].ends_with("round 1 closed: accuracy 0.5") && lines[1].contains("round 2 closed: 0 updates"));
+        assert!(lines[2].ends_with("round 3 starts"));
         let last = RunUpdate { summary: Some(summary("completed", Some(1))), events: Vec::new() };
         assert_eq!(story.lines(&last), ["run r ended: completed"]);
         assert_eq!(story.lines(&last), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_end_names_the_best_round_and_a_round_its_roll_back() {
+        let best = RunSummary {
+            best_round: Some(2),
+            best_loss: Some(0.5),
+            keep: "best".to_owned(),
+            ..summary("completed", None)
+        };
+        let lines = Story::default().lines(&RunUpdate { summary: Some(best), events: Vec::new() });
+        assert!(lines[1].ends_with("best round 2 (held-out loss 0.5000; it is what the run hands out)"), "{lines:?}");
+        let record = RoundRecord {
+            round: 3,
+            rolled_back_to: Some(2),
+            held_out_loss: Some(0.75),
+            ended_at_ms: 1,
+            ..Default::default()
+        };
+        let line = round_line(&record);
+        assert!(line.contains("held-out loss 0.7500") && line.ends_with("rolled back to round 2"), "{line}");
     }
 
     #[test]

@@ -13,10 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, DEFAULT_LISTEN, LogFormat};
 use crate::data_dir::DataDir;
-use crate::init::{InitError, InitRequest, Initialised, init};
+use crate::init::{InitRequest, Initialised, init};
 use crate::logging::{self, LoggingError};
-use crate::operator::{self, OperatorError};
+use crate::operator;
 use crate::serve::{ServeError, serve};
+use crate::set_up::SetUpError;
 
 /// Time that work on other threads gets after everything has been flushed.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
@@ -119,15 +120,12 @@ pub enum CliError {
     /// Logging.
     #[error(transparent)]
     Logging(#[from] LoggingError),
-    /// `init`.
+    /// `init` or `operator`.
     #[error(transparent)]
-    Init(#[from] InitError),
+    SetUp(#[from] SetUpError),
     /// `serve`.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// `operator`.
-    #[error(transparent)]
-    Operator(#[from] OperatorError),
     /// The system refused threads, signals or output.
     #[error("cannot {action}: {source}")]
     System {

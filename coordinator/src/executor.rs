@@ -176,14 +176,10 @@ impl Executor {
         let blobs = Arc::clone(&self.blobs);
         let out_dir = folder.to_owned();
         let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir)).await??;
-        let global = hashed(&output.global).await?;
-        let frozen = match &output.frozen {
-            Some(path) => Some(hashed(path).await?),
-            None => None,
-        };
+        let made = Made::of(output).await?;
         let mut pauses = pauses();
         loop {
-            let failure = match self.hand_in(&work, &output, global, frozen).await {
+            let failure = match self.hand_in(&work, &made).await {
                 Ok(()) => return Ok(()),
                 Err(failure) if failure.may_pass() => failure,
                 Err(failure) => return Err(failure),
@@ -196,27 +192,23 @@ impl Executor {
 
     /// Stores an aggregate and tells the engine. Blobs may be dropped again between one try and the next: on a full
     /// disk that is what makes space.
-    async fn hand_in(
-        &self,
-        work: &WorkKey,
-        output: &AggregateOutput,
-        global: (Digest, u64),
-        frozen: Option<(Digest, u64)>,
-    ) -> Result<(), Failure> {
+    async fn hand_in(&self, work: &WorkKey, made: &Made) -> Result<(), Failure> {
         let run = &work.run;
+        let Made { global, frozen, server, .. } = made;
         let input = Input::Aggregated {
             work: work.clone(),
-            global: global.0,
-            global_bytes: global.1,
-            frozen: frozen.map(|(digest, _)| digest),
-            frozen_bytes: frozen.map_or(0, |(_, bytes)| bytes),
-            error: output.error,
-            notes: output.notes.clone(),
+            global: global.digest,
+            global_bytes: global.bytes,
+            frozen: frozen.as_ref().map(|file| file.digest),
+            frozen_bytes: frozen.as_ref().map_or(0, |file| file.bytes),
+            server: server.as_ref().map(|file| file.digest),
+            error: made.error,
+            notes: made.notes.clone(),
         };
+        let files = || std::iter::once(global).chain(frozen).chain(server);
         let putting = self.blobs.putting().await;
-        self.blobs.put_file(run, &global.0, &output.global).await?;
-        if let (Some(path), Some((digest, _))) = (&output.frozen, frozen) {
-            self.blobs.put_file(run, &digest, path).await?;
+        for file in files() {
+            self.blobs.put_file(run, &file.digest, &file.path).await?;
         }
         let reported = self.driver.step(input).await;
         drop(putting);
@@ -224,8 +216,8 @@ impl Executor {
             Ok(_) => Ok(()),
             Err(DriverError::Rejected(rejection)) => {
                 tracing::info!(%run, %rejection, "an aggregate came too late and is dropped");
-                let made = std::iter::once(global).chain(frozen).map(|(digest, _)| digest).collect();
-                drop_unneeded(&self.driver, &self.blobs, run, made).await;
+                let digests = files().map(|file| file.digest).collect();
+                drop_unneeded(&self.driver, &self.blobs, run, digests).await;
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -242,12 +234,45 @@ impl Executor {
     }
 }
 
-/// Digest and size of a file.
-async fn hashed(path: &Path) -> Result<(Digest, u64), Failure> {
-    let failed = |source| Failure::File { action: "read", path: path.to_owned(), source };
-    let file = path.to_owned();
-    let digest = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await?.map_err(failed)?;
-    Ok((digest, tokio::fs::metadata(path).await.map_err(failed)?.len()))
+/// A file that an aggregation made.
+struct MadeFile {
+    path: PathBuf,
+    digest: Digest,
+    bytes: u64,
+}
+
+impl MadeFile {
+    async fn of(path: PathBuf) -> Result<Self, Failure> {
+        let failed = |source| Failure::File { action: "read", path: path.clone(), source };
+        let file = path.clone();
+        let digest = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await?.map_err(failed)?;
+        let bytes = tokio::fs::metadata(&path).await.map_err(failed)?.len();
+        Ok(Self { path, digest, bytes })
+    }
+
+    async fn of_any(path: Option<PathBuf>) -> Result<Option<Self>, Failure> {
+        match path {
+            Some(path) => Self::of(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// What an aggregation made, as files with their digests.
+struct Made {
+    global: MadeFile,
+    frozen: Option<MadeFile>,
+    server: Option<MadeFile>,
+    error: Option<f64>,
+    notes: Vec<String>,
+}
+
+impl Made {
+    async fn of(output: AggregateOutput) -> Result<Self, Failure> {
+        let AggregateOutput { global, frozen, server_state, error, notes } = output;
+        let (global, frozen) = (MadeFile::of(global).await?, MadeFile::of_any(frozen).await?);
+        Ok(Self { global, frozen, server: MadeFile::of_any(server_state).await?, error, notes })
+    }
 }
 
 fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Result<AggregateOutput, MethodError> {
@@ -263,6 +288,8 @@ fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Re
         round: plan.work.round,
         updates: updates.collect(),
         frozen: plan.frozen.as_ref().map(path),
+        server: job.server(),
+        server_state: plan.server.as_ref().map(path),
         published: plan.published.iter().map(path).collect(),
         server: job.server(),
         server_state: None,

@@ -52,7 +52,7 @@ async fn full_at_the_aggregation() -> Bench {
     for step in steps {
         driver.step(step).await.unwrap();
     }
-    let bytes = update(&text, Kind::Train, 4, 1);
+    let bytes = update(&text, Kind::Train, 1, 4, 1);
     let file = dir.path().join("update");
     std::fs::write(&file, &bytes).unwrap();
     let digest = Digest::of(&bytes);

@@ -4,19 +4,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use rondo_proto::ClientId;
-use rondo_proto::identity::IdentityError;
 use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, Settled, make_private_dir, write_private};
 use crate::operator::issue_operator;
+use crate::set_up::SetUpError;
 use crate::store::durable::DurableStore;
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, Store};
+use crate::tls::Role;
 use crate::tls::ca::Authority;
 use crate::tls::server::ServerCertificate;
-use crate::tls::{Role, TlsError};
-use crate::tokens::{TokenError, TokenPurpose, TokenRecord};
+use crate::tokens::{TokenPurpose, TokenRecord};
 
 /// Name of the first operator.
 const OPERATOR: &str = "operator";
@@ -60,49 +60,11 @@ pub struct MadeToken {
     pub token: String,
 }
 
-/// Why a directory was not initialised.
-#[derive(Debug, thiserror::Error)]
-pub enum InitError {
-    /// It was before.
-    #[error(
-        "{path} is initialised already; start it with `rondo-coordinator serve --data-dir {path}`, make tokens with \
-         `rondo token create`, or choose another directory"
-    )]
-    Already {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// A host name that no certificate can carry.
-    #[error("--host {host:?} is neither a host name nor an address")]
-    Host {
-        /// What was given.
-        host: String,
-    },
-    /// A client name that is none.
-    #[error(transparent)]
-    Name(#[from] rondo_proto::ids::InvalidId),
-    /// Files of the data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Records.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Tokens.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The operator's identity folder.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
-
-fn check_host(host: &str) -> Result<(), InitError> {
+fn check_host(host: &str) -> Result<(), SetUpError> {
     let is_name = !host.is_empty()
         && host.len() <= 253
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
-    if is_name || host.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(InitError::Host { host: host.to_owned() }) }
+    if is_name || host.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(SetUpError::Host { host: host.to_owned() }) }
 }
 
 fn url(host: &str, port: u16) -> String {
@@ -114,8 +76,8 @@ fn url(host: &str, port: u16) -> String {
 
 /// Initialises a data directory. What an interrupted `init` left is made anew; a directory whose `init` came to its end
 /// is never touched.
-pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, InitError> {
-    let already = || InitError::Already { path: data.root().to_owned() };
+pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, SetUpError> {
+    let already = || SetUpError::Already { path: data.root().to_owned() };
     if data.is_initialised() {
         return Err(already());
     }
@@ -146,7 +108,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
 
     let mut batch = Batch::new();
     let days = request.config.client_certificate_days;
-    let (member, identity) = issue_operator::<InitError>(&authority, OPERATOR, &url, now, days)?;
+    let (member, identity) = issue_operator(&authority, OPERATOR, &url, now, days)?;
     member.put(&mut batch)?;
     identity.save(&data.operator())?;
 
@@ -203,7 +165,7 @@ mod tests {
         assert_eq!(settled.hosts, ["coordinator.example", "localhost", "127.0.0.1"]);
         let ca = std::fs::read(data.ca().join("ca.pem")).unwrap();
         let error = init(&data, &request(), &SystemClock).unwrap_err();
-        assert!(matches!(error, InitError::Already { .. }) && error.to_string().contains("serve"), "{error}");
+        assert!(matches!(error, SetUpError::Already { .. }) && error.to_string().contains("serve"), "{error}");
         assert_eq!(std::fs::read(data.ca().join("ca.pem")).unwrap(), ca);
     }
 
@@ -242,9 +204,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path().join("data"));
         let host = InitRequest { hosts: vec!["https://x".into()], ..request() };
-        assert!(matches!(init(&data, &host, &SystemClock), Err(InitError::Host { .. })));
+        assert!(matches!(init(&data, &host, &SystemClock), Err(SetUpError::Host { .. })));
         let name = InitRequest { tokens: vec!["Movies!".into()], ..request() };
-        assert!(matches!(init(&data, &name, &SystemClock), Err(InitError::Name(_))));
+        assert!(matches!(init(&data, &name, &SystemClock), Err(SetUpError::Name(_))));
         assert!(!data.root().exists());
         assert_eq!(url("::1", 7461), "https://[::1]:7461");
     }

@@ -1,7 +1,7 @@
 //! The Rondo coordinator: gRPC over mutual TLS, enrolment, storage, the driver of the round engine and the executor of
 //! its effects. The engine decides, the driver does.
 //!
-//! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`] and [`operator`] are the way in.
+//! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`], [`operator`] and [`set_up`] are the way in.
 //! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
 //! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them.
 //! - [`incoming`] takes connections, [`upkeep`] looks after what ages.
@@ -22,6 +22,7 @@ pub mod logging;
 pub mod members;
 pub mod operator;
 pub mod serve;
+pub mod set_up;
 pub mod store;
 pub mod tls;
 pub mod tokens;

@@ -4,75 +4,25 @@
 use std::path::{Path, PathBuf};
 
 use rondo_proto::ClientId;
-use rondo_proto::identity::{self, Identity, IdentityError, key_and_request};
+use rondo_proto::identity::{self, Identity, key_and_request};
 
 use crate::clock::{Clock, Millis};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::DataDir;
 use crate::members::{Member, MemberCertificate};
+use crate::set_up::SetUpError;
 use crate::store::durable::DurableStore;
 use crate::store::{Batch, Store, StoreError};
+use crate::tls::Role;
 use crate::tls::ca::Authority;
-use crate::tls::{Role, TlsError};
-
-/// Why no identity was made.
-#[derive(Debug, thiserror::Error)]
-pub enum OperatorError {
-    /// The coordinator runs.
-    #[error(
-        "a coordinator serves from {path}; stop it first, or, while another operator can still call, use \
-         `rondo operator add`"
-    )]
-    Serving {
-        /// The data directory.
-        path: PathBuf,
-    },
-    /// That operator can call.
-    #[error(
-        "operator `{name}` has a certificate that counts; if its key is lost, choose another --name and then revoke it \
-         with `rondo operator revoke {name}`"
-    )]
-    Holds {
-        /// Its name.
-        name: String,
-    },
-    /// The folder holds something else.
-    #[error("{path} holds the identity of {role} `{name}`; choose another --out")]
-    Taken {
-        /// The folder.
-        path: PathBuf,
-        /// Whose identity it is.
-        name: String,
-        /// Of which role.
-        role: String,
-    },
-    /// A name that is none.
-    #[error(transparent)]
-    Name(#[from] rondo_proto::ids::InvalidId),
-    /// Files of the data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Records.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The identity folder.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
 
 /// A new operator: its record and what it calls with.
-pub(crate) fn issue_operator<E>(
+pub(crate) fn issue_operator(
     authority: &Authority,
     name: &str,
     url: &str,
     now: Millis,
     days: u32,
-) -> Result<(Member, Identity), E>
-where
-    E: From<IdentityError> + From<TlsError>,
-{
+) -> Result<(Member, Identity), SetUpError> {
     let (key_pem, csr_pem) = key_and_request(name)?;
     let issued = authority.issue_peer(&csr_pem, Role::Operator, name, now, days)?;
     let certificate = MemberCertificate { fingerprint: issued.fingerprint, expires_ms: issued.expires_ms };
@@ -89,23 +39,17 @@ where
 
 /// Makes an identity for a new operator, or for one whose certificate has expired or was revoked, and writes it to a
 /// folder. Certificates of that name from before stop counting.
-pub fn reissue(
-    data: &DataDir,
-    name: &str,
-    out: &Path,
-    days: u32,
-    clock: &dyn Clock,
-) -> Result<Identity, OperatorError> {
+pub fn reissue(data: &DataDir, name: &str, out: &Path, days: u32, clock: &dyn Clock) -> Result<Identity, SetUpError> {
     let name = ClientId::new(name)?;
     let settled = data.settled()?;
     let _lock = data.lock().map_err(|error| match error {
-        StoreError::InUse { path } => OperatorError::Serving { path },
+        StoreError::InUse { path } => SetUpError::Serving { path },
         error => error.into(),
     })?;
     if let Ok(present) = identity::load(out)
         && (present.name != name.as_str() || present.role != Role::Operator.as_str())
     {
-        return Err(OperatorError::Taken { path: out.to_owned(), name: present.name, role: present.role });
+        return Err(SetUpError::Taken { path: out.to_owned(), name: present.name, role: present.role });
     }
     // Where `init` did not fix a port, the first operator's identity has the last one.
     let url = match identity::load(&data.operator()) {
@@ -117,9 +61,9 @@ pub fn reissue(
     let store = DurableStore::open(&data.store())?;
     let counts = |member: &Member| !member.revoked && member.certificates.iter().any(|c| c.expires_ms > now);
     if Member::find(&store, Role::Operator, name.as_str())?.is_some_and(|member| counts(&member)) {
-        return Err(OperatorError::Holds { name: name.to_string() });
+        return Err(SetUpError::Holds { name: name.to_string() });
     }
-    let (member, identity) = issue_operator::<OperatorError>(&authority, name.as_str(), &url, now, days)?;
+    let (member, identity) = issue_operator(&authority, name.as_str(), &url, now, days)?;
     // First the files: an identity that is not on record can be made again, a record without its key cannot be used.
     identity.save(out)?;
     let mut batch = Batch::new();
@@ -158,7 +102,7 @@ mod tests {
         assert_eq!((made.url.as_str(), made.role.as_str()), ("https://localhost:7461", "operator"));
         assert_ne!(identity::load(&data.operator()).unwrap().cert_pem, before.cert_pem);
         let refused = reissue(&data, "second", &data.operator(), 90, &later).unwrap_err();
-        assert!(matches!(refused, OperatorError::Taken { .. }), "{refused}");
+        assert!(matches!(refused, SetUpError::Taken { .. }), "{refused}");
         let second = dir.path().join("second");
         reissue(&data, "second", &second, 90, &later).unwrap();
         assert_eq!(identity::load(&second).unwrap().name, "second");
@@ -175,7 +119,7 @@ mod tests {
         init(&data, &InitRequest { port: 7461, ..Default::default() }, &SystemClock).unwrap();
         let _lock = data.lock().unwrap();
         let refused = reissue(&data, "second", &dir.path().join("second"), 90, &SystemClock).unwrap_err();
-        assert!(matches!(refused, OperatorError::Serving { .. }), "{refused}");
+        assert!(matches!(refused, SetUpError::Serving { .. }), "{refused}");
         assert!(!dir.path().join("second").exists());
     }
 }

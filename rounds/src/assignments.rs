@@ -9,6 +9,7 @@ use crate::desk::{Desk, Turn, clean};
 use crate::effect::Reply;
 use crate::engine::{Answering, Engine};
 use crate::fleet::withhold;
+use crate::phases::measuring::can_measure;
 use crate::phases::{Phase, Training, WarmUp, recruiting};
 use crate::record::RecordKey;
 use crate::rejection::Rejection;
@@ -95,6 +96,7 @@ impl Engine {
             (Some((PartState::Dropped, reason)), _) => format!("it was dropped: {reason}"),
             (Some((PartState::Spare, reason)), _) => format!("it is spare: {reason}"),
             (Some(_), _) => "its work waits".to_owned(),
+            (None, None) => "it measures for the run".to_owned(),
             (None, Some(answer)) if !answer.accepted => format!("it does not take part: {}", answer.reason),
             (None, _) => "it waits for a cohort".to_owned(),
         };
@@ -181,10 +183,9 @@ fn wait(reason: &str) -> v1::PollReply {
 
 /// Whether the assignment in hand was handed out already.
 fn has_begun(run: &Run, client: &ClientId) -> bool {
-    let Some((_, part)) = run.parts().find(|(id, _)| *id == client) else { return false };
     match &run.live.phase {
-        Phase::Publishing(_) => part.evaluation == EvaluationState::Working,
-        _ => part.state == PartState::Working,
+        Phase::Publishing(_) => run.evaluation_of(client) == EvaluationState::Working,
+        _ => run.parts().any(|(id, part)| id == client && part.state == PartState::Working),
     }
 }
 
@@ -230,17 +231,29 @@ fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
         Phase::Publishing(_) => v1::WorkKind::Evaluate,
         Phase::Recruiting(_) | Phase::Aggregating(_) | Phase::Ended(_) => return None,
     };
+    let measures = desk.run().measuring().is_some();
+    if let Some(evaluator) = desk.run().spec.evaluator.as_ref().filter(|_| measures)
+        && !desk.clients.get(client).is_some_and(|record| can_measure(record, &desk.run().spec, evaluator))
+    {
+        return None;
+    }
     if !is_again {
-        let part = desk.part(client)?;
-        if kind == v1::WorkKind::Evaluate {
-            part.evaluation = EvaluationState::Working;
+        if let Some(measuring) = desk.measuring() {
+            measuring.state = EvaluationState::Working;
+        } else if kind == v1::WorkKind::Evaluate {
+            desk.part(client)?.evaluation = EvaluationState::Working;
         } else {
-            part.state = PartState::Working;
+            desk.part(client)?.state = PartState::Working;
         }
     }
     assign_downloads(desk, client);
 
     let (run, open) = (desk.run(), &desk.run().live.open);
+    let rank = match run.measuring() {
+        // Whoever measures alone measures the whole adapter.
+        Some(_) => run.spec.rank,
+        None => run.members.get(client)?.part.as_ref()?.rank,
+    };
     Some(v1::Assignment {
         run: desk.id.to_string(),
         round: open.round,
@@ -248,33 +261,38 @@ fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
         kind: kind.into(),
         run_file: run.spec.run_file.clone(),
         base: Some(run.spec.base.clone()),
-        rank: run.members.get(client)?.part.as_ref()?.rank,
+        rank,
         state: Some(run.adapter(None).message()),
         deadline_ms: run.live.phase.deadline().unwrap_or_default(),
-        evaluate_before: kind == Training::WORK && Training::evaluates_before(&run.spec.policy, open.round),
+        evaluate_before: kind == Training::WORK && Training::evaluates_before(&run.spec, open.round),
         upload_settled: kind == v1::WorkKind::Evaluate,
+        dataset: run.measuring().map(|measuring| measuring.dataset.clone()).unwrap_or_default(),
     })
 }
 
 /// Notes which blobs the client must now fetch for the first time, and counts them by formula in this round.
 fn assign_downloads(desk: &mut Desk<'_>, client: &ClientId) {
     let round = desk.run().live.open.round;
+    let measuring = desk.run().measuring().is_some();
     let blobs: Vec<(Digest, u64)> = desk.run().adapter(None).blobs().collect();
-    let Some(member) = desk.run().members.get(client) else { return };
-    let is_known = |digest: &Digest| member.fetches.contains_key(digest);
-    let is_needed = |digest: &Digest| blobs.iter().any(|(blob, _)| blob == digest);
-    if blobs.iter().all(|(digest, _)| is_known(digest)) && member.fetches.keys().all(is_needed) {
+    let known: BTreeSet<Digest> =
+        desk.run().members.get(client).iter().flat_map(|member| member.fetches.keys().copied()).collect();
+    let needed: BTreeSet<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+    if known == needed {
         return;
     }
     let member = desk.member(client);
-    member.fetches.retain(|digest, _| blobs.iter().any(|(blob, _)| blob == digest));
+    member.fetches.retain(|digest, _| needed.contains(digest));
+    let mut asked = 0;
     for (digest, layout_bytes) in blobs {
-        if member.fetches.contains_key(&digest) {
-            continue;
+        if !known.contains(&digest) {
+            member.fetches.insert(digest, Fetch { round, layout_bytes, delivered: false, measuring });
+            asked += layout_bytes;
         }
-        member.fetches.insert(digest, Fetch { round, layout_bytes, delivered: false });
-        if let Some(part) = &mut member.part {
-            part.layout_bytes_down += layout_bytes;
-        }
+    }
+    if let Some(measuring) = desk.measuring() {
+        measuring.layout_bytes_down += asked;
+    } else if let Some(part) = desk.part(client) {
+        part.layout_bytes_down += asked;
     }
 }

@@ -9,6 +9,7 @@ use rondo_proto::{ClientId, Digest, RunId, v1};
 use crate::Millis;
 use crate::effect::Effect;
 use crate::input::WorkKey;
+use crate::phases::{Measuring, Phase};
 use crate::presence::Presence;
 use crate::record::RecordKey;
 use crate::state::{Client, Live, Member, Part, Run, Standing};
@@ -88,6 +89,13 @@ impl<'a> Desk<'a> {
         Some(part)
     }
 
+    /// The measurement at one client, to write.
+    pub(crate) fn measuring(&mut self) -> Option<&mut Measuring> {
+        let Phase::Publishing(publishing) = &mut self.run.live.phase else { return None };
+        self.turn.changed.insert(RecordKey::Live(self.id.clone()));
+        publishing.measuring.as_mut()
+    }
+
     /// Closed rounds, to write.
     pub(crate) fn close_round(&mut self, round: u32, closed: crate::state::ClosedRound) {
         self.turn.changed.insert(RecordKey::Round(self.id.clone(), round));
@@ -106,6 +114,15 @@ impl<'a> Desk<'a> {
 
     /// Adds a line to the run's history.
     pub(crate) fn announce(&mut self, client: Option<&ClientId>, text: impl Into<String>) {
+        self.tell(client, text.into(), false);
+    }
+
+    /// Adds the line that tells of a round's end.
+    pub(crate) fn announce_close(&mut self, text: String) {
+        self.tell(None, text, true);
+    }
+
+    fn tell(&mut self, client: Option<&ClientId>, text: String, closes_round: bool) {
         let live = self.live();
         let (sequence, round) = (live.next_event, live.open.round);
         live.next_event += 1;
@@ -115,7 +132,8 @@ impl<'a> Desk<'a> {
             run: self.id.to_string(),
             round,
             client: client.map(ToString::to_string).unwrap_or_default(),
-            text: text.into(),
+            text,
+            closes_round,
         };
         self.run.events.insert(sequence, event.clone());
         self.turn.changed.insert(RecordKey::Event(self.id.clone(), sequence));

@@ -67,6 +67,8 @@ pub struct AggregatePlan {
     pub frozen: Option<Digest>,
     /// Published entries that hold now, oldest first (one for methods that replace, all for methods that accumulate).
     pub published: Vec<Digest>,
+    /// The server optimiser's state after the latest of them, when the run has one.
+    pub server: Option<Digest>,
 }
 
 /// One update of a plan.

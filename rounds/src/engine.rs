@@ -123,9 +123,10 @@ impl Engine {
             Input::Evaluated { client, run, round, evaluation } => {
                 self.evaluated(&client, &run, round, evaluation, turn)
             }
-            Input::Aggregated { work, global, global_bytes, frozen, frozen_bytes, error, notes } => {
+            Input::Aggregated { work, global, global_bytes, frozen, frozen_bytes, server, error, notes } => {
                 let notes = notes.iter().map(|note| crate::desk::clean(note)).collect();
-                let aggregate = aggregating::Aggregate { global, global_bytes, frozen, frozen_bytes, error, notes };
+                let aggregate =
+                    aggregating::Aggregate { global, global_bytes, frozen, frozen_bytes, server, error, notes };
                 self.aggregated(&work, aggregate, turn)
             }
             Input::AggregateFailed { work, reason } => self.aggregate_failed(&work, &reason, turn),

@@ -10,7 +10,7 @@ use crate::engine::{Answering, Engine};
 use crate::phases::{Phase, collecting, publishing};
 use crate::record::RecordKey;
 use crate::rejection::Rejection;
-use crate::state::{Answer, Client, PartState, Standing};
+use crate::state::{Answer, Client, EvaluationState, PartState, Standing};
 
 impl Engine {
     pub(crate) fn enrolled(
@@ -111,36 +111,37 @@ impl Engine {
 
 /// Takes back what the client was to get and has not got yet.
 pub(crate) fn withhold(desk: &mut Desk<'_>, client: &ClientId, why: &str) {
-    let part = desk.run().parts().find(|(id, _)| *id == client).map(|(_, part)| (part.state, part.evaluation));
-    let Some((state, evaluation)) = part else { return };
+    let state = part_state(desk, client);
     match &desk.run().live.phase {
-        Phase::WarmUp(_) | Phase::Training(_) if state == PartState::Selected => {
+        Phase::WarmUp(_) | Phase::Training(_) if state == Some(PartState::Selected) => {
             collecting::drop_client(desk, client, why.to_owned());
         }
-        Phase::Publishing(_) if evaluation == crate::state::EvaluationState::Due => {
+        Phase::Publishing(_) if desk.run().evaluation_of(client) == EvaluationState::Due => {
             publishing::miss(desk, client, format!("no evaluation: {why}"));
         }
         _ => {}
     }
 }
 
+fn part_state(desk: &Desk<'_>, client: &ClientId) -> Option<PartState> {
+    desk.run().parts().find(|(id, _)| *id == client).map(|(_, part)| part.state)
+}
+
 /// Takes the client out of the run, at once.
 fn expel(desk: &mut Desk<'_>, client: &ClientId) {
-    let part = desk.run().parts().find(|(id, _)| *id == client).map(|(_, part)| (part.state, part.evaluation));
-    if let Some((state, evaluation)) = part {
-        match &desk.run().live.phase {
-            Phase::WarmUp(_) | Phase::Training(_) if state != PartState::Dropped => {
-                collecting::drop_client(desk, client, "revoked".to_owned());
-            }
-            Phase::Publishing(_) if evaluation.is_open() => {
-                publishing::miss(desk, client, "no evaluation: revoked".to_owned());
-            }
-            // The set that is being aggregated is fixed.
-            Phase::Aggregating(_) if state == PartState::Accepted => {
-                desk.note(format!("{client} was revoked after its update was taken"));
-            }
-            _ => {}
+    let state = part_state(desk, client);
+    match (&desk.run().live.phase, state) {
+        (Phase::WarmUp(_) | Phase::Training(_), Some(state)) if state != PartState::Dropped => {
+            collecting::drop_client(desk, client, "revoked".to_owned());
         }
+        (Phase::Publishing(_), _) if desk.run().evaluation_of(client).is_open() => {
+            publishing::miss(desk, client, "no evaluation: revoked".to_owned());
+        }
+        // The set that is being aggregated is fixed.
+        (Phase::Aggregating(_), Some(PartState::Accepted)) => {
+            desk.note(format!("{client} was revoked after its update was taken"));
+        }
+        _ => {}
     }
     if desk.run().members.get(client).is_some_and(|member| member.answer.is_some()) {
         let answer = Answer { accepted: false, rank: 0, reason: "revoked".to_owned(), by_engine: true, at: desk.now() };

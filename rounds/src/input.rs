@@ -194,6 +194,8 @@ pub enum Input {
         frozen: Option<Digest>,
         /// Size of the new frozen tensors in bytes; 0 when there are none.
         frozen_bytes: u64,
+        /// The server optimiser's new state, when the run has one.
+        server: Option<Digest>,
         /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F.
         error: Option<f64>,
         /// Remarks for the round record.

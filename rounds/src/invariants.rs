@@ -10,6 +10,8 @@
 //! | R5 | privacy is charged before release (no run promises what this version cannot keep) |
 //! | R6 | every blob that is needed exists |
 //! | R7 | no round goes on below quorum |
+//! | R8 | the best round is the one with the lowest held-out loss, and exactly the rounds that are worse by more than the run allows were taken back to it |
+//! | R9 | where one client is named to measure, nobody else does |
 
 use std::collections::BTreeSet;
 
@@ -17,13 +19,14 @@ use rondo_proto::{Digest, RunId, v1};
 
 use crate::effect::RoundKind;
 use crate::phases::{Outcome, Phase, aggregating};
+use crate::policy::HeldOut;
 use crate::state::{EvaluationState, PartState, Run, State};
 
 /// A state that must not be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invariant {id} is violated in run `{run}`: {what}")]
 pub struct Violation {
-    /// "R1" to "R7".
+    /// "R1" to "R9".
     pub id: &'static str,
     /// The run.
     pub run: RunId,
@@ -33,16 +36,18 @@ pub struct Violation {
 
 type Predicate = fn(&Run) -> Result<(), String>;
 
-const PREDICATES: [(&str, Predicate); 6] = [
+const PREDICATES: [(&str, Predicate); 8] = [
     ("R1", one_open_round),
     ("R2", counted_once),
     ("R3", aggregated_is_recorded),
     ("R4", published_is_recorded),
     ("R5", nothing_promised),
     ("R7", never_below_quorum),
+    ("R8", best_is_least),
+    ("R9", only_the_named_measure),
 ];
 
-/// R1 to R5 and R7 for every run.
+/// R1 to R5 and R7 to R9 for every run.
 ///
 /// # Errors
 /// The first violation found.
@@ -183,6 +188,10 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
             format!("round {round} published {} but records {}", publication.global, record.global_digest)
         })?;
         let frozen = publication.frozen.as_ref().map(|frozen| frozen.digest.to_string()).unwrap_or_default();
+        let server = publication.server.as_ref().map(ToString::to_string).unwrap_or_default();
+        ensure(record.server_digest == server, || {
+            format!("round {round}: server state {server} is not what is recorded")
+        })?;
         ensure(record.frozen_digest == frozen, || format!("round {round}: frozen {frozen} is not what is recorded"))?;
         ensure(record.ended_at_ms >= record.started_at_ms, || format!("round {round} ended before it started"))?;
         let measured = record.participants.iter().filter(|participant| participant.after.is_some());
@@ -214,4 +223,51 @@ pub fn never_below_quorum(run: &Run) -> Result<(), String> {
         part.state == PartState::Dropped && !matches!(part.evaluation, EvaluationState::None | EvaluationState::Missed)
     });
     ensure(stray.is_none(), || "a dropped client was asked for an evaluation".to_owned())
+}
+
+/// R8. The records say which round is best and which were taken back to it, as their losses have it.
+pub fn best_is_least(run: &Run) -> Result<(), String> {
+    let policy = &run.spec.policy;
+    let mut best: Option<(u32, f64)> = None;
+    for (round, closed) in &run.rounds {
+        let record = &closed.record;
+        let (loss, before) = (record.held_out_loss, best.map(|(_, loss)| loss));
+        ensure(loss.is_none_or(f64::is_finite), || format!("the held-out loss of round {round} is not finite"))?;
+        let is_worse = loss.is_some_and(|loss| policy.takes_back(HeldOut::Loss(loss), before));
+        let may_be_taken_back = is_worse || (loss.is_none() && policy.rollback.is_some());
+        match record.rolled_back_to {
+            Some(to) => {
+                ensure(may_be_taken_back, || format!("round {round} was taken back without a reason"))?;
+                let expected = best.map_or(0, |(round, _)| round);
+                ensure(to == expected, || format!("round {round} was taken back to {to}, the best was {expected}"))?;
+            }
+            None => ensure(!is_worse, || format!("round {round} was not taken back"))?,
+        }
+        if let Some(loss) = loss.filter(|loss| before.is_none_or(|best| *loss < best)) {
+            best = Some((*round, loss));
+        }
+        ensure(record.best_round == best.map(|(round, _)| round), || {
+            format!("after round {round} the best is {best:?}, recorded is {:?}", record.best_round)
+        })?;
+    }
+    ensure(run.best() == best, || format!("the best round is {best:?}, not {:?}", run.best()))
+}
+
+/// R9. Where one client is named to measure, participants are not asked; elsewhere no client is.
+pub fn only_the_named_measure(run: &Run) -> Result<(), String> {
+    let Some(evaluator) = &run.spec.evaluator else {
+        return ensure(run.measuring().is_none(), || "a client measures that the run does not name".to_owned());
+    };
+    let named = |client: &str, dataset: &str| client == evaluator.client.as_str() && dataset == evaluator.dataset;
+    ensure(run.measuring().is_none_or(|m| named(m.client.as_str(), &m.dataset)), || "another client measures".into())?;
+    let stray = run.parts().find(|(_, part)| part.evaluation != EvaluationState::None || part.before.is_some());
+    ensure(stray.is_none(), || format!("{} measures", stray.map(|(client, _)| client.as_str()).unwrap_or_default()))?;
+    for (round, closed) in &run.rounds {
+        let record = &closed.record;
+        let measured = record.participants.iter().any(|part| part.after.is_some() || part.before.is_some());
+        ensure(!measured, || format!("a participant of round {round} measured"))?;
+        let is_named = record.measurement.as_ref().is_none_or(|m| named(&m.client, &m.dataset));
+        ensure(is_named, || format!("round {round} was measured by another client"))?;
+    }
+    Ok(())
 }

@@ -22,6 +22,8 @@ pub mod state;
 mod assignments;
 mod desk;
 mod fleet;
+mod lineage;
+mod part;
 mod presence;
 mod queries;
 mod reports;

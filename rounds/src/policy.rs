@@ -1,7 +1,7 @@
 //! How a run decides: cohort, quorum, deadline, grace, over-selection and retries as one declared value, and the one
 //! rule by which every collecting phase waits or goes on.
 
-use rondo_proto::run_file::{Rounds, Weighting};
+use rondo_proto::run_file::{Keep, Rounds, Weighting};
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
@@ -10,7 +10,7 @@ use crate::Millis;
 const LOST_AFTER_MS: Millis = 60_000;
 
 /// The round policy of a run, as its run file declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Training rounds.
     pub rounds: u32,
@@ -32,6 +32,12 @@ pub struct Policy {
     pub max_attempts: u32,
     /// Silence after which a client is not drawn.
     pub lost_after_ms: Millis,
+    /// Which round's adapter the finished run hands out.
+    #[serde(default)]
+    pub keep: Keep,
+    /// A round whose held-out loss lies above the best one so far by more than this share is taken back.
+    #[serde(default)]
+    pub rollback: Option<f64>,
 }
 
 impl Policy {
@@ -49,6 +55,8 @@ impl Policy {
             weighting: rounds.weighting,
             max_attempts: rounds.max_attempts,
             lost_after_ms: LOST_AFTER_MS,
+            keep: rounds.keep,
+            rollback: rounds.rollback,
         }
     }
 
@@ -62,6 +70,16 @@ impl Policy {
         self.eval_every > 0 && (round.is_multiple_of(self.eval_every) || round == self.rounds)
     }
 
+    /// Whether a measured round is so much worse than the best before it that it is taken back.
+    pub fn takes_back(&self, held_out: HeldOut, best: Option<f64>) -> bool {
+        let Some(share) = self.rollback else { return false };
+        match held_out {
+            HeldOut::None => false,
+            HeldOut::Diverged => true,
+            HeldOut::Loss(loss) => best.is_some_and(|best| loss > best * (1.0 + share)),
+        }
+    }
+
     /// Shares of updates with these example counts, in the same order; they sum to 1.
     pub fn weights(&self, examples: &[u64]) -> Vec<f64> {
         let shares: Vec<f64> = match self.weighting {
@@ -71,6 +89,17 @@ impl Policy {
         let total: f64 = shares.iter().sum();
         shares.into_iter().map(|share| share / total).collect()
     }
+}
+
+/// What the measurements of a round came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HeldOut {
+    /// Nothing was measured.
+    None,
+    /// Somebody measured a loss that is no finite number.
+    Diverged,
+    /// The mean loss.
+    Loss(f64),
 }
 
 /// How far a collection has come.
@@ -182,6 +211,8 @@ mod tests {
             weighting: Weighting::Examples,
             max_attempts: 3,
             lost_after_ms: LOST_AFTER_MS,
+            keep: Keep::Last,
+            rollback: None,
         }
     }
 
@@ -233,6 +264,22 @@ mod tests {
         let mut window = Window::open(10_000, &policy());
         assert_eq!(window.judge(0, &policy(), at(0, 4)), Verdict::Wait);
         assert_eq!(window.next_wake(), 1000);
+    }
+
+    #[test]
+    fn only_what_is_worse_by_more_than_the_share_is_taken_back() {
+        let patient = Policy { rollback: Some(0.1), ..policy() };
+        for (held_out, best, expected) in [
+            (HeldOut::Loss(1.1), Some(1.0), false),
+            (HeldOut::Loss(1.100_001), Some(1.0), true),
+            (HeldOut::Loss(9.0), None, false),
+            (HeldOut::Diverged, None, true),
+            (HeldOut::Diverged, Some(1.0), true),
+            (HeldOut::None, Some(1.0), false),
+        ] {
+            assert_eq!(patient.takes_back(held_out, best), expected, "{held_out:?} {best:?}");
+            assert!(!policy().takes_back(held_out, best), "without rounds.rollback nothing is");
+        }
     }
 
     #[test]

@@ -17,10 +17,12 @@ pub struct AdapterBlobs {
     pub frozen: Option<Frozen>,
     /// Published entries by round, oldest first.
     pub published: Vec<(u32, Publication)>,
+    /// The server optimiser's state, if the run has one. It is no part of what travels.
+    pub server: Option<Digest>,
 }
 
 impl AdapterBlobs {
-    /// Every blob with its size by formula.
+    /// Every blob that travels, with its size by formula.
     pub fn blobs(&self) -> impl Iterator<Item = (Digest, u64)> + '_ {
         let frozen = self.frozen.iter().map(|frozen| (frozen.digest, frozen.layout_bytes));
         frozen.chain(self.published.iter().map(|(_, entry)| (entry.global, entry.layout_bytes)))
@@ -62,24 +64,9 @@ impl Run {
             Phase::Publishing(publishing) => Some((self.live.open.round, &publishing.publication)),
             _ => None,
         };
+        // A round that is closing is in both places for a moment.
+        let open = open.filter(|(round, _)| !self.rounds.contains_key(round));
         self.rounds.iter().map(|(round, closed)| (*round, &closed.publication)).chain(open)
-    }
-
-    /// The adapter after `round`, or the latest.
-    pub fn adapter(&self, round: Option<u32>) -> AdapterBlobs {
-        let mut adapter = AdapterBlobs::default();
-        for (number, publication) in self.publications().filter(|(number, _)| round.is_none_or(|last| *number <= last))
-        {
-            adapter.round = number;
-            if publication.frozen.is_some() {
-                adapter.frozen.clone_from(&publication.frozen);
-            }
-            if !self.spec.accumulates {
-                adapter.published.clear();
-            }
-            adapter.published.push((number, publication.clone()));
-        }
-        adapter
     }
 
     /// Parts of the open attempt, in client-id order.
@@ -100,13 +87,11 @@ impl Run {
 
     /// Whether this client has work of this run in hand, or would get it at its next poll.
     pub fn is_open_for(&self, client: &ClientId) -> bool {
-        let Some(part) = self.members.get(client).and_then(|member| member.part.as_ref()) else { return false };
-        if part.attempt != self.live.open.attempt {
-            return false;
-        }
         match &self.live.phase {
-            Phase::WarmUp(_) | Phase::Training(_) => part.state.is_open(),
-            Phase::Publishing(_) => part.evaluation.is_open(),
+            Phase::WarmUp(_) | Phase::Training(_) => {
+                self.parts().any(|(id, part)| id == client && part.state.is_open())
+            }
+            Phase::Publishing(_) => self.evaluation_of(client).is_open(),
             Phase::Recruiting(_) | Phase::Aggregating(_) | Phase::Ended(_) => false,
         }
     }
@@ -130,7 +115,7 @@ impl Run {
         let published = self.publications().flat_map(|(_, publication)| {
             std::iter::once(publication.global).chain(publication.frozen.as_ref().map(|frozen| frozen.digest))
         });
-        published.chain(self.update_blobs())
+        published.chain(self.update_blobs()).chain(self.server_blobs())
     }
 }
 
@@ -143,6 +128,11 @@ impl State {
     /// Clients that have work of another run in hand and are not free for `run`. Work of a paused run does not bind.
     pub fn engaged_elsewhere(&self, run: &RunId) -> BTreeSet<ClientId> {
         let others = self.runs.iter().filter(|(id, other)| *id != run && other.live.paused_at.is_none());
-        others.flat_map(|(_, other)| other.members.keys().filter(|client| other.is_open_for(client))).cloned().collect()
+        let mut engaged = BTreeSet::new();
+        for (_, other) in others {
+            let evaluator = other.spec.evaluator.iter().map(|evaluator| &evaluator.client);
+            engaged.extend(other.members.keys().chain(evaluator).filter(|client| other.is_open_for(client)).cloned());
+        }
+        engaged
     }
 }

@@ -20,6 +20,12 @@ pub enum Rejection {
         /// The name asked for.
         client: ClientId,
     },
+    /// The run file names a client for evaluations that is not enrolled.
+    #[error("run file: `evaluation.client` names `{client}`, but no client of that name is enrolled")]
+    UnknownEvaluator {
+        /// The name.
+        client: ClientId,
+    },
     /// The run id is taken.
     #[error("run `{run}` exists already")]
     RunExists {
@@ -201,7 +207,7 @@ impl Rejection {
     /// The kind of error, for the table from errors to statuses.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownRun { .. } | Self::UnknownClient { .. } => ErrorCode::NotFound,
+            Self::UnknownRun { .. } | Self::UnknownClient { .. } | Self::UnknownEvaluator { .. } => ErrorCode::NotFound,
             Self::RunExists { .. } | Self::ClientExists { .. } => ErrorCode::AlreadyExists,
             Self::RunFile(_) | Self::Method(_) | Self::Rank { .. } | Self::Offers { .. } => ErrorCode::InvalidArgument,
             Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => ErrorCode::Unimplemented,
@@ -223,6 +229,9 @@ impl Rejection {
         let hint = match self {
             Self::UnknownRun { .. } => "`rondo run list` shows the runs there are",
             Self::UnknownClient { .. } => "`rondo client list` shows the clients there are",
+            Self::UnknownEvaluator { .. } => {
+                "enrol it first, or correct the name; `rondo client list` shows the clients there are"
+            }
             Self::ClientExists { .. } => "choose another name, or revoke the client first",
             Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => {
                 "remove the [privacy] table to train without a guarantee; every report will then say \"no privacy\""

@@ -11,7 +11,7 @@ use crate::phases::collecting::{self, Upload};
 use crate::phases::{Phase, publishing};
 use crate::presence::Progress;
 use crate::rejection::Rejection;
-use crate::state::{EvaluationState, Run};
+use crate::state::Run;
 
 /// What the door must know of an upload before it takes the first byte.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,7 +164,7 @@ impl Engine {
             collecting::drop_client(&mut desk, client, format!("the client failed: {}", clean(reason)));
         } else if desk.work() == *work
             && matches!(desk.run().live.phase, Phase::Publishing(_))
-            && evaluation(desk.run(), client).is_some_and(EvaluationState::is_open)
+            && desk.run().evaluation_of(client).is_open()
         {
             publishing::miss(&mut desk, client, format!("the evaluation failed: {}", clean(reason)));
         }
@@ -186,11 +186,15 @@ impl Engine {
             && desk.run().members.get(client).is_some_and(|member| member.fetches.contains_key(digest))
         {
             let member = desk.member(client);
+            let mut measuring = false;
             if let Some(fetch) = member.fetches.get_mut(digest) {
                 fetch.delivered = true;
+                measuring = fetch.measuring;
             }
-            if let Some(part) = &mut member.part {
+            if !measuring && let Some(part) = &mut member.part {
                 part.bytes_down += bytes;
+            } else if let Some(measuring) = desk.measuring().filter(|measuring| measuring.client == *client) {
+                measuring.bytes_down += bytes;
             }
         }
         self.presence.saw(client, turn.now);
@@ -224,8 +228,7 @@ impl Engine {
             Ok(mut desk) => aggregating::aggregated(&mut desk, work, aggregate),
             // The run ended while the executor worked: nobody needs the result.
             Err(_) => {
-                let garbage = turn.garbage.entry(work.run.clone()).or_default();
-                garbage.extend(std::iter::once(aggregate.global).chain(aggregate.frozen));
+                turn.garbage.entry(work.run.clone()).or_default().extend(aggregate.blobs());
             }
         }
         Ok(Answering::With(Reply::Done))
@@ -255,8 +258,4 @@ fn ended(run: &Run, work: &WorkKey) -> Option<Rejection> {
 fn has_open_update(desk: &Desk<'_>, client: &ClientId, work: &WorkKey) -> bool {
     let is_collecting = matches!(desk.run().live.phase, Phase::WarmUp(_) | Phase::Training(_));
     is_collecting && desk.work() == *work && desk.run().parts().any(|(id, part)| id == client && part.state.is_open())
-}
-
-fn evaluation(run: &Run, client: &ClientId) -> Option<EvaluationState> {
-    run.parts().find(|(id, _)| *id == client).map(|(_, part)| part.evaluation)
 }

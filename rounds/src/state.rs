@@ -12,6 +12,8 @@ use crate::effect::RoundKind;
 use crate::phases::Phase;
 use crate::policy::Policy;
 
+pub use crate::part::{EvaluationState, Part, PartState, Update};
+
 /// All that is durable.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct State {
@@ -115,6 +117,18 @@ pub struct Spec {
     pub accumulates: bool,
     /// Largest L2 norm of an update.
     pub max_update_norm: Option<f64>,
+    /// The one client that measures; absent = every participant, on its own held-out data.
+    #[serde(default)]
+    pub evaluator: Option<Evaluator>,
+}
+
+/// A client that measures for a run, whether or not it trains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluator {
+    /// The client.
+    pub client: ClientId,
+    /// Its data set; the whole of it counts as held out.
+    pub dataset: String,
 }
 
 /// Where a run stands.
@@ -143,6 +157,16 @@ pub struct OpenRound {
     pub started_at: Option<Millis>,
     /// Remarks for the record.
     pub notes: Vec<String>,
+    /// Somebody measured a loss of the published adapter that is no finite number.
+    #[serde(default)]
+    pub diverged: bool,
+}
+
+impl OpenRound {
+    /// A round that begins.
+    pub(crate) fn new(round: u32, kind: RoundKind) -> Self {
+        Self { round, kind, attempt: 1, started_at: None, notes: Vec::new(), diverged: false }
+    }
 }
 
 /// One client's part in one run.
@@ -189,99 +213,9 @@ pub struct Fetch {
     pub layout_bytes: u64,
     /// Whether any of it was delivered.
     pub delivered: bool,
-}
-
-/// What one client does in the open round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// The attempt it was drawn for. Parts of earlier attempts stay, as dropped.
-    pub attempt: u32,
-    /// How far it is.
-    pub state: PartState,
-    /// Why it was dropped or is spare; empty otherwise.
-    pub reason: String,
-    /// The rank it trains with.
-    pub rank: u32,
-    /// The update that was taken.
-    pub update: Option<Update>,
-    /// Whether its evaluation is wanted.
-    pub evaluation: EvaluationState,
-    /// The model as received, measured before training.
-    pub before: Option<v1::Evaluation>,
-    /// The published adapter, measured.
-    pub after: Option<v1::Evaluation>,
-    /// The upload whose bytes are counted already, so that one that comes twice counts once.
-    pub counted: Option<Digest>,
-    /// Bytes of its uploads in this round.
-    pub bytes_up: u64,
-    /// Bytes of its downloads that were first assigned in this round.
-    pub bytes_down: u64,
-    /// Uploads by the layout's formula.
-    pub layout_bytes_up: u64,
-    /// Downloads by the layout's formula.
-    pub layout_bytes_down: u64,
-}
-
-/// How far a client is with its training (or warm-up) work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PartState {
-    /// Drawn, but it has not asked yet.
-    Selected,
-    /// The assignment was handed to it.
-    Working,
-    /// Its update counts.
-    Accepted,
-    /// It is not needed: the cohort was full without it.
-    Spare,
-    /// Out of this round, for a reason.
-    Dropped,
-}
-
-impl PartState {
-    /// Whether an update may still come.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Selected | Self::Working)
-    }
-}
-
-/// An update that was taken.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Update {
-    /// Its blob.
-    pub digest: Digest,
-    /// Training examples behind it.
-    pub examples: u64,
-    /// Mean training loss.
-    pub train_loss: f64,
-    /// Seconds of training.
-    pub train_seconds: f64,
-    /// L2 norm over all its tensors.
-    pub norm: f64,
-}
-
-/// How far a client is with measuring the published adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EvaluationState {
-    /// Not asked for.
-    #[default]
-    None,
-    /// Wanted, but it has not asked yet.
-    Due,
-    /// The assignment was handed to it.
-    Working,
-    /// It reported.
-    Done,
-    /// It could not, or not in time.
-    Missed,
-}
-
-impl EvaluationState {
-    /// Whether a report may still come.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Due | Self::Working)
-    }
+    /// Whether it was assigned to the one client that measures, to measure: then its bytes count there.
+    #[serde(default)]
+    pub measuring: bool,
 }
 
 /// What a round published.
@@ -297,6 +231,9 @@ pub struct Publication {
     pub frozen: Option<Frozen>,
     /// Aggregation error.
     pub error: Option<f64>,
+    /// The server optimiser's state after this round. It never leaves the coordinator.
+    #[serde(default)]
+    pub server: Option<Digest>,
 }
 
 /// Frozen tensors that a round published.

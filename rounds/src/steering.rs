@@ -2,8 +2,8 @@
 
 use rondo_dp::Privacy;
 use rondo_methods::{Job, Publication, Registry};
-use rondo_proto::run_file::RunFile;
-use rondo_proto::{RunId, v1};
+use rondo_proto::run_file::{EvaluationChoice, RunFile, RunFileError};
+use rondo_proto::{ClientId, RunId, v1};
 
 use crate::desk::Turn;
 use crate::effect::RoundKind;
@@ -11,7 +11,7 @@ use crate::engine::{Answering, Engine};
 use crate::phases::{Outcome, Phase, Recruiting, ended, publishing};
 use crate::policy::Policy;
 use crate::rejection::Rejection;
-use crate::state::{Live, OpenRound, Run, Spec};
+use crate::state::{Evaluator, Live, OpenRound, Run, Spec, Standing};
 
 impl Spec {
     /// The run resolved against a registry.
@@ -30,6 +30,7 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
     };
     privacy.enforceable()?;
     let job = Job::new(registry, &file, &base)?;
+    let evaluator = file.evaluation.as_ref().map(evaluator).transpose()?;
     let spec = Spec {
         run_file: text,
         base,
@@ -44,8 +45,15 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
         policy: Policy::of(&file.rounds),
         accumulates: job.method().publication() == Publication::Accumulate,
         max_update_norm: file.rounds.max_update_norm,
+        evaluator,
     };
     Ok((spec, job))
+}
+
+fn evaluator(choice: &EvaluationChoice) -> Result<Evaluator, RunFileError> {
+    let client = ClientId::new(choice.client.as_str())
+        .map_err(|error| RunFileError::Value { key: "evaluation.client", problem: error.to_string() })?;
+    Ok(Evaluator { client, dataset: choice.dataset.clone() })
 }
 
 impl Engine {
@@ -60,6 +68,10 @@ impl Engine {
             return Err(Rejection::RunExists { run });
         }
         let (spec, job) = specify(text, base, turn.now, &self.registry)?;
+        if let Some(Evaluator { client, .. }) = &spec.evaluator {
+            let known = self.state.clients.get(client).filter(|known| known.standing != Standing::Revoked);
+            known.ok_or_else(|| Rejection::UnknownEvaluator { client: client.clone() })?;
+        }
         let (round, kind) = if job.needs_warm_up() { (0, RoundKind::WarmUp) } else { (1, RoundKind::Train) };
         let line = format!(
             "created: {} of base {} on data set {}, {} rounds, {}",
@@ -69,7 +81,7 @@ impl Engine {
             spec.policy.rounds,
             spec.privacy.statement()
         );
-        let open = OpenRound { round, kind, attempt: 1, started_at: None, notes: Vec::new() };
+        let open = OpenRound::new(round, kind);
         let phase = Phase::Recruiting(Recruiting::default());
         let live = Live { phase, paused_at: None, open, next_event: 1 };
         let record =

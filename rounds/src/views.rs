@@ -1,12 +1,13 @@
 //! The state as operators and clients see it.
 
 use rondo_methods::Job;
+use rondo_proto::run_file::Keep;
 use rondo_proto::{ClientId, RunId, v1};
 
 use crate::effect::RoundKind;
 use crate::engine::Engine;
 use crate::input::WorkKey;
-use crate::phases::Phase;
+use crate::phases::{Measuring, Phase};
 use crate::presence::Presence;
 use crate::state::{Client, Part, PartState, Run};
 
@@ -44,6 +45,29 @@ pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::Rou
         ended_at_ms: 0,
         privacy: run.spec.privacy.statement(),
         notes: open.notes.clone(),
+        held_out_loss: None,
+        best_round: None,
+        rolled_back_to: None,
+        measurement: run.measuring().map(|measuring| measurement(measuring, &work, presence)),
+        server_digest: publication
+            .and_then(|publication| publication.server)
+            .map(|d| d.to_string())
+            .unwrap_or_default(),
+    }
+}
+
+fn measurement(measuring: &Measuring, work: &WorkKey, presence: &Presence) -> v1::Measurement {
+    let progress = presence.progress(&measuring.client, work).filter(|_| measuring.state.is_open());
+    v1::Measurement {
+        client: measuring.client.to_string(),
+        dataset: measuring.dataset.clone(),
+        state: measuring.state.as_str().to_owned(),
+        reason: measuring.reason.clone(),
+        after: measuring.after.clone(),
+        bytes_down: measuring.bytes_down,
+        layout_bytes_down: measuring.layout_bytes_down,
+        step: progress.map_or(0, |progress| progress.step),
+        steps: progress.map_or(0, |progress| progress.steps),
     }
 }
 
@@ -107,7 +131,9 @@ impl Engine {
             _ => None,
         };
         let is_open = !run.rounds.contains_key(&run.live.open.round);
-        let adapter = run.adapter(None);
+        let adapter = run.result();
+        let best = run.best();
+        let evaluator = run.spec.evaluator.as_ref();
         let answers = run.members.iter().filter_map(|(client, member)| Some((client, member.answer.as_ref()?)));
         v1::RunSummary {
             run: id.to_string(),
@@ -136,6 +162,14 @@ impl Engine {
             open: is_open.then(|| open_record(id, run, &self.presence)),
             latest: run.rounds.values().next_back().map(|closed| closed.record.clone()),
             adapter: (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message()),
+            best_round: best.map(|(round, _)| round),
+            best_loss: best.map(|(_, loss)| loss),
+            keep: match run.spec.policy.keep {
+                Keep::Last => "last".to_owned(),
+                Keep::Best => "best".to_owned(),
+            },
+            evaluation_client: evaluator.map(|evaluator| evaluator.client.to_string()).unwrap_or_default(),
+            evaluation_dataset: evaluator.map(|evaluator| evaluator.dataset.clone()).unwrap_or_default(),
         }
     }
 
@@ -205,14 +239,14 @@ impl Engine {
         }
     }
 
-    /// The blobs from which a run's adapter is built, after `round` or the latest. Absent when there is no such run or
-    /// nothing was published for that round.
+    /// The blobs from which a run's adapter is built: after `round`, also when that was taken back, or what the run hands
+    /// out. Absent when there is no such run or nothing was published for that round.
     pub fn adapter_state(&self, run: &RunId, round: Option<u32>) -> Option<v1::AdapterState> {
         let run = self.state.runs.get(run)?;
         if round.is_some_and(|round| !run.publications().any(|(number, _)| number == round)) {
             return None;
         }
-        let adapter = run.adapter(round);
+        let adapter = if round.is_some() { run.adapter(round) } else { run.result() };
         (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message())
     }
 }

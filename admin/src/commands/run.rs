@@ -142,10 +142,31 @@ fn overview(run: &RunSummary) -> String {
         ("aggregation", run.exactness.clone()),
         ("base", run.base.clone()),
         ("data set", run.dataset.clone()),
+        ("measured at", measured_at(run)),
+        ("best round", best(run)),
         ("privacy", run.privacy.clone()),
         ("created", moment(run.created_at_ms)),
         ("ended", moment(run.ended_at_ms)),
     ])
+}
+
+/// Where the published adapters are measured, if at one client.
+fn measured_at(run: &RunSummary) -> String {
+    match run.evaluation_client.as_str() {
+        "" => String::new(),
+        client => format!("{client}, data set {}", run.evaluation_dataset),
+    }
+}
+
+/// The best round so far, and whether it is the one that the run hands out.
+pub(crate) fn best(run: &RunSummary) -> String {
+    let Some((round, loss)) = run.best_round.zip(run.best_loss) else { return String::new() };
+    let kept = match (run.keep.as_str(), run.outcome.is_empty()) {
+        ("best", true) => "; it will be kept",
+        ("best", false) => "; it is what the run hands out",
+        _ => "",
+    };
+    format!("{round} (held-out loss {loss:.4}{kept})")
 }
 
 fn details(reply: &GetRunReply) -> String {

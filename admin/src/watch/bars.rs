@@ -93,8 +93,14 @@ fn run_message(summary: &RunSummary) -> String {
     if let Some(latest) = &summary.latest {
         let sums = totals(latest);
         parts.push(format!("loss {}", number(sums.loss, 4)));
-        parts.push(format!("accuracy {}", number(sums.accuracy, 4)));
+        match sums.perplexity {
+            Some(perplexity) => parts.push(format!("perplexity {perplexity:.2}")),
+            None => parts.push(format!("accuracy {}", number(sums.accuracy, 4))),
+        }
         parts.push(format!("error {}", relative_error(latest.aggregation_error)));
+    }
+    if let Some(best) = summary.best_round {
+        parts.push(format!("best round {best}"));
     }
     parts.join("  ")
 }
@@ -107,7 +113,7 @@ fn client_message(client: &Participant) -> String {
     if client.train_loss != 0.0 {
         parts.push(format!("loss {:.4}", client.train_loss));
     }
-    if let Some(evaluation) = client.after.or(client.before) {
+    if let Some(evaluation) = client.after.as_ref().or(client.before.as_ref()) {
         parts.push(format!("accuracy {:.4}", evaluation.accuracy));
     }
     if client.bytes_up + client.bytes_down > 0 {

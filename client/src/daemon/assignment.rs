@@ -105,6 +105,11 @@ impl<A: Api> Daemon<A> {
         let (judge, judged) = (Arc::clone(&self.judge), assignment.clone());
         let agreed =
             spawn_blocking(move || judge.lock().unwrap_or_else(PoisonError::into_inner).assigned(&judged)).await??;
+        let measures = agreed.run.evaluation.as_ref().filter(|_| !assignment.dataset.is_empty());
+        if let Some(named) = measures.filter(|named| task != Task::Evaluate || named.client != self.client) {
+            let problem = format!("run {} names client {:?} to measure on {:?}", key.run, named.client, named.dataset);
+            return Err(Failure::NotAgreed(problem));
+        }
         let state = self.state(assignment, &key.run, task, &agreed).await?;
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
 

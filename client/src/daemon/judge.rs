@@ -71,7 +71,7 @@ impl Judge {
     pub fn invited(&mut self, invitation: &v1::Invitation) -> v1::AnswerRequest {
         let v1::Invitation { run, run_file, base } = invitation;
         let judged = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
-            let agreed = self.consider(&id, run_file, base.as_ref());
+            let agreed = self.consider(&id, run_file, base.as_ref(), "");
             let (rank, declined) = match &agreed {
                 Ok(agreed) => (agreed.rank, None),
                 Err(failure) => (0, Some(failure.for_coordinator())),
@@ -106,9 +106,10 @@ impl Judge {
         if let Some(reason) = declined {
             return Err(Failure::NotAgreed(format!("this client declined run {run}: {reason}")));
         }
-        let agreed = self.consider(&run, &assignment.run_file, assignment.base.as_ref())?;
+        let agreed = self.consider(&run, &assignment.run_file, assignment.base.as_ref(), &assignment.dataset)?;
         let most = self.answers.get(&run).map_or(agreed.rank, |answer| answer.rank);
-        if assignment.rank > most {
+        // Whoever measures alone measures the whole adapter; a limit on ranks is one on what is trained here.
+        if assignment.rank > most && assignment.dataset.is_empty() {
             let problem = format!("the assignment has rank {}, this client offered {most}", assignment.rank);
             return Err(Failure::NotAgreed(problem));
         }
@@ -116,7 +117,15 @@ impl Judge {
         Ok(Agreed { rank, ..agreed })
     }
 
-    fn consider(&mut self, id: &RunId, text: &str, base: Option<&v1::BaseModel>) -> Result<Agreed, Failure> {
+    /// `measured` is the data set that this client alone measures on, the whole of it; empty when it trains, or measures
+    /// on its own held-out examples.
+    fn consider(
+        &mut self,
+        id: &RunId,
+        text: &str,
+        base: Option<&v1::BaseModel>,
+        measured: &str,
+    ) -> Result<Agreed, Failure> {
         let refuse = |problem: String| Err(Failure::NotAgreed(problem));
         let Some(base) = base else {
             return refuse(format!("run {id} comes without a description of its base model"));
@@ -135,20 +144,26 @@ impl Judge {
             return refuse(format!("the run file of {id} names another base than {}", base.digest));
         }
         // Cheap things first, so that a run that is not for this client costs nothing.
-        let name = &run.task.dataset;
+        let measures = !measured.is_empty();
+        if measures && run.evaluation.as_ref().is_none_or(|evaluation| evaluation.dataset != measured) {
+            return refuse(format!("run {id} does not say that it is measured on data set {measured:?}"));
+        }
+        let name = if measures { measured } else { run.task.dataset.as_str() };
         let Some(source) = self.config.dataset(name).cloned() else {
             let here = self.config.datasets.iter().map(|source| source.name.clone()).collect();
-            return Err(Failure::NoDataset { name: name.clone(), here });
+            return Err(Failure::NoDataset { name: name.to_owned(), here });
         };
+        let source = if measures { Source { eval_fraction: 1.0, ..source } } else { source };
         let job = Job::new(&self.registry, &run, base)?;
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, job.mixed_ranks())?;
         let model_dir = self.models.find(base)?;
         let data = self.dataset(source, &run.task.labels)?;
-        if data.train().is_empty() {
-            return Err(Failure::NothingToTrain { name: name.clone() });
+        if data.train().is_empty() && !measures {
+            return Err(Failure::NothingToTrain { name: name.to_owned() });
         }
-        if data.held_out().is_empty() && run.rounds.eval_every > 0 {
-            return Err(Failure::NothingToEvaluate { name: name.clone() });
+        // Where another client measures, this one needs nothing held out.
+        if data.held_out().is_empty() && (measures || (run.rounds.eval_every > 0 && run.evaluation.is_none())) {
+            return Err(Failure::NothingToEvaluate { name: name.to_owned() });
         }
         Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank })
     }

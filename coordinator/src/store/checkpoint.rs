@@ -1,7 +1,6 @@
 //! The guard beside the database: a checkpoint of all records and a journal of the commits since.
 //!
-//! Both hold frames: `length u32 | BLAKE3 of the body | body`, a body being a commit number and its changes. The
-//! checkpoint is one frame, written to a temporary file, flushed and renamed. The journal is appended to and flushed;
+//! Both hold frames ([`Frame`]). The checkpoint is one frame, written to a temporary file, flushed and renamed. The journal is appended to and flushed;
 //! a torn last frame, from a crash while it was written, is one that nobody was told about, so it is left out. An append
 //! that failed is cut off again, so that a commit whose caller was told "failed" does not come back.
 
@@ -10,11 +9,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::frame::Frame;
 use super::{Batch, Records, StoreError};
-
-/// No frame is larger: a length beyond it is damage, not data.
-const MAX_FRAME_BYTES: usize = 1 << 30;
-const HASH_BYTES: usize = 32;
 
 /// The file that commits are appended to; a trait, so that tests can let a disk fail.
 pub(super) trait JournalFile: Send {
@@ -210,68 +206,6 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes the names in a directory durable.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
-}
-
-struct Frame {
-    sequence: u64,
-    batch: Batch,
-}
-
-impl Frame {
-    fn write(&self) -> Vec<u8> {
-        let mut body = self.sequence.to_le_bytes().to_vec();
-        for (key, value) in self.batch.changes() {
-            put_bytes(&mut body, key.as_bytes());
-            body.push(u8::from(value.is_some()));
-            put_bytes(&mut body, value.unwrap_or_default());
-        }
-        let mut frame = Vec::with_capacity(body.len() + 4 + HASH_BYTES);
-        frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-        frame.extend_from_slice(blake3::hash(&body).as_bytes());
-        frame.extend_from_slice(&body);
-        frame
-    }
-
-    /// The first frame and what follows it; `None` when it is not whole.
-    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (length, rest) = take_length(bytes)?;
-        let (hash, rest) = rest.split_at_checked(HASH_BYTES)?;
-        let (body, after) = rest.split_at_checked(length)?;
-        if blake3::hash(body).as_bytes() != hash {
-            return None;
-        }
-        let (sequence, mut rest) = body.split_at_checked(8)?;
-        let mut frame = Self { sequence: u64::from_le_bytes(sequence.try_into().ok()?), batch: Batch::new() };
-        while !rest.is_empty() {
-            let (key, next) = take_bytes(rest)?;
-            let (present, next) = next.split_first()?;
-            let (value, next) = take_bytes(next)?;
-            let key = std::str::from_utf8(key).ok()?;
-            if *present == 1 {
-                frame.batch.put(key, value)
-            } else {
-                frame.batch.delete(key)
-            }
-            rest = next;
-        }
-        Some((frame, after))
-    }
-}
-
-fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    to.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-    to.extend_from_slice(bytes);
-}
-
-fn take_length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (length, rest) = bytes.split_at_checked(4)?;
-    let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
-    (length <= MAX_FRAME_BYTES).then_some((length, rest))
-}
-
-fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = take_length(bytes)?;
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub mod durable;
+mod frame;
 mod index;
 pub mod mem;
 pub mod record;

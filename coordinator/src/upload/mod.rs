@@ -150,8 +150,7 @@ impl Uploads {
     /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
     /// client is dropped from the attempt.
     async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
-        let manifest = wanted.job.upload_manifest(wanted.kind.into(), id.work.round, wanted.rank as usize);
-        let tensors = manifest.len() as u64;
+        let tensors = wanted.job.upload_manifest(wanted.kind.into(), id.work.round, wanted.rank as usize).len() as u64;
         let least = wanted.layout_bytes;
         let most = least + HEADER_BYTES + HEADER_BYTES_PER_TENSOR * tensors;
         let got = header.total_bytes;
@@ -200,7 +199,7 @@ impl Uploads {
             train_seconds: header.train_seconds,
             norm: facts.norm,
             bytes_up,
-            before: header.before,
+            before: header.before.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
         let putting = self.blobs.putting().await;

@@ -22,6 +22,10 @@ pub(crate) struct FakeClient {
     pub(crate) identity: Identity,
     pub(crate) api: FederationClient<Channel>,
     seed: u64,
+    /// Data sets it says it has.
+    pub(crate) datasets: Vec<String>,
+    /// What it measures, by round.
+    pub(crate) loss: fn(u32) -> f64,
     /// Digests of the blobs it has; each is fetched once.
     held: BTreeSet<String>,
 }
@@ -48,7 +52,8 @@ impl FakeClient {
         let enrolled = enrol(&url, &made.token, &made.ca_fingerprint, name, &dir.join(name)).await.unwrap();
         let seed = name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
         let api = FederationClient::new(channel(&enrolled.identity, address));
-        Self { api, identity: enrolled.identity, seed, held: BTreeSet::new() }
+        let (datasets, loss) = (vec!["reviews".to_owned()], (|_| 0.5) as fn(u32) -> f64);
+        Self { api, identity: enrolled.identity, seed, datasets, loss, held: BTreeSet::new() }
     }
 
     /// Goes on with a coordinator that listens elsewhere now.
@@ -59,7 +64,7 @@ impl FakeClient {
     pub(crate) async fn poll(&mut self) -> Result<Next, Status> {
         let request = v1::PollRequest {
             version: "test".into(),
-            datasets: vec!["reviews".into()],
+            datasets: self.datasets.clone(),
             bases: vec![base().digest, wide_base().digest],
             max_rank: 0,
         };
@@ -123,7 +128,8 @@ impl FakeClient {
         };
         assert!(!self.api.heartbeat(heartbeat).await?.into_inner().stop);
         if assignment.kind() == v1::WorkKind::Evaluate {
-            let evaluation = Some(v1::Evaluation { loss: 0.5, accuracy: 0.75, examples: 40, ..Default::default() });
+            let loss = (self.loss)(round);
+            let evaluation = Some(v1::Evaluation { loss, accuracy: 0.75, examples: 40, ..Default::default() });
             self.api.report_evaluation(v1::EvaluationReport { run, round, evaluation }).await?;
             return Ok(Did::Evaluated);
         }
@@ -136,7 +142,7 @@ impl FakeClient {
     /// The update this client has for an assignment; the same each time.
     pub(crate) fn update(&self, assignment: &v1::Assignment) -> Vec<u8> {
         let seed = self.seed + u64::from(assignment.round);
-        update(&assignment.run_file, kind(assignment), assignment.rank, seed)
+        update(&assignment.run_file, kind(assignment), assignment.round, assignment.rank, seed)
     }
 
     /// Downloads the state that an assignment names and checks every digest.

@@ -101,6 +101,6 @@ pub(crate) fn random(seed: u64) -> impl FnMut() -> f32 {
 }
 
 /// A well-formed update.
-pub(crate) fn update(run_file: &str, kind: Kind, rank: u32, seed: u64) -> Vec<u8> {
-    file(&job(run_file).upload_manifest(kind, 1, rank as usize), random(seed))
+pub(crate) fn update(run_file: &str, kind: Kind, round: u32, rank: u32, seed: u64) -> Vec<u8> {
+    file(&job(run_file).upload_manifest(kind, round, rank as usize), random(seed))
 }

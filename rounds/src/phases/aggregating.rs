@@ -23,8 +23,16 @@ pub(crate) struct Aggregate {
     pub(crate) global_bytes: u64,
     pub(crate) frozen: Option<Digest>,
     pub(crate) frozen_bytes: u64,
+    pub(crate) server: Option<Digest>,
     pub(crate) error: Option<f64>,
     pub(crate) notes: Vec<String>,
+}
+
+impl Aggregate {
+    /// Every blob that the executor made.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = Digest> {
+        [Some(self.global), self.frozen, self.server].into_iter().flatten()
+    }
 }
 
 /// Fingerprint of the accepted set: who, what, how much.
@@ -55,6 +63,7 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
             .collect(),
         frozen: adapter.frozen.map(|frozen| frozen.digest),
         published: adapter.published.into_iter().map(|(_, entry)| entry.global).collect(),
+        server: adapter.server,
     }
 }
 
@@ -89,21 +98,21 @@ pub(crate) fn aggregated(desk: &mut Desk<'_>, work: &WorkKey, aggregate: Aggrega
             layout_bytes: desk.job.frozen_bytes(),
         }),
         error: aggregate.error.filter(|error| error.is_finite()),
+        server: aggregate.server,
     };
     if aggregate.error.is_some_and(|error| !error.is_finite()) {
         desk.note("the aggregation error could not be computed: it is not a number".to_owned());
     }
     aggregate.notes.into_iter().for_each(|note| desk.note(note));
     updates.into_iter().for_each(|digest| desk.discard(digest));
+    let servers = desk.run().server_blobs();
     publishing::begin(desk, publication, plan);
+    publishing::discard_servers(desk, servers);
 }
 
 fn discard_stale(desk: &mut Desk<'_>, aggregate: &Aggregate) {
     // The same result may have come before: what the run publishes is never dropped, whoever lets go of it.
-    desk.discard(aggregate.global);
-    if let Some(frozen) = aggregate.frozen {
-        desk.discard(frozen);
-    }
+    aggregate.blobs().for_each(|digest| desk.discard(digest));
 }
 
 /// The executor gave up. The attempt is over; clients train anew.

@@ -110,8 +110,8 @@ pub(crate) fn store(
 
 /// Adds an upload to its client's bytes; the same upload once.
 fn count_bytes(desk: &mut Desk<'_>, client: &ClientId, update: &StoredUpdate) {
-    let (kind, round) = (desk.run().live.open.kind, desk.run().live.open.round);
-    let layout_bytes = desk.job.upload_bytes(kind.into(), round, update.rank as usize);
+    let open = &desk.run().live.open;
+    let layout_bytes = desk.job.upload_bytes(open.kind.into(), open.round, update.rank as usize);
     let Some(part) = desk.part(client).filter(|part| part.counted != Some(update.digest)) else { return };
     part.counted = Some(update.digest);
     part.bytes_up = part.bytes_up.saturating_add(update.bytes_up);

@@ -43,7 +43,7 @@ impl fmt::Display for Outcome {
 /// Ends the run. Work in hand is dropped, its blobs too; the open round stays visible as it was.
 pub(crate) fn end(desk: &mut Desk<'_>, outcome: Outcome) {
     let updates: Vec<_> = desk.run().update_blobs().collect();
-    updates.into_iter().for_each(|digest| desk.discard(digest));
+    updates.into_iter().chain(desk.run().server_blobs()).for_each(|digest| desk.discard(digest));
 
     let reason = match &outcome {
         Outcome::Completed => "the run is complete".to_owned(),

@@ -23,6 +23,7 @@ use crate::state::Run;
 pub(crate) mod aggregating;
 pub(crate) mod collecting;
 pub(crate) mod ended;
+pub(crate) mod measuring;
 pub(crate) mod publishing;
 pub(crate) mod recruiting;
 pub(crate) mod training;
@@ -30,6 +31,7 @@ pub(crate) mod warm_up;
 
 pub use aggregating::Aggregating;
 pub use ended::{Ended, Outcome};
+pub use measuring::Measuring;
 pub use publishing::Publishing;
 pub use recruiting::Recruiting;
 pub use training::Training;

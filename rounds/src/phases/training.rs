@@ -3,7 +3,8 @@
 use rondo_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Policy, Window};
+use crate::policy::Window;
+use crate::state::Spec;
 
 /// Collects updates. The collecting itself stands in `collecting.rs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +17,9 @@ impl Training {
     /// What a client is asked to do.
     pub(crate) const WORK: v1::WorkKind = v1::WorkKind::Train;
 
-    /// Whether clients measure the model before they train: in the first round, so that a run can show what it did.
-    pub(crate) fn evaluates_before(policy: &Policy, round: u32) -> bool {
-        round == 1 && policy.eval_every > 0
+    /// Whether clients measure the model before they train: in the first round, so that a run can show what it did. Where
+    /// one client measures, those who train do not.
+    pub(crate) fn evaluates_before(spec: &Spec, round: u32) -> bool {
+        round == 1 && spec.policy.eval_every > 0 && spec.evaluator.is_none()
     }
 }

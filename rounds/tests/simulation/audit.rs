@@ -1,8 +1,9 @@
 //! What must hold after every step, beside the engine's own invariants.
 
-use rondo_proto::RunId;
+use rondo_proto::{Digest, RunId, v1};
+use rondo_rounds::AggregatePlan;
 
-use crate::world::World;
+use crate::world::{PUBLIC, World};
 
 impl World {
     /// What must hold once a step is committed.
@@ -11,20 +12,16 @@ impl World {
         self.audit_records();
         for run in &self.runs {
             self.audit_sums(run);
+            self.audit_course(run);
         }
     }
 
-    /// The state can be rebuilt from what was committed, to the byte (numbers to the last place but one).
+    /// The state can be rebuilt from what was committed, to the byte.
     fn audit_records(&self) {
         let records = self.engine.records().records;
         assert!(records.keys().eq(self.store.keys()), "other records exist than were committed");
         for (key, bytes) in &records {
-            let stored = &self.store[key];
-            if bytes == stored {
-                continue;
-            }
-            let parse = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
-            assert!(alike(&parse(bytes), &parse(stored)), "{key} changed without being committed");
+            assert!(*bytes == self.store[key], "{key} changed without being committed");
         }
     }
 
@@ -52,6 +49,95 @@ impl World {
         }
     }
 
+    /// Best, roll-back and the state of the server optimiser with other eyes: the course of a run is told once more from
+    /// what clients measured, and must end where the engine stands.
+    fn audit_course(&self, run: &RunId) {
+        let setup = &self.setup;
+        let mut standing: Vec<v1::RoundRecord> = Vec::new();
+        let mut best: Option<(f64, v1::RoundRecord, Vec<v1::RoundRecord>)> = None;
+        for record in self.engine.rounds(run).into_iter().filter(|record| record.ended_at_ms != 0) {
+            self.audit_measurers(&record);
+            standing.push(record.clone());
+            let measured: Vec<f64> = shares(&record);
+            let diverged = record.notes.iter().any(|note| note.contains("evaluation failed: loss "));
+            let is_measured = !measured.is_empty() && !diverged;
+            assert_eq!(record.held_out_loss.is_some(), is_measured, "{record:?}");
+            if let Some(found) = record.held_out_loss {
+                let loss: f64 = measured.iter().sum();
+                assert!((found - loss).abs() < 1e-9, "round {}: {found} is not {loss}", record.round);
+            }
+            let percent = setup.rollback.map(f64::from);
+            let limit = best.as_ref().zip(percent).map(|((best, ..), percent)| best * (1.0 + percent / 100.0));
+            let is_bad = diverged || record.held_out_loss.zip(limit).is_some_and(|(loss, limit)| loss > limit);
+            assert_eq!(record.rolled_back_to.is_some(), is_bad && setup.rollback.is_some(), "{record:?}");
+            if record.held_out_loss.is_some_and(|loss| best.as_ref().is_none_or(|(best, ..)| loss < *best)) {
+                best = Some((record.held_out_loss.unwrap(), record.clone(), standing.clone()));
+            } else if let Some(to) = record.rolled_back_to {
+                // Exactly what stood after the best round stands again; before any, what stood before training.
+                standing.retain(|before| best.is_none() && before.round == 0);
+                if let Some((_, round, stood)) = &best {
+                    assert_eq!(to, round.round);
+                    standing.clone_from(stood);
+                }
+            }
+            assert_eq!(record.best_round, best.as_ref().map(|(_, round, _)| round.round));
+        }
+        let summary = self.engine.run_summary(run).unwrap();
+        assert_eq!(summary.best_round, best.as_ref().map(|(_, round, _)| round.round));
+        let is_next = |plan: &&AggregatePlan| plan.work.run == *run && plan.work.round == summary.round;
+        if let Some(plan) = self.queue.iter().rev().find(is_next) {
+            let digests = |of: fn(&v1::RoundRecord) -> &String| latest(&standing, of);
+            let text = |digest: Option<Digest>| digest.map(|d| d.to_string()).unwrap_or_default();
+            assert_eq!(text(plan.frozen), digests(|record| &record.frozen_digest));
+            assert_eq!(text(plan.server), digests(|record| &record.server_digest));
+        }
+        if summary.phase == "publishing" {
+            return;
+        }
+        if summary.phase == "ended"
+            && setup.keep_best
+            && let Some((_, _, stood)) = best
+        {
+            standing = stood;
+        }
+        let state = summary.adapter.unwrap_or_default();
+        let stands: Vec<&String> = state.published.iter().map(|entry| &entry.digest).collect();
+        let all: Vec<&String> = standing.iter().map(|record| &record.global_digest).collect();
+        let expected = if setup.accumulates() { &all[..] } else { &all[all.len().saturating_sub(1)..] };
+        assert_eq!(stands, expected, "the adapter is not made of the rounds that stand");
+        assert_eq!(state.frozen_digest, latest(&standing, |record| &record.frozen_digest));
+    }
+
+    /// Who measured a closed round.
+    fn audit_measurers(&self, record: &v1::RoundRecord) {
+        match self.setup.evaluator() {
+            None => assert_eq!(record.measurement, None),
+            Some(index) => {
+                assert!(record.participants.iter().all(|part| part.after.is_none() && part.before.is_none()));
+                let measured = record.measurement.iter();
+                measured.for_each(|measured| assert_eq!(measured.client, format!("c{index}")));
+            }
+        }
+    }
+
+    /// What a client is told: nothing of the server optimiser, and to measure only where it is the one who measures.
+    pub(crate) fn audit_message(&self, client: usize, reply: &v1::PollReply) {
+        let told = format!("{reply:?}");
+        for server in &self.servers {
+            assert!(!told.contains(&server.to_string()), "a client hears of the server optimiser's state");
+            let name = &self.devices[client].name;
+            let may = self.runs.iter().any(|run| self.engine.may_download(name, run, server));
+            assert!(!may, "{name} may fetch the server optimiser's state");
+        }
+        let Some(v1::poll_reply::Next::Assignment(assignment)) = &reply.next else { return };
+        let measures = assignment.kind() == v1::WorkKind::Evaluate;
+        let evaluator = self.setup.evaluator();
+        assert!(!measures || evaluator.is_none_or(|evaluator| evaluator == client), "c{client} is told to measure");
+        let named = measures && evaluator.is_some();
+        assert_eq!(assignment.dataset, if named { PUBLIC } else { "" });
+        assert!(evaluator.is_none() || !assignment.evaluate_before);
+    }
+
     pub(crate) fn audit_blobs(&self) {
         self.engine.check_blobs(&|digest| self.blobs.contains_key(digest)).unwrap();
         let needed = self.engine.blobs();
@@ -60,21 +146,24 @@ impl World {
     }
 }
 
-fn worth(client: &str) -> u64 {
-    1 << client[1..].parse::<u32>().unwrap()
+/// The losses that a round was measured with, each times its share by examples.
+fn shares(record: &v1::RoundRecord) -> Vec<f64> {
+    let one = record.measurement.iter().filter_map(|measured| measured.after.as_ref());
+    let own = record.participants.iter().filter_map(|part| part.after.as_ref());
+    let all: Vec<(f64, f64)> = own.chain(one).map(|after| (after.loss, after.examples as f64)).collect();
+    let total: f64 = all.iter().map(|(_, examples)| examples).sum();
+    all.into_iter().map(|(loss, examples)| loss * examples / total).collect()
 }
 
-fn alike(a: &serde_json::Value, b: &serde_json::Value) -> bool {
-    use serde_json::Value;
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            (a - b).abs() <= 1e-12 * a.abs()
-        }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|((ka, a), (kb, b))| ka == kb && alike(a, b))
-        }
-        (a, b) => a == b,
-    }
+/// The latest of some digest; empty where no round has one.
+fn latest(records: &[v1::RoundRecord], of: fn(&v1::RoundRecord) -> &String) -> String {
+    records.iter().rev().map(of).find(|digest| !digest.is_empty()).cloned().unwrap_or_default()
+}
+
+fn index(client: &str) -> usize {
+    client[1..].parse().unwrap()
+}
+
+fn worth(client: &str) -> u64 {
+    1 << index(client)
 }

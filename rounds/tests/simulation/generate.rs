@@ -3,13 +3,25 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::model::{Op, Setup, Wrong};
+use crate::model::{Course, Measures, Op, Setup, Wrong};
 use crate::run::simulate;
 
 fn setup() -> impl Strategy<Value = Setup> {
-    let counts = (0_usize..5, 4_usize..8, 1_u32..4, 1_u32..5, 0_u32..3);
-    (counts, 1_u32..5, 0_u32..3, 1_u32..8, any::<bool>(), any::<u64>()).prop_map(
-        |((method, clients, rounds, cohort, over_select), quorum, eval_every, max_attempts, weigh_examples, seed)| {
+    let counts = (0_usize..8, 4_usize..8, 1_u32..6, 1_u32..5, 0_u32..3);
+    let policy = (1_u32..5, 0_u32..3, 1_u32..8, any::<bool>(), any::<u64>());
+    let course = prop_oneof![1 => Just(Course::Level), 3 => Just(Course::Wild), 2 => Just(Course::Diverging)];
+    let measures =
+        prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
+    let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
+    let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000);
+    (counts, policy, language).prop_map(
+        |(
+            (method, clients, rounds, cohort, over_select),
+            (quorum, eval_every, max_attempts, weigh_examples, seed),
+            (course, keep_best, rollback, measures, server, refactor_every, ranks),
+        )| {
+            // The run file refuses to compare what is never measured.
+            let measured = eval_every > 0;
             Setup {
                 method,
                 clients,
@@ -21,6 +33,13 @@ fn setup() -> impl Strategy<Value = Setup> {
                 max_attempts,
                 weigh_examples,
                 seed: seed >> 1,
+                course,
+                keep_best: keep_best && measured,
+                rollback: rollback.filter(|_| measured),
+                measures,
+                server,
+                refactor_every,
+                ranks,
             }
         },
     )
@@ -106,6 +125,7 @@ fn steady() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// Some hundred histories by default; `PROPTEST_CASES=20000` looks longer.
+#[allow(clippy::disallowed_methods, reason = "how long to look is the tester's choice, not the engine's")]
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(192);
     ProptestConfig { cases, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() }

@@ -95,7 +95,7 @@ fn every_method_runs_to_its_end() {
         }
         // A stack's entries all stay part of the adapter; a mean replaces the one before.
         let adapter = summary.adapter.unwrap();
-        assert_eq!(adapter.published.len(), if *id == "flora" { 3 } else { 1 }, "{id}");
+        assert_eq!(adapter.published.len(), if world.setup.accumulates() { 3 } else { 1 }, "{id}");
         assert_eq!(adapter.frozen_digest.is_empty(), !has_warm_up, "{id}");
         let second = world.engine.adapter_state(&world.runs[0], Some(2)).unwrap();
         assert_eq!((second.round, second.published.last().unwrap().round), (2, 2), "{id}");
@@ -270,22 +270,4 @@ fn an_evaluation_that_is_no_number_or_never_comes_holds_nothing_up() {
     // A late report is refused, one that is already there is not.
     world.work(2);
     world.carry_out(Op::Repeat);
-}
-
-#[test]
-fn ranks_mix_only_where_the_method_mixes_them() {
-    // Client 5 takes half the rank at most.
-    let flora = simulate(Setup { method: 2, clients: 6, cohort: 6, rounds: 1, ..Setup::default() }, &[]);
-    let ranks: Vec<u32> = flora.closed(1).participants.iter().map(|p| p.rank).collect();
-    assert_eq!(ranks, [4, 4, 4, 4, 4, 2]);
-
-    let mut fedit = World::new(Setup { clients: 6, cohort: 5, rounds: 1, ..Setup::default() });
-    assert!(matches!(fedit.poll(5), Some(v1::poll_reply::Next::Wait(_))));
-    let willing = fedit.engine.run_summary(&fedit.runs[0]).unwrap().willing;
-    assert!(!willing[0].accepted && willing[0].reason.contains("rank 2"), "{willing:?}");
-    let run = fedit.runs[0].clone();
-    assert!(matches!(fedit.answer(5, &run, true).rejection(), Rejection::Rank { .. }));
-    // Once its limit is lifted it is asked.
-    fedit.devices[5].max_rank = 0;
-    assert!(matches!(fedit.poll(5), Some(v1::poll_reply::Next::Invitation(_))));
 }

@@ -10,10 +10,15 @@
 
 mod accounting;
 mod audit;
+mod comparing;
+mod device;
+mod executor;
 mod generate;
 mod lifecycle;
+mod measuring;
 mod methods;
 mod model;
+mod ranks;
 mod reproduction;
 mod run;
 mod steering;

@@ -1,11 +1,43 @@
 //! The methods that are simulated: those of the crate, and one that it does not know.
 
 use rondo_methods::{
-    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Registry, Start, Target, TensorSpec, Travel,
+    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Publication, Registry, Start, Target, TensorSpec,
+    Travel,
 };
 
+use crate::model::Setup;
+
 /// Every method that simulations run.
-pub(crate) const IDS: [&str; 5] = ["fedit", "ffa-lora", "flora", "fed-sb", "vector-bank"];
+pub(crate) const IDS: [&str; 8] =
+    ["fedit", "ffa-lora", "flora", "fed-sb", "vector-bank", "fedex-lora", "flexlora", "rolora"];
+
+impl Setup {
+    /// The run's method.
+    pub(crate) fn method_id(&self) -> &'static str {
+        IDS[self.method % IDS.len()]
+    }
+
+    /// Whether clients may train with ranks of their own.
+    pub(crate) fn mixes_ranks(&self) -> bool {
+        registry().get(self.method_id()).unwrap().mixed_ranks()
+    }
+
+    /// Whether every published entry stays part of the adapter.
+    pub(crate) fn accumulates(&self) -> bool {
+        registry().get(self.method_id()).unwrap().publication() == Publication::Accumulate
+    }
+
+    /// Whether a server optimiser keeps a state: where one is wanted and the method can have one.
+    pub(crate) fn serves(&self) -> bool {
+        let can = ["fedit", "fed-sb", "vector-bank"].contains(&self.method_id());
+        self.server && (can || (self.method_id() == "ffa-lora" && !self.refactors()))
+    }
+
+    /// Whether the executor makes new frozen tensors after training rounds.
+    pub(crate) fn refactors(&self) -> bool {
+        self.method_id() == "ffa-lora" && self.refactor_every > 0
+    }
+}
 
 /// The crate's methods and one from outside.
 pub(crate) fn registry() -> Registry {

@@ -115,6 +115,42 @@ pub(crate) struct Setup {
     pub(crate) weigh_examples: bool,
     /// Seed of the draws.
     pub(crate) seed: u64,
+    /// What measurements come to.
+    pub(crate) course: Course,
+    /// Whether the finished run hands out its best round.
+    pub(crate) keep_best: bool,
+    /// Percent above the best loss from which a round is taken back.
+    pub(crate) rollback: Option<u32>,
+    /// Who measures.
+    pub(crate) measures: Measures,
+    /// Whether a server optimiser keeps a state.
+    pub(crate) server: bool,
+    /// Rounds after which the executor makes new frozen tensors, of the method that can; 0 = never.
+    pub(crate) refactor_every: u32,
+    /// Draws the ranks that clients allow and ask for, of methods that mix them; 0 = all the run's but client 5.
+    pub(crate) ranks: u64,
+}
+
+/// What measurements come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// The same loss each time.
+    Level,
+    /// Every (round, client) has a loss of its own.
+    Wild,
+    /// As wild, and now and then no number.
+    Diverging,
+}
+
+/// Who measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measures {
+    /// Every participant.
+    Everybody,
+    /// One of those who train.
+    ClientZero,
+    /// One more client, which only has the data set to measure on.
+    Outsider,
 }
 
 impl Default for Setup {
@@ -130,6 +166,13 @@ impl Default for Setup {
             max_attempts: 3,
             weigh_examples: true,
             seed: 7,
+            course: Course::Level,
+            keep_best: false,
+            rollback: None,
+            measures: Measures::Everybody,
+            server: false,
+            refactor_every: 0,
+            ranks: 0,
         }
     }
 }

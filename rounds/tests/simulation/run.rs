@@ -107,9 +107,9 @@ impl World {
             }
             Op::AggregateAgain => {
                 if let Some((result, sum)) = self.result.clone() {
-                    if let Input::Aggregated { global, frozen, .. } = &result {
+                    if let Input::Aggregated { global, frozen, server, .. } = &result {
                         self.blobs.insert(*global, sum);
-                        self.blobs.extend(frozen.map(|frozen| (frozen, 0)));
+                        self.blobs.extend([*frozen, *server].into_iter().flatten().map(|digest| (digest, 0)));
                     }
                     self.step(result);
                 }
@@ -180,7 +180,7 @@ impl World {
     pub(crate) fn work(&mut self, client: usize) {
         let Some(assignment) = self.devices[client].assignment.clone() else { return };
         if assignment.kind() == v1::WorkKind::Evaluate {
-            let evaluation = v1::Evaluation { loss: 0.25, accuracy: 0.75, examples: 8, ..Default::default() };
+            let evaluation = self.setup.evaluation(assignment.round, client);
             let name = self.devices[client].name.clone();
             let run = RunId::new(&assignment.run).unwrap();
             let outcome = self.step(Input::Evaluated { client: name, run, round: assignment.round, evaluation });
@@ -239,11 +239,11 @@ impl World {
         match input {
             Input::UpdateStored { client, work, update } => {
                 let index = self.devices.iter().position(|device| device.name == client).unwrap();
-                self.upload(index, &crate::world::Packed { work, update });
+                self.upload(index, &crate::device::Packed { work, update });
             }
             // Its blobs may be gone, as after any restart: the executor would have made them anew.
-            Input::Aggregated { global, frozen, .. }
-                if [Some(global), frozen].iter().flatten().any(|digest| !self.blobs.contains_key(digest)) => {}
+            Input::Aggregated { global, frozen, server, .. }
+                if [Some(global), frozen, server].iter().flatten().any(|digest| !self.blobs.contains_key(digest)) => {}
             input => drop(self.step(input)),
         }
     }

@@ -3,45 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
-use rondo_rounds::{
-    AggregatePlan, Effect, Engine, Input, Millis, RecordKey, Rejection, Reply, Snapshot, StoredUpdate, UploadOutcome,
-    WorkKey,
-};
+use rondo_rounds::{AggregatePlan, Effect, Engine, Input, Millis, RecordKey, Rejection, Reply, Snapshot, WorkKey};
 
+use crate::device::Device;
 use crate::methods;
-use crate::model::{Setup, Wrong};
+use crate::model::{Measures, Setup};
 
 /// Digest of the only base model.
-const BASE: &str = "blake3:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(crate) const BASE: &str = "blake3:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// The only data set.
-const DATASET: &str = "reviews";
+pub(crate) const DATASET: &str = "reviews";
+/// The data set of the one client that measures, where one does.
+pub(crate) const PUBLIC: &str = "public";
 /// Adapter rank of every run.
 pub(crate) const RANK: u32 = 4;
 /// Deadline of every phase.
 pub(crate) const DEADLINE_S: u32 = 20;
 /// Grace time of every phase.
 pub(crate) const GRACE_S: u32 = 3;
-
-/// A client's machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Device {
-    pub(crate) name: ClientId,
-    /// Its update is worth 2^index.
-    pub(crate) index: usize,
-    pub(crate) max_rank: u32,
-    pub(crate) assignment: Option<v1::Assignment>,
-    pub(crate) spool: VecDeque<Packed>,
-    pub(crate) sent: Option<Packed>,
-    /// Blobs it holds on disk.
-    pub(crate) cache: BTreeSet<Digest>,
-}
-
-/// An update, ready to send.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Packed {
-    pub(crate) work: WorkKey,
-    pub(crate) update: StoredUpdate,
-}
 
 /// When the coordinator dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,22 +73,15 @@ pub(crate) struct World {
     pub(crate) result: Option<(Input, u64)>,
     /// Updates whose sender was told that they count.
     pub(crate) promised: BTreeSet<(WorkKey, ClientId, Digest)>,
+    /// States of the server optimiser, as the executor made them.
+    pub(crate) servers: BTreeSet<Digest>,
 }
 
 impl World {
     /// A federation with enrolled clients and one run.
     pub(crate) fn new(setup: Setup) -> Self {
-        let devices = (0..setup.clients)
-            .map(|index| Device {
-                name: ClientId::new(format!("c{index}")).unwrap(),
-                index,
-                max_rank: if index == 5 { RANK / 2 } else { 0 },
-                assignment: None,
-                spool: VecDeque::new(),
-                sent: None,
-                cache: BTreeSet::new(),
-            })
-            .collect();
+        let outsiders = usize::from(setup.measures == Measures::Outsider);
+        let devices = (0..setup.clients + outsiders).map(|index| Device::new(index, &setup)).collect();
         let mut world = Self {
             setup,
             now: 1_000_000,
@@ -123,8 +95,9 @@ impl World {
             last: None,
             result: None,
             promised: BTreeSet::new(),
+            servers: BTreeSet::new(),
         };
-        for index in 0..setup.clients {
+        for index in 0..setup.clients + outsiders {
             world.enrol(index);
         }
         world.create();
@@ -132,8 +105,17 @@ impl World {
     }
 
     pub(crate) fn run_file(&self) -> String {
-        let Setup { method, rounds, cohort, quorum, over_select, eval_every, max_attempts, seed, .. } = self.setup;
-        let method = methods::IDS[method % methods::IDS.len()];
+        let Setup { rounds, cohort, quorum, over_select, eval_every, max_attempts, seed, .. } = self.setup;
+        let method = self.setup.method_id();
+        let rollback = self.setup.rollback.map(|percent| format!("rollback = {}", f64::from(percent) / 100.0));
+        let keep = if self.setup.keep_best { "best" } else { "last" };
+        let refactor = self.setup.refactors().then(|| format!("refactor_every = {}", self.setup.refactor_every));
+        let measures = self.setup.evaluator().map(|client| {
+            format!("[evaluation]\n            client = \"c{client}\"\n            dataset = \"{PUBLIC}\"")
+        });
+        let server = self.setup.serves().then_some("[server]\n            optimiser = \"fed-avg-m\"");
+        let (rollback, refactor) = (rollback.unwrap_or_default(), refactor.unwrap_or_default());
+        let (measures, server) = (measures.unwrap_or_default(), server.unwrap_or_default());
         let weighting = if self.setup.weigh_examples { "examples" } else { "uniform" };
         format!(
             r#"name = "simulated"
@@ -146,6 +128,7 @@ impl World {
             id = "{method}"
             rank = {RANK}
             targets = ["query"]
+            {refactor}
             [train]
             local_steps = 1
             batch = 1
@@ -161,6 +144,10 @@ impl World {
             eval_every = {eval_every}
             max_attempts = {max_attempts}
             weighting = "{weighting}"
+            keep = "{keep}"
+            {rollback}
+            {measures}
+            {server}
             "#
         )
     }
@@ -273,124 +260,10 @@ impl World {
         self.audit_blobs();
     }
 
-    /// The executor takes the oldest order.
-    pub(crate) fn aggregate(&mut self) -> Option<Input> {
-        let plan = self.queue.pop_front()?;
-        let weights: f64 = plan.updates.iter().map(|update| update.weight).sum();
-        assert!((weights - 1.0).abs() < 1e-9, "weights sum to {weights}");
-        assert!(plan.updates.is_sorted_by(|a, b| a.client < b.client), "updates are not in client order");
-        let missing = plan.published.iter().chain(&plan.frozen).find(|digest| !self.blobs.contains_key(digest));
-        assert!(missing.is_none(), "the plan needs {missing:?}");
-        // An order of an attempt that is over may find its updates dropped; its result would be let go anyway.
-        let sum = plan.updates.iter().map(|update| self.blobs.get(&update.digest).copied()).sum::<Option<u64>>();
-        let WorkKey { run, round, attempt } = &plan.work;
-        let Some(sum) = sum else {
-            return Some(Input::AggregateFailed { work: plan.work, reason: "updates are gone".to_owned() });
-        };
-        let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
-        let frozen =
-            (plan.kind == rondo_rounds::RoundKind::WarmUp).then(|| self.put(&format!("{run} frozen {sum}"), 0));
-        let result = Input::Aggregated {
-            work: plan.work,
-            global,
-            global_bytes: 100,
-            frozen,
-            frozen_bytes: 50,
-            error: Some(0.0),
-            notes: Vec::new(),
-        };
-        self.result = Some((result.clone(), sum));
-        Some(result)
-    }
-
     pub(crate) fn put(&mut self, content: &str, worth: u64) -> Digest {
         let digest = Digest::of(content.as_bytes());
         self.blobs.insert(digest, worth);
         digest
-    }
-
-    /// The client asks what to do.
-    pub(crate) fn poll(&mut self, client: usize) -> Option<v1::poll_reply::Next> {
-        let Device { name, max_rank, .. } = self.devices[client].clone();
-        let input = Input::Poll {
-            client: name,
-            datasets: vec![DATASET.to_owned()],
-            bases: vec![BASE.to_owned()],
-            max_rank,
-            version: "0.1.0".to_owned(),
-        };
-        match self.step(input) {
-            Outcome::Answered(Reply::Poll(reply)) => reply.next,
-            Outcome::Answered(other) => panic!("a poll was answered with {other:?}"),
-            Outcome::Rejected(_) | Outcome::Crashed => None,
-        }
-    }
-
-    pub(crate) fn answer(&mut self, client: usize, run: &RunId, accept: bool) -> Outcome {
-        let (client, reason) = (self.devices[client].name.clone(), "policy".to_owned());
-        self.step(Input::Answer { client, run: run.clone(), accept, reason, rank: 0 })
-    }
-
-    /// What the client makes of its assignment.
-    pub(crate) fn pack(&self, client: usize, assignment: &v1::Assignment, variant: &str) -> Packed {
-        let device = &self.devices[client];
-        let v1::Assignment { run, round, kind, .. } = assignment;
-        let content = format!("{run} {round} {kind} {}{variant}", device.name);
-        let evaluation = v1::Evaluation { loss: 0.5, accuracy: 0.25, examples: 8, ..Default::default() };
-        Packed {
-            work: work_of(assignment),
-            update: StoredUpdate {
-                digest: Digest::of(content.as_bytes()),
-                examples: 10 + device.index as u64,
-                rank: assignment.rank,
-                base_version: assignment.state.as_ref().map_or(0, |state| state.published.len() as u32),
-                train_loss: 0.5,
-                train_seconds: 1.5,
-                norm: 2.0,
-                bytes_up: 1000,
-                before: assignment.evaluate_before.then_some(evaluation),
-            },
-        }
-    }
-
-    /// The client uploads, and the door lets it in.
-    pub(crate) fn upload(&mut self, client: usize, packed: &Packed) -> Outcome {
-        let device = &self.devices[client];
-        let (name, worth) = (device.name.clone(), 1 << device.index);
-        let Packed { work, update } = packed.clone();
-        let digest = update.digest;
-        self.blobs.insert(digest, worth);
-        self.devices[client].sent = Some(packed.clone());
-        let outcome = self.step(Input::UpdateStored { client: name.clone(), work: work.clone(), update });
-        match &outcome {
-            Outcome::Answered(Reply::Upload(UploadOutcome::Accepted)) => {
-                self.promised.insert((work, name, digest));
-            }
-            Outcome::Answered(Reply::Upload(_)) | Outcome::Crashed => {}
-            Outcome::Answered(other) => panic!("an update was answered with {other:?}"),
-            Outcome::Rejected(_) => {
-                if !self.engine.references(&digest) {
-                    self.blobs.remove(&digest);
-                }
-            }
-        }
-        outcome
-    }
-
-    /// An update with something wrong.
-    pub(crate) fn spoil(packed: &Packed, wrong: Wrong) -> Packed {
-        let mut packed = packed.clone();
-        let (work, update) = (&mut packed.work, &mut packed.update);
-        match wrong {
-            Wrong::Empty => update.examples = 0,
-            Wrong::Loss => update.train_loss = f64::NAN,
-            Wrong::Norm => update.norm = f64::INFINITY,
-            Wrong::Rank => update.rank += 1,
-            Wrong::Version => update.base_version += 1,
-            Wrong::Round => work.round = work.round.saturating_sub(1),
-            Wrong::Attempt => work.attempt += 1,
-        }
-        packed
     }
 }
 
