@@ -132,17 +132,17 @@ impl Example {
     }
 
     /// What an exact answer is compared with: the answer that the row names, else what the model should say (of a
-    /// conversation its last turn of the assistant).
+    /// conversation its last turn of the assistant), without spaces around it.
     pub fn reference(&self) -> &str {
         if let Some(reference) = &self.reference {
             return reference;
         }
         match &self.content {
-            Content::Completion { completion, .. } => completion,
+            Content::Completion { completion, .. } => completion.trim(),
             Content::Choice { options, answer, .. } => options.get(*answer as usize).map_or("", |option| option.trim()),
             Content::Chat(messages) => {
                 let last = messages.iter().rev().find(|message| message.role == Role::Assistant);
-                last.map_or("", |message| &message.content)
+                last.map_or("", |message| message.content.trim())
             }
             Content::Labelled { .. } | Content::Text(_) => "",
         }

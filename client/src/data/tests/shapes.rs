@@ -73,7 +73,7 @@ fn every_shape_is_told_by_its_columns() {
     assert_eq!(one(shared, CAUSAL).content, chat("u", "a"));
     let gsm = json!({"question": "How many?", "answer": "1 + 1 = 2\n#### 2"});
     assert_eq!(one(gsm.clone(), EXACT).content, completion("Question: How many?\nAnswer:", " 1 + 1 = 2\n#### 2"));
-    assert_eq!(one(gsm, CAUSAL).reference(), " 1 + 1 = 2\n#### 2");
+    assert_eq!(one(gsm, CAUSAL).reference(), "1 + 1 = 2\n#### 2");
     // The answer beside a longer output is what an exact answer is compared with.
     let row = json!({"instruction": "i", "input": "", "output": "thinking: 15", "answer": 15.0});
     let exact = one(row, EXACT);
