@@ -80,7 +80,8 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let device = trainer.device();
     let subject = subject(args, &*trainer.model(&args.model, "", Dtype::F32)?.model)?;
     let data = args.data.load(&subject.labels, args.held_out.unwrap_or(0.0))?;
-    let examples = if args.held_out.is_some() { data.held_out() } else { data.train() };
+    let part = if args.held_out.is_some() { data.held_out() } else { data.train() };
+    let examples = &*part.all()?;
     if examples.is_empty() {
         return Err(OfflineError::Value { option: "--held-out", problem: "leaves no rows to evaluate".to_owned() });
     }
@@ -145,7 +146,7 @@ fn predict(
         let problem = format!("is {}, the model has {limit} positions", subject.max_tokens);
         return Err(OfflineError::Value { option: "--max-tokens", problem });
     }
-    let encoded = loaded.tokens.encode_examples(examples, subject.max_tokens)?;
+    let encoded = loaded.tokens.encode(examples.iter().map(Example::text), subject.max_tokens)?;
     let mut session = Session::new(&*loaded.model, device, &subject.head, subject.pooling)?;
     for target in subject.adapter.iter().flat_map(|adapter| &adapter.targets) {
         let parts = TensorSet::from([("lora_A".to_owned(), target.a.clone()), ("lora_B".to_owned(), target.b.clone())]);

@@ -11,7 +11,7 @@ use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
 use rondo_proto::run_file::RunFileError;
 
-use crate::data::{DataError, Dataset, Format, Source};
+use crate::data::{DataError, Dataset, Format, Source, Wants};
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
 use crate::trainer::error::TrainerError;
@@ -20,7 +20,7 @@ use crate::work::{Progress, WorkError};
 /// Which examples.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// Labelled texts: a .jsonl, .csv or .tsv file
+    /// Labelled texts: a .jsonl, .json, .csv, .tsv or .parquet file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// The data set's name in runs. It decides which rows are held out: the same file under another name is split
@@ -28,7 +28,7 @@ pub struct DataArgs {
     #[arg(long, default_value = "data")]
     pub dataset: String,
     /// Format of the file [default: by its extension]
-    #[arg(long, value_parser = ["jsonl", "csv", "tsv"])]
+    #[arg(long, value_parser = ["jsonl", "json", "csv", "tsv", "parquet"])]
     pub format: Option<String>,
     /// Column (JSON key) of the text
     #[arg(long, default_value = "text")]
@@ -53,7 +53,9 @@ impl DataArgs {
         let source = Source {
             format: self.format.as_deref().map(|name| match name {
                 "jsonl" => Format::Jsonl,
+                "json" => Format::Json,
                 "csv" => Format::Csv,
+                "parquet" => Format::Parquet,
                 _ => Format::Tsv,
             }),
             text: self.text_column.clone(),
@@ -64,7 +66,7 @@ impl DataArgs {
             skip_labels: self.skip_label.clone(),
             ..Source::new(&self.dataset, &self.data)
         };
-        Dataset::load(&source, labels)
+        Dataset::load(&source, Wants::classification(labels), 0)
     }
 }
 

@@ -26,6 +26,9 @@ pub enum TrainerError {
         /// What is wrong.
         problem: String,
     },
+    /// A row cannot be used, or the data set's file cannot be read.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// The run wants longer inputs than the model has positions for.
     #[error("task.max_tokens = {asked}, but the model has {limit} positions; lower task.max_tokens")]
     TooLong {
@@ -82,7 +85,7 @@ impl TrainerError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
             Self::Method(error) => WorkError::Method(error),
-            Self::NoExamples { .. } => WorkError::Data(self.to_string()),
+            Self::NoExamples { .. } | Self::Data(_) => WorkError::Data(self.to_string()),
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::UnknownTarget { .. } => {

@@ -10,16 +10,20 @@ pub mod adapted;
 pub mod batch;
 pub mod classify;
 pub mod device;
+pub mod encoded;
 pub mod error;
 pub mod local;
 pub mod models;
 pub mod openmp;
 pub mod optim;
+pub mod rows;
+mod sequence;
 pub mod session;
 pub mod solo;
 pub mod tokens;
 pub mod warm_up;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +32,7 @@ use rondo_proto::run_file::Dtype;
 use rondo_proto::v1;
 use tch::{Device, Kind};
 
-use crate::data::Example;
+use crate::data::{Example, Part};
 use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use crate::worker::MakeTrainer;
 use batch::Encoded;
@@ -130,8 +134,8 @@ impl LibtorchTrainer {
         match plan.statistic {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
-                let encoded = loaded.encode(work, work.data.train())?;
-                let data = Examples { examples: work.data.train(), encoded: &encoded };
+                let (examples, encoded) = loaded.encode(work, work.data.train())?;
+                let data = Examples { examples: &examples, encoded: &encoded };
                 let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
                 warm_up::gradient(&session, work, &plan, data, progress)
             }
@@ -144,8 +148,8 @@ impl LibtorchTrainer {
             false => None,
         };
         let (device, loaded) = self.prepare(work)?;
-        let encoded = loaded.encode(work, work.data.train())?;
-        let data = Examples { examples: work.data.train(), encoded: &encoded };
+        let (examples, encoded) = loaded.encode(work, work.data.train())?;
+        let data = Examples { examples: &examples, encoded: &encoded };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
         let update = local::train(&session, work, data, progress)?;
         Ok(LocalUpdate { before, ..update })
@@ -153,16 +157,21 @@ impl LibtorchTrainer {
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
-        let encoded = loaded.encode(work, work.data.held_out())?;
-        let data = Examples { examples: work.data.held_out(), encoded: &encoded };
-        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
+        let (examples, encoded) = loaded.encode(work, work.data.held_out())?;
+        let data = Examples { examples: &examples, encoded: &encoded };
+        let session =
+            Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         local::evaluate(&session, data, work.max_eval_examples, progress)
     }
 }
 
 impl Loaded {
-    fn encode(&mut self, work: &Work, examples: &[Example]) -> Result<Arc<Encoded>, TrainerError> {
-        self.tokens.encode_examples(examples, work.run.task.max_tokens)
+    /// All rows of a part and their tokens, as classification reads them. A part that does not fit into memory is for
+    /// [`Tokens::rows`].
+    fn encode<'d>(&mut self, work: &Work, part: Part<'d>) -> Result<(Cow<'d, [Example]>, Arc<Encoded>), TrainerError> {
+        let examples = part.all()?;
+        let encoded = self.tokens.encode_rows(&examples, &work.run.task)?;
+        Ok((examples, encoded))
     }
 }
 
