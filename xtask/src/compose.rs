@@ -12,7 +12,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use crate::cargo::{self, Binaries};
-use crate::demo::records::{Clients, Rounds, Shown, Summary};
+use crate::records::{Clients, Rounds, Shown, Summary};
 use crate::paths::Paths;
 use crate::process;
 use crate::setup::{self, ChosenLibtorch, MODEL, SetupArgs};

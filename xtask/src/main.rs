@@ -8,9 +8,12 @@ mod cargo;
 mod compose;
 mod demo;
 mod examples;
+mod experiment;
+mod federation;
 mod interop;
 mod paths;
 mod process;
+mod records;
 mod setup;
 mod walls;
 
@@ -39,6 +42,8 @@ enum Command {
     Test(cargo::TestArgs),
     /// Set up, then run a real federated fine-tuning on loopback and show what it did.
     Demo(demo::DemoArgs),
+    /// Set up, then run a federation described in a file on data of yours, and show what it did.
+    Experiment(experiment::ExperimentArgs),
     /// Set up, then run the criterion benches.
     Bench(cargo::BenchArgs),
     /// Compare exported adapters with Python's transformers and peft.
@@ -67,6 +72,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Setup(args) => setup::run(&paths, &args),
         Command::Test(args) => cargo::test(&paths, &args),
         Command::Demo(args) => demo::run(&paths, &args),
+        Command::Experiment(args) => experiment::run(&paths, &args),
         Command::Bench(args) => cargo::bench(&paths, &args),
         Command::Interop(args) => interop::run(&paths, &args),
         Command::ComposeTest(args) => compose::run(&paths, &args),

@@ -101,11 +101,11 @@ fn bytes(method: &MethodReport, misses: &mut Vec<String>) {
 mod tests {
     use std::path::PathBuf;
 
-    use super::super::records::{Evaluation, Participant, Round};
+    use crate::records::{Evaluation, Participant, Round};
     use super::*;
 
     fn method(id: &str, error: f64, up: u64, after: f64) -> MethodReport {
-        let measured = |accuracy| Some(Evaluation { loss: 0.1, accuracy, examples: 10 });
+        let measured = |accuracy| Some(Evaluation { loss: 0.1, accuracy, examples: 10, ..Evaluation::default() });
         let participants = ACCURACY.map(|(domain, _)| Participant {
             client: domain.to_owned(),
             bytes_up: up,

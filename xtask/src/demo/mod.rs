@@ -2,8 +2,7 @@
 //! own with its own certificate and data folder, fine-tune the demo's encoder; then it is shown what that did.
 
 mod bounds;
-mod federation;
-pub(crate) mod records;
+mod members;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -12,13 +11,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use self::federation::Federation;
 use self::report::{MethodReport, Report};
 use crate::cargo;
-use crate::examples::{METHODS, RunChanges};
+use crate::examples::{self, METHODS, RunChanges};
+use crate::federation::Federation;
 use crate::paths::Paths;
 use crate::process;
-use crate::setup::{self, SetupArgs};
+use crate::setup::{self, MODEL, SetupArgs};
 
 /// `cargo xtask demo`
 #[derive(Debug, Clone, Args)]
@@ -76,7 +75,8 @@ pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
     let start = Instant::now();
 
     cargo::step(&format!("a federation of {} clients in {}", args.clients, paths.show(&dir)));
-    let mut federation = Federation::start(paths, binaries, &dir, args.clients, args.max_eval_examples())?;
+    let members = members::members(paths, args.clients, args.max_eval_examples())?;
+    let mut federation = Federation::start(binaries, &dir, (MODEL, &paths.demo_model()), &members)?;
     let mut report = Report::new(args.fast, args.clients);
     for method in args.methods() {
         cargo::step(&format!("{method}: federated fine-tuning"));
@@ -109,7 +109,7 @@ pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
 
 fn run_method(paths: &Paths, federation: &mut Federation, method: &str, args: &DemoArgs) -> Result<MethodReport> {
     let start = Instant::now();
-    let run = federation.create_run(paths, method, args.changes())?;
+    let run = federation.create_run(paths, method, &examples::run_file(paths, method, args.changes())?)?;
     federation.watch(&run)?;
     let seconds = start.elapsed().as_secs_f64();
     let summary = federation.summary(&run)?;
@@ -122,7 +122,7 @@ fn run_method(paths: &Paths, federation: &mut Federation, method: &str, args: &D
 }
 
 /// The next free numbered folder.
-fn next_dir(demos: &Path) -> Result<PathBuf> {
+pub(crate) fn next_dir(demos: &Path) -> Result<PathBuf> {
     let last = numbered(demos)?.last().map_or(0, |(number, _)| *number);
     let dir = demos.join(format!("{}", last + 1));
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::records::Round;
+use crate::records::Round;
 use crate::paths::Paths;
 
 const FILE: &str = "report.json";
@@ -66,8 +66,8 @@ impl MethodReport {
                 clients.len() - 1
             });
             let client = &mut clients[index];
-            client.before = client.before.or(participant.before.map(|evaluation| evaluation.accuracy));
-            if let Some(after) = participant.after {
+            client.before = client.before.or(participant.before.as_ref().map(|evaluation| evaluation.accuracy));
+            if let Some(after) = &participant.after {
                 client.after = Some(after.accuracy);
                 client.held_out = after.examples;
             }
@@ -198,11 +198,11 @@ fn share(value: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::records::{Evaluation, Participant};
+    use crate::records::{Evaluation, Participant};
     use super::*;
 
     fn participant(client: &str, before: Option<f64>, after: Option<f64>) -> Participant {
-        let measured = |accuracy| Evaluation { loss: 0.5, accuracy, examples: 100 };
+        let measured = |accuracy| Evaluation { loss: 0.5, accuracy, examples: 100, ..Evaluation::default() };
         Participant {
             client: client.to_owned(),
             before: before.map(measured),

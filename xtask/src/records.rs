@@ -1,4 +1,4 @@
-//! What `rondo ... --json` prints, as far as the demo reads it.
+//! What `rondo ... --json` prints, as far as it is read here.
 
 use serde::{Deserialize, Serialize};
 
@@ -81,10 +81,24 @@ pub(crate) struct Participant {
 }
 
 /// A measurement on held-out examples.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Evaluation {
     pub(crate) loss: f64,
     pub(crate) accuracy: f64,
     pub(crate) examples: u64,
+    /// Tokens that count in the loss; 0 where the loss is per example.
+    pub(crate) tokens: u64,
+    pub(crate) groups: Vec<GroupEvaluation>,
+}
+
+/// The part of a measurement that one group of examples makes up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GroupEvaluation {
+    pub(crate) group: String,
+    pub(crate) loss: f64,
+    pub(crate) accuracy: f64,
+    pub(crate) examples: u64,
+    pub(crate) tokens: u64,
 }

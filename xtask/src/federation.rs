@@ -1,4 +1,4 @@
-//! The processes of a demo: started, asked and ended.
+//! The processes of a federation on loopback: started, asked and ended.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::records::{Clients, Round, Rounds, Shown, Summary, Token};
 use crate::cargo::Binaries;
-use crate::examples::{self, RunChanges};
 use crate::paths::Paths;
 use crate::process::{self, Service};
-use crate::setup::{DOMAINS, MODEL};
+use crate::records::{Clients, Round, Rounds, Shown, Summary, Token};
 
 /// How long the coordinator and the clients may take to be ready.
 const START: Duration = Duration::from_secs(60);
@@ -27,15 +25,19 @@ pub(crate) struct Federation {
     coordinator: Service,
 }
 
+/// A data owner to be: what lies in its own folder before it enrols.
+pub(crate) struct Member {
+    /// Its name.
+    pub(crate) name: String,
+    /// client.toml; relative paths start at the client's folder.
+    pub(crate) config: String,
+    /// Files below the client's folder.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+}
+
 impl Federation {
     /// Makes certificates, starts the coordinator, enrols the clients, starts them, and registers the base model.
-    pub(crate) fn start(
-        paths: &Paths,
-        binaries: Binaries,
-        dir: &Path,
-        clients: u32,
-        max_eval: Option<u32>,
-    ) -> Result<Self> {
+    pub(crate) fn start(binaries: Binaries, dir: &Path, base: (&str, &Path), members: &[Member]) -> Result<Self> {
         let data_dir = dir.join("coordinator");
         // The operator's identity and the join commands name the address, so it is settled before the server runs.
         let listen = format!("127.0.0.1:{}", free_port()?);
@@ -61,43 +63,35 @@ impl Federation {
             Ok(process::succeeds(federation.rondo().args(["client", "list", "--json"])).then_some(()))
         })?;
         println!("coordinator on {}", federation.url);
-        for index in 0..clients as usize {
-            federation.add_client(paths, index, clients as usize, max_eval)?;
-        }
+        members.iter().try_for_each(|member| federation.add_client(member))?;
         federation.wait_for_clients()?;
-        process::output(federation.rondo().args(["base", "add", MODEL, "--from"]).arg(paths.demo_model()))?;
-        println!("base model {MODEL} registered: digests and shapes only, the weights stay with the clients");
+        let (name, from) = base;
+        process::output(federation.rondo().args(["base", "add", name, "--from"]).arg(from))?;
+        println!("base model {name} registered: digests and shapes only, the weights stay with the clients");
         Ok(federation)
     }
 
     /// Enrols and starts one client with data of its own.
-    fn add_client(&mut self, paths: &Paths, index: usize, clients: usize, max_eval: Option<u32>) -> Result<()> {
-        let domain = DOMAINS[index % DOMAINS.len()].0;
-        let name =
-            if index < DOMAINS.len() { domain.to_owned() } else { format!("{domain}-{}", index / DOMAINS.len() + 1) };
-        let home = self.dir.join("clients").join(&name);
-        let data = home.join("data");
-        std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-
-        let text = std::fs::read_to_string(paths.demo_data().join(domain).with_extension("tsv"))?;
-        let owners = (clients + DOMAINS.len() - 1 - index % DOMAINS.len()) / DOMAINS.len();
-        std::fs::write(data.join("reviews.tsv"), part(&text, index / DOMAINS.len(), owners))?;
-        let config = home.join("client.toml");
-        std::fs::write(
-            &config,
-            examples::client_file(paths, domain, &paths.demo_model(), "data/reviews.tsv", max_eval)?,
-        )?;
-
-        let token: Token = process::json(self.rondo().args(["token", "create", "--name", &name, "--json"]))?;
+    fn add_client(&mut self, member: &Member) -> Result<()> {
+        let name = &member.name;
+        let home = self.dir.join("clients").join(name);
+        let config = PathBuf::from("client.toml");
+        for (file, content) in member.files.iter().chain([&(config.clone(), member.config.clone().into_bytes())]) {
+            let path = home.join(file);
+            let folder = path.parent().unwrap_or(&home);
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let token: Token = process::json(self.rondo().args(["token", "create", "--name", name, "--json"]))?;
         process::output(
             Command::new(&self.binaries.client)
                 .args(["join", &self.url, "--token", &token.token, "--ca-fingerprint", &token.ca_fingerprint])
-                .args(["--name", &name, "--dir"])
+                .args(["--name", name, "--dir"])
                 .arg(&home),
         )?;
         let mut command = Command::new(&self.binaries.client);
-        command.arg("run").arg("--dir").arg(&home).arg("--config").arg(&config);
-        self.clients.push(Service::start(&name, &self.dir.join(format!("client-{name}.log")), &mut command)?);
+        command.arg("run").arg("--dir").arg(&home).arg("--config").arg(home.join(config));
+        self.clients.push(Service::start(name, &self.dir.join(format!("client-{name}.log")), &mut command)?);
         Ok(())
     }
 
@@ -128,10 +122,10 @@ impl Federation {
         self.clients.iter_mut().try_for_each(Service::check)
     }
 
-    /// Creates a run and returns its id.
-    pub(crate) fn create_run(&self, paths: &Paths, method: &str, changes: RunChanges) -> Result<String> {
-        let file = self.dir.join(format!("run-{method}.toml"));
-        std::fs::write(&file, examples::run_file(paths, method, changes)?)?;
+    /// Creates a run from the text of a run file and returns its id.
+    pub(crate) fn create_run(&self, paths: &Paths, name: &str, text: &str) -> Result<String> {
+        let file = self.dir.join(format!("run-{name}.toml"));
+        std::fs::write(&file, text)?;
         let summary: Summary = process::json(self.rondo().args(["run", "create", "--json"]).arg(&file))?;
         println!("run {} created from {}", summary.run, paths.show(&file));
         Ok(summary.run)
@@ -157,8 +151,8 @@ impl Federation {
     }
 
     /// Exports the latest adapter as a PEFT folder.
-    pub(crate) fn export(&self, run: &str, method: &str) -> Result<PathBuf> {
-        let out = self.dir.join(format!("adapter-{method}"));
+    pub(crate) fn export(&self, run: &str, name: &str) -> Result<PathBuf> {
+        let out = self.dir.join(format!("adapter-{name}"));
         process::output(self.rondo().args(["adapter", "export", run, "--format", "peft", "--out"]).arg(&out))?;
         Ok(out)
     }
@@ -190,28 +184,4 @@ impl Federation {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
-}
-
-/// The header and every `owners`-th row from row `owner` on.
-fn part(table: &str, owner: usize, owners: usize) -> String {
-    let mut lines = table.lines();
-    let mut text = String::new();
-    for line in lines.next().into_iter().chain(lines.skip(owner).step_by(owners.max(1))) {
-        text += line;
-        text += "\n";
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_shared_out_without_loss() {
-        let table = "text\tlabel\na\t1\nb\t2\nc\t3\n";
-        assert_eq!(part(table, 0, 1), table);
-        assert_eq!(part(table, 0, 2), "text\tlabel\na\t1\nc\t3\n");
-        assert_eq!(part(table, 1, 2), "text\tlabel\nb\t2\n");
-    }
 }
