@@ -203,7 +203,11 @@ fn relatives_and_prefixes_load_as_the_same_model() {
     };
     altered(&folder("gpt2"), dir.path(), strip, same);
     let goldens = goldens("gpt2");
-    assert_equal("gpt2", &states(&*encoder(dir.path()), &golden_texts(&goldens), &Adapters::none()), &goldens["hidden"]);
+    assert_equal(
+        "gpt2",
+        &states(&*encoder(dir.path()), &golden_texts(&goldens), &Adapters::none()),
+        &goldens["hidden"],
+    );
 }
 
 #[test]

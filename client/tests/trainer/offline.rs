@@ -100,11 +100,13 @@ fn other_architectures_train_and_evaluate() {
         .concat();
         let wanted = ["--method", method, "--targets", targets, "--rank=8", "--steps=160", "--batch=8", "--lr=0.02"];
         let more = ["--max-tokens=24", "--labels=negative,positive", "--eval-fraction=0.25", "--out", out];
-        let told: Value = serde_json::from_str(&run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap()).unwrap();
+        let told: Value =
+            serde_json::from_str(&run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap()).unwrap();
         let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
         assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {told}");
         let more = ["--adapter", out, "--held-out=0.25"];
-        let evaluated: Value = serde_json::from_str(&run(&[&["evaluate"], &common[..], &more].concat()).unwrap()).unwrap();
+        let evaluated: Value =
+            serde_json::from_str(&run(&[&["evaluate"], &common[..], &more].concat()).unwrap()).unwrap();
         assert_eq!(evaluated["accuracy"], told["after"]["accuracy"], "{model}");
         let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{model}: {off}");

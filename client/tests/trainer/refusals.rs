@@ -20,7 +20,8 @@ fn models_that_are_not_what_their_config_says() {
 
     let missing = refusal(&tiny(), |tensors| drop(tensors.remove("encoder.layer.1.output.dense.bias")), as_is);
     assert!(missing.contains("\"encoder.layer.1.output.dense.bias\""), "{missing}");
-    let shape = refusal(&tiny(), |tensors| tensors.get_mut("embeddings.LayerNorm.bias").unwrap().shape = vec![4, 8], as_is);
+    let shape =
+        refusal(&tiny(), |tensors| tensors.get_mut("embeddings.LayerNorm.bias").unwrap().shape = vec![4, 8], as_is);
     assert!(shape.contains("[4, 8]") && shape.contains("[32]"), "{shape}");
     let unknown = refusal(
         &tiny(),
@@ -29,7 +30,8 @@ fn models_that_are_not_what_their_config_says() {
     );
     assert!(unknown.contains("encoder.layer.0.crossattention.query.weight"), "{unknown}");
 
-    let set = |key: &'static str, value: serde_json::Value| refusal(&tiny(), same, |config| config[key] = value.clone());
+    let set =
+        |key: &'static str, value: serde_json::Value| refusal(&tiny(), same, |config| config[key] = value.clone());
     for (key, value) in [
         ("model_type", "t5".into()),
         ("hidden_act", "silu".into()),

@@ -90,11 +90,7 @@ pub(crate) fn altered(
 }
 
 /// Why an altered copy is refused; empty when it loads.
-pub(crate) fn refusal(
-    from: &Path,
-    change: impl Fn(&mut TensorSet),
-    config: impl Fn(&mut serde_json::Value),
-) -> String {
+pub(crate) fn refusal(from: &Path, change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) -> String {
     let dir = tempfile::tempdir().unwrap();
     altered(from, dir.path(), change, config);
     models::load(dir.path(), Device::Cpu, tch::Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()

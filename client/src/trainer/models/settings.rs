@@ -64,12 +64,7 @@ impl<'c> Settings<'c> {
     }
 
     /// Refuses a setting that changes what is computed, unless it is absent or one of `allowed`.
-    pub(super) fn only(
-        &self,
-        key: &'static str,
-        allowed: &[Value],
-        supported: &'static str,
-    ) -> Result<(), ModelError> {
+    pub(super) fn only(&self, key: &'static str, allowed: &[Value], supported: &'static str) -> Result<(), ModelError> {
         match self.get(key) {
             Some(value) if !allowed.contains(value) => Err(self.unsupported(key, value, supported)),
             _ => Ok(()),
