@@ -14,6 +14,10 @@ pub struct Architecture {
     pub linears: &'static [&'static str],
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
+    /// Weights of linear layers stand as `[in, out]` in its files, where others have `[out, in]`.
+    pub transposed: bool,
+    /// The position of a text's first token is `pad_token_id` + 1, and so many positions are no use.
+    pub positions_follow_padding: bool,
 }
 
 /// Where an architecture's config.json keeps its sizes.
@@ -27,8 +31,7 @@ pub struct ConfigKeys {
     pub layers: &'static str,
 }
 
-/// All that are known.
-pub const ARCHITECTURES: &[Architecture] = &[Architecture {
+const BERT: Architecture = Architecture {
     model_type: "bert",
     prefixes: &["bert."],
     layers: "encoder.layer.",
@@ -45,7 +48,44 @@ pub const ARCHITECTURES: &[Architecture] = &[Architecture {
         max_positions: "max_position_embeddings",
         layers: "num_hidden_layers",
     },
-}];
+    transposed: false,
+    positions_follow_padding: false,
+};
+
+const ROBERTA: Architecture =
+    Architecture { model_type: "roberta", prefixes: &["roberta."], positions_follow_padding: true, ..BERT };
+
+/// All that are known.
+pub const ARCHITECTURES: &[Architecture] = &[
+    BERT,
+    ROBERTA,
+    Architecture { model_type: "xlm-roberta", ..ROBERTA },
+    Architecture { model_type: "camembert", ..ROBERTA },
+    Architecture {
+        model_type: "distilbert",
+        prefixes: &["distilbert."],
+        layers: "transformer.layer.",
+        linears: &[
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "ffn.lin1",
+            "ffn.lin2",
+        ],
+        config_keys: ConfigKeys { hidden_size: "dim", max_positions: "max_position_embeddings", layers: "n_layers" },
+        ..BERT
+    },
+    Architecture {
+        model_type: "gpt2",
+        prefixes: &["transformer."],
+        layers: "h.",
+        linears: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+        config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
+        transposed: true,
+        positions_follow_padding: false,
+    },
+];
 
 /// The architecture of that name.
 pub fn find(model_type: &str) -> Option<&'static Architecture> {

@@ -105,6 +105,12 @@ pub fn describe(dir: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
     let keys = &architecture.config_keys;
     let layers = number_of(&config, keys.layers, &config_path)?;
 
+    let first_position = match architecture.positions_follow_padding {
+        true => config.get("pad_token_id").and_then(serde_json::Value::as_u64).unwrap_or(1).saturating_add(1),
+        false => 0,
+    };
+    let first_position = u32::try_from(first_position).unwrap_or(u32::MAX);
+
     let mut tensors = Vec::new();
     for file in names.iter().filter(|file| is_weights(file)) {
         tensors.extend(manifest::read(&dir.join(file))?);
@@ -126,7 +132,7 @@ pub fn describe(dir: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
         // Integer tensors are buffers, such as position ids.
         parameters: tensors.iter().filter(|tensor| is_float(tensor)).map(|tensor| tensor.numbers() as u64).sum(),
         hidden_size: number_of(&config, keys.hidden_size, &config_path)?,
-        max_positions: number_of(&config, keys.max_positions, &config_path)?,
+        max_positions: number_of(&config, keys.max_positions, &config_path)?.saturating_sub(first_position),
         linears,
         files,
     })
@@ -271,6 +277,7 @@ fn linears(architecture: &Architecture, tensors: &[TensorEntry]) -> Vec<v1::Line
     for tensor in tensors {
         let Some(module) = architecture.strip(&tensor.name).strip_suffix(".weight") else { continue };
         let (Some(place), [out, inp]) = (architecture.linear(module), tensor.shape.as_slice()) else { continue };
+        let (out, inp) = if architecture.transposed { (inp, out) } else { (out, inp) };
         let (Ok(out_features), Ok(in_features)) = (u32::try_from(*out), u32::try_from(*inp)) else { continue };
         found.insert(place, v1::LinearLayer { name: module.to_owned(), out_features, in_features });
     }
