@@ -14,6 +14,8 @@ pub struct Architecture {
     pub linears: &'static [&'static str],
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
+    /// What stands before a module's name in the model with a language model's head; empty for encoders.
+    pub language_prefix: &'static str,
     /// Weights of linear layers stand as `[in, out]` in its files, where others have `[out, in]`.
     pub transposed: bool,
     /// The position of a text's first token is `pad_token_id` + 1, and so many positions are no use.
@@ -48,6 +50,7 @@ const BERT: Architecture = Architecture {
         max_positions: "max_position_embeddings",
         layers: "num_hidden_layers",
     },
+    language_prefix: "",
     transposed: false,
     positions_follow_padding: false,
 };
@@ -82,6 +85,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         layers: "h.",
         linears: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
         config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
+        language_prefix: "transformer.",
         transposed: true,
         positions_follow_padding: false,
     },
