@@ -20,7 +20,7 @@ fn config_of(dir: &Path) -> serde_json::Value {
 
 fn info(recompress: Option<usize>) -> ExportInfo {
     let provenance = [("privacy".to_owned(), "no privacy".to_owned())].into();
-    ExportInfo { base_model_name: "models/tiny \"one\"".into(), provenance, recompress }
+    ExportInfo { base_model_name: "models/tiny \"one\"".into(), provenance, recompress, ..ExportInfo::default() }
 }
 
 #[test]

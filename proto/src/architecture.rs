@@ -18,6 +18,8 @@ pub struct Architecture {
     pub linears: &'static [&'static str],
     /// How their weights lie in files.
     pub orientation: Orientation,
+    /// What stands before a module's name in the model with a language model's head; empty for encoders.
+    pub language_prefix: &'static str,
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
     /// Rows of the position table before the first position: the longest input is shorter by as many.
@@ -66,6 +68,7 @@ const fn bert(model_type: &'static str, prefixes: &'static [&'static str], posit
             "output.dense",
         ],
         orientation: Orientation::OutIn,
+        language_prefix: "",
         config_keys: USUAL_KEYS,
         positions_before,
     }
@@ -88,6 +91,7 @@ const fn llama(model_type: &'static str) -> Architecture {
             "mlp.down_proj",
         ],
         orientation: Orientation::OutIn,
+        language_prefix: "model.",
         config_keys: USUAL_KEYS,
         positions_before: 0,
     }
@@ -99,6 +103,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     // Positions are counted from after the padding's row, 1.
     bert("roberta", &["roberta."], 2),
     bert("xlm-roberta", &["roberta."], 2),
+    bert("camembert", &["roberta."], 2),
     Architecture {
         model_type: "distilbert",
         prefixes: &["distilbert."],
@@ -113,6 +118,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
             "ffn.lin2",
         ],
         orientation: Orientation::OutIn,
+        language_prefix: "",
         config_keys: ConfigKeys { hidden_size: "dim", max_positions: "max_position_embeddings", layers: "n_layers" },
         positions_before: 0,
     },
@@ -123,6 +129,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         layers: "h.",
         linears: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
         orientation: Orientation::InOut,
+        language_prefix: "transformer.",
         config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
         positions_before: 0,
     },

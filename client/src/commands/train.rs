@@ -137,7 +137,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
     let info = ExportInfo {
         base_model_name: name,
         provenance: BTreeMap::from([("trained".to_owned(), "offline, by one client, without privacy".to_owned())]),
-        recompress: None,
+        ..ExportInfo::default()
     };
     solo.job().export_peft(&work.state, &args.out, &info)?;
     tell(args, before.as_ref(), &update, after.as_ref(), out)

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use rondo_methods::Delta;
+use rondo_proto::architecture::ARCHITECTURES;
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainerError;
@@ -88,10 +89,11 @@ pub fn base_weight(linears: &Linears, target: &str) -> Result<Tensor, TrainerErr
     linears.weight(find(linears, target)?).dense()
 }
 
-/// Number of the layer; the model's own prefix (`bert.`) may stand before the name.
+/// Number of the layer; the prefix that names have in a model with a head on top (`bert.`) may stand before it.
 fn find(linears: &Linears, target: &str) -> Result<usize, TrainerError> {
-    let bare = target.strip_prefix("bert.").unwrap_or(target);
-    linears.find(bare).ok_or_else(|| TrainerError::UnknownTarget {
+    let mut prefixes = ARCHITECTURES.iter().flat_map(|architecture| architecture.prefixes);
+    let bare = || prefixes.find_map(|prefix| linears.find(target.strip_prefix(prefix)?));
+    linears.find(target).or_else(bare).ok_or_else(|| TrainerError::UnknownTarget {
         target: target.to_owned(),
         known: linears.names().len(),
         example: linears.names().next().unwrap_or("none").to_owned(),

@@ -13,6 +13,7 @@ adamw.json            five steps of torch.optim.AdamW with clipping, parameters 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,14 +34,18 @@ TEXTS = [
 LABELS = [1, 0, 0, 1]
 
 
-def tiny_tokenizer() -> Tokenizer:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + WORDS
-    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+def tiny_tokenizer(
+    specials: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    unk: str = "[UNK]",
+    single: str = "[CLS] $A [SEP]",
+    **_: str,
+) -> Tokenizer:
+    words = [*specials, *WORDS]
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token=unk))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    used = [(special, number) for number, special in enumerate(specials) if special in single.split()]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=used)
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 

@@ -13,11 +13,6 @@ use tch::Device;
 
 use crate::support::*;
 
-fn plain(tensor: &tch::Tensor) -> Tensor {
-    let shape = tensor.size().iter().map(|&n| n as usize).collect();
-    Tensor { shape, data: Vec::<f32>::try_from(&tensor.detach().contiguous().view(-1)).unwrap() }
-}
-
 fn hidden(encoder: &dyn Transformer, encoded: &Encoded) -> (Tensor, Batch) {
     let texts: Vec<usize> = (0..encoded.len()).collect();
     let batch = Batch::new(encoded, &texts, Device::Cpu).unwrap();

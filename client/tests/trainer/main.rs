@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod adapters;
+mod architectures;
 mod encoder;
 mod offline;
 mod refusals;

@@ -81,6 +81,39 @@ fn what_train_writes_evaluate_reads() {
 }
 
 #[test]
+fn other_architectures_train_and_evaluate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("reviews.tsv"), dir.path().join("adapter"));
+    write_data(&data);
+    let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+    for (model, method, targets) in [
+        ("tiny-roberta", "ffa-lora", "query,value"),
+        ("tiny-distilbert", "fed-sb", "q_lin,v_lin"),
+        ("tiny-gpt2", "fedit", "c_attn,mlp.c_proj"),
+    ] {
+        let folder = golden(model);
+        let common = [
+            &["--model", folder.to_str().unwrap(), "--data", data, "--dataset=tiny", "--device=cpu", "--threads=1"][..],
+            &DATA,
+            &["--json"],
+        ]
+        .concat();
+        let wanted = ["--method", method, "--targets", targets, "--rank=8", "--steps=160", "--batch=8", "--lr=0.02"];
+        let more = ["--max-tokens=24", "--labels=negative,positive", "--eval-fraction=0.25", "--out", out];
+        let told: Value =
+            serde_json::from_str(&run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap()).unwrap();
+        let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
+        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {told}");
+        let more = ["--adapter", out, "--held-out=0.25"];
+        let evaluated: Value =
+            serde_json::from_str(&run(&[&["evaluate"], &common[..], &more].concat()).unwrap()).unwrap();
+        assert_eq!(evaluated["accuracy"], told["after"]["accuracy"], "{model}");
+        let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
+        assert!(off.abs() < 1e-5, "{model}: {off}");
+    }
+}
+
+#[test]
 fn offline_commands_refuse_what_makes_no_sense() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("reviews.tsv");

@@ -1,54 +1,39 @@
 //! What cannot work is refused with what is wrong and where.
 
 use std::fs;
-use std::path::Path;
 
 use rondo_client::data::Dataset;
 use rondo_client::trainer::models::{self, ModelError};
 use rondo_client::trainer::session::Session;
 use rondo_client::work::{Trainer, WorkError};
-use rondo_methods::file::TensorFile;
-use rondo_methods::{Delta, Tensor, TensorSet, file};
-use rondo_proto::run_file::{Dtype, Pooling};
+use rondo_methods::{Delta, Tensor, TensorSet};
+use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind};
 
 use crate::support::*;
-
-/// A copy of the tiny model with its tensors and its config.json changed.
-fn altered(dir: &Path, change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) {
-    let mut tensors = TensorFile::open(&tiny().join("model.safetensors")).unwrap().read_all(|_| true).unwrap();
-    change(&mut tensors);
-    file::write(&dir.join("model.safetensors"), &tensors, Dtype::F32, &Default::default()).unwrap();
-    let mut settings = serde_json::from_slice(&fs::read(tiny().join("config.json")).unwrap()).unwrap();
-    config(&mut settings);
-    fs::write(dir.join("config.json"), settings.to_string()).unwrap();
-}
-
-fn refusal(change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    altered(dir.path(), change, config);
-    models::load(dir.path(), Device::Cpu, Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()
-}
 
 #[test]
 fn models_that_are_not_what_their_config_says() {
     let same = |_: &mut TensorSet| {};
     let as_is = |_: &mut serde_json::Value| {};
-    assert_eq!(refusal(same, as_is), "");
+    assert_eq!(refusal(&tiny(), same, as_is), "");
 
-    let missing = refusal(|tensors| drop(tensors.remove("encoder.layer.1.output.dense.bias")), as_is);
+    let missing = refusal(&tiny(), |tensors| drop(tensors.remove("encoder.layer.1.output.dense.bias")), as_is);
     assert!(missing.contains("\"encoder.layer.1.output.dense.bias\""), "{missing}");
-    let shape = refusal(|tensors| tensors.get_mut("embeddings.LayerNorm.bias").unwrap().shape = vec![4, 8], as_is);
+    let shape =
+        refusal(&tiny(), |tensors| tensors.get_mut("embeddings.LayerNorm.bias").unwrap().shape = vec![4, 8], as_is);
     assert!(shape.contains("[4, 8]") && shape.contains("[32]"), "{shape}");
     let unknown = refusal(
+        &tiny(),
         |tensors| drop(tensors.insert("encoder.layer.0.crossattention.query.weight".into(), Tensor::zeros(&[1]))),
         as_is,
     );
     assert!(unknown.contains("encoder.layer.0.crossattention.query.weight"), "{unknown}");
 
-    let set = |key: &'static str, value: serde_json::Value| refusal(same, |config| config[key] = value.clone());
+    let set =
+        |key: &'static str, value: serde_json::Value| refusal(&tiny(), same, |config| config[key] = value.clone());
     for (key, value) in [
-        ("model_type", "gpt2".into()),
+        ("model_type", "t5".into()),
         ("hidden_act", "silu".into()),
         ("position_embedding_type", "relative_key".into()),
         ("is_decoder", true.into()),
@@ -72,7 +57,7 @@ fn a_prefix_and_other_spellings_are_understood() {
         }));
         tensors.insert("cls.predictions.bias".into(), Tensor::zeros(&[75]));
     };
-    altered(dir.path(), rename, |_| {});
+    altered(&tiny(), dir.path(), rename, |_| {});
     let (renamed, original) = (encoder(dir.path()), encoder(&tiny()));
     let goldens = golden_tensors("tiny-bert.safetensors");
     let encoded = golden_ids(&goldens, 2.0);

@@ -1,6 +1,7 @@
 //! A tiny base model, runs on it, and a federation of one client without a coordinator.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use rondo_client::trainer::batch::Encoded;
 use rondo_client::trainer::device::DeviceChoice;
 use rondo_client::trainer::models::{self, Transformer};
 use rondo_client::work::{LocalUpdate, Progress, Trainer, Work};
-use rondo_methods::file::TensorFile;
+use rondo_methods::file::{self, TensorFile};
 use rondo_methods::{AdapterState, AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorSet};
-use rondo_proto::run_file::{Pooling, RunFile};
+use rondo_proto::run_file::{Dtype, Pooling, RunFile};
 use rondo_proto::{base, v1};
 use tch::Device;
 use tempfile::TempDir;
@@ -55,6 +56,44 @@ pub(crate) fn golden_ids(tensors: &TensorSet, cls: f32) -> Encoded {
         encoded.push(ids[start..end].iter().map(|&id| id as i64));
     }
     encoded
+}
+
+/// The golden texts' token ids (`ids`), split by their `lengths`.
+pub(crate) fn golden_texts(tensors: &TensorSet) -> Encoded {
+    let mut ids = tensors["ids"].data.iter().map(|&id| id as i64);
+    let mut encoded = Encoded::new();
+    for &length in &tensors["lengths"].data {
+        encoded.push(ids.by_ref().take(length as usize));
+    }
+    encoded
+}
+
+/// Numbers of a libtorch tensor.
+pub(crate) fn plain(tensor: &tch::Tensor) -> Tensor {
+    let shape = tensor.size().iter().map(|&n| n as usize).collect();
+    Tensor { shape, data: Vec::<f32>::try_from(&tensor.detach().contiguous().view(-1)).unwrap() }
+}
+
+/// A copy of the model in `from` with its tensors and its config.json changed, as far as loading it needs.
+pub(crate) fn altered(
+    from: &Path,
+    dir: &Path,
+    change: impl Fn(&mut TensorSet),
+    config: impl Fn(&mut serde_json::Value),
+) {
+    let mut tensors = TensorFile::open(&from.join("model.safetensors")).unwrap().read_all(|_| true).unwrap();
+    change(&mut tensors);
+    file::write(&dir.join("model.safetensors"), &tensors, Dtype::F32, &Default::default()).unwrap();
+    let mut settings = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
+    config(&mut settings);
+    fs::write(dir.join("config.json"), settings.to_string()).unwrap();
+}
+
+/// Why an altered copy is refused; empty when it loads.
+pub(crate) fn refusal(from: &Path, change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    altered(from, dir.path(), change, config);
+    models::load(dir.path(), Device::Cpu, tch::Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()
 }
 
 /// Labels of the tiny task.

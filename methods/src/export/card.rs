@@ -3,21 +3,55 @@
 use std::fmt::Write as _;
 
 use super::head::{HEAD_FILE, pooling_word};
+use super::merged::MergedReport;
 use super::peft::{ExportInfo, ExportReport};
 use crate::job::Job;
 
-/// Markdown with the front matter that model hubs read.
+/// The card of a PEFT folder.
 pub(super) fn card(job: &Job, info: &ExportInfo, report: &ExportReport) -> String {
-    let (task, method) = (job.task(), job.method());
-    let mut text = String::new();
+    let mut text = front(job, info, "peft", "A LoRA adapter for");
     // Writing to a String cannot fail.
+    let _ = writeln!(text, "| rank of this export | {} |", report.rank);
+    if let Some(error) = report.recompression_error {
+        let _ = writeln!(text, "| re-compression | relative error {error:.3e} (Frobenius norm, all layers) |");
+    }
+    measured(&mut text, info);
+    if job.task().is_language() {
+        let base = &info.base_model_name;
+        let _ = write!(
+            text,
+            "\n## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
+             base = {base:?}  # the base model's folder or name\ntokenizer = AutoTokenizer.from_pretrained(base)\n\
+             model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), \".\").eval()\n```\n",
+        );
+    }
+    classifier(&mut text, job, info);
+    text
+}
+
+/// The card of a folder with the adapter in the weights.
+pub(super) fn merged(job: &Job, info: &ExportInfo, report: &MergedReport) -> String {
+    let mut text = front(job, info, "transformers", "Full weights with a LoRA adapter merged in, made from");
+    let _ = writeln!(text, "| changed weights | {} |", report.merged);
+    if let Some(rounding) = report.rounding {
+        let _ = writeln!(text, "| rounding to the files' number format | {rounding:.1e} of the change |");
+    }
+    measured(&mut text, info);
+    text
+}
+
+/// Front matter that model hubs read, a heading, and the table of facts.
+fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
+    let (task, method) = (job.task(), job.method());
+    let pipeline = if task.is_language() { "text-generation" } else { "text-classification" };
+    let mut text = String::new();
     let _ = write!(
         text,
-        "---\nlibrary_name: peft\nbase_model: {:?}\npipeline_tag: text-classification\ntags: [lora, federated-learning, rondo]\n---\n\n\
-         # {}\n\nA LoRA adapter for `{}`, trained by several organisations that kept their data to themselves \
+        "---\nlibrary_name: {library}\nbase_model: {:?}\npipeline_tag: {pipeline}\ntags: [lora, federated-learning, rondo]\n---\n\n\
+         # {}\n\n{what} `{}`, trained by several organisations that kept their data to themselves \
          (federated fine-tuning with Rondo).\n\n\
          | | |\n|---|---|\n| method | {} ({}) |\n| paper | {} |\n| aggregation | {} |\n| adapted layers | {} |\n\
-         | rank of this export | {} |\n| base digest | `{}` |\n",
+         | base digest | `{}` |\n",
         info.base_model_name,
         task.run,
         info.base_model_name,
@@ -26,15 +60,44 @@ pub(super) fn card(job: &Job, info: &ExportInfo, report: &ExportReport) -> Strin
         method.paper(),
         job.exactness(),
         job.targets().len(),
-        report.rank,
         task.base_digest,
     );
-    if let Some(error) = report.recompression_error {
-        let _ = writeln!(text, "| re-compression | relative error {error:.3e} (Frobenius norm, all layers) |");
+    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+    if !info.owners.is_empty() {
+        let _ = writeln!(text, "| data owners | {} |", cell(&info.owners.join(", ")));
     }
     for (key, value) in &info.provenance {
-        let _ = writeln!(text, "| {} | {} |", key.replace('|', "\\|"), value.replace('|', "\\|").replace('\n', " "));
+        let _ = writeln!(text, "| {} | {} |", cell(key), cell(value));
     }
+    text
+}
+
+/// What was measured, in a table.
+fn measured(text: &mut String, info: &ExportInfo) {
+    if info.measured.is_empty() {
+        return;
+    }
+    text.push_str("\n## Evaluation\n\nOn examples that were held out of the training, by each data owner on its own.\n\n");
+    text.push_str("| | examples | loss before | loss | accuracy before | accuracy |\n|---|---|---|---|---|---|\n");
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    for row in &info.measured {
+        let (loss, accuracy) = (row.before.map(|(loss, _)| loss), row.before.map(|(_, accuracy)| accuracy));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.4} | {} | {:.4} |",
+            row.name,
+            row.examples,
+            number(loss),
+            row.after.0,
+            number(accuracy),
+            row.after.1
+        );
+    }
+}
+
+/// How to use the classifier head beside the adapter.
+fn classifier(text: &mut String, job: &Job, info: &ExportInfo) {
+    let task = job.task();
     if job.head().is_some() {
         let pool = match task.pooling {
             rondo_proto::run_file::Pooling::Mean => {
@@ -62,5 +125,4 @@ pub(super) fn card(job: &Job, info: &ExportInfo, report: &ExportReport) -> Strin
             task.max_tokens,
         );
     }
-    text
 }

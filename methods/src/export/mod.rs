@@ -2,5 +2,6 @@
 
 mod card;
 pub mod head;
+pub mod merged;
 pub mod peft;
 mod peft_load;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rondo_proto::architecture;
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::delta::Folded;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::write;
-use crate::job::{AdapterState, HEAD_BIAS, HEAD_WEIGHT, Job};
+use crate::job::{AdapterState, HEAD_BIAS, HEAD_WEIGHT, Job, TaskFacts};
 use crate::linalg::{Matrix, truncated_svd_of_product};
 use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, parts_of};
@@ -67,6 +68,19 @@ impl PeftFactors {
     }
 }
 
+/// A measurement of the adapter, for the model card.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Whose held-out examples, or which group of them.
+    pub name: String,
+    /// How many.
+    pub examples: u64,
+    /// Cross entropy in nats and accuracy of the model as the run found it, where that was measured.
+    pub before: Option<(f64, f64)>,
+    /// The same of the exported adapter.
+    pub after: (f64, f64),
+}
+
 /// What the export should say and do.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExportInfo {
@@ -74,6 +88,10 @@ pub struct ExportInfo {
     pub base_model_name: String,
     /// Facts for the files' metadata and the model card: run, round, digests, privacy...
     pub provenance: BTreeMap<String, String>,
+    /// The data owners whose updates are in it.
+    pub owners: Vec<String>,
+    /// What was measured on held-out examples.
+    pub measured: Vec<Measured>,
     /// Re-compress every target to at most this rank, by QR and SVD; the error is reported.
     pub recompress: Option<usize>,
 }
@@ -113,12 +131,12 @@ impl Job {
                 error.add(&smaller.dense(), &factors.dense());
                 factors = smaller;
             }
-            written.add(module_name(&self.task().architecture, &self.targets()[index].name), &factors);
+            written.add(self.task().module_name(&self.targets()[index].name), &factors);
         }
         let provenance = self.provenance(info);
         let (config, weights) = (out_dir.join(CONFIG_FILE), out_dir.join(WEIGHTS_FILE));
         write(&weights, &written.tensors, Dtype::F32, &provenance)?;
-        let text = format!("{:#}\n", written.config(&info.base_model_name));
+        let text = format!("{:#}\n", written.config(&info.base_model_name, self.task()));
         std::fs::write(&config, text).map_err(|source| MethodError::io(&config, source))?;
         let mut files = vec![config, weights];
         if let Some(head) = self.exported_head(state)? {
@@ -172,7 +190,7 @@ impl Job {
         Ok(PeftFactors { b: svd.u.times(&Matrix::diagonal(&svd.s)), a: svd.v, alpha: rank as f64 })
     }
 
-    fn exported_head(&self, state: &AdapterState) -> Result<Option<Head>, MethodError> {
+    pub(super) fn exported_head(&self, state: &AdapterState) -> Result<Option<Head>, MethodError> {
         if self.head().is_none() {
             return Ok(None);
         }
@@ -193,7 +211,7 @@ impl Job {
         }))
     }
 
-    fn provenance(&self, info: &ExportInfo) -> BTreeMap<String, String> {
+    pub(super) fn provenance(&self, info: &ExportInfo) -> BTreeMap<String, String> {
         let mut all = info.provenance.clone();
         all.insert("rondo.method".into(), self.method().id().to_owned());
         all.insert("rondo.run".into(), self.task().run.clone());
@@ -202,10 +220,20 @@ impl Job {
     }
 }
 
-/// The module's name inside the bare model that `AutoModel` loads: weights saved from a model with a head on top carry
-/// the architecture's name in front ("bert.encoder...").
-fn module_name(architecture: &str, target: &str) -> String {
-    target.strip_prefix(architecture).and_then(|rest| rest.strip_prefix('.')).unwrap_or(target).to_owned()
+impl TaskFacts {
+    /// True when Python loads the base with a language model's head (`AutoModelForCausalLM`).
+    pub(super) fn is_language(&self) -> bool {
+        self.kind.needs_language_model()
+    }
+
+    /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
+    /// transformer's own name. Checkpoints may put that name in front or not.
+    fn module_name(&self, target: &str) -> String {
+        let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
+        let bare = architecture.strip(target);
+        let prefix = if self.is_language() { architecture.language_prefix } else { "" };
+        format!("{prefix}{bare}")
+    }
 }
 
 /// The weights file in the making.
@@ -223,7 +251,7 @@ impl Written {
     }
 
     /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the patterns.
-    fn config(&self, base_model_name: &str) -> serde_json::Value {
+    fn config(&self, base_model_name: &str, task: &TaskFacts) -> serde_json::Value {
         let (rank, alpha) = self.shapes.first().map_or((0, 0.0), |(_, rank, alpha)| (*rank, *alpha));
         let modules: Vec<&String> = self.shapes.iter().map(|(module, ..)| module).collect();
         let ranks: BTreeMap<&String, usize> =
@@ -232,7 +260,7 @@ impl Written {
             self.shapes.iter().filter(|shape| shape.2 != alpha).map(|shape| (&shape.0, number(shape.2))).collect();
         json!({
             "peft_type": "LORA",
-            "task_type": "FEATURE_EXTRACTION",
+            "task_type": if task.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" },
             "auto_mapping": null,
             "base_model_name_or_path": base_model_name,
             "revision": null,
@@ -244,7 +272,8 @@ impl Written {
             "rank_pattern": ranks,
             "alpha_pattern": alphas,
             "bias": "none",
-            "fan_in_fan_out": false,
+            // True where the model keeps its weights as [in, out], as GPT-2's Conv1D does.
+            "fan_in_fan_out": architecture::find(&task.architecture).is_some_and(|known| known.transposed),
             "init_lora_weights": true,
             "use_rslora": false,
             "use_dora": false,

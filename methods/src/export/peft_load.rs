@@ -61,8 +61,6 @@ struct Config {
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
 }
 
 /// Reads a PEFT folder and the head beside it.
@@ -71,8 +69,8 @@ pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
     let text = std::fs::read_to_string(&path).map_err(|source| MethodError::io(&path, source))?;
     let config: Config = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-    if config.peft_type != "LORA" || config.use_dora || config.fan_in_fan_out {
-        return Err(refuse("only plain LoRA on linear layers can be read".into()));
+    if config.peft_type != "LORA" || config.use_dora {
+        return Err(refuse("only plain LoRA can be read".into()));
     }
     let path = dir.join(WEIGHTS_FILE);
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };

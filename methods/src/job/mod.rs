@@ -6,7 +6,7 @@ mod state;
 
 use std::sync::Arc;
 
-use rondo_proto::run_file::{Dtype, Pooling, Server};
+use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
 
 pub(crate) use manifest::is_shipped_frozen;
 pub use manifest::{HEAD_BIAS, HEAD_WEIGHT};
@@ -76,6 +76,7 @@ struct Inner {
 
 /// What the export tells about the task.
 pub(crate) struct TaskFacts {
+    pub(crate) kind: TaskKind,
     pub(crate) run: String,
     pub(crate) architecture: String,
     pub(crate) base_digest: String,

@@ -58,6 +58,7 @@ impl Job {
             TaskKind::CausalLm | TaskKind::MultipleChoice | TaskKind::ExactAnswer => None,
         };
         let task = TaskFacts {
+            kind: run.task.kind,
             run: run.name.clone(),
             architecture: base.architecture.clone(),
             base_digest: base.digest.clone(),

@@ -322,6 +322,7 @@ impl Case<'_> {
                 base_model_name: "tiny".into(),
                 provenance: [("round".to_owned(), "2".to_owned())].into(),
                 recompress,
+                ..ExportInfo::default()
             };
             let report = federation.job.export_peft(&state, &dir, &info).unwrap();
             assert!(report.files.iter().all(|file| file.exists()));

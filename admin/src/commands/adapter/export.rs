@@ -1,14 +1,15 @@
-//! `rondo adapter export`: from the coordinator's blobs to a PEFT folder.
+//! `rondo adapter export`: from the coordinator's blobs to a PEFT folder, or to full weights.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use rondo_methods::{ExportInfo, ExportReport, Job, Publication, Registry};
+use rondo_methods::{ExportInfo, ExportReport, Job, MergedReport, Publication, Registry};
 use rondo_proto::run_file::RunFile;
-use rondo_proto::v1::{AdapterState, GetAdapterReply, GetAdapterRequest};
+use rondo_proto::v1::{AdapterState, GetAdapterReply, GetAdapterRequest, GetRunRequest};
 use serde::Serialize;
 
+use super::evidence;
 use crate::blobs;
 use crate::context::{Administration, Context};
 use crate::error::CliError;
@@ -18,7 +19,7 @@ use crate::run_names::resolve;
 /// Which adapter, and where to.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rondo adapter export sentiment --format peft --out adapter\n  rondo adapter export sentiment --round 2 --recompress 16 --out adapter-r16"
+    after_help = "Example:\n  rondo adapter export sentiment --format peft --out adapter\n  rondo adapter export sentiment --round 2 --recompress 16 --out adapter-r16\n  rondo adapter export sentiment --format merged --model models/minilm-l6 --out merged"
 )]
 pub struct ExportArgs {
     /// The run's id or name, or the beginning of its id
@@ -29,6 +30,9 @@ pub struct ExportArgs {
     /// Format of the folder
     #[arg(long, value_enum, default_value_t = Format::Peft)]
     format: Format,
+    /// The base model's folder, for `--format merged`; its files must be those of the registered base
+    #[arg(long, value_name = "DIR", required_if_eq("format", "merged"))]
+    model: Option<PathBuf>,
     /// Folder to make; it must be empty or not there yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -45,6 +49,8 @@ pub struct ExportArgs {
 enum Format {
     /// Hugging Face PEFT, LoRA
     Peft,
+    /// The base model's weights with the adapter in them, in their own shards and number formats
+    Merged,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,16 +61,22 @@ struct Exported {
     privacy: String,
     out: PathBuf,
     files: Vec<PathBuf>,
-    rank: usize,
-    parameters: usize,
+    /// Of a PEFT folder.
+    rank: Option<usize>,
+    parameters: Option<usize>,
     recompression_error: Option<f64>,
+    /// Of full weights: how many were changed, and what their number format costs relative to the change.
+    merged: Option<usize>,
+    rounding: Option<f64>,
 }
 
 /// Fetches, checks and writes.
 pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), CliError> {
-    let Format::Peft = args.format;
     if args.recompress == Some(0) {
         return Err(CliError::usage("--recompress 0 leaves nothing; ask for 1 or more"));
+    }
+    if args.format == Format::Merged && args.recompress.is_some() {
+        return Err(CliError::usage("--recompress is for --format peft; full weights take the whole change"));
     }
     check_empty(&args.out)?;
     let mut client = context.administration().await?;
@@ -80,24 +92,43 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
     let (frozen, published) = fetch(&mut client, &run, &state, job.publication(), folder.path()).await?;
     let adapter = job.state(state.round, "export", 0, frozen.as_deref(), &published)?;
-    let base = reply.base.clone().unwrap_or_default().name;
+    let base = reply.base.clone().unwrap_or_default();
+    let rounds = client.list_rounds(GetRunRequest { run }).await?.into_inner().rounds;
     let info = ExportInfo {
-        base_model_name: args.base_model.unwrap_or(base),
+        base_model_name: args.base_model.unwrap_or_else(|| base.name.clone()),
         provenance: provenance(&reply, &state),
+        owners: evidence::owners(&rounds, state.round),
+        measured: evidence::measured(&rounds, state.round),
         recompress: args.recompress,
     };
-    let ExportReport { files, rank, parameters, recompression_error } = job.export_peft(&adapter, &args.out, &info)?;
-    let exported = Exported {
+    let mut exported = Exported {
         run: reply.run,
         round: state.round,
         method: reply.method,
         privacy: reply.privacy,
         out: args.out,
-        files,
-        rank,
-        parameters,
-        recompression_error,
+        files: Vec::new(),
+        rank: None,
+        parameters: None,
+        recompression_error: None,
+        merged: None,
+        rounding: None,
     };
+    match (args.format, args.model) {
+        (Format::Merged, Some(model)) => {
+            rondo_proto::base::check(&model, &base)?;
+            let MergedReport { files, merged, rounding } =
+                job.export_merged(&adapter, &model, &exported.out, &info)?;
+            (exported.files, exported.merged, exported.rounding) = (files, Some(merged), rounding);
+        }
+        (Format::Merged, None) => return Err(CliError::usage("--format merged needs --model DIR")),
+        (Format::Peft, _) => {
+            let ExportReport { files, rank, parameters, recompression_error } =
+                job.export_peft(&adapter, &exported.out, &info)?;
+            (exported.files, exported.rank, exported.parameters) = (files, Some(rank), Some(parameters));
+            exported.recompression_error = recompression_error;
+        }
+    }
     context.output.show(&exported, words)
 }
 
@@ -165,9 +196,11 @@ fn words(exported: &Exported) -> String {
         ("exported", format!("{} after round {}", exported.run, exported.round)),
         ("method", exported.method.clone()),
         ("privacy", exported.privacy.clone()),
-        ("rank", exported.rank.to_string()),
-        ("parameters", exported.parameters.to_string()),
+        ("rank", exported.rank.map(|rank| rank.to_string()).unwrap_or_default()),
+        ("parameters", exported.parameters.map(|count| count.to_string()).unwrap_or_default()),
         ("recompression", exported.recompression_error.map(|e| format!("relative error {e:.2e}")).unwrap_or_default()),
+        ("changed", exported.merged.map(|count| format!("{count} weights")).unwrap_or_default()),
+        ("rounding", exported.rounding.map(|e| format!("{e:.1e} of the change")).unwrap_or_default()),
         ("files", files.join("\n               ")),
     ])
 }

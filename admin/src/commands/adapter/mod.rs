@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod diff;
+mod evidence;
 mod export;
 mod inspect;
 

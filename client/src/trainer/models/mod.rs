@@ -3,8 +3,15 @@
 //! One file per architecture. A model knows its linear layers by name and runs each through
 //! [`Linears::forward`], which adds whatever an adapter attaches there; it knows nothing of methods.
 
+mod activation;
 mod bert;
+mod distilbert;
+mod encoder;
+mod gpt2;
 mod linears;
+mod norm;
+mod roberta;
+mod settings;
 mod weight;
 mod weights;
 
@@ -16,7 +23,8 @@ use crate::trainer::adapted::Adapters;
 use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 
-pub use bert::Bert;
+pub use encoder::Encoder;
+pub use gpt2::Gpt2;
 pub use linears::Linears;
 pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
@@ -152,12 +160,15 @@ pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transforme
     let config: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
     match config.get("model_type").and_then(serde_json::Value::as_str) {
-        Some("bert") => Ok(Box::new(Bert::load(dir, &config, device, kind)?)),
+        Some("bert") => Ok(Box::new(bert::load(dir, &config, device, kind)?)),
+        Some("roberta" | "xlm-roberta" | "camembert") => Ok(Box::new(roberta::load(dir, &config, device, kind)?)),
+        Some("distilbert") => Ok(Box::new(distilbert::load(dir, &config, device, kind)?)),
+        Some("gpt2") => Ok(Box::new(Gpt2::load(dir, &config, device, kind)?)),
         other => Err(ModelError::Unsupported {
             path,
             key: "model_type",
             value: other.map_or_else(|| "absent".to_owned(), |name| format!("{name:?}")),
-            supported: "\"bert\"",
+            supported: "\"bert\", \"roberta\", \"xlm-roberta\", \"camembert\", \"distilbert\", \"gpt2\"",
         }),
     }
 }
