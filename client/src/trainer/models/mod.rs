@@ -5,6 +5,8 @@
 
 mod activation;
 mod bert;
+mod blocks;
+mod cache;
 mod distilbert;
 mod encoder;
 mod gpt2;
@@ -23,6 +25,8 @@ use crate::trainer::adapted::Adapters;
 use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 
+pub use blocks::{Attention, RmsNorm};
+pub use cache::LayerCache;
 pub use encoder::Encoder;
 pub use gpt2::Gpt2;
 pub use linears::Linears;
@@ -76,15 +80,6 @@ pub trait Transformer {
         }
         self.finish(&x)
     }
-}
-
-/// Keys and values that one layer computed for earlier tokens, `[texts, heads, tokens, head size]`.
-#[derive(Default)]
-pub struct LayerCache {
-    /// Keys, rotated where the model rotates them.
-    pub keys: Option<Tensor>,
-    /// Values.
-    pub values: Option<Tensor>,
 }
 
 /// Why a base model was refused.
