@@ -105,9 +105,14 @@ fn rotations_equal_transformers() {
     assert!(changes.as_object().unwrap().len() >= 6);
     for (name, change) in changes.as_object().unwrap() {
         let dir = tempfile::tempdir().unwrap();
-        altered("tiny-llama", dir.path(), |_| {}, |config| {
-            config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        });
+        altered(
+            "tiny-llama",
+            dir.path(),
+            |_| {},
+            |config| {
+                config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            },
+        );
         let model = load(dir.path());
         let batch = Batch::new(&encoded, &all(&encoded), Device::Cpu).unwrap();
         let found = logits(&*model, &batch);
@@ -205,8 +210,10 @@ fn targets_have_the_names_of_the_checkpoint() {
     let model = load(&golden("tiny-llama"));
     let names: BTreeSet<&str> = model.linears().names().collect();
     let tensors = TensorFile::open(&golden("tiny-llama/model.safetensors")).unwrap().read_all(|_| true).unwrap();
-    let expected: BTreeSet<&str> =
-        tensors.keys().filter_map(|name| name.strip_suffix("_proj.weight").map(|_| name.trim_end_matches(".weight"))).collect();
+    let expected: BTreeSet<&str> = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix("_proj.weight").map(|_| name.trim_end_matches(".weight")))
+        .collect();
     assert_eq!(names, expected);
     assert_eq!(names.len(), 14);
 }

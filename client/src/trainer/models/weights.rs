@@ -140,6 +140,11 @@ impl WeightFiles {
         Ok(Weight::Dense(self.take(name, shape)?))
     }
 
+    /// The same of a matrix `[out, in]` that the file holds as `[in, out]`.
+    pub fn take_weight_transposed(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Weight, ModelError> {
+        Ok(Weight::Dense(self.take(name, &[inp, out])?.f_tr()?.f_contiguous()?))
+    }
+
     /// Refuses tensors that nobody took, but for those under one of the `ignored` prefixes.
     pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
         self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
