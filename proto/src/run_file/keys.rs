@@ -6,7 +6,8 @@ use serde_ignored::Path;
 
 use super::{
     AnswerRule, BaseRef, Dtype, EvaluationChoice, HeadMode, Keep, LossOn, MethodChoice, OptionScore, Pooling,
-    PrivacyChoice, Quantise, Rounds, RunFile, Server, ServerOptimiser, Task, TaskKind, Template, Train, Weighting, Wire,
+    PrivacyChoice, Quantise, Rounds, RunFile, Server, ServerOptimiser, Task, TaskKind, Template, Train, Weighting,
+    Wire,
 };
 use crate::digest::Digest;
 use crate::nearest::nearest;

@@ -61,17 +61,29 @@ impl Attention {
                 return self.attend(query, &keys, &values, batch, mask.as_ref(), false);
             }
         }
-        let lay_out = |x: &Tensor| -> Result<Tensor, TrainerError> {
-            let wide = self.kv_heads * self.head_size;
-            let padded = batch.pad(&x.f_reshape([-1, wide])?)?;
-            let size = [batch.texts(), batch.longest(), self.kv_heads, self.head_size];
-            Ok(padded.f_view(size)?.f_transpose(1, 2)?)
-        };
-        let (key, value) = (lay_out(key)?, lay_out(value)?);
+        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
         // Padding stands behind a text's tokens, where a causal mask hides it from them.
         let mask =
             self.window.filter(|&window| window < batch.longest()).map(|window| band(batch, window)).transpose()?;
         self.attend(query, &key, &value, batch, mask.as_ref(), mask.is_none())
+    }
+
+    /// The same where every token of a text sees all of its tokens.
+    pub fn bidirectional(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        batch: &Batch,
+    ) -> Result<Tensor, TrainerError> {
+        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
+        self.attend(query, &key, &value, batch, batch.attention_mask(), false)
+    }
+
+    /// From `[n, heads, d]` to `[texts, heads, longest, d]`, padded on the right.
+    fn lay_out(&self, x: &Tensor, heads: i64, batch: &Batch) -> Result<Tensor, TrainerError> {
+        let padded = batch.pad(&x.f_reshape([-1, heads * self.head_size])?)?;
+        Ok(padded.f_view([batch.texts(), batch.longest(), heads, self.head_size])?.f_transpose(1, 2)?)
     }
 
     /// `query` `[n, heads, d]`; `key`, `value` `[texts, kv heads, slots, d]`; result `[n, heads * d]`.
@@ -84,13 +96,12 @@ impl Attention {
         mask: Option<&Tensor>,
         is_causal: bool,
     ) -> Result<Tensor, TrainerError> {
-        let wide = self.heads * self.head_size;
-        let padded = batch.pad(&query.f_reshape([-1, wide])?)?;
-        let size = [batch.texts(), batch.longest(), self.heads, self.head_size];
-        let query = padded.f_view(size)?.f_transpose(1, 2)?;
+        let query = self.lay_out(query, self.heads, batch)?;
         let (key, value) = (self.repeat(key)?, self.repeat(value)?);
         let context = Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, 0.0, is_causal, None, false)?;
-        batch.unpad(&context.f_transpose(1, 2)?.f_reshape([batch.texts() * batch.longest(), wide])?)
+        batch.unpad(
+            &context.f_transpose(1, 2)?.f_reshape([batch.texts() * batch.longest(), self.heads * self.head_size])?,
+        )
     }
 
     /// Every key-value head as often as query heads share it, neighbours together.
