@@ -5,6 +5,7 @@
 mod adapters;
 mod architectures;
 mod encoder;
+mod llama;
 mod offline;
 mod refusals;
 mod support;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use rondo_proto::architecture;
+use rondo_proto::architecture::{self, Orientation};
 use rondo_proto::manifest::{self, Located};
 use serde_json::{Map, Value, json};
 
@@ -98,9 +98,9 @@ impl Job {
     fn target_of(&self, tensor: &str) -> Option<(usize, bool)> {
         let module = tensor.strip_suffix(".weight")?;
         let architecture = architecture::find(&self.task().architecture);
-        let bare = architecture.map_or(module, |known| known.strip(module));
-        let target = self.targets().iter().position(|target| target.name == module || target.name == bare)?;
-        Some((target, architecture.is_some_and(|known| known.transposed)))
+        let canonical = architecture.map_or(module.into(), |known| known.canonical(module));
+        let target = self.targets().iter().position(|target| target.name == module || target.name == canonical)?;
+        Some((target, architecture.is_some_and(|known| known.orientation == Orientation::InOut)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_proto::architecture;
+use rondo_proto::architecture::{self, Orientation};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 
@@ -273,7 +273,7 @@ impl Written {
             "alpha_pattern": alphas,
             "bias": "none",
             // True where the model keeps its weights as [in, out], as GPT-2's Conv1D does.
-            "fan_in_fan_out": architecture::find(&task.architecture).is_some_and(|known| known.transposed),
+            "fan_in_fan_out": architecture::find(&task.architecture).is_some_and(|known| known.orientation == Orientation::InOut),
             "init_lora_weights": true,
             "use_rslora": false,
             "use_dora": false,

@@ -38,12 +38,12 @@ pub(super) fn shape(settings: &Settings<'_>) -> Result<Shape, ModelError> {
     settings.only("add_cross_attention", &[false.into()], "false")?;
     settings.only("quantization_config", &[], "none")?;
     let hidden = settings.count("hidden_size")?;
-    let heads = settings.heads("num_attention_heads", ("hidden_size", hidden))?;
+    let attention = settings.attention("num_attention_heads", ("hidden_size", hidden))?;
     Ok(Shape {
         vocabulary: settings.count("vocab_size")?,
         hidden,
         layers: settings.count("num_hidden_layers")?,
-        heads,
+        attention,
         inner: settings.count("intermediate_size")?,
         positions: settings.count("max_position_embeddings")?,
         first_position: 0,

@@ -35,12 +35,12 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
     let settings = Settings::new(dir, config);
     settings.only("quantization_config", &[], "none")?;
     let hidden = settings.count("dim")?;
-    let heads = settings.heads("n_heads", ("dim", hidden))?;
+    let attention = settings.attention("n_heads", ("dim", hidden))?;
     let shape = Shape {
         vocabulary: settings.count("vocab_size")?,
         hidden,
         layers: settings.count("n_layers")?,
-        heads,
+        attention,
         inner: settings.count("hidden_dim")?,
         positions: settings.count("max_position_embeddings")?,
         first_position: 0,

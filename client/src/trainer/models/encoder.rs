@@ -9,6 +9,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::activation::Activation;
+use super::blocks::Attention;
 use super::norm::LayerNorm;
 use super::{LayerCache, Linears, ModelError, Transformer, WeightFiles};
 use crate::trainer::adapted::Adapters;
@@ -41,7 +42,7 @@ pub(super) struct Shape {
     pub(super) vocabulary: usize,
     pub(super) hidden: usize,
     pub(super) layers: usize,
-    pub(super) heads: usize,
+    pub(super) attention: Attention,
     pub(super) inner: usize,
     /// Rows of the table of positions.
     pub(super) positions: usize,
@@ -119,27 +120,6 @@ impl Encoder {
         let positions = positions.f_narrow(0, first, shape.positions as i64 - first)?;
         Ok(Self { words, positions, first_type, embedding_norm, layers, linears, shape })
     }
-
-    /// `softmax(Q K^T / sqrt(head size)) V` over each text's own tokens. All shapes `[tokens, hidden]`.
-    fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, batch: &Batch) -> Result<Tensor, TrainerError> {
-        let (heads, hidden) = (self.shape.heads as i64, self.shape.hidden as i64);
-        let split = |x: &Tensor| -> Result<Tensor, TrainerError> {
-            let padded = batch.pad(x)?.f_view([batch.texts(), batch.longest(), heads, hidden / heads])?;
-            Ok(padded.f_transpose(1, 2)?)
-        };
-        let context = Tensor::f_scaled_dot_product_attention(
-            &split(query)?,
-            &split(key)?,
-            &split(value)?,
-            batch.attention_mask(),
-            0.0,
-            false,
-            None,
-            false,
-        )?;
-        let rows = batch.texts() * batch.longest();
-        batch.unpad(&context.f_transpose(1, 2)?.f_reshape([rows, hidden])?)
-    }
 }
 
 impl Transformer for Encoder {
@@ -179,7 +159,7 @@ impl Transformer for Encoder {
         let layer = &self.layers[number];
         let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
         let (query, key, value) = (run(layer.query, x)?, run(layer.key, x)?, run(layer.value, x)?);
-        let context = self.attend(&query, &key, &value, batch)?;
+        let context = self.shape.attention.bidirectional(&query, &key, &value, batch)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = layer.attention_norm.forward(&attended.f_add_(x)?)?;
         let inner = self.shape.activation.forward(&run(layer.inner, &x)?)?;

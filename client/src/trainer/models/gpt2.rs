@@ -103,9 +103,9 @@ fn conv1d(
     out: usize,
     inp: usize,
 ) -> Result<usize, ModelError> {
-    let weight = weights.take(&format!("{name}.weight"), &[inp, out])?.f_tr()?.f_contiguous()?;
+    let weight = weights.take_weight_transposed(&format!("{name}.weight"), [out, inp])?;
     let bias = weights.take(&format!("{name}.bias"), &[out])?;
-    Ok(linears.push(name, Weight::Dense(weight), Some(bias)))
+    Ok(linears.push(name, weight, Some(bias)))
 }
 
 impl Transformer for Gpt2 {
@@ -170,17 +170,11 @@ impl Shape {
         settings.only("add_cross_attention", &[false.into()], "false")?;
         settings.only("quantization_config", &[], "none")?;
         let hidden = settings.count("n_embd")?;
-        let heads = settings.heads("n_head", ("n_embd", hidden))?;
         Ok(Self {
             vocabulary: settings.count("vocab_size")?,
             hidden,
             layers: settings.count("n_layer")?,
-            attention: Attention {
-                heads: heads as i64,
-                kv_heads: heads as i64,
-                head_size: (hidden / heads) as i64,
-                window: None,
-            },
+            attention: settings.attention("n_head", ("n_embd", hidden))?,
             inner: match settings.whole_or("n_inner", 0)? {
                 0 => 4 * hidden,
                 inner => inner,

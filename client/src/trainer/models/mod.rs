@@ -5,12 +5,16 @@
 
 mod activation;
 mod bert;
+mod blocks;
+mod cache;
 mod distilbert;
 mod encoder;
 mod gpt2;
 mod linears;
+mod llama;
 mod norm;
 mod roberta;
+mod rope;
 mod settings;
 mod weight;
 mod weights;
@@ -23,9 +27,12 @@ use crate::trainer::adapted::Adapters;
 use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 
+pub use blocks::{Attention, RmsNorm};
+pub use cache::LayerCache;
 pub use encoder::Encoder;
 pub use gpt2::Gpt2;
 pub use linears::Linears;
+pub use llama::Llama;
 pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
 
@@ -76,15 +83,6 @@ pub trait Transformer {
         }
         self.finish(&x)
     }
-}
-
-/// Keys and values that one layer computed for earlier tokens, `[texts, heads, tokens, head size]`.
-#[derive(Default)]
-pub struct LayerCache {
-    /// Keys, rotated where the model rotates them.
-    pub keys: Option<Tensor>,
-    /// Values.
-    pub values: Option<Tensor>,
 }
 
 /// Why a base model was refused.
@@ -153,6 +151,10 @@ pub enum ModelError {
     Torch(#[from] tch::TchError),
 }
 
+/// The values of `model_type` that [`load`] takes.
+const SUPPORTED: &str = "\"bert\", \"roberta\", \"xlm-roberta\", \"camembert\", \"distilbert\", \"gpt2\", \"llama\", \"mistral\", \
+    \"qwen2\", \"qwen3\"";
+
 /// Reads the model in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
 pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transformer>, ModelError> {
     let path = dir.join("config.json");
@@ -164,11 +166,15 @@ pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transforme
         Some("roberta" | "xlm-roberta" | "camembert") => Ok(Box::new(roberta::load(dir, &config, device, kind)?)),
         Some("distilbert") => Ok(Box::new(distilbert::load(dir, &config, device, kind)?)),
         Some("gpt2") => Ok(Box::new(Gpt2::load(dir, &config, device, kind)?)),
+        Some(family) if llama::FAMILY.contains(&family) => {
+            let weights = WeightFiles::open(dir, "", device, kind)?;
+            Ok(Box::new(Llama::load(weights, &path, &config)?))
+        }
         other => Err(ModelError::Unsupported {
             path,
             key: "model_type",
             value: other.map_or_else(|| "absent".to_owned(), |name| format!("{name:?}")),
-            supported: "\"bert\", \"roberta\", \"xlm-roberta\", \"camembert\", \"distilbert\", \"gpt2\"",
+            supported: SUPPORTED,
         }),
     }
 }

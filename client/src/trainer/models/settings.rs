@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::ModelError;
 use super::activation::Activation;
+use super::blocks::Attention;
 
 /// A parsed config.json and where it stands.
 pub(super) struct Settings<'c> {
@@ -82,14 +83,14 @@ impl<'c> Settings<'c> {
         }
     }
 
-    /// How many heads share a token's state, whose key and size are given.
-    pub(super) fn heads(&self, key: &'static str, hidden: (&str, usize)) -> Result<usize, ModelError> {
+    /// Attention with as many heads as `key` says, which share a token's state evenly; its key and size are given.
+    pub(super) fn attention(&self, key: &'static str, hidden: (&str, usize)) -> Result<Attention, ModelError> {
         let (heads, (hidden, size)) = (self.count(key)?, hidden);
-        if size.is_multiple_of(heads) {
-            Ok(heads)
-        } else {
-            Err(self.malformed(format!("`{hidden}` {size} is no multiple of {heads} heads")))
+        if !size.is_multiple_of(heads) {
+            return Err(self.malformed(format!("`{hidden}` {size} is no multiple of {heads} heads")));
         }
+        let (heads, head_size) = (heads as i64, (size / heads) as i64);
+        Ok(Attention { heads, kv_heads: heads, head_size, window: None })
     }
 
     /// A refusal of the file as a whole.
