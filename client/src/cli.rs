@@ -2,10 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-#[cfg(feature = "torch")]
-use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs};
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
+#[cfg(feature = "torch")]
+use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs};
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine

@@ -326,7 +326,9 @@ impl Config {
         for (number, model) in self.models.iter().enumerate() {
             let key = |name: &str| format!("model[{number}].{name}");
             match (&model.hub, is_empty(&model.path)) {
-                (None, true) => return refuse(key("path"), "is missing; give a `path` or a `hub` repository".to_owned()),
+                (None, true) => {
+                    return refuse(key("path"), "is missing; give a `path` or a `hub` repository".to_owned());
+                }
                 (Some(_), false) => return refuse(key("path"), "stands beside `hub`; give one of them".to_owned()),
                 (None, false) if model.revision.is_some() || model.file.is_some() => {
                     let name = if model.revision.is_some() { "revision" } else { "file" };

@@ -49,7 +49,9 @@ pub enum HubError {
         problem: String,
     },
     /// The hub does not answer, or with an error.
-    #[error("{repository} at {revision}: {what}: {source}; HF_ENDPOINT sets another hub, and a file `token` in HF_HOME holds the token for repositories that need one")]
+    #[error(
+        "{repository} at {revision}: {what}: {source}; HF_ENDPOINT sets another hub, and a file `token` in HF_HOME holds the token for repositories that need one"
+    )]
     Request {
         /// The repository.
         repository: String,
@@ -211,11 +213,8 @@ impl Hub {
                 return Err(wanted.unfit(format!("has no {needed}; {}", gguf_files(&sizes))));
             }
         }
-        let weights = if sizes.contains_key(INDEX) {
-            shards(&get(INDEX)?, wanted)?
-        } else {
-            weights(sizes.keys().copied())
-        };
+        let weights =
+            if sizes.contains_key(INDEX) { shards(&get(INDEX)?, wanted)? } else { weights(sizes.keys().copied()) };
         if weights.is_empty() {
             return Err(wanted.unfit("has no .safetensors files; other formats are not read"));
         }
@@ -315,10 +314,13 @@ fn shards(index: &Path, wanted: &Wanted) -> Result<BTreeSet<String>, HubError> {
         weight_map: BTreeMap<String, String>,
     }
     let text = fs::read(index).map_err(|source| HubError::Io { path: index.to_owned(), source })?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| wanted.unfit(format!("has a broken {INDEX}: {error}")))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| wanted.unfit(format!("has a broken {INDEX}: {error}")))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|name| !is_weights(name)) {
-        Some(odd) => Err(wanted.unfit(format!("has an {INDEX} that names {odd:?}, which is no .safetensors file beside it"))),
+        Some(odd) => {
+            Err(wanted.unfit(format!("has an {INDEX} that names {odd:?}, which is no .safetensors file beside it")))
+        }
         None => Ok(files),
     }
 }

@@ -30,11 +30,8 @@ impl FakeHub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
-        let hub = Self {
-            endpoint,
-            asked: Arc::default(),
-            rules: Arc::new(Mutex::new(Rules { files, ..Rules::default() })),
-        };
+        let hub =
+            Self { endpoint, asked: Arc::default(), rules: Arc::new(Mutex::new(Rules { files, ..Rules::default() })) };
         let (asked, rules, base) = (hub.asked.clone(), hub.rules.clone(), hub.endpoint.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -107,7 +104,8 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 fn tiny_bert() -> FakeHub {
-    let [config, tokenizer, weights] = ["config.json", "tokenizer.json", "model.safetensors"].map(|name| golden(&format!("tiny-bert/{name}")));
+    let [config, tokenizer, weights] =
+        ["config.json", "tokenizer.json", "model.safetensors"].map(|name| golden(&format!("tiny-bert/{name}")));
     FakeHub::start(&[
         ("config.json", &config),
         ("tokenizer.json", &tokenizer),
@@ -135,7 +133,11 @@ fn a_model_is_fetched_once_and_a_cut_download_goes_on() {
     assert_eq!(base.digest, rondo_proto::base::describe(&golden, "tiny").unwrap().digest);
     let asked = fake.asked.lock().unwrap().clone();
     let of_weights: Vec<&String> = asked.iter().filter(|asked| asked.starts_with("model.safetensors")).collect();
-    assert_eq!(of_weights, ["model.safetensors 0", "model.safetensors 1000", "model.safetensors 1500"], "of {whole} bytes");
+    assert_eq!(
+        of_weights,
+        ["model.safetensors 0", "model.safetensors 1000", "model.safetensors 1500"],
+        "of {whole} bytes"
+    );
     assert_eq!(asked.len(), 6, "nothing but what a base needs: {asked:?}");
 
     // Again, with the hub gone: out of the cache, by the branch and by the commit.
@@ -169,7 +171,10 @@ fn a_server_that_ignores_ranges_is_noticed() {
         rules.deaf.push("model.safetensors".to_owned());
     }
     let error = fake.hub(home.path()).fetch(&wanted("main", None)).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors came out with") && error.contains("it was removed, try again"), "{error}");
+    assert!(
+        error.contains("model.safetensors came out with") && error.contains("it was removed, try again"),
+        "{error}"
+    );
     fake.hub(home.path()).fetch(&wanted("main", None)).unwrap();
 }
 
@@ -223,7 +228,10 @@ fn names_that_would_leave_the_cache_are_refused() {
         ("owner/name", "main", Some("../m.gguf")),
         ("owner/name", "main", Some("m.bin")),
     ] {
-        assert!(matches!(Wanted::new(repository, revision, file), Err(HubError::Name { .. })), "{repository} {revision}");
+        assert!(
+            matches!(Wanted::new(repository, revision, file), Err(HubError::Name { .. })),
+            "{repository} {revision}"
+        );
     }
     assert!(Wanted::new("gpt2", "refs/pr/1", Some("sub/m.gguf")).is_ok());
     let (fake, home) = (tiny_bert(), tempfile::tempdir().unwrap());

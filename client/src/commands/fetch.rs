@@ -12,12 +12,14 @@ use crate::hub::{DEFAULT_REVISION, Hub, HubError, Wanted};
 
 /// Fetches a model from a Hugging Face hub: config, tokenizer and weights, or one .gguf file
 #[derive(Debug, Args)]
-#[command(after_help = "HF_ENDPOINT names another hub, HF_HOME the folder for downloads (default ~/.cache/huggingface).
+#[command(
+    after_help = "HF_ENDPOINT names another hub, HF_HOME the folder for downloads (default ~/.cache/huggingface).
 A download that was cut goes on where it stopped when the command is given again.
 
 Example:
   rondo-client fetch owner/name --revision 0c1f... --to models/name
-  rondo-client fetch owner/name-gguf --file name.Q4_1.gguf --to models")]
+  rondo-client fetch owner/name-gguf --file name.Q4_1.gguf --to models"
+)]
 pub struct FetchArgs {
     /// The repository, owner/name
     pub repository: String,
@@ -65,9 +67,20 @@ pub fn fetch(args: &FetchArgs, out: &mut dyn Write) -> Result<(), FetchError> {
     let name = args.repository.rsplit('/').next().unwrap_or_default();
     let base = base::describe(&path, name)?;
     let told = if args.json {
-        writeln!(out, "{}", json!({"path": path, "digest": base.digest, "architecture": base.architecture, "parameters": base.parameters}))
+        writeln!(
+            out,
+            "{}",
+            json!({"path": path, "digest": base.digest, "architecture": base.architecture, "parameters": base.parameters})
+        )
     } else {
-        writeln!(out, "{} ({}, {} parameters)\ndigest {}", path.display(), base.architecture, base.parameters, base.digest)
+        writeln!(
+            out,
+            "{} ({}, {} parameters)\ndigest {}",
+            path.display(),
+            base.architecture,
+            base.parameters,
+            base.digest
+        )
     };
     told.map_err(FetchError::Output)
 }
