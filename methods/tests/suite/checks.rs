@@ -114,7 +114,9 @@ impl Case<'_> {
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
             }
             Exactness::Approximate(_) => {
-                assert!(error > 1e-3, "an approximation that shows no error: {error:e}");
+                // Low ranks may fit side by side into the run's; then an approximation can be exact.
+                let crowded = trained.iter().map(|trained| trained.rank).sum::<usize>() > federation.job.rank();
+                assert!(error > 1e-3 || !crowded, "an approximation that shows no error: {error:e}");
                 let measured = weighted(&[(1.0, got), (-1.0, expected)]);
                 let measured = measured.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt() / size;
                 assert!((error - measured).abs() <= TIGHT, "reported {error:e}, measured {measured:e}");
