@@ -150,7 +150,7 @@ fn offline_equals_a_run() {
             let out = federation.dir.path().join("offline.safetensors");
             let method = registry.get(id).unwrap();
             let frozen = frozen.map(PathBuf::as_path);
-            let input = OfflineInput { method, config: &config, updates, frozen, out: &out };
+            let input = OfflineInput { method, config: &config, updates, frozen, global: None, out: &out };
             aggregate_files(&input).map(|output| (output, out))
         };
         let (output, out): (OfflineOutput, _) = offline(&updates, federation.frozen.as_ref()).unwrap();

@@ -138,7 +138,10 @@ impl Job {
             same if same == run_rank => Ok(run_rank),
             more if more > run_rank => refuse(format!("at most {run_rank} is allowed")),
             less if self.mixed_ranks() => Ok(less),
-            _ => refuse("all clients train with the run's rank; `rondo method list` shows the methods whose ranks may differ".into()),
+            _ => refuse(
+                "all clients train with the run's rank; `rondo method list` shows the methods whose ranks may differ"
+                    .into(),
+            ),
         }
     }
 

@@ -133,7 +133,9 @@ fn block_problem(
     let of_run = method.layout(config, target, config.rank);
     for spec in layout {
         let problem = match (&spec.block, of_run.iter().find(|whole| whole.part == spec.part)) {
-            (Some(_), _) if law != LawKind::Mean => "has a block that trains, but its law does not keep what lies outside",
+            (Some(_), _) if law != LawKind::Mean => {
+                "has a block that trains, but its law does not keep what lies outside"
+            }
             (Some(_), _) if spec.role != Role::Trained => "has a block that trains, but is frozen",
             (Some(block), _) if !fits(block, &spec.shape) || block.contains(&0) => {
                 "has a block that trains, but that is no part of it"

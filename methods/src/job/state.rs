@@ -216,7 +216,8 @@ impl Job {
     ) -> Result<u64, MethodError> {
         let mut cut = TensorSet::new();
         if kind == Kind::Train {
-            for NamedSpec { name, spec, .. } in self.layout(round, rank).into_iter().filter(|n| n.spec.block.is_some()) {
+            for NamedSpec { name, spec, .. } in self.layout(round, rank).into_iter().filter(|n| n.spec.block.is_some())
+            {
                 if let (Some(block), Some(tensor)) = (spec.sent_shape(), tensors.get(&name))
                     && tensor.shape == spec.shape
                 {

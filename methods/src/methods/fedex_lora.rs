@@ -43,6 +43,8 @@ impl Method for FedExLora {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::LocalOnly("the residual is made of every client's own factors, so noise on the sum hides nobody".into())
+        DpSupport::LocalOnly(
+            "the residual is made of every client's own factors, so noise on the sum hides nobody".into(),
+        )
     }
 }

@@ -27,7 +27,8 @@ fn refactor_every(config: &MethodConfig) -> u64 {
 }
 
 /// Why no server optimiser can follow a refactoring.
-pub(super) const NEW_BASIS: &str = "turns the factors into another basis, in which the optimiser's moments mean nothing";
+pub(super) const NEW_BASIS: &str =
+    "turns the factors into another basis, in which the optimiser's moments mean nothing";
 
 /// A from the seed, and B of which a client trains the leading columns.
 pub(super) fn trained_b(config: &MethodConfig, target: &Target, rank: usize, travel_of_a: Travel) -> Vec<TensorSpec> {

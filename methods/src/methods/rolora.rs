@@ -43,7 +43,8 @@ impl Method for RoLora {
     }
 
     fn server_steps(&self, _config: &MethodConfig) -> Result<(), String> {
-        Err("its factors take turns, so the optimiser's moments would be two rounds old and of another direction".into())
+        Err("its factors take turns, so the optimiser's moments would be two rounds old and of another direction"
+            .into())
     }
 
     fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {

@@ -41,7 +41,8 @@ impl Method for ZeroPad {
 
     fn exactness(&self, _config: &MethodConfig) -> Exactness {
         Exactness::Approximate(
-            "the product of averaged factors is not the average of the products, and zeros count in the averages".into(),
+            "the product of averaged factors is not the average of the products, and zeros count in the averages"
+                .into(),
         )
     }
 

@@ -371,7 +371,10 @@ impl Case<'_> {
         let ranks: Vec<usize> = trained.iter().map(|trained| trained.rank).collect();
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
+            assert_eq!(
+                data_bytes(&update.path),
+                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+            );
             let manifest = TensorFile::open(&update.path).unwrap().entries();
             assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, federation.round, update.rank));
         }
@@ -436,7 +439,10 @@ impl Case<'_> {
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
             federation.job.check_update(Kind::Train, federation.round, update.rank, &update.path, None).unwrap();
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
+            assert_eq!(
+                data_bytes(&update.path),
+                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+            );
         }
         federation.finish(Kind::Train, updates).unwrap();
         if federation.job.exactness() == Exactness::Exact {
