@@ -238,7 +238,7 @@ impl Work<'_> {
         let Some(global) = input.global else {
             return refuse(format!(
                 "{} holds the leading block of `{name}` at rank {} of {}; what lies outside of it stands in the published file \
-                 that the clients started from: name it",
+                 that the clients started from: name it with --global",
                 update.path.display(),
                 update.rank,
                 input.config.rank
