@@ -217,7 +217,8 @@ impl Work<'_> {
             _ => self.error = None,
         }
         if law_kind.keeps_tensors() {
-            made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part)));
+            let rests = |part: &String| self.specs.get(part).is_some_and(|spec| spec.travel.is_published());
+            made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part) || rests(part)));
         }
         Ok(made)
     }
@@ -227,13 +228,17 @@ impl Work<'_> {
         let (input, name) = (self.input, full_name(target, part));
         let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
         let layout = input.method.layout(input.config, &any, update.rank);
-        if !layout.iter().any(|spec| spec.part == part && spec.block.is_some()) {
+        let spec = layout.iter().find(|spec| spec.part == part);
+        let Some((spec, block)) = spec.and_then(|spec| Some((spec, spec.block.as_ref()?))) else { return Ok(sent) };
+        // Where the block is smaller, the run's rank shows whether the whole tensor came.
+        let mut sizes = block.iter().zip(&spec.shape).zip(&sent.shape);
+        if sizes.all(|((block, whole), got)| block == whole || got == whole) {
             return Ok(sent);
         }
         let Some(global) = input.global else {
             return refuse(format!(
                 "{} holds the leading block of `{name}` at rank {} of {}; what lies outside of it stands in the published file \
-                 that the clients started from: name it",
+                 that the clients started from: name it with --global",
                 update.path.display(),
                 update.rank,
                 input.config.rank

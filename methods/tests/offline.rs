@@ -23,7 +23,8 @@ impl Folder {
     /// A file of one target `t.q` of shape [out, inp] at some rank, with made-up numbers.
     fn save(&self, name: &str, rank: usize, shape: (usize, usize), dtype: Dtype, change: impl Fn(&mut TensorSet)) {
         let tensor = |salt: f32, shape: [usize; 2]| {
-            let number = |index: usize| (index as f32 * 1.37 + salt).sin();
+            // Of full rank, unlike the sine of a sum.
+            let number = |index: usize| ((index * index) as f32 * 0.37 + salt).sin();
             Tensor { shape: shape.to_vec(), data: (0..shape[0] * shape[1]).map(number).collect() }
         };
         let salt = f32::from(name.as_bytes()[0]);

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rondo_methods::law::shares;
 use rondo_methods::{
-    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile, TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile,
+    TensorSet,
 };
 use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1;
@@ -276,7 +277,8 @@ fn rolora_moves_one_factor_a_round() {
     close(&part(&output.global, "lora_B"), [[1., 0.], [2., 1.], [0., -1.]], "B");
     close(&bench.delta(&output).scaled(0.5), [[-0.5, 0.5], [0.5, 2.], [-1.5, -1.]], "B.A");
     assert!(output.error.unwrap() < 1e-7);
-    let sent = |round| bench.job.upload_manifest(Kind::Train, round, 2).iter().map(|e| e.name.clone()).collect::<Vec<_>>();
+    let sent =
+        |round| bench.job.upload_manifest(Kind::Train, round, 2).iter().map(|e| e.name.clone()).collect::<Vec<_>>();
     let [odd, even] = [sent(1), sent(2)];
     assert!(odd.iter().any(|name| name.ends_with("lora_B")) && !odd.iter().any(|name| name.ends_with("lora_A")));
     assert!(even.iter().any(|name| name.ends_with("lora_A")) && !even.iter().any(|name| name.ends_with("lora_B")));
@@ -288,8 +290,7 @@ fn lower_ranks_keep_the_global_values_outside_of_their_block() {
     let frozen = [("lora_B", tensor([[1., 0.], [0., 1.], [0., 0.]])), ("lora_A", tensor([[0.6, 0.8], [-0.8, 0.6]]))];
     let global = [("lora_R", tensor([[1., 2.], [3., 4.]]))];
     let bench = Bench::new(job("fed-sb", 2, "")).freeze(&frozen).publish(&global);
-    let clients: [&[(&str, Tensor)]; 2] =
-        [&[("lora_R", tensor([[1., 2.], [0., -1.]]))], &[("lora_R", tensor([[9.]]))]];
+    let clients: [&[(&str, Tensor)]; 2] = [&[("lora_R", tensor([[1., 2.], [0., -1.]]))], &[("lora_R", tensor([[9.]]))]];
     let output = bench.of_ranks(Kind::Train, [2, 1], [1., 3.], clients);
     // .25 [[1, 2], [0, -1]] + .75 [[9, 2], [3, 4]].
     close(&part(&output.global, "lora_R"), [[7., 2.], [2.25, 2.75]], "R");

@@ -114,7 +114,9 @@ impl Case<'_> {
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
             }
             Exactness::Approximate(_) => {
-                assert!(error > 1e-3, "an approximation that shows no error: {error:e}");
+                // Low ranks may fit side by side into the run's; then an approximation can be exact.
+                let crowded = trained.iter().map(|trained| trained.rank).sum::<usize>() > federation.job.rank();
+                assert!(error > 1e-3 || !crowded, "an approximation that shows no error: {error:e}");
                 let measured = weighted(&[(1.0, got), (-1.0, expected)]);
                 let measured = measured.iter().map(|matrix| matrix.norm().powi(2)).sum::<f64>().sqrt() / size;
                 assert!((error - measured).abs() <= TIGHT, "reported {error:e}, measured {measured:e}");
@@ -370,7 +372,10 @@ impl Case<'_> {
         let ranks: Vec<usize> = trained.iter().map(|trained| trained.rank).collect();
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
+            assert_eq!(
+                data_bytes(&update.path),
+                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+            );
             let manifest = TensorFile::open(&update.path).unwrap().entries();
             assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, federation.round, update.rank));
         }
@@ -435,7 +440,10 @@ impl Case<'_> {
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
             federation.job.check_update(Kind::Train, federation.round, update.rank, &update.path, None).unwrap();
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, federation.round, update.rank));
+            assert_eq!(
+                data_bytes(&update.path),
+                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+            );
         }
         federation.finish(Kind::Train, updates).unwrap();
         if federation.job.exactness() == Exactness::Exact {

@@ -34,12 +34,16 @@ pub struct AggregateArgs {
     /// One rank per file, checked against the tensors [default: read off the tensors]
     #[arg(long, value_delimiter = ',', value_name = "R,..")]
     ranks: Vec<usize>,
-    /// LoRA's alpha; the scale of every file is alpha / largest rank [default: the scale is 1]
+    /// LoRA's alpha; the scale is alpha / largest rank, of flora and flexlora alpha / the file's own [default: the largest
+    /// rank]
     #[arg(long)]
     alpha: Option<f64>,
     /// File with the tensors that all clients hold frozen
     #[arg(long, value_name = "FILE")]
     frozen: Option<PathBuf>,
+    /// Published file that the clients started from; for files of lower ranks that hold leading blocks of its tensors
+    #[arg(long, value_name = "FILE")]
+    global: Option<PathBuf>,
     /// The update files, in the order in which they are taken
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -135,7 +139,7 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
         config: &config,
         updates: &updates,
         frozen: args.frozen.as_deref(),
-        global: None,
+        global: args.global.as_deref(),
         out: &args.out,
     })?;
     let note = "no aggregation error: the files do not hold all factors of the change, or it is zero; see --frozen";
