@@ -187,12 +187,15 @@ fn adapter(method: &str, dir: &Path) -> Script {
             let mut tensors = job.initial(round, client, 2);
             tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|x| *x += value));
             let path = out.join(client);
-            job.write_update(Kind::Train, 2, &tensors, &path).unwrap();
+            job.write_update(Kind::Train, round, 2, &tensors, &path).unwrap();
             Contribution { client: client.to_owned(), weight: 0.5, rank: 2, path }
         };
         let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
         let (kind, frozen, published) = (Kind::Train, None, files.clone());
-        let input = AggregateInput { kind, round, updates, frozen, published, out_dir: &out, progress: &|_, _| {} };
+        let (server, server_state) = (None, None);
+        let progress = &|_, _| {};
+        let input =
+            AggregateInput { kind, round, updates, frozen, published, server, server_state, out_dir: &out, progress };
         let global = job.aggregate(input).unwrap().global;
         let digest = Digest::of_file(&global).unwrap().to_string();
         state.published.push(Published { round, digest: digest.clone(), bytes: 1 });

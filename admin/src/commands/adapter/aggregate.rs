@@ -135,6 +135,7 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
         config: &config,
         updates: &updates,
         frozen: args.frozen.as_deref(),
+        global: None,
         out: &args.out,
     })?;
     let note = "no aggregation error: the files do not hold all factors of the change, or it is zero; see --frozen";
