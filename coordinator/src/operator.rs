@@ -1,7 +1,7 @@
 //! `rondo-coordinator operator`: an operator's identity made on the coordinator's own machine. Whoever holds the data
 //! directory holds the CA's key, so nothing is given away, and an expired first operator is not locked out for ever.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rondo_proto::ClientId;
 use rondo_proto::identity::{self, Identity, key_and_request};

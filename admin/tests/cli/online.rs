@@ -192,17 +192,10 @@ fn adapter(method: &str, dir: &Path) -> Script {
         };
         let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
         let (kind, frozen, published) = (Kind::Train, None, files.clone());
-        let input = AggregateInput {
-            kind,
-            round,
-            updates,
-            frozen,
-            published,
-            server: None,
-            server_state: None,
-            out_dir: &out,
-            progress: &|_, _| {},
-        };
+        let (server, server_state) = (None, None);
+        let progress = &|_, _| {};
+        let input =
+            AggregateInput { kind, round, updates, frozen, published, server, server_state, out_dir: &out, progress };
         let global = job.aggregate(input).unwrap().global;
         let digest = Digest::of_file(&global).unwrap().to_string();
         state.published.push(Published { round, digest: digest.clone(), bytes: 1 });

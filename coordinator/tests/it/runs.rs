@@ -43,7 +43,7 @@ async fn whole_run(method: &str) {
             assert!((part.bytes_down as f64) <= allowed, "{method} {part:#?}");
             assert!(part.update_norm > 0.0 && part.update_norm.is_finite());
             if round.kind == "training" {
-                assert_eq!(part.after.map(|after| after.accuracy), Some(0.75));
+                assert_eq!(part.after.as_ref().map(|after| after.accuracy), Some(0.75));
             }
         }
         let weights: f64 = round.participants.iter().map(|part| part.weight).sum();
