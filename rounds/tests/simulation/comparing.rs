@@ -6,12 +6,14 @@ use crate::model::{Course, Op, Setup};
 use crate::run::simulate;
 use crate::world::World;
 
-/// A run whose losses differ so that some round is worse than one before it.
+/// A run in which the second round is the best, the third is a little worse, and the fourth much worse.
 fn wild(setup: Setup) -> Setup {
     let falls_back = |seed: &u64| {
         let losses: Vec<f64> = (1..=setup.rounds).map(|round| losses(&Setup { seed: *seed, ..setup }, round)).collect();
         let best = losses.iter().copied().reduce(f64::min).unwrap();
-        losses[0] > best && losses[losses.len() - 1] > best * 1.3 && losses[1] == best
+        // The round after the best one stands, so going back to the best is more than leaving out the last.
+        let stands = losses[2] < best * 1.15;
+        losses[0] > best && stands && losses[3] > best * 1.3 && losses[1] == best
     };
     let setup = Setup { course: Course::Wild, ..setup };
     let seed = (1..5000).find(|seed| falls_back(seed)).unwrap();
@@ -89,7 +91,8 @@ fn a_round_that_is_taken_back_leaves_the_state_of_the_best() {
 #[test]
 fn a_roll_back_survives_a_crash_before_and_after_its_commit() {
     for (method, crash) in [(0, Op::CrashBeforeCommit), (0, Op::CrashAfterCommit), (2, Op::CrashAfterCommit)] {
-        let setup = Setup { rollback: Some(20), server: true, method, ..three() };
+        // All three in every round: a mean over two would be another course, and no fault.
+        let setup = Setup { rollback: Some(20), server: true, method, quorum: 3, ..three() };
         let calm = simulate(setup, &[]);
         let mut world = World::new(setup);
         for _ in 0..200 {

@@ -41,6 +41,10 @@ fn bytes_door_plan_and_record_go_by_the_clients_own_rank() {
             (0..2).for_each(|_| (0..6).for_each(|client| world.obey(client)));
             let run = world.runs[0].clone();
             let job = world.engine.job(&run).unwrap().clone();
+            if job.needs_warm_up() {
+                // Its first round collects a statistic, whose size does not go by the adapter's rank alone.
+                continue;
+            }
             let kind = rondo_methods::Kind::Train;
             let mut seen = BTreeSet::new();
             for client in 0..6 {
