@@ -291,8 +291,6 @@ fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Re
         server: job.server(),
         server_state: plan.server.as_ref().map(path),
         published: plan.published.iter().map(path).collect(),
-        server: job.server(),
-        server_state: None,
         out_dir,
         progress: &|done, total| tracing::debug!(run = %plan.work.run, done, total, "aggregating"),
     })
