@@ -20,7 +20,7 @@ use crate::trainer::error::TrainerError;
 use shape::Shape;
 
 /// The values of `model_type` that this file serves.
-pub const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// A decoder with its vocabulary matrix, frozen.
 pub struct Llama {

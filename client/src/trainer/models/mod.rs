@@ -182,6 +182,13 @@ pub fn load_as(
     let config: Value = serde_json::from_slice(&text)
         .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
     match config.get("model_type").and_then(Value::as_str) {
+        // Encoders are small; their loaders do not pack.
+        Some("bert") if quantise != Quantise::None => Err(ModelError::Unsupported {
+            path,
+            key: "model_type",
+            value: "\"bert\" with train.quantise".to_owned(),
+            supported: "train.quantise = \"none\" for encoders",
+        }),
         Some("bert") => Ok(Box::new(Bert::load(dir, &config, device, kind)?)),
         Some(family) if llama::FAMILY.contains(&family) => {
             let weights = WeightFiles::open(dir, "", device, kind)?;

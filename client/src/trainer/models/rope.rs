@@ -19,7 +19,7 @@ const SUPPORTED: &str = "\"default\", \"linear\", \"dynamic\", \"llama3\", \"yar
 const FIRST_TABLE: usize = 512;
 
 /// The rotation of a model's queries and keys.
-pub struct Rotary {
+pub(super) struct Rotary {
     base: f64,
     /// Numbers in a head, d.
     head_size: usize,
@@ -65,7 +65,7 @@ enum Scaling {
 impl Rotary {
     /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a config.json. `factors`
     /// gives the divisors of so many pairs, if it asks for "factors", as a GGUF file does.
-    pub fn read(
+    pub(super) fn read(
         path: &Path,
         config: &Value,
         head_size: usize,
@@ -148,7 +148,7 @@ impl Rotary {
     }
 
     /// The longest input that the rotation is made for: a dynamic one stretches config.json's by its factor.
-    pub fn max_positions(&self) -> usize {
+    pub(super) fn max_positions(&self) -> usize {
         match &self.scaling {
             Scaling::Dynamic { factor } => (self.max_positions as f64 * factor.max(1.0)) as usize,
             _ => self.max_positions,
@@ -159,7 +159,7 @@ impl Rotary {
     ///
     /// A text's angles depend on the text alone. With "dynamic" scaling, keys that a cache holds from before a text
     /// outgrew the model's positions keep the angles they had, as in Hugging Face's implementation.
-    pub fn tables(&self, batch: &Batch, kind: Kind) -> Result<(Tensor, Tensor), TrainerError> {
+    pub(super) fn tables(&self, batch: &Batch, kind: Kind) -> Result<(Tensor, Tensor), TrainerError> {
         let device = batch.positions().device();
         let end = batch.ends().max().unwrap_or(0) as usize;
         if matches!(self.scaling, Scaling::Dynamic { .. }) && end > self.max_positions {
@@ -258,7 +258,7 @@ impl Rotary {
 }
 
 /// Turns heads `[n, heads, d]` by the angles of [`Rotary::tables`].
-pub fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, TrainerError> {
+pub(super) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, TrainerError> {
     let half = x.size()[2] / 2;
     let (left, right) = (x.f_narrow(2, 0, half)?, x.f_narrow(2, half, half)?);
     // The products are fresh and no gradient formula needs their values, so they can take the sums.
