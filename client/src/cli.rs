@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "hub")]
+use crate::commands::fetch::FetchArgs;
 #[cfg(feature = "torch")]
 use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs};
 use crate::commands::{join::JoinArgs, run::RunArgs};
@@ -31,6 +33,9 @@ pub enum Command {
     Join(JoinArgs),
     /// Runs the daemon.
     Run(RunArgs),
+    /// Fetches a model from a Hugging Face hub.
+    #[cfg(feature = "hub")]
+    Fetch(FetchArgs),
     /// Trains an adapter on local data alone, without a coordinator.
     #[cfg(feature = "torch")]
     Train(Box<TrainArgs>),

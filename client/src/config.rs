@@ -12,7 +12,11 @@ use crate::data::Source;
 ///
 /// ```toml
 /// [[model]]
-/// path = "/srv/models/minilm-l6"      # a Hugging Face folder
+/// path = "/srv/models/minilm-l6"      # a Hugging Face folder, or one .gguf file
+///
+/// [[model]]
+/// hub = "owner/name"                  # a repository of a Hugging Face hub (feature `hub`)
+/// revision = "0c1f..."                # a commit; a branch is looked up once
 ///
 /// [[dataset]]
 /// name = "reviews"                    # as run files call it
@@ -49,11 +53,26 @@ pub struct Config {
     pub poll: Poll,
 }
 
-/// A base model; a `[[model]]` table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A base model; a `[[model]]` table with either `path` or `hub`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Model {
-    /// Folder with config.json, *.safetensors and tokenizer.json. A relative path starts at the folder of client.toml.
+    /// Folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. A relative path starts at the folder of
+    /// client.toml. Empty where `hub` is given.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub path: PathBuf,
+    /// Repository of a Hugging Face hub, "owner/name".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// Commit, tag or branch of the repository; absent = "main".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The one .gguf file of the repository that is the model; absent = config, tokenizer and .safetensors files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 /// The `[limits]` table.
@@ -200,7 +219,7 @@ pub enum ConfigError {
 /// The keys of each table; a test keeps them equal to the types above.
 const KEYS: [(&str, &[&str]); 6] = [
     ("", &["model", "dataset", "limits", "policy", "poll"]),
-    ("model", &["path"]),
+    ("model", &["path", "hub", "revision", "file"]),
     (
         "dataset",
         &["name", "path", "format", "text", "label", "columns", "quotes", "eval_fraction", "labels", "skip_labels"],
@@ -242,11 +261,11 @@ impl Config {
         }
         let mut config: Self = toml::from_str(text).map_err(syntax)?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        for path in config.models.iter_mut().map(|m| &mut m.path).chain(config.datasets.iter_mut().map(|d| &mut d.path))
-        {
+        config.check(file)?;
+        let models = config.models.iter_mut().filter(|model| model.hub.is_none()).map(|model| &mut model.path);
+        for path in models.chain(config.datasets.iter_mut().map(|dataset| &mut dataset.path)) {
             *path = folder.join(&*path);
         }
-        config.check(file)?;
         Ok(config)
     }
 
@@ -257,6 +276,20 @@ impl Config {
 
     fn check(&self, file: &Path) -> Result<(), ConfigError> {
         let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
+        for (number, model) in self.models.iter().enumerate() {
+            let key = |name: &str| format!("model[{number}].{name}");
+            match (&model.hub, is_empty(&model.path)) {
+                (None, true) => {
+                    return refuse(key("path"), "is missing; give a `path` or a `hub` repository".to_owned());
+                }
+                (Some(_), false) => return refuse(key("path"), "stands beside `hub`; give one of them".to_owned()),
+                (None, false) if model.revision.is_some() || model.file.is_some() => {
+                    let name = if model.revision.is_some() { "revision" } else { "file" };
+                    return refuse(key(name), "is for models with `hub`".to_owned());
+                }
+                _ => {}
+            }
+        }
         let mut seen = BTreeMap::new();
         for (number, source) in self.datasets.iter().enumerate() {
             let key = |name: &str| format!("dataset[{number}].{name}");

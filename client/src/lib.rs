@@ -15,6 +15,8 @@ pub mod data;
 pub mod disk;
 pub mod gguf;
 pub mod home;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod logging;
 pub mod models;
 pub mod policy;

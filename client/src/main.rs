@@ -30,6 +30,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Join(args) => runtime.block_on(commands::join::join(args, &mut io::stdout().lock()))?,
         Command::Run(args) => runtime.block_on(commands::run::run(args))?,
+        #[cfg(feature = "hub")]
+        Command::Fetch(args) => commands::fetch::fetch(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
         Command::Train(args) => commands::train::train(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]

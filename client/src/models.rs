@@ -2,6 +2,7 @@
 //! only when a file's size or time has changed.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,15 @@ use rondo_proto::base::{self, BaseError};
 use rondo_proto::v1::BaseModel;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Model;
 use crate::disk;
+#[cfg(feature = "hub")]
+use crate::hub;
 
 /// Why a model is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The folder holds no model that can be used.
+    /// The folder or file holds no model that can be used.
     #[error("model in {}: {source}", .dir.display())]
     Unreadable {
         /// The folder.
@@ -31,6 +35,14 @@ pub enum ModelError {
         dir: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// A model of a hub cannot be had.
+    #[error("model {repository:?}: {problem}")]
+    Hub {
+        /// The repository.
+        repository: String,
+        /// What is wrong, and the mend.
+        problem: String,
     },
     /// No model here has the digest that the run names.
     #[error("base model {name:?} ({digest}) is not here: {}", explain(.here, .differences))]
@@ -56,7 +68,32 @@ fn explain(here: &[(PathBuf, String)], differences: &[String]) -> String {
     told.join("; ")
 }
 
-/// A file of a model folder as the file system describes it: name, bytes, modification time in ns since 1970.
+/// Where the models of client.toml lie: folders and .gguf files. Those of a hub that are not here yet are fetched first.
+///
+/// # Errors
+/// A hub's model cannot be had, or this program was built without the feature `hub`.
+pub fn places(models: &[Model]) -> Result<Vec<PathBuf>, ModelError> {
+    models.iter().map(place).collect()
+}
+
+fn place(model: &Model) -> Result<PathBuf, ModelError> {
+    let Some(repository) = &model.hub else { return Ok(model.path.clone()) };
+    let refuse = |problem: String| ModelError::Hub { repository: repository.clone(), problem };
+    #[cfg(feature = "hub")]
+    {
+        let revision = model.revision.as_deref().unwrap_or(hub::DEFAULT_REVISION);
+        let wanted = hub::Wanted::new(repository, revision, model.file.as_deref());
+        let found = wanted.and_then(|wanted| hub::Hub::from_env()?.cached_or_fetched(&wanted));
+        found.map_err(|error| refuse(error.to_string()))
+    }
+    #[cfg(not(feature = "hub"))]
+    Err(refuse(
+        "this rondo-client was built without the feature `hub`; build it with that, or download the model and give its `path`"
+            .to_owned(),
+    ))
+}
+
+/// A file of a model as the file system describes it: name, bytes, modification time in ns since 1970.
 type Stamp = (String, u64, u64);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,7 +111,7 @@ pub struct Models {
 }
 
 impl Models {
-    /// Looks at every folder, with the help of the record of an earlier look.
+    /// Looks at every folder or .gguf file, with the help of the record of an earlier look.
     ///
     /// # Errors
     /// A folder without a model that can be used: client.toml is wrong, which is best told at the start.
@@ -123,7 +160,7 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
-    /// The folder of the model that a run names, looked at anew. Other folders that cannot be used do not matter.
+    /// The folder or .gguf file of the model that a run names, looked at anew. Other folders that cannot be used do not matter.
     ///
     /// # Errors
     /// [`ModelError::Absent`] tells what is here instead, for a model of the same kind which file differs, and which
@@ -158,16 +195,22 @@ fn look(dir: &Path, known: Option<&Known>) -> Result<Option<Known>, ModelError> 
     Ok(Some(Known { stamps, base }))
 }
 
-fn stamps(dir: &Path) -> io::Result<Vec<Stamp>> {
+fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
+    let stamp = |name: &OsStr, about: &fs::Metadata| {
+        let since = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        io::Result::Ok((name.to_string_lossy().into_owned(), about.len(), time))
+    };
+    if base::is_gguf(path) {
+        return Ok(vec![stamp(path.file_name().unwrap_or_default(), &fs::metadata(path)?)?]);
+    }
     let mut stamps = Vec::new();
-    for found in fs::read_dir(dir)? {
+    for found in fs::read_dir(path)? {
         let found = found?;
         // Follows links: model folders are often made of links into a cache.
         let Ok(about) = fs::metadata(found.path()) else { continue };
         if about.is_file() {
-            let since = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            stamps.push((found.file_name().to_string_lossy().into_owned(), about.len(), time));
+            stamps.push(stamp(&found.file_name(), &about)?);
         }
     }
     stamps.sort();
@@ -207,5 +250,24 @@ mod tests {
         fs::remove_dir_all(&dirs[0]).unwrap();
         let error = models.find(&good).unwrap_err().to_string();
         assert!(!error.contains("lists no [[model]]"), "{error}");
+    }
+    #[test]
+    fn a_gguf_file_is_found_by_its_digest() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/tiny.gguf");
+        let temp = tempfile::tempdir().unwrap();
+        let (path, record) = (temp.path().join("tiny.gguf"), temp.path().join("models.json"));
+        fs::copy(golden, &path).unwrap();
+        fs::write(temp.path().join("beside.txt"), "of no matter").unwrap();
+        let wanted = base::describe(&path, "tiny").unwrap();
+        let mut models = Models::open(vec![path.clone()], record).unwrap();
+        assert_eq!(models.find(&wanted).unwrap(), path);
+        // The same size and another content, seen by its time.
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+        let error = models.find(&wanted).unwrap_err().to_string();
+        assert!(error.contains("tiny.gguf has digest"), "{error}");
     }
 }

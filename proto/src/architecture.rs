@@ -44,11 +44,8 @@ pub struct ConfigKeys {
     pub layers: &'static str,
 }
 
-const USUAL_KEYS: ConfigKeys = ConfigKeys {
-    hidden_size: "hidden_size",
-    max_positions: "max_position_embeddings",
-    layers: "num_hidden_layers",
-};
+const USUAL_KEYS: ConfigKeys =
+    ConfigKeys { hidden_size: "hidden_size", max_positions: "max_position_embeddings", layers: "num_hidden_layers" };
 
 /// A row of the BERT family.
 const fn bert(model_type: &'static str, prefixes: &'static [&'static str], positions_before: u32) -> Architecture {

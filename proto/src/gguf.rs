@@ -145,9 +145,11 @@ fn header(parser: &mut Parser<impl Read>, bytes: u64, path: &Path) -> Result<Hea
     }
     let alignment = match metadata.get("general.alignment") {
         None => DEFAULT_ALIGNMENT,
-        Some(value) => value.unsigned().filter(|bytes| bytes.is_power_of_two() && *bytes <= 1 << 20).ok_or_else(|| {
-            Fault::problem(format!("general.alignment is {value}; it must be a power of two, at most 1048576"))
-        })?,
+        Some(value) => {
+            value.unsigned().filter(|bytes| bytes.is_power_of_two() && *bytes <= 1 << 20).ok_or_else(|| {
+                Fault::problem(format!("general.alignment is {value}; it must be a power of two, at most 1048576"))
+            })?
+        }
     };
 
     let mut infos = Vec::new();
@@ -207,7 +209,10 @@ fn place(infos: &mut [TensorInfo], data: u64, alignment: u64, file: u64) -> Resu
         let end = start.and_then(|start| start.checked_add(info.bytes)).filter(|end| *end <= file);
         let (Some(start), Some(end)) = (start, end) else {
             let at = info.offset;
-            return Err(problem(format!("ends outside of the file ({} bytes from {at} after {data}, the file has {file}); is it cut short?", info.bytes)));
+            return Err(problem(format!(
+                "ends outside of the file ({} bytes from {at} after {data}, the file has {file}); is it cut short?",
+                info.bytes
+            )));
         };
         if let Some((other, _)) = before.filter(|(_, end)| *end > start) {
             return Err(problem(format!("overlaps tensor {other:?}")));

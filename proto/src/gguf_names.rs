@@ -236,7 +236,8 @@ impl Sizes<'_> {
     }
 
     fn missing(&self, key: &str) -> GgufError {
-        self.header.invalid(format!("it has no positive number under metadata {:?}", format!("{}.{key}", self.architecture)))
+        self.header
+            .invalid(format!("it has no positive number under metadata {:?}", format!("{}.{key}", self.architecture)))
     }
 }
 

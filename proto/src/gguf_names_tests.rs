@@ -23,7 +23,8 @@ fn names_go_there_and_back() {
         assert_eq!(hugging_face(gguf_name).as_deref(), Some(name));
         assert_eq!(gguf(name).as_deref(), Some(gguf_name));
     }
-    for other in ["blk.01.attn_q.weight", "blk.0.attn_qkv.weight", "blk.0.attn_q.scale", "rope_freqs.weight", "blk.0", ""]
+    for other in
+        ["blk.01.attn_q.weight", "blk.0.attn_qkv.weight", "blk.0.attn_q.scale", "rope_freqs.weight", "blk.0", ""]
     {
         assert_eq!(hugging_face(other), None, "{other}");
     }
@@ -82,7 +83,10 @@ fn a_config_is_made_from_metadata() {
 fn models_that_are_not_supported_are_refused_by_name() {
     let llama = Builder::llama;
     for (builder, says) in [
-        (llama().text("general.architecture", "mamba"), "architecture \"mamba\" is not supported in GGUF; supported are: llama, qwen2, qwen3"),
+        (
+            llama().text("general.architecture", "mamba"),
+            "architecture \"mamba\" is not supported in GGUF; supported are: llama, qwen2, qwen3",
+        ),
         (llama().without("general.architecture"), "no metadata \"general.architecture\""),
         (llama().without("llama.block_count"), "no positive number under metadata \"llama.block_count\""),
         (llama().without("llama.attention.layer_norm_rms_epsilon"), "llama.attention.layer_norm_rms_epsilon"),

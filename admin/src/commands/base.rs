@@ -14,13 +14,15 @@ use crate::text::size;
 /// Commands about base models.
 #[derive(Debug, Subcommand)]
 pub enum BaseCommand {
-    /// Registers a model folder: config.json, tokenizer.json, *.safetensors
-    #[command(after_help = "Example:\n  rondo base add minilm-l6 --from models/minilm-l6")]
+    /// Registers a model: a folder with config.json, tokenizer.json and *.safetensors, or one .gguf file
+    #[command(after_help = "Example:
+  rondo base add minilm-l6 --from models/minilm-l6
+  rondo base add smollm2 --from models/SmolLM2-135M-Instruct.Q4_1.gguf")]
     Add {
         /// Name for run files
         name: String,
-        /// The model's folder; only digests, names and shapes are sent
-        #[arg(long, value_name = "MODEL_DIR")]
+        /// The model's folder or .gguf file; only digests, names and shapes are sent
+        #[arg(long, value_name = "DIR|FILE.gguf")]
         from: PathBuf,
     },
     /// Lists registered base models

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "torch")]
 pub mod evaluate;
+#[cfg(feature = "hub")]
+pub mod fetch;
 pub mod join;
 #[cfg(feature = "torch")]
 mod offline;

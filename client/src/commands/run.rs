@@ -24,7 +24,7 @@ use crate::worker::MakeTrainer;
 
 A client.toml:
   [[model]]
-  path = \"/srv/models/minilm-l6\"       # config.json, *.safetensors, tokenizer.json
+  path = \"/srv/models/minilm-l6\"       # config.json, *.safetensors, tokenizer.json; or one .gguf file
 
   [[dataset]]
   name = \"reviews\"                     # as run files call it

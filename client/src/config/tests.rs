@@ -10,6 +10,8 @@ fn an_empty_file_is_the_default_and_paths_start_at_the_folder() {
     let config = parse("[[model]]\npath = \"m\"\n[[dataset]]\nname = \"a\"\npath = \"/data/a.csv\"").unwrap();
     assert_eq!(config.models[0].path, Path::new("/etc/rondo/m"));
     assert_eq!(config.datasets[0].path, Path::new("/data/a.csv"));
+    let hub = parse("[[model]]\nhub = \"o/n\"\nrevision = \"r\"").unwrap().models.remove(0);
+    assert_eq!((hub.hub.as_deref(), hub.revision.as_deref(), hub.path), (Some("o/n"), Some("r"), "".into()));
     assert_eq!((config.datasets[0].text.as_str(), config.datasets[0].eval_fraction), ("text", 0.1));
 }
 
@@ -30,6 +32,10 @@ fn bad_files_are_refused_with_the_mend() {
         ("[[dataset]]\nname='a'\npath='x'\ncolumns=['text']", "`dataset[0].label` is \"label\", which `columns`"),
         ("[limits]\ndevice='gpu'", "\"cuda:N\""),
         ("[policy]\nmax_epsilon=-1.0", "`policy.max_epsilon` must be above 0"),
+        ("[[model]]", "`model[0].path` is missing; give a `path` or a `hub` repository"),
+        ("[[model]]\npath='m'\nhub='o/n'", "`model[0].path` stands beside `hub`"),
+        ("[[model]]\npath='m'\nrevision='main'", "`model[0].revision` is for models with `hub`"),
+        ("[[model]]\npath='m'\nfile='m.gguf'", "`model[0].file` is for models with `hub`"),
         ("[poll]\ninterval_ms=0", "`poll.interval_ms` must be above 0"),
     ] {
         let error = parse(text).unwrap_err();
@@ -41,7 +47,12 @@ fn bad_files_are_refused_with_the_mend() {
 #[test]
 fn the_known_keys_are_those_of_the_types() {
     let whole = Config {
-        models: vec![Model { path: "m".into() }],
+        models: vec![Model {
+            path: "m".into(),
+            hub: Some("owner/name".to_owned()),
+            revision: Some("main".to_owned()),
+            file: Some("m.gguf".to_owned()),
+        }],
         datasets: vec![Source {
             format: Some(crate::data::Format::Csv),
             columns: Some(vec!["text".to_owned(), "label".to_owned()]),
@@ -65,7 +76,8 @@ fn the_known_keys_are_those_of_the_types() {
         };
         assert_eq!(sorted(&mut there.keys().map(String::as_str)), sorted(&mut keys.iter().copied()), "{name}");
     }
-    assert_eq!(parse(&toml::to_string(&whole).unwrap()).unwrap().policy, whole.policy);
+    let sound = Config { models: Vec::new(), ..whole.clone() };
+    assert_eq!(parse(&toml::to_string(&sound).unwrap()).unwrap().policy, whole.policy);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::cache::{Cache, CacheError};
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::home::Home;
-use crate::models::{ModelError, Models};
+use crate::models::{self, ModelError, Models};
 use crate::spool::{Entry, Key, Spool, SpoolError};
 use crate::worker::{MakeTrainer, Task, Worker};
 
@@ -115,7 +115,7 @@ impl<A: Api> Daemon<A> {
                 source: error,
             })?;
         }
-        let models = Models::open(config.models.iter().map(|model| model.path.clone()).collect(), home.models())?;
+        let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
         let judge = Judge::new(Arc::clone(&config), Arc::new(registry), models, Answers::open(home.answers()));
         let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);

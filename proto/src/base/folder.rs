@@ -117,10 +117,7 @@ fn check_index(dir: &Path, tensors: &BTreeMap<String, (&str, TensorEntry)>) -> R
 }
 
 /// Linear layers by layer number, then in the order of the architecture's table.
-fn linears<'t>(
-    architecture: &Architecture,
-    tensors: impl Iterator<Item = &'t TensorEntry>,
-) -> Vec<v1::LinearLayer> {
+fn linears<'t>(architecture: &Architecture, tensors: impl Iterator<Item = &'t TensorEntry>) -> Vec<v1::LinearLayer> {
     let mut found = BTreeMap::new();
     for tensor in tensors {
         let name = architecture.canonical(&tensor.name);

@@ -38,11 +38,13 @@ pub(super) fn model(path: &Path) -> Result<Model, BaseError> {
         let (out_features, in_features) = sizes(&header, tensor)?;
         found.insert((layer, place), v1::LinearLayer { name: module.to_owned(), out_features, in_features });
     }
-    let size = |key: &str| config.get(key).and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok()).unwrap_or(0);
+    let size =
+        |key: &str| config.get(key).and_then(Json::as_u64).and_then(|size| u32::try_from(size).ok()).unwrap_or(0);
     let layers = size("num_hidden_layers");
     let expected = u64::from(layers) * architecture.linears.len() as u64;
     if found.len() as u64 != expected || found.keys().any(|(layer, _)| *layer >= layers) {
-        let problem = format!("it holds {} linear layers, {layers} layers of a {model_type} model have {expected}", found.len());
+        let problem =
+            format!("it holds {} linear layers, {layers} layers of a {model_type} model have {expected}", found.len());
         return Err(header.invalid(problem).into());
     }
     Ok(Model {
