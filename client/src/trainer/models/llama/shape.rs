@@ -8,29 +8,29 @@ use super::FAMILY;
 use crate::trainer::models::ModelError;
 
 /// Sizes and choices of a decoder.
-pub struct Shape {
+pub(super) struct Shape {
     /// The `model_type`.
-    pub family: &'static str,
-    pub vocabulary: usize,
-    pub hidden: usize,
-    pub layers: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_size: usize,
-    pub intermediate: usize,
-    pub max_positions: usize,
-    pub norm_eps: f64,
+    pub(super) family: &'static str,
+    pub(super) vocabulary: usize,
+    pub(super) hidden: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_size: usize,
+    pub(super) intermediate: usize,
+    pub(super) max_positions: usize,
+    pub(super) norm_eps: f64,
     /// The vocabulary matrix is the embedding.
-    pub tied: bool,
+    pub(super) tied: bool,
     /// Queries, keys and values have biases.
-    pub input_bias: bool,
+    pub(super) input_bias: bool,
     /// The attention's output has a bias.
-    pub output_bias: bool,
-    pub mlp_bias: bool,
+    pub(super) output_bias: bool,
+    pub(super) mlp_bias: bool,
     /// Queries and keys are normed head by head.
-    pub head_norms: bool,
+    pub(super) head_norms: bool,
     /// By layer: how many tokens a token sees, itself among them.
-    pub windows: Vec<Option<i64>>,
+    pub(super) windows: Vec<Option<i64>>,
 }
 
 /// A config.json and its path, for messages.
@@ -40,7 +40,7 @@ struct Config<'c> {
 }
 
 impl Shape {
-    pub fn read(path: &Path, values: &Value) -> Result<Self, ModelError> {
+    pub(super) fn read(path: &Path, values: &Value) -> Result<Self, ModelError> {
         let config = Config { path, values };
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let Some(family) = FAMILY.into_iter().find(|family| *family == model_type) else {
