@@ -72,7 +72,9 @@ impl Bucketed<'_> {
         let mut size = 0;
         for _ in 0..WINDOW {
             // A window must not name an example twice: it ends where the next batch would bring one again.
-            let Some(batch) = self.batches.next_if(|batch| batch.iter().all(|index| !seen.contains(index))) else { break };
+            let Some(batch) = self.batches.next_if(|batch| batch.iter().all(|index| !seen.contains(index))) else {
+                break;
+            };
             size = batch.len();
             seen.extend(batch.iter().copied());
             examples.extend(batch);

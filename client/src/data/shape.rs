@@ -64,9 +64,7 @@ fn shapes(kind: TaskKind) -> &'static [Shape] {
     match kind {
         TaskKind::Classification => &[Shape::Labelled],
         TaskKind::MultipleChoice => &[Shape::Choice],
-        TaskKind::ExactAnswer => {
-            &[Shape::Question, Shape::Dolly, Shape::Alpaca, Shape::Completion, Shape::Messages]
-        }
+        TaskKind::ExactAnswer => &[Shape::Question, Shape::Dolly, Shape::Alpaca, Shape::Completion, Shape::Messages],
         TaskKind::CausalLm => &[
             Shape::Messages,
             Shape::Dolly,
@@ -76,15 +74,6 @@ fn shapes(kind: TaskKind) -> &'static [Shape] {
             Shape::Question,
             Shape::Text,
         ],
-    }
-}
-
-pub(super) fn kind_name(kind: TaskKind) -> &'static str {
-    match kind {
-        TaskKind::Classification => "classification",
-        TaskKind::CausalLm => "causal-lm",
-        TaskKind::MultipleChoice => "multiple-choice",
-        TaskKind::ExactAnswer => "exact-answer",
     }
 }
 
@@ -210,7 +199,13 @@ impl Shaper {
     }
 
     /// The example a record makes; `None` where its label is one to leave out.
-    pub(super) fn example(&self, source: &Source, wants: Wants<'_>, record: &Record, at: Place) -> Result<Option<Example>, DataError> {
+    pub(super) fn example(
+        &self,
+        source: &Source,
+        wants: Wants<'_>,
+        record: &Record,
+        at: Place,
+    ) -> Result<Option<Example>, DataError> {
         let cell = Cell { source, record, at };
         let group = match &self.group {
             Some(column) => Some(Box::from(cell.scalar(column)?.as_ref())),
@@ -265,9 +260,9 @@ impl Shaper {
                 let question = said(cell, question, cell.text(question)?)?;
                 let mut answer = said(cell, answer, cell.scalar(answer)?)?;
                 if let Some(words) = answer_after {
-                    let (_, after) = answer.rsplit_once(words.as_str()).ok_or_else(|| {
-                        cell.bad(format!("the answer does not hold {words:?} (answer_after)"))
-                    })?;
+                    let (_, after) = answer
+                        .rsplit_once(words.as_str())
+                        .ok_or_else(|| cell.bad(format!("the answer does not hold {words:?} (answer_after)")))?;
                     answer = after.trim().to_owned().into();
                 }
                 let before = if self.chat { "" } else { " " };

@@ -101,7 +101,10 @@ impl Codec {
         counts.truncate(layout.max_tokens);
         if !counts.iter().skip(1).any(|&counts| counts) {
             let problem = if tokens > layout.max_tokens {
-                format!("nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)", layout.max_tokens)
+                format!(
+                    "nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)",
+                    layout.max_tokens
+                )
             } else {
                 "it has no token that could be predicted from one before it".to_owned()
             };
@@ -158,7 +161,8 @@ impl Codec {
             }
             Content::Choice { prompt, .. } => prompt,
             Content::Chat(messages) => {
-                let end = messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
+                let end =
+                    messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
                 return self.conversation(layout, &messages[..end]);
             }
         };
@@ -217,14 +221,15 @@ impl Codec {
         let ids = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
         let mut said = laid.said.iter().peekable();
         let mut before = 0;
-        let counts = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
-            // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
-            let start = if start == end { before.min(start) } else { start };
-            before = end.max(before);
-            while said.next_if(|range| range.end <= start).is_some() {}
-            // What the tokenizer added by itself stands nowhere in the text.
-            (added == 0 || start < end) && said.peek().is_some_and(|range| start < range.end && range.start < end)
-        });
+        let counts =
+            encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
+                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
+                let start = if start == end { before.min(start) } else { start };
+                before = end.max(before);
+                while said.next_if(|range| range.end <= start).is_some() {}
+                // What the tokenizer added by itself stands nowhere in the text.
+                (added == 0 || start < end) && said.peek().is_some_and(|range| start < range.end && range.start < end)
+            });
         Ok((ids, counts.collect()))
     }
 

@@ -189,7 +189,11 @@ impl Tokens {
     }
 
     fn codec_for(&mut self, layout: Layout) -> Result<Arc<Codec>, TrainerError> {
-        if layout.kind == TaskKind::Classification { self.cutting(layout.max_tokens) } else { Ok(Arc::clone(&self.codec)) }
+        if layout.kind == TaskKind::Classification {
+            self.cutting(layout.max_tokens)
+        } else {
+            Ok(Arc::clone(&self.codec))
+        }
     }
 
     fn cutting(&mut self, max_tokens: usize) -> Result<Arc<Codec>, TrainerError> {
@@ -314,3 +318,6 @@ impl Codec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
