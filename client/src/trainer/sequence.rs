@@ -28,8 +28,8 @@ pub(super) struct Layout {
 pub(super) struct Codec {
     pub(super) path: PathBuf,
     pub(super) tokenizer: Tokenizer,
-    /// Ends a text.
-    pub(super) end: Option<i64>,
+    /// Ends a text; or why none is known, though the model names one. Encoders need none.
+    pub(super) end: Result<Option<i64>, String>,
     /// The model's own template; why there is none, otherwise.
     pub(super) chat: Result<ChatTemplate, Missing>,
     pub(super) plain: ChatTemplate,
@@ -88,13 +88,14 @@ impl Codec {
         if layout.loss_on == LossOn::All {
             counts.fill(true);
         }
-        if let Some(end) = self.end.filter(|end| laid.bare && ids.last() != Some(end)) {
-            ids.push(end);
+        if let Some(end) = self.end()?.filter(|_| laid.bare) {
+            // Some tokenizers end texts themselves.
+            if ids.last() == Some(&end) {
+                counts.pop();
+            } else {
+                ids.push(end);
+            }
             counts.push(true);
-        } else if laid.bare
-            && let Some(last) = counts.last_mut().filter(|_| self.end.is_some())
-        {
-            *last = true; // the tokenizer itself ended the text
         }
         let tokens = ids.len();
         ids.truncate(layout.max_tokens);
@@ -168,7 +169,7 @@ impl Codec {
         };
         let mut ids = self.ids(text, true)?;
         // A tokenizer that ends every text itself would have the model go on behind an end.
-        if ids.len() > 1 && self.end.is_some_and(|end| ids.last() == Some(&end)) {
+        if ids.len() > 1 && self.end()?.is_some_and(|end| ids.last() == Some(&end)) {
             ids.pop();
         }
         Ok(ids)
@@ -231,6 +232,10 @@ impl Codec {
                 (added == 0 || start < end) && said.peek().is_some_and(|range| start < range.end && range.start < end)
             });
         Ok((ids, counts.collect()))
+    }
+
+    fn end(&self) -> Result<Option<i64>, Refusal> {
+        self.end.clone().map_err(|problem| Refusal::All(self.error(problem)))
     }
 
     fn refuse(&self, error: &(dyn std::error::Error + Send + Sync)) -> Refusal {
