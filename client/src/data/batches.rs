@@ -158,9 +158,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
         #[test]
         fn bucketing_keeps_every_window_and_pass(
-            lengths in proptest::collection::vec(0u32..500, 1..300),
+            lengths in proptest::collection::vec(0u32..500, 1..120),
             batch in 1usize..20,
             seed in "[a-z]{3}",
         ) {

@@ -10,7 +10,7 @@ use rondo_proto::run_file::{TaskKind, Template};
 
 use super::error::Place;
 use super::read::{self, Found, Reread, Span};
-use super::shape::Shaper;
+use super::shaper::Shaper;
 use super::{DataError, Example, Format, Record, Source, Wants};
 
 /// All rows of a data set, in the order of their keys.
