@@ -112,13 +112,7 @@ fn default_device() -> String {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_rank: 0,
-            threads: 0,
-            device: default_device(),
-            max_eval_examples: 0,
-            data_mb: default_data_mb(),
-        }
+        Self { max_rank: 0, threads: 0, device: default_device(), max_eval_examples: 0, data_mb: default_data_mb() }
     }
 }
 
@@ -351,14 +345,18 @@ impl Config {
                 return refuse(key("eval_fraction"), problem);
             }
             if !(0.0..=1.0).contains(&source.max_bad_rows) {
-                let problem = format!("is {}; allowed is 0 to 1, the share of rows that may be skipped", source.max_bad_rows);
+                let problem =
+                    format!("is {}; allowed is 0 to 1, the share of rows that may be skipped", source.max_bad_rows);
                 return refuse(key("max_bad_rows"), problem);
             }
             if source.mapping.options.as_ref().is_some_and(|options| options.len() < 2) {
                 return refuse(key("options"), "must name at least two options".to_owned());
             }
             if source.mapping.options.is_some() && source.mapping.choices.is_some() {
-                return refuse(key("options"), "and `choices` are both set; a row's options come from one of them".to_owned());
+                return refuse(
+                    key("options"),
+                    "and `choices` are both set; a row's options come from one of them".to_owned(),
+                );
             }
             if let Some((role, column)) = source.unlisted_column() {
                 return refuse(key(role), format!("is {column:?}, which `columns` does not list"));

@@ -29,7 +29,25 @@ fn bad_files_are_refused_with_the_mend() {
         ("[limits]\nmax_rank = 'a'", "line 2"),
         ("[[dataset]]\nname='a'\npath='x'\neval_fraction=1.0", "`dataset[0].eval_fraction` is 1; allowed is 0"),
         ("[[dataset]]\nname='a'\npath='x'\n[[dataset]]\nname='a'\npath='x'", "as is that of dataset[0]"),
-        ("[[dataset]]\nname='a'\npath='x'\ncolumns=['text']", "`dataset[0].label` is \"label\", which `columns`"),
+        (
+            "[[dataset]]\nname='a'\npath='x'\nrows='labelled'\ncolumns=['text']",
+            "`dataset[0].label` is \"label\", which `columns`",
+        ),
+        (
+            "[[dataset]]\nname='a'\npath='x'\nquestion='{p} {q}'\ncolumns=['p', 'r']",
+            "`dataset[0].question` is \"{p} {q}\", which `columns`",
+        ),
+        (
+            "[[dataset]]\nname='a'\npath='x'\nrows='alpca'",
+            "unknown variant `alpca`, expected one of `auto`, `labelled`",
+        ),
+        ("[[dataset]]\nname='a'\npath='x'\nquestoin='q'", "did you mean `question`?"),
+        ("[[dataset]]\nname='a'\npath='x'\nmax_bad_rows=2.0", "`dataset[0].max_bad_rows` is 2; allowed is 0 to 1"),
+        ("[[dataset]]\nname='a'\npath='x'\noptions=['one']", "`dataset[0].options` must name at least two options"),
+        (
+            "[[dataset]]\nname='a'\npath='x'\noptions=['a', 'b']\nchoices='c'",
+            "`dataset[0].options` and `choices` are both set",
+        ),
         ("[limits]\ndevice='gpu'", "\"cuda:N\""),
         ("[policy]\nmax_epsilon=-1.0", "`policy.max_epsilon` must be above 0"),
         ("[[model]]", "`model[0].path` is missing; give a `path` or a `hub` repository"),
@@ -55,6 +73,21 @@ fn the_known_keys_are_those_of_the_types() {
         }],
         datasets: vec![Source {
             format: Some(crate::data::Format::Csv),
+            mapping: crate::data::Mapping {
+                prompt: Some("text".to_owned()),
+                completion: Some("text".to_owned()),
+                instruction: Some("text".to_owned()),
+                input: Some("text".to_owned()),
+                output: Some("text".to_owned()),
+                messages: Some("text".to_owned()),
+                question: Some("text".to_owned()),
+                choices: Some(crate::data::Columns::Many(vec!["text".to_owned()])),
+                choice_labels: Some("text".to_owned()),
+                options: Some(vec!["text".to_owned()]),
+                answer: Some("text".to_owned()),
+                answer_after: Some("text".to_owned()),
+                group: Some("text".to_owned()),
+            },
             columns: Some(vec!["text".to_owned(), "label".to_owned()]),
             quotes: Some(true),
             ..Source::new("a", "b")
@@ -76,7 +109,8 @@ fn the_known_keys_are_those_of_the_types() {
         };
         assert_eq!(sorted(&mut there.keys().map(String::as_str)), sorted(&mut keys.iter().copied()), "{name}");
     }
-    let sound = Config { models: Vec::new(), ..whole.clone() };
+    let mut sound = Config { models: Vec::new(), ..whole.clone() };
+    sound.datasets[0].mapping.options = None;
     assert_eq!(parse(&toml::to_string(&sound).unwrap()).unwrap().policy, whole.policy);
 }
 

@@ -31,7 +31,9 @@ impl Choices {
         let mapping = &source.mapping;
         let from = match (&mapping.options, &mapping.choices) {
             (Some(options), _) => From::Fixed(options.clone()),
-            (None, Some(Columns::Many(columns))) => From::Columns(columns.iter().map(|name| Column::new(name)).collect()),
+            (None, Some(Columns::Many(columns))) => {
+                From::Columns(columns.iter().map(|name| Column::new(name)).collect())
+            }
             (None, Some(Columns::One(column))) => From::List(Column::new(column)),
             (None, None) => From::List(Column::new("choices")),
         };
@@ -131,9 +133,12 @@ fn listed(cell: Cell<'_>, column: &Column) -> Result<(Vec<String>, Option<Vec<St
     let list = column::list(value).map_err(|value| cell.wrong(column, &value, EXPECTED))?;
     if list.iter().all(|item| item.get("text").is_some()) {
         let take = |key: &str| {
-            list.iter().map(|item| item.get(key).and_then(column::scalar).map(Cow::into_owned)).collect::<Option<Vec<_>>>()
+            list.iter()
+                .map(|item| item.get(key).and_then(column::scalar).map(Cow::into_owned))
+                .collect::<Option<Vec<_>>>()
         };
-        let options = take("text").ok_or_else(|| cell.wrong(column, &Value::Array(list.clone()), "a text per option"))?;
+        let options =
+            take("text").ok_or_else(|| cell.wrong(column, &Value::Array(list.clone()), "a text per option"))?;
         return Ok((options, take("label")));
     }
     Ok((texts(cell, column, Cow::Owned(Value::Array(list)))?, None))

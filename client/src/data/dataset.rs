@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Place;
 use super::read::{self, Found, Sink};
-use super::shape::Shaper;
+use super::shaper::Shaper;
 use super::source::OnBadRow;
 use super::store::{Indexing, Store};
 use super::{Content, DataError, Example, Record, Source, Wants, split};

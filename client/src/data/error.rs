@@ -87,7 +87,7 @@ pub enum DataError {
     #[error(
         "{}{at}: the columns {} fit no shape of rows that a {} run can use: {}; name the columns in the [[dataset]] table, \
          for example `question = \"their name\"`, or set `rows`",
-        .file.display(), list(.there), shape::kind_name(*.kind), shape::described(*.kind)
+        .file.display(), list(.there), .kind.name(), shape::described(*.kind)
     )]
     UnknownShape {
         /// The data file.
@@ -102,7 +102,7 @@ pub enum DataError {
     /// `rows` names a shape that the task cannot use.
     #[error(
         "{}: rows = \"{}\" does not serve a {} run, which takes {}",
-        .file.display(), .rows.name(), shape::kind_name(*.kind), shape::names(*.kind)
+        .file.display(), .rows.name(), .kind.name(), shape::names(*.kind)
     )]
     ShapeOfTask {
         /// The data file.

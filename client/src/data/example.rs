@@ -159,7 +159,9 @@ impl Example {
             Content::Labelled { text, .. } | Content::Text(text) => text.len(),
             Content::Completion { prompt, completion } => prompt.len() + completion.len(),
             Content::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
-            Content::Choice { prompt, options, .. } => prompt.len() + options.iter().map(|text| text.len()).sum::<usize>(),
+            Content::Choice { prompt, options, .. } => {
+                prompt.len() + options.iter().map(|text| text.len()).sum::<usize>()
+            }
         };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
@@ -173,7 +175,8 @@ impl Content {
             Self::Completion { prompt, completion } if prompt.is_empty() => completion.to_string(),
             Self::Completion { prompt, .. } | Self::Choice { prompt, .. } => prompt.to_string(),
             Self::Chat(messages) => {
-                let last = messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
+                let last =
+                    messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
                 let asked = |end: usize| messages[..end].iter().any(|message| message.role != Role::System);
                 let end = if asked(last) { last } else { messages.len() };
                 messages[..end].iter().map(|message| &*message.content).collect::<Vec<_>>().join("\0")

@@ -13,6 +13,7 @@ mod error;
 mod example;
 mod read;
 mod shape;
+mod shaper;
 mod source;
 mod split;
 mod store;

@@ -172,7 +172,7 @@ impl Source {
     }
 
     /// The first key that names a column which `columns` does not list. `text` and `label` have names by default; they
-    /// are looked at only where the rows may be labelled texts.
+    /// are looked at only where the rows are said to be labelled texts.
     pub fn unlisted_column(&self) -> Option<(&'static str, &str)> {
         let listed = self.columns.as_ref()?;
         let map = &self.mapping;
@@ -188,8 +188,8 @@ impl Source {
             ("answer", &map.answer),
             ("group", &map.group),
         ];
-        let labelled = self.rows == Shape::Labelled || (self.rows == Shape::Auto && self.mapping == Mapping::default());
-        let labelled = labelled.then_some([("text", self.text.as_str()), ("label", self.label.as_str())]);
+        let texts = [("text", self.text.as_str()), ("label", self.label.as_str())];
+        let labelled = (self.rows == Shape::Labelled).then_some(texts);
         let named = named.into_iter().filter_map(|(role, column)| Some((role, column.as_deref()?)));
         let mut all = labelled.into_iter().flatten().chain(named);
         all.find(|(_, column)| !Column::new(column).is_in(listed))

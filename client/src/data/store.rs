@@ -10,7 +10,7 @@ use rondo_proto::run_file::{TaskKind, Template};
 
 use super::error::Place;
 use super::read::{self, Found, Reread, Span};
-use super::shape::Shaper;
+use super::shaper::Shaper;
 use super::{DataError, Example, Format, Record, Source, Wants};
 
 /// All rows of a data set, in the order of their keys.
@@ -47,7 +47,10 @@ struct Entry {
 
 impl std::fmt::Debug for Indexed {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Indexed").field("source", &self.source).field("rows", &self.rows.len()).finish_non_exhaustive()
+        out.debug_struct("Indexed")
+            .field("source", &self.source)
+            .field("rows", &self.rows.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -181,8 +184,9 @@ impl Indexing {
     ) -> Result<Store, DataError> {
         let file = match self.copy {
             Some((copy, _)) => copy.into_inner().map_err(|error| Self::no_copy(source, error.error()))?,
-            None => File::open(&source.path)
-                .map_err(|error| DataError::Io { file: source.path.clone(), source: error })?,
+            None => {
+                File::open(&source.path).map_err(|error| DataError::Io { file: source.path.clone(), source: error })?
+            }
         };
         self.rows.sort_by_key(|row| (row.key, row.tie));
         Ok(Store::File(Box::new(Indexed {
@@ -200,7 +204,7 @@ impl Indexing {
 }
 
 fn stamp(source: &Source) -> Result<Option<(u64, Option<SystemTime>)>, DataError> {
-    let about = std::fs::metadata(&source.path)
-        .map_err(|error| DataError::Io { file: source.path.clone(), source: error })?;
+    let about =
+        std::fs::metadata(&source.path).map_err(|error| DataError::Io { file: source.path.clone(), source: error })?;
     Ok(Some((about.len(), about.modified().ok())))
 }

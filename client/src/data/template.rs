@@ -25,7 +25,9 @@ pub type SpecialTokens = std::collections::BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// The template is not Jinja as we know it.
-    #[error("the model's chat template cannot be read: {0}; set task.template = \"plain\", or mend the model's chat_template")]
+    #[error(
+        "the model's chat template cannot be read: {0}; set task.template = \"plain\", or mend the model's chat_template"
+    )]
     Syntax(String),
     /// The template refused the conversation, or failed on it.
     #[error("the chat template refuses the conversation: {0}")]
@@ -128,7 +130,8 @@ impl ChatTemplate {
     ) -> Result<Range<usize>, TemplateError> {
         let odd = TemplateError::NotAPrefix { turn: index + 1 };
         let before = self.render(&messages[..index], true)?;
-        let with = if index + 1 == messages.len() { whole.to_owned() } else { self.render(&messages[..=index], false)? };
+        let with =
+            if index + 1 == messages.len() { whole.to_owned() } else { self.render(&messages[..=index], false)? };
         if !whole.starts_with(&with) || !with.starts_with(&before) {
             return Err(odd);
         }
@@ -185,7 +188,17 @@ impl Day {
     /// The directives of a date; the time of day is midnight.
     fn format(&self, format: &str) -> String {
         const MONTHS: [&str; 12] = [
-            "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
             "December",
         ];
         const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];

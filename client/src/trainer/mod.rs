@@ -159,8 +159,7 @@ impl LibtorchTrainer {
         let (device, loaded) = self.prepare(work)?;
         let (examples, encoded) = loaded.encode(work, work.data.held_out())?;
         let data = Examples { examples: &examples, encoded: &encoded };
-        let session =
-            Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
+        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         local::evaluate(&session, data, work.max_eval_examples, progress)
     }
 }

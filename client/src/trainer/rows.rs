@@ -45,7 +45,12 @@ impl Taken {
 }
 
 impl<'d> Rows<'d> {
-    pub(super) fn new(part: Part<'d>, layout: Layout, codec: Arc<Codec>, kept: Option<Kept>) -> Result<Self, TrainerError> {
+    pub(super) fn new(
+        part: Part<'d>,
+        layout: Layout,
+        codec: Arc<Codec>,
+        kept: Option<Kept>,
+    ) -> Result<Self, TrainerError> {
         let rows = Self { part, layout, codec, kept };
         let (skipped, rows_there) = (rows.skipped(), rows.len());
         if skipped > 0 {

@@ -28,8 +28,8 @@ pub(super) struct Layout {
 pub(super) struct Codec {
     pub(super) path: PathBuf,
     pub(super) tokenizer: Tokenizer,
-    /// Ends a text.
-    pub(super) end: Option<i64>,
+    /// Ends a text; or why none is known, though the model names one. Encoders need none.
+    pub(super) end: Result<Option<i64>, String>,
     /// The model's own template; why there is none, otherwise.
     pub(super) chat: Result<ChatTemplate, Missing>,
     pub(super) plain: ChatTemplate,
@@ -88,20 +88,24 @@ impl Codec {
         if layout.loss_on == LossOn::All {
             counts.fill(true);
         }
-        if let Some(end) = self.end.filter(|end| laid.bare && ids.last() != Some(end)) {
-            ids.push(end);
+        if let Some(end) = self.end()?.filter(|_| laid.bare) {
+            // Some tokenizers end texts themselves.
+            if ids.last() == Some(&end) {
+                counts.pop();
+            } else {
+                ids.push(end);
+            }
             counts.push(true);
-        } else if laid.bare
-            && let Some(last) = counts.last_mut().filter(|_| self.end.is_some())
-        {
-            *last = true; // the tokenizer itself ended the text
         }
         let tokens = ids.len();
         ids.truncate(layout.max_tokens);
         counts.truncate(layout.max_tokens);
         if !counts.iter().skip(1).any(|&counts| counts) {
             let problem = if tokens > layout.max_tokens {
-                format!("nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)", layout.max_tokens)
+                format!(
+                    "nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)",
+                    layout.max_tokens
+                )
             } else {
                 "it has no token that could be predicted from one before it".to_owned()
             };
@@ -158,13 +162,14 @@ impl Codec {
             }
             Content::Choice { prompt, .. } => prompt,
             Content::Chat(messages) => {
-                let end = messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
+                let end =
+                    messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
                 return self.conversation(layout, &messages[..end]);
             }
         };
         let mut ids = self.ids(text, true)?;
         // A tokenizer that ends every text itself would have the model go on behind an end.
-        if ids.len() > 1 && self.end.is_some_and(|end| ids.last() == Some(&end)) {
+        if ids.len() > 1 && self.end()?.is_some_and(|end| ids.last() == Some(&end)) {
             ids.pop();
         }
         Ok(ids)
@@ -217,15 +222,20 @@ impl Codec {
         let ids = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
         let mut said = laid.said.iter().peekable();
         let mut before = 0;
-        let counts = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
-            // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
-            let start = if start == end { before.min(start) } else { start };
-            before = end.max(before);
-            while said.next_if(|range| range.end <= start).is_some() {}
-            // What the tokenizer added by itself stands nowhere in the text.
-            (added == 0 || start < end) && said.peek().is_some_and(|range| start < range.end && range.start < end)
-        });
+        let counts =
+            encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
+                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
+                let start = if start == end { before.min(start) } else { start };
+                before = end.max(before);
+                while said.next_if(|range| range.end <= start).is_some() {}
+                // What the tokenizer added by itself stands nowhere in the text.
+                (added == 0 || start < end) && said.peek().is_some_and(|range| start < range.end && range.start < end)
+            });
         Ok((ids, counts.collect()))
+    }
+
+    fn end(&self) -> Result<Option<i64>, Refusal> {
+        self.end.clone().map_err(|problem| Refusal::All(self.error(problem)))
     }
 
     fn refuse(&self, error: &(dyn std::error::Error + Send + Sync)) -> Refusal {

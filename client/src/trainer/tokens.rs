@@ -54,7 +54,7 @@ impl Tokens {
     /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
     ///
     /// # Errors
-    /// An end-of-text token that the tokenizer does not have.
+    /// The tokenizer refuses its settings.
     pub fn new(
         mut tokenizer: Tokenizer,
         special: SpecialTokens,
@@ -65,10 +65,10 @@ impl Tokens {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         let end = match special.get("eos_token") {
-            None => None,
-            Some(text) => Some(i64::from(tokenizer.token_to_id(text).ok_or_else(|| {
-                refuse(format!("the end-of-text token {text:?} (eos_token) is not in the tokenizer's vocabulary"))
-            })?)),
+            None => Ok(None),
+            Some(text) => tokenizer.token_to_id(text).map(|id| Some(i64::from(id))).ok_or_else(|| {
+                format!("the end-of-text token {text:?} (eos_token) is not in the tokenizer's vocabulary")
+            }),
         };
         let chat = match chat {
             None => Err(Missing::Absent),
@@ -77,7 +77,7 @@ impl Tokens {
         let plain = ChatTemplate::plain(special).map_err(|error| refuse(error.to_string()))?;
         // Chat models end turns with tokens of their own, whatever eos_token says.
         let turns = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
-        let mut ends: Vec<i64> = end.into_iter().collect();
+        let mut ends: Vec<i64> = end.iter().flatten().copied().collect();
         ends.extend(turns.iter().filter_map(|text| tokenizer.token_to_id(text)).map(i64::from));
         ends.sort_unstable();
         ends.dedup();
@@ -189,7 +189,11 @@ impl Tokens {
     }
 
     fn codec_for(&mut self, layout: Layout) -> Result<Arc<Codec>, TrainerError> {
-        if layout.kind == TaskKind::Classification { self.cutting(layout.max_tokens) } else { Ok(Arc::clone(&self.codec)) }
+        if layout.kind == TaskKind::Classification {
+            self.cutting(layout.max_tokens)
+        } else {
+            Ok(Arc::clone(&self.codec))
+        }
     }
 
     fn cutting(&mut self, max_tokens: usize) -> Result<Arc<Codec>, TrainerError> {
@@ -314,3 +318,6 @@ impl Codec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,13 +70,18 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
                     sink.record(found, parse(source, &open.bytes, found.place))?;
                     (element, at) = (None, At::Behind);
                 } else if open.bytes.len() > LONGEST {
-                    return Err(broken(open.line, "an element of more than 64 MiB, or one whose brackets do not close"));
+                    return Err(broken(
+                        open.line,
+                        "an element of more than 64 MiB, or one whose brackets do not close",
+                    ));
                 }
             } else {
                 at = match (at, byte) {
                     (_, b' ' | b'\t' | b'\r' | b'\n') => at,
                     (At::Start, b'[') => At::First,
-                    (At::Start, _) => return Err(broken(line, "not a JSON list of objects: it does not start with `[`")),
+                    (At::Start, _) => {
+                        return Err(broken(line, "not a JSON list of objects: it does not start with `[`"));
+                    }
                     (At::First | At::Next, b'{') => {
                         let mut open = Element { line, offset, ..Element::default() };
                         open.take(byte);
@@ -88,7 +93,10 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
                     (At::End, _) => return Err(broken(line, "goes on behind the list's `]`")),
                     (At::Behind, _) => return Err(broken(line, "expected `,` or `]` behind an element of the list")),
                     (At::First | At::Next, _) => {
-                        return Err(broken(line, "an element of the list is not an object; every row is one, as in [{\"text\": ..}]"));
+                        return Err(broken(
+                            line,
+                            "an element of the list is not an object; every row is one, as in [{\"text\": ..}]",
+                        ));
                     }
                 };
             }
@@ -100,14 +108,18 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
     match at {
         At::End => Ok(()),
         At::Start => Ok(()), // empty; told as a file without rows
-        _ => Err(broken(element.map_or(line, |open| open.line), "the list ends within this element; the file is cut off")),
+        _ => Err(broken(
+            element.map_or(line, |open| open.line),
+            "the list ends within this element; the file is cut off",
+        )),
     }
 }
 
 /// The object in an element's bytes.
 pub(super) fn parse(source: &Source, element: &[u8], at: Place) -> Result<Record, DataError> {
-    let text = std::str::from_utf8(element)
-        .map_err(|error| super::syntax(source, at, format!("not UTF-8 at byte {} of the row", error.valid_up_to() + 1)))?;
+    let text = std::str::from_utf8(element).map_err(|error| {
+        super::syntax(source, at, format!("not UTF-8 at byte {} of the row", error.valid_up_to() + 1))
+    })?;
     serde_json::from_str(text).map_err(|error| {
         let (line, column, error) = (error.line(), error.column(), error.to_string());
         let error = error.split(" at line ").next().unwrap_or(&error);

@@ -85,7 +85,9 @@ fn value(field: Field) -> Value {
         Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect(),
         Field::MapInternal(map) => {
             let entries = map.entries().iter().cloned();
-            Value::Object(entries.map(|(key, entry)| (key.to_string().trim_matches('"').to_owned(), value(entry))).collect())
+            Value::Object(
+                entries.map(|(key, entry)| (key.to_string().trim_matches('"').to_owned(), value(entry))).collect(),
+            )
         }
     }
 }

@@ -17,10 +17,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Reads the header line, unless `columns` stands for it. Gives the reader behind it, and the bytes before its start.
-    pub(super) fn open(
-        source: &Source,
-        format: Format,
-    ) -> Result<(Self, Reader<BufReader<File>>, u64), DataError> {
+    pub(super) fn open(source: &Source, format: Format) -> Result<(Self, Reader<BufReader<File>>, u64), DataError> {
         let (input, mark) = super::open(source)?;
         let tabs = format == Format::Tsv;
         let mut builder = ReaderBuilder::new();
@@ -76,8 +73,11 @@ pub(super) fn read(source: &Source, format: Format, sink: &mut dyn Sink) -> Resu
         let start = fields.position().map_or(0, ::csv::Position::byte);
         let place = Place::Line(fields.position().map_or(0, ::csv::Position::line));
         let length = reader.position().byte().saturating_sub(start);
-        let record =
-            if length > LONGEST as u64 { Err(super::too_long(source, place)) } else { layout.name(source, &fields, place) };
+        let record = if length > LONGEST as u64 {
+            Err(super::too_long(source, place))
+        } else {
+            layout.name(source, &fields, place)
+        };
         sink.record(Found { place, span: Span { offset: mark + start, length: length as u32 } }, record)?;
     }
     Ok(())

@@ -112,7 +112,11 @@ const BAD: [(&str, &[u8], &[&str]); 22] = [
     ("a.txt", b"", &["a.txt: unknown format", ".jsonl, .json, .csv, .tsv or .parquet"]),
     ("a.csv", b"text,label\n", &["a.csv: no rows"]),
     ("a.jsonl", b"[1]", &["a.jsonl: line 1: an element of the list is not an object"]),
-    ("a.json", b"[\n{\"text\":\"x\",\"label\":\"positive\"},\n{\"text\": \"y\"", &["a.json: line 3: the list ends within"]),
+    (
+        "a.json",
+        b"[\n{\"text\":\"x\",\"label\":\"positive\"},\n{\"text\": \"y\"",
+        &["a.json: line 3: the list ends within"],
+    ),
     ("a.json", b"[{\"text\":\"x\",\"label\":\"positive\"}\n{}]", &["a.json: line 2: expected `,` or `]`"]),
     ("a.json", b"[{\"text\":\"x\",\"label\":\"positive\"}] x", &["a.json: line 1: goes on behind the list's `]`"]),
     ("a.json", b"[\n\n{\"text\" \"x\"}]", &["a.json:3: not a JSON object at line 1, column 9 of the row"]),

@@ -77,7 +77,10 @@ fn every_shape_is_told_by_its_columns() {
     // The answer beside a longer output is what an exact answer is compared with.
     let row = json!({"instruction": "i", "input": "", "output": "thinking: 15", "answer": 15.0});
     let exact = one(row, EXACT);
-    assert_eq!((exact.content.clone(), exact.reference()), (completion("### Instruction:\ni\n\n### Response:\n", "thinking: 15"), "15"));
+    assert_eq!(
+        (exact.content.clone(), exact.reference()),
+        (completion("### Instruction:\ni\n\n### Response:\n", "thinking: 15"), "15")
+    );
 }
 
 #[test]
@@ -91,7 +94,9 @@ fn choices_are_read_in_the_forms_that_files_have() {
     let one = |row: Value, set: &dyn Fn(&mut Source)| examples(&[row], CHOICE, Template::Auto, set).remove(0).content;
     let map = |set: fn(&mut Mapping)| move |source: &mut Source| set(&mut source.mapping);
     // MMLU: an index; letters; the option itself.
-    for (said, answer) in [(json!(2), 2), (json!("B"), 1), (json!("c"), 2), (json!("green"), 1), (json!("(B) green"), 1)] {
+    for (said, answer) in
+        [(json!(2), 2), (json!("B"), 1), (json!("c"), 2), (json!("green"), 1), (json!("(B) green"), 1)]
+    {
         assert_eq!(one(json!({"question": "q", "choices": texts, "answer": said}), &|_| {}), named(answer), "{said}");
     }
     // ARC: texts and labels in one object, the answer by label, be it letters or numbers from 1.
@@ -157,7 +162,9 @@ fn shapes_that_do_not_serve_the_task_are_refused_by_name() {
     let said = refused(&json!({"text": "t"}), CHOICE, rows(Shape::Text));
     assert!(said.ends_with("rows = \"text\" does not serve a multiple-choice run, which takes \"choice\""), "{said}");
     let said = refused(&json!({"a": 1, "b": 2}), CAUSAL, |_| {});
-    for part in ["rows.jsonl:1: the columns `a`, `b` fit no shape", "causal-lm", "dolly (instruction, context, response)"] {
+    for part in
+        ["rows.jsonl:1: the columns `a`, `b` fit no shape", "causal-lm", "dolly (instruction, context, response)"]
+    {
         assert!(said.contains(part), "{said:?} should contain {part:?}");
     }
     let said = refused(&json!({"instruction": "i", "context": "c"}), CAUSAL, rows(Shape::Dolly));
@@ -171,7 +178,10 @@ fn bad_rows_are_told_by_line_and_may_be_skipped_up_to_a_share() {
         (json!({"question": "q", "choices": ["a", "b"], "answer": 2}), "\"2\" names none of the 2 options"),
         (json!({"question": "q", "choices": ["a"], "answer": 0}), "has 1 options; a choice needs at least 2"),
         (json!({"question": "q", "choices": ["a", " "], "answer": 0}), "option 2 is empty"),
-        (json!({"question": "q", "choices": ["a", {}], "answer": 0}), "`choices` holds a list, expected a list of texts"),
+        (
+            json!({"question": "q", "choices": ["a", {}], "answer": 0}),
+            "`choices` holds a list, expected a list of texts",
+        ),
         (json!({"question": "", "choices": ["a", "b"], "answer": 0}), "column `question` is empty"),
     ];
     for (row, says) in bad {
@@ -221,7 +231,8 @@ fn parquet_holds_what_pyarrow_wrote() {
         set(&mut source);
         let expected = examples(rows[name].as_array().unwrap(), kind, Template::Auto, set);
         let found = in_order(&load_for(&source, kind, Template::Auto).unwrap());
-        let contents = |examples: &[Example]| examples.iter().map(|e| (e.content.clone(), e.group.clone())).collect::<Vec<_>>();
+        let contents =
+            |examples: &[Example]| examples.iter().map(|e| (e.content.clone(), e.group.clone())).collect::<Vec<_>>();
         assert_eq!(contents(&found), contents(&expected), "{name}");
         assert_eq!(found[2].place(), Place::Row(3));
     }

@@ -14,7 +14,8 @@ fn file(format: Format, rows: &[(String, String)]) -> Vec<u8> {
         Format::Json => format!("\u{feff}[{}]\n", json.join(" ,\n\n")).into_bytes(),
         Format::Csv => {
             let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-            let line = |(prompt, completion): &(String, String)| format!("{},{}\r\n", quoted(prompt), quoted(completion));
+            let line =
+                |(prompt, completion): &(String, String)| format!("{},{}\r\n", quoted(prompt), quoted(completion));
             format!("\u{feff}prompt,completion\r\n{}", rows.iter().map(line).collect::<String>()).into_bytes()
         }
         Format::Tsv => {
