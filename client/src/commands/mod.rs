@@ -1,10 +1,24 @@
 //! One file per command: its arguments, whose doc comments are its help, and what it does.
 
 #[cfg(feature = "torch")]
+pub mod chat;
+#[cfg(feature = "torch")]
 pub mod evaluate;
+#[cfg(feature = "torch")]
+mod figures;
+#[cfg(feature = "torch")]
+pub mod generate;
 pub mod join;
 #[cfg(feature = "torch")]
 mod offline;
+#[cfg(feature = "torch")]
+mod predictions;
 pub mod run;
+#[cfg(feature = "torch")]
+mod sampling;
+#[cfg(feature = "torch")]
+mod subject;
+#[cfg(feature = "torch")]
+mod task;
 #[cfg(feature = "torch")]
 pub mod train;

@@ -71,16 +71,14 @@ impl DataArgs {
         let mut text = |key: &str, value: &str| table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
         text("name", &self.dataset);
         text("path", &self.data.to_string_lossy());
-        let mut unknown = None;
-        let read: Result<Source, _> = serde_ignored::deserialize(table, |path| {
-            unknown.get_or_insert_with(|| path.to_string());
-        });
-        if let Some(key) = unknown {
-            let problem = format!("{key:?} is no key of a [[dataset]] table; docs/data.md lists them");
-            return Err(OfflineError::Value { option, problem });
+        let refused = |problem: String| OfflineError::Value { option, problem };
+        let read: Result<Source, toml::de::Error> = table.try_into();
+        let mut source = read.map_err(|error| refused(error.message().to_owned()))?;
+        // Serde passes over keys that nobody knows; a table made of what it took shows them.
+        let known = toml::Table::try_from(&source).map_err(|error| refused(error.to_string()))?;
+        if let Some((key, _)) = self.data_option.iter().find(|(key, _)| !known.contains_key(key)) {
+            return Err(refused(format!("{key:?} is no key of a [[dataset]] table; docs/data.md lists them")));
         }
-        let refused = |error: toml::de::Error| OfflineError::Value { option, problem: error.message().to_owned() };
-        let mut source = read.map_err(refused)?;
         source.path = self.data.clone();
         source.format = self.format.as_deref().map(|name| match name {
             "jsonl" => Format::Jsonl,

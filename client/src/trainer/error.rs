@@ -60,6 +60,26 @@ pub enum TrainerError {
         /// "the training part" or "the held-out part".
         what: &'static str,
     },
+    /// A prompt that nothing can follow.
+    #[error("the prompt has {tokens} tokens; it takes at least 1 and, with the model's {limit} positions, at most {}: shorten it", .limit.saturating_sub(1))]
+    Prompt {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Positions the model has.
+        limit: usize,
+    },
+    /// There are texts, but no token of them counts in a loss.
+    #[error("no token of {what} counts in the loss: every text is cut before what the model should say; raise task.max_tokens")]
+    NothingCounts {
+        /// "the held-out part".
+        what: &'static str,
+    },
+    /// References without an answer.
+    #[error("no reference of {what} holds an answer by the rule task.answer; set it to \"text\" where answers are no numbers")]
+    NoAnswer {
+        /// "the held-out part".
+        what: &'static str,
+    },
     /// The loss or a tensor is no longer finite.
     #[error("step {step}: {what} is not finite")]
     NotFinite {
@@ -82,7 +102,9 @@ impl TrainerError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
             Self::Method(error) => WorkError::Method(error),
-            Self::NoExamples { .. } => WorkError::Data(self.to_string()),
+            Self::NoExamples { .. } | Self::NothingCounts { .. } | Self::NoAnswer { .. } | Self::Prompt { .. } => {
+                WorkError::Data(self.to_string())
+            }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::UnknownTarget { .. } => {

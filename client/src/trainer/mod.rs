@@ -11,12 +11,15 @@ pub mod batch;
 pub mod classify;
 pub mod device;
 pub mod error;
+pub mod generate;
 pub mod local;
 pub mod models;
 pub mod openmp;
 pub mod optim;
+pub mod sampling;
 pub mod session;
 pub mod solo;
+pub mod tasks;
 pub mod tokens;
 pub mod warm_up;
 

@@ -67,14 +67,16 @@ impl Sampling {
         let largest = choices.first().map_or(0.0, |&(_, logit)| logit);
         choices.iter_mut().for_each(|(_, weight)| *weight = (*weight - largest).exp());
         normalise(&mut choices);
-        let mut mass = 0.0;
-        let mut kept = 0;
-        while kept < choices.len() && mass < self.top_p {
-            mass += choices[kept].1;
-            kept += 1;
+        // At 1 nothing is left out, however little rounding leaves to it.
+        if self.top_p < 1.0 {
+            let (mut mass, mut kept) = (0.0, 0);
+            while kept < choices.len() && mass < self.top_p {
+                mass += choices[kept].1;
+                kept += 1;
+            }
+            choices.truncate(kept);
+            normalise(&mut choices);
         }
-        choices.truncate(kept);
-        normalise(&mut choices);
         choices
     }
 }
@@ -142,7 +144,7 @@ mod tests {
         assert_distribution(sampling(1.0, 2, 0.6), &[(1, 1.0)]);
         // ... and of what the temperature makes: 16/22 is above 0.7.
         assert_distribution(sampling(0.5, 0, 0.7), &[(1, 1.0)]);
-        assert_distribution(sampling(1e-6, 0, 1.0)  , &[(1, 1.0), (3, 0.0), (0, 0.0), (2, 0.0)]);
+        assert_distribution(sampling(1e-6, 0, 1.0), &[(1, 1.0), (3, 0.0), (0, 0.0), (2, 0.0)]);
     }
 
     #[test]

@@ -62,11 +62,8 @@ fn answers(
     examples: &[Example],
     ticker: &mut Ticker<'_, '_>,
 ) -> Result<Vec<Option<String>>, TrainerError> {
-    let options = Options {
-        max_new_tokens: task.max_new_tokens,
-        sampling: Sampling::greedy(),
-        stops: tokens.ends().to_vec(),
-    };
+    let options =
+        Options { max_new_tokens: task.max_new_tokens, sampling: Sampling::greedy(), stops: tokens.ends().to_vec() };
     let prompts: Vec<Vec<i64>> =
         examples.iter().map(|example| tokens.prompt(example, task)).collect::<Result<_, _>>()?;
     let mut texts = vec![None; examples.len()];
