@@ -1,6 +1,6 @@
 //! What this client takes part in: its own word, checked against every run before it is answered.
 
-use rondo_proto::run_file::{RunFile, TaskKind};
+use rondo_proto::run_file::RunFile;
 
 use crate::config::{Limits, PolicyConfig};
 
@@ -54,9 +54,7 @@ fn list(names: &[String]) -> String {
 
 /// Checks a run and gives the rank to train with: the run's, or this client's largest where the method can mix ranks.
 pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks: bool) -> Result<u32, Decline> {
-    let task = match run.task.kind {
-        TaskKind::Classification => "classification",
-    };
+    let task = run.task.kind.name();
     for (what, found, allowed) in [
         ("methods", run.method.id.as_str(), &policy.methods),
         ("tasks", task, &policy.tasks),

@@ -104,6 +104,16 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
+    /// As a run file writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::CausalLm => "causal-lm",
+            Self::MultipleChoice => "multiple-choice",
+            Self::ExactAnswer => "exact-answer",
+        }
+    }
+
     /// True for the kinds that need a language model; the others need an encoder with a head.
     pub fn needs_language_model(self) -> bool {
         self != Self::Classification

@@ -9,7 +9,7 @@ use rondo_client::data::Dataset;
 use rondo_client::trainer::LibtorchTrainer;
 use rondo_client::trainer::batch::Encoded;
 use rondo_client::trainer::device::DeviceChoice;
-use rondo_client::trainer::models::{self, Encoder};
+use rondo_client::trainer::models::{self, Transformer};
 use rondo_client::work::{LocalUpdate, Progress, Trainer, Work};
 use rondo_methods::file::TensorFile;
 use rondo_methods::{AdapterState, AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorSet};

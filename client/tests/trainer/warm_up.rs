@@ -24,10 +24,10 @@ fn dense_gradients(run: &TestRun, session: &mut Session<'_>, examples: &[usize])
         session.attach(&target.name, &Delta::mat("change"), &change, &trained).unwrap();
     }
     let train = run.data.train();
-    let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| &*e.text), 24).unwrap();
+    let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let mut sums: BTreeMap<String, Matrix> = BTreeMap::new();
     for &index in examples {
-        let loss = mean_loss(&session.logits(&encoded, &[index]).unwrap(), &[train[index].label.into()]).unwrap();
+        let loss = mean_loss(&session.logits(&encoded, &[index]).unwrap(), &[train[index].label().into()]).unwrap();
         let parameters: Vec<&tch::Tensor> = session.trained().iter().map(|(_, tensor)| tensor).collect();
         let gradients = tch::Tensor::run_backward(&[loss], &parameters, false, false);
         for ((name, tensor), gradient) in session.trained().iter().zip(gradients) {
@@ -111,8 +111,8 @@ fn the_gradient_of_r_is_the_projected_gradient() {
 
     let session = Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
     let train = run.data.train();
-    let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| &*e.text), 24).unwrap();
-    let labels: Vec<i64> = examples.iter().map(|&index| train[index].label.into()).collect();
+    let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
+    let labels: Vec<i64> = examples.iter().map(|&index| train[index].label().into()).collect();
     let loss = mean_loss(&session.logits(&encoded, &examples).unwrap(), &labels).unwrap();
     let parameters: Vec<&tch::Tensor> = session.trained().iter().map(|(_, tensor)| tensor).collect();
     let gradients = tch::Tensor::run_backward(&[loss], &parameters, false, false);
