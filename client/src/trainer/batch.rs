@@ -10,18 +10,35 @@ pub struct Encoded {
     ids: Vec<i64>,
     /// Text `i` is `ids[starts[i]..starts[i + 1]]`.
     starts: Vec<usize>,
+    /// As long as `ids`, or empty: whether a token counts as something to foretell.
+    counts: Vec<bool>,
 }
 
 impl Encoded {
     /// No texts.
     pub fn new() -> Self {
-        Self { ids: Vec::new(), starts: vec![0] }
+        Self { ids: Vec::new(), starts: vec![0], counts: Vec::new() }
     }
 
     /// Appends a text's ids; at least one.
     pub fn push(&mut self, ids: impl IntoIterator<Item = i64>) {
         self.ids.extend(ids);
         self.starts.push(self.ids.len());
+    }
+
+    /// Appends a text of a language model: each token with whether it counts as something to foretell. Either all texts
+    /// are pushed so, or none.
+    pub fn push_counted(&mut self, tokens: impl IntoIterator<Item = (i64, bool)>) {
+        for (id, counts) in tokens {
+            self.ids.push(id);
+            self.counts.push(counts);
+        }
+        self.starts.push(self.ids.len());
+    }
+
+    /// For each token of a text whether it counts; empty where nothing is foretold.
+    pub fn counts(&self, index: usize) -> &[bool] {
+        self.counts.get(self.starts[index]..self.starts[index + 1]).unwrap_or_default()
     }
 
     /// Number of texts.

@@ -46,6 +46,9 @@ pub enum TrainerError {
         /// One of them.
         example: String,
     },
+    /// A language model's task on an encoder.
+    #[error("the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model")]
+    NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
     #[error("tensor {name:?}: {problem}")]
     Tensor {
@@ -107,7 +110,7 @@ impl TrainerError {
             }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
-            Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::UnknownTarget { .. } => {
+            Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::NoVocabulary | Self::UnknownTarget { .. } => {
                 WorkError::Model { dir: dir.to_owned(), problem: self.to_string() }
             }
             Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),

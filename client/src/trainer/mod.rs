@@ -13,12 +13,14 @@ pub mod device;
 pub mod error;
 pub mod generate;
 pub mod local;
+pub mod loss;
 pub mod models;
 pub mod openmp;
 pub mod optim;
 pub mod sampling;
 pub mod session;
 pub mod solo;
+pub mod step;
 pub mod tasks;
 pub mod tokens;
 pub mod warm_up;
@@ -134,7 +136,7 @@ impl LibtorchTrainer {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
                 let encoded = loaded.encode(work, work.data.train())?;
-                let data = Examples { examples: work.data.train(), encoded: &encoded };
+                let data = Examples { examples: work.data.train(), encoded: &encoded, language: work.is_language() };
                 let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
                 warm_up::gradient(&session, work, &plan, data, progress)
             }
@@ -148,7 +150,7 @@ impl LibtorchTrainer {
         };
         let (device, loaded) = self.prepare(work)?;
         let encoded = loaded.encode(work, work.data.train())?;
-        let data = Examples { examples: work.data.train(), encoded: &encoded };
+        let data = Examples { examples: work.data.train(), encoded: &encoded, language: work.is_language() };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
         let update = local::train(&session, work, data, progress)?;
         Ok(LocalUpdate { before, ..update })
@@ -157,7 +159,7 @@ impl LibtorchTrainer {
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
         let encoded = loaded.encode(work, work.data.held_out())?;
-        let data = Examples { examples: work.data.held_out(), encoded: &encoded };
+        let data = Examples { examples: work.data.held_out(), encoded: &encoded, language: work.is_language() };
         let session =
             Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         local::evaluate(&session, data, work.max_eval_examples, progress)

@@ -4,6 +4,8 @@
 
 mod adapters;
 mod encoder;
+mod generation;
+mod language_tasks;
 mod offline;
 mod refusals;
 mod support;

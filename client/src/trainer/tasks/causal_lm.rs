@@ -25,7 +25,7 @@ pub(super) fn evaluate(
     let (mut scores, mut verdicts) = (Scores::default(), Vec::with_capacity(count));
     for taken in tokens.rows(part, task)?.chunks(count) {
         let taken = taken?;
-        let losses = session.token_losses(&taken.encoded, &taken.indices(), &mut |done| ticker.show(done))?;
+        let losses = session.token_losses(&taken.encoded, taken.encoded.len(), &mut |done| ticker.show(done))?;
         ticker.advance(taken.examples.len());
         for (example, loss) in taken.examples.into_iter().zip(losses) {
             let TextLoss { loss, tokens, hits } = loss;

@@ -32,10 +32,10 @@ pub(super) fn evaluate(
     for first in (0..count).step_by(PART) {
         let asked: Vec<usize> = (first..count.min(first + PART)).collect();
         let (examples, choices) = rows.take_choices(&asked)?;
-        let texts: Vec<usize> = (0..choices.encoded.len()).collect();
-        let share = asked.len() as f64 / texts.len().max(1) as f64;
+        let texts = choices.encoded.len();
+        let share = asked.len() as f64 / texts.max(1) as f64;
         let mut tick = |done: usize| ticker.show((done as f64 * share) as usize);
-        let losses = session.token_losses(&choices.encoded, &texts, &mut tick)?;
+        let losses = session.token_losses(&choices.encoded, texts, &mut tick)?;
         ticker.advance(asked.len());
         for (question, example) in examples.into_iter().enumerate() {
             let options = &losses[choices.options(question)];
