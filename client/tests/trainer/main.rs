@@ -8,6 +8,7 @@ mod generation;
 mod language_tasks;
 mod offline;
 mod refusals;
+mod speaking;
 mod support;
 mod training;
 mod warm_up;
