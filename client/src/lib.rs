@@ -13,10 +13,12 @@ pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod disk;
+pub mod gguf;
 pub mod home;
 pub mod logging;
 pub mod models;
 pub mod policy;
+pub mod quant;
 pub mod renewal;
 pub mod spool;
 #[cfg(feature = "torch")]

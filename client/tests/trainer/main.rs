@@ -6,6 +6,7 @@ mod adapters;
 mod encoder;
 mod generation;
 mod language_tasks;
+mod llama;
 mod offline;
 mod refusals;
 mod speaking;

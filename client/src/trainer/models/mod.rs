@@ -4,7 +4,11 @@
 //! [`Linears::forward`], which adds whatever an adapter attaches there; it knows nothing of methods.
 
 mod bert;
+mod blocks;
+mod cache;
 mod linears;
+mod llama;
+mod rope;
 mod weight;
 mod weights;
 
@@ -17,7 +21,10 @@ use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 
 pub use bert::Bert;
+pub use blocks::{Attention, RmsNorm};
+pub use cache::LayerCache;
 pub use linears::Linears;
+pub use llama::Llama;
 pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
 
@@ -68,15 +75,6 @@ pub trait Transformer {
         }
         self.finish(&x)
     }
-}
-
-/// Keys and values that one layer computed for earlier tokens, `[texts, heads, tokens, head size]`.
-#[derive(Default)]
-pub struct LayerCache {
-    /// Keys, rotated where the model rotates them.
-    pub keys: Option<Tensor>,
-    /// Values.
-    pub values: Option<Tensor>,
 }
 
 /// Why a base model was refused.
@@ -145,6 +143,9 @@ pub enum ModelError {
     Torch(#[from] tch::TchError),
 }
 
+/// The values of `model_type` that [`load`] takes.
+const SUPPORTED: &str = "\"bert\", \"llama\", \"mistral\", \"qwen2\", \"qwen3\"";
+
 /// Reads the model in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
 pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transformer>, ModelError> {
     let path = dir.join("config.json");
@@ -153,11 +154,15 @@ pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transforme
         .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
     match config.get("model_type").and_then(serde_json::Value::as_str) {
         Some("bert") => Ok(Box::new(Bert::load(dir, &config, device, kind)?)),
+        Some(family) if llama::FAMILY.contains(&family) => {
+            let weights = WeightFiles::open(dir, "", device, kind)?;
+            Ok(Box::new(Llama::load(weights, &path, &config)?))
+        }
         other => Err(ModelError::Unsupported {
             path,
             key: "model_type",
             value: other.map_or_else(|| "absent".to_owned(), |name| format!("{name:?}")),
-            supported: "\"bert\"",
+            supported: SUPPORTED,
         }),
     }
 }

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use tch::{Device, Kind, Tensor};
 
-use super::ModelError;
+use super::{ModelError, Weight};
 
 /// The header of a safetensors file may not be longer than this, as in the format's own library.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -135,10 +135,24 @@ impl WeightFiles {
         Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
     }
 
+    /// Takes a matrix of this shape out.
+    pub fn take_weight(&mut self, name: &str, shape: &[usize]) -> Result<Weight, ModelError> {
+        Ok(Weight::Dense(self.take(name, shape)?))
+    }
+
+    /// The same of a matrix `[out, in]` that the file holds as `[in, out]`.
+    pub fn take_weight_transposed(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Weight, ModelError> {
+        Ok(Weight::Dense(self.take(name, &[inp, out])?.f_tr()?.f_contiguous()?))
+    }
+
     /// Refuses tensors that nobody took, but for those under one of the `ignored` prefixes.
     pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
-        let mut names: Vec<String> =
-            self.entries.into_keys().filter(|name| !ignored.iter().any(|prefix| name.starts_with(prefix))).collect();
+        self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
+    }
+
+    /// Refuses tensors that nobody took, but for those that `ignored` says may be left over.
+    pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
         if names.is_empty() {
             return Ok(());
         }
