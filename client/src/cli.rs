@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "torch")]
-use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs};
+use crate::commands::{evaluate::EvaluateArgs, plan::PlanArgs, train::TrainArgs};
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -37,6 +37,9 @@ pub enum Command {
     /// Evaluates an adapter on labelled texts, without a coordinator.
     #[cfg(feature = "torch")]
     Evaluate(Box<EvaluateArgs>),
+    /// Tells how much memory a training step takes here.
+    #[cfg(feature = "torch")]
+    Plan(Box<PlanArgs>),
 }
 
 impl Command {

@@ -15,6 +15,7 @@ pub mod data;
 pub mod disk;
 pub mod home;
 pub mod logging;
+pub mod memory;
 pub mod models;
 pub mod policy;
 pub mod renewal;

@@ -34,6 +34,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::train(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
         Command::Evaluate(args) => commands::evaluate::evaluate(args, &mut io::stdout().lock())?,
+        #[cfg(feature = "torch")]
+        Command::Plan(args) => commands::plan::plan(args, &mut io::stdout().lock())?,
     }
     // A trainer that is still in its last step does not keep the process.
     runtime.shutdown_background();

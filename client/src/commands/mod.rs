@@ -5,6 +5,8 @@ pub mod evaluate;
 pub mod join;
 #[cfg(feature = "torch")]
 mod offline;
+#[cfg(feature = "torch")]
+pub mod plan;
 pub mod run;
 #[cfg(feature = "torch")]
 pub mod train;

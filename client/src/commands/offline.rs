@@ -11,6 +11,7 @@ use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
 use rondo_proto::run_file::RunFileError;
 
+use crate::memory::{OutlineError, TooLarge};
 use crate::data::{DataError, Dataset, Format, Source};
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
@@ -129,6 +130,18 @@ pub enum OfflineError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The model's sizes.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A step does not fit.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
+    /// The process that takes a measured step.
+    #[error("the measured step failed: {problem}")]
+    Measure {
+        /// How.
+        problem: String,
     },
     /// Standard output.
     #[error("output: {0}")]

@@ -6,6 +6,7 @@ mod adapters;
 mod encoder;
 mod offline;
 mod refusals;
+mod step;
 mod support;
 mod training;
 mod warm_up;
