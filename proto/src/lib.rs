@@ -5,7 +5,8 @@ pub mod architecture;
 pub mod base;
 pub mod digest;
 pub mod error;
-
+pub mod gguf;
+pub mod gguf_names;
 pub mod identity;
 pub mod ids;
 pub mod manifest;
