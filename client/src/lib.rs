@@ -16,6 +16,7 @@ pub mod disk;
 pub mod gguf;
 pub mod home;
 pub mod logging;
+pub mod memory;
 pub mod models;
 pub mod policy;
 pub mod quant;

@@ -156,7 +156,7 @@ impl Talk<'_, '_> {
             if stop.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if let Some(error) = failed {
-            return Err(error.into());
+            return Err(error);
         }
         let generated = match reply {
             Ok(generated) => generated,
@@ -167,13 +167,13 @@ impl Talk<'_, '_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let said = self.tokens.text(&generated.ids);
+        let said = self.tokens.text(&generated.ids)?;
         if self.json {
             let (tokens, ending) = (generated.ids.len(), generated.ending);
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
             let cut = if generated.ending == Ending::Stop { "" } else { " [...]" };
-            writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids)))?;
+            writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids))?)?;
         }
         self.messages.push(Message { role: Role::Assistant, content: said.into() });
         Ok(())

@@ -77,7 +77,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
-    let (model, tokens) = (&*loaded.model, &loaded.tokens);
+    let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
     let (session, task) = session(args, kind, adapter.as_ref(), model, device)?;
 
     let data = args.data.load(&task, args.held_out.unwrap_or(0.0))?;

@@ -86,18 +86,18 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         }
     })?;
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
     let generated = texts.swap_remove(0);
     if args.json {
         let told = json!({
-            "prompt": prompt, "text": tokens.text(&generated.ids), "ending": generated.ending,
+            "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.ending,
             "prompt_tokens": ids.len(), "tokens": generated.ids.len(),
             "prompt_seconds": watch.prompt().as_secs_f64(), "tokens_per_second": watch.rate(),
         });
         return Ok(writeln!(out, "{told}")?);
     }
-    writeln!(out, "{}", spoken.finish(|ids| tokens.text(ids)))?;
+    writeln!(out, "{}", spoken.finish(|ids| tokens.text(ids))?)?;
     if io::stderr().is_terminal() {
         writeln!(io::stderr(), "{}", watch.line(ids.len(), &generated))?;
     }
@@ -105,10 +105,10 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
 }
 
 /// Writes what a new token makes sure.
-pub(super) fn tell(spoken: &mut Spoken, id: i64, tokens: &Tokens, out: &mut dyn Write) -> io::Result<()> {
-    let text = spoken.push(id, |ids| tokens.text(ids));
+pub(super) fn tell(spoken: &mut Spoken, id: i64, tokens: &Tokens, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let text = spoken.push(id, |ids| tokens.text(ids))?;
     write!(out, "{text}")?;
-    out.flush()
+    Ok(out.flush()?)
 }
 
 /// The number format by its name.

@@ -12,7 +12,11 @@ pub mod join;
 #[cfg(feature = "torch")]
 mod offline;
 #[cfg(feature = "torch")]
+<<<<<<< HEAD
 mod predictions;
+=======
+pub mod plan;
+>>>>>>> step
 pub mod run;
 #[cfg(feature = "torch")]
 mod sampling;

@@ -11,7 +11,12 @@ use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
 use rondo_proto::run_file::{RunFileError, Task};
 
+<<<<<<< HEAD
 use crate::data::{DataError, Dataset, Format, Source, Wants};
+=======
+use crate::memory::{OutlineError, TooLarge};
+use crate::data::{DataError, Dataset, Format, Source};
+>>>>>>> step
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
 use crate::trainer::error::TrainerError;
@@ -184,6 +189,18 @@ pub enum OfflineError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The model's sizes.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A step does not fit.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
+    /// The process that takes a measured step.
+    #[error("the measured step failed: {problem}")]
+    Measure {
+        /// How.
+        problem: String,
     },
     /// Standard output.
     #[error("output: {0}")]

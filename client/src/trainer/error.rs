@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::memory::{OutlineError, TooLarge};
 use crate::trainer::device::DeviceError;
 use crate::trainer::models::ModelError;
 use crate::work::WorkError;
@@ -47,7 +48,9 @@ pub enum TrainerError {
         example: String,
     },
     /// A language model's task on an encoder.
-    #[error("the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model")]
+    #[error(
+        "the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model"
+    )]
     NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
     #[error("tensor {name:?}: {problem}")]
@@ -91,6 +94,12 @@ pub enum TrainerError {
         /// What went wrong first.
         what: String,
     },
+    /// The base model's sizes, by which memory is planned.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A training step does not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
     /// The method refused.
     #[error(transparent)]
     Method(#[from] rondo_methods::MethodError),
@@ -110,9 +119,11 @@ impl TrainerError {
             }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
-            Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::NoVocabulary | Self::UnknownTarget { .. } => {
-                WorkError::Model { dir: dir.to_owned(), problem: self.to_string() }
-            }
+            Self::Model(_)
+            | Self::Tokenizer { .. }
+            | Self::TooLong { .. }
+            | Self::NoVocabulary
+            | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
             Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),
         }
     }

@@ -12,7 +12,7 @@ use super::error::TrainerError;
 use super::loss::Foretold;
 use super::optim::{AdamW, AdamWConfig, Proximal};
 use super::session::{Session, TextLoss};
-use super::step::{self, Gradients, Goal, Plan};
+use super::step::{self, Goal, Gradients, Plan};
 use crate::data::Example;
 use crate::data::batches::Batches;
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};

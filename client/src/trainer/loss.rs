@@ -107,7 +107,11 @@ pub fn loss_and_pull(
         sum += negative_log(&logits, &total, &tokens)?.into_iter().sum::<f64>();
         // From here on `logits` becomes share * (softmax - onehot), in place.
         let mut slopes = logits.f_sub_(&total)?.f_exp_()?;
-        let _ = slopes.f_scatter_add_(1, &tokens, &Tensor::f_full([tokens.size()[0], 1], -1.0, (Kind::Float, states.device()))?)?;
+        let _ = slopes.f_scatter_add_(
+            1,
+            &tokens,
+            &Tensor::f_full([tokens.size()[0], 1], -1.0, (Kind::Float, states.device()))?,
+        )?;
         let slopes = slopes.f_mul_scalar_(share)?;
         pulls.push(back_to_states(vocabulary, &slopes, states.kind())?);
     }
@@ -158,7 +162,11 @@ fn negative_log(logits: &Tensor, total: &Tensor, tokens: &Tensor) -> Result<Vec<
     Ok(Vec::<f32>::try_from(&each)?.into_iter().map(f64::from).collect())
 }
 
-fn chunks(vocabulary: &Weight, tokens: usize, chunk: usize) -> Result<impl Iterator<Item = Range<usize>>, TrainerError> {
+fn chunks(
+    vocabulary: &Weight,
+    tokens: usize,
+    chunk: usize,
+) -> Result<impl Iterator<Item = Range<usize>>, TrainerError> {
     let chunk = if chunk == 0 { chunk_tokens(vocabulary.size()?.0) as usize } else { chunk };
     Ok((0..tokens).step_by(chunk).map(move |first| first..tokens.min(first + chunk)))
 }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod generate;
 pub mod local;
 pub mod loss;
+pub mod measure;
 pub mod models;
 pub mod openmp;
 pub mod optim;
@@ -33,7 +34,9 @@ use rondo_proto::run_file::Dtype;
 use rondo_proto::v1;
 use tch::{Device, Kind};
 
+use crate::config::Limits;
 use crate::data::Example;
+use crate::memory::{self, Load, Outline, machine};
 use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use crate::worker::MakeTrainer;
 use batch::Encoded;
@@ -42,26 +45,28 @@ use error::TrainerError;
 use local::Examples;
 use models::Transformer;
 use session::Session;
+use step::Plan;
 use tokens::Tokens;
 
-/// How the daemon makes a trainer on the thread that will own it. `device` is "cpu", "cuda:N" or "auto"; `threads` the
-/// CPU threads of one operation, 0 = one per core.
+/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
 ///
 /// # Errors
 /// Not a device, or a GPU that is not there; found here, before there is any work.
-pub fn maker(device: &str, threads: u32) -> Result<MakeTrainer, TrainerError> {
-    let choice: DeviceChoice = device.parse()?;
+pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
+    let choice: DeviceChoice = limits.device.parse()?;
     choice.open()?;
-    let threads = (threads > 0).then_some(threads as usize);
+    let threads = (limits.threads > 0).then_some(limits.threads as usize);
+    let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
-    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?))))
+    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits)))))
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
 pub struct LibtorchTrainer {
     device: Device,
     loaded: Option<Loaded>,
+    limits: Limits,
 }
 
 /// A base model in memory.
@@ -86,7 +91,24 @@ impl LibtorchTrainer {
         if let Some(threads) = threads {
             tch::set_num_threads(threads.clamp(1, 1024) as i32);
         }
-        Ok(Self { device, loaded: None })
+        Ok(Self { device, loaded: None, limits: Limits::default() })
+    }
+
+    /// The same, with what `[limits]` says of memory, micro-batches and checkpoints.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How this work's steps are carried out: the fastest way that fits.
+    fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
+        let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
+        // A GPU's memory is another; there `[limits]` alone speaks.
+        let room = if self.device == Device::Cpu { machine::room() } else { None };
+        let choice = memory::choose(&load, &self.limits, room)?;
+        tracing::debug!(peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        let micro_batch = if choice.way.micro_batch < load.batch { choice.way.micro_batch as usize } else { 0 };
+        Ok(Plan { checkpoint: choice.way.checkpoint, micro_batch, chunk: 0 })
     }
 
     /// The device it computes on.
@@ -127,6 +149,7 @@ impl LibtorchTrainer {
     }
 
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
+        let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
         let Some(plan) = work.job.warm_up() else {
             let problem = format!("method {} asks for no warm-up", work.job.method().id());
@@ -136,9 +159,13 @@ impl LibtorchTrainer {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
                 let encoded = loaded.encode(work, work.data.train())?;
-                let data = Examples { examples: work.data.train(), encoded: &encoded, language: work.is_language() };
+                let data = Examples {
+                    examples: work.data.train(),
+                    encoded: &encoded,
+                    language: work.run.task.kind.needs_language_model(),
+                };
                 let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
-                warm_up::gradient(&session, work, &plan, data, progress)
+                warm_up::gradient(&session, work, plan.examples, data, steps, progress)
             }
         }
     }
@@ -148,20 +175,28 @@ impl LibtorchTrainer {
             true => Some(self.run_evaluation(work, progress)?),
             false => None,
         };
+        let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
         let encoded = loaded.encode(work, work.data.train())?;
-        let data = Examples { examples: work.data.train(), encoded: &encoded, language: work.is_language() };
+        let data = Examples {
+            examples: work.data.train(),
+            encoded: &encoded,
+            language: work.run.task.kind.needs_language_model(),
+        };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
-        let update = local::train(&session, work, data, progress)?;
+        let update = local::train(&session, work, data, steps, progress)?;
         Ok(LocalUpdate { before, ..update })
     }
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
         let encoded = loaded.encode(work, work.data.held_out())?;
-        let data = Examples { examples: work.data.held_out(), encoded: &encoded, language: work.is_language() };
-        let session =
-            Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
+        let data = Examples {
+            examples: work.data.held_out(),
+            encoded: &encoded,
+            language: work.run.task.kind.needs_language_model(),
+        };
+        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         local::evaluate(&session, data, work.max_eval_examples, progress)
     }
 }

@@ -29,9 +29,9 @@ fn completion(prompt: &str, completion: &str, group: Option<&str>) -> Example {
 /// Evaluates examples under the golden model; `who` is "bare" or "adapted".
 fn evaluate(who: &str, task: &Task, examples: Vec<Example>, limit: Option<usize>) -> Result<Outcome, TrainerError> {
     let model = encoder(&golden("tiny-llama"));
-    let tokens = Tokens::load(&golden("tiny-llama")).unwrap();
+    let mut tokens = Tokens::load(&golden("tiny-llama")).unwrap();
     let data = Dataset::of_examples("tiny", examples, 0.0);
-    tasks::evaluate(&session(&*model, who), &tokens, task, data.train(), limit, &mut go_on)
+    tasks::evaluate(&session(&*model, who), &mut tokens, task, data.train(), limit, &mut go_on)
 }
 
 /// The golden questions in the order of `facts`, each with the option `answer` as the right one.
@@ -84,7 +84,7 @@ fn answers_are_the_greedy_texts_and_compared() {
     let text = |ids: &Value| {
         let ids: Vec<i64> = ids.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
         // What the model says up to the end of a text or a turn.
-        tokens.text(ids.split(|id| tokens.ends().contains(id)).next().unwrap())
+        tokens.text(ids.split(|id| tokens.ends().contains(id)).next().unwrap()).unwrap()
     };
     let greedy = facts["bare"]["greedy"].as_array().unwrap();
     let mut task = task("exact-answer");
@@ -146,7 +146,7 @@ fn causal_losses_are_per_token_and_by_group() {
 #[test]
 fn limits_and_interruptions_hold_for_every_kind() {
     let model = encoder(&golden("tiny-llama"));
-    let tokens = Tokens::load(&golden("tiny-llama")).unwrap();
+    let mut tokens = Tokens::load(&golden("tiny-llama")).unwrap();
     let session = session(&*model, "bare");
     for kind in ["causal-lm", "multiple-choice", "exact-answer"] {
         let task = Task { max_new_tokens: 4, ..task(kind) };
@@ -163,7 +163,7 @@ fn limits_and_interruptions_hold_for_every_kind() {
             last = progress;
             ControlFlow::Continue(())
         };
-        let found = tasks::evaluate(&session, &tokens, &task, data.train(), Some(3), &mut watch).unwrap();
+        let found = tasks::evaluate(&session, &mut tokens, &task, data.train(), Some(3), &mut watch).unwrap();
         assert_eq!((found.evaluation.examples, found.verdicts.len()), (3, 3), "{kind}");
         assert!(last.steps > 0 && last.step == last.steps, "{kind}: {last:?}");
 
@@ -172,7 +172,7 @@ fn limits_and_interruptions_hold_for_every_kind() {
             calls += 1;
             ControlFlow::Break(())
         };
-        let stopped = tasks::evaluate(&session, &tokens, &task, data.train(), None, &mut stop);
+        let stopped = tasks::evaluate(&session, &mut tokens, &task, data.train(), None, &mut stop);
         assert!(matches!(stopped, Err(TrainerError::Interrupted)), "{kind}");
         assert_eq!(calls, 1, "{kind}");
     }

@@ -10,6 +10,7 @@ mod llama;
 mod offline;
 mod refusals;
 mod speaking;
+mod step;
 mod support;
 mod training;
 mod warm_up;

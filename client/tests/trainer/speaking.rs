@@ -53,7 +53,7 @@ fn generate_says_what_transformers_says() {
     let tokens = rondo_client::trainer::tokens::Tokens::load(&golden("tiny-llama")).unwrap();
     let golden = |who: &str| {
         let ids = facts[who]["greedy"][0].as_array().unwrap().iter().take(3);
-        tokens.text(&ids.map(|id| id.as_i64().unwrap()).collect::<Vec<_>>())
+        tokens.text(&ids.map(|id| id.as_i64().unwrap()).collect::<Vec<_>>()).unwrap()
     };
     assert_eq!(said(&[]), format!("{}\n", golden("bare")));
     let adapted = json(&said(&["--adapter", &adapter, "--json"]));

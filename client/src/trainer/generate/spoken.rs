@@ -9,20 +9,26 @@ pub struct Spoken {
 
 impl Spoken {
     /// Takes a token in; `decode` gives the text of all tokens so far. Returns what has become sure since the last call.
-    pub fn push(&mut self, id: i64, decode: impl Fn(&[i64]) -> String) -> String {
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub fn push<E>(&mut self, id: i64, decode: impl Fn(&[i64]) -> Result<String, E>) -> Result<String, E> {
         self.ids.push(id);
-        let text = decode(&self.ids);
+        let text = decode(&self.ids)?;
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         // A decoder that changes what it said before is waited for.
-        let Some(new) = whole.strip_prefix(self.told.as_str()).map(str::to_owned) else { return String::new() };
+        let new = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
         self.told.push_str(&new);
-        new
+        Ok(new)
     }
 
     /// The rest, when no more tokens come; a broken character shows as one.
-    pub fn finish(self, decode: impl Fn(&[i64]) -> String) -> String {
-        let text = decode(&self.ids);
-        text.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned()
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub fn finish<E>(self, decode: impl Fn(&[i64]) -> Result<String, E>) -> Result<String, E> {
+        let text = decode(&self.ids)?;
+        Ok(text.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned())
     }
 }
 
@@ -36,9 +42,9 @@ mod tests {
         let decode =
             |ids: &[i64]| String::from_utf8_lossy(&ids.iter().map(|&id| id as u8).collect::<Vec<_>>()).into_owned();
         let mut spoken = Spoken::default();
-        let told: Vec<String> = "aé€b".bytes().map(|byte| spoken.push(byte.into(), decode)).collect();
+        let told: Vec<String> = "aé€b".bytes().map(|byte| spoken.push(byte.into(), decode).unwrap()).collect();
         assert_eq!(told, ["a", "", "é", "", "", "€", "b"]);
-        assert_eq!(spoken.push(0xe2, decode), "");
-        assert_eq!(spoken.finish(decode), "\u{fffd}");
+        assert_eq!(spoken.push(0xe2, decode), Ok(String::new()));
+        assert_eq!(spoken.finish(decode), Ok("\u{fffd}".to_owned()));
     }
 }

@@ -15,7 +15,7 @@ use crate::work::OnProgress;
 
 pub(super) fn evaluate(
     session: &Session<'_>,
-    tokens: &Tokens,
+    tokens: &mut Tokens,
     task: &Task,
     part: Part<'_>,
     count: usize,

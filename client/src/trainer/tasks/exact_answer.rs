@@ -26,7 +26,7 @@ const TEXTS: usize = 32;
 
 pub(super) fn evaluate(
     session: &Session<'_>,
-    tokens: &Tokens,
+    tokens: &mut Tokens,
     task: &Task,
     part: Part<'_>,
     count: usize,
@@ -87,7 +87,7 @@ fn answers(
         }
         ticker.advance(batch.len());
         for (&index, generated) in batch.iter().zip(&generated) {
-            texts[index] = Some(tokens.text(&generated.ids));
+            texts[index] = Some(tokens.text(&generated.ids)?);
         }
         ticker.show(0)?;
     }

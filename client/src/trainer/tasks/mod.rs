@@ -61,7 +61,7 @@ pub struct Verdict {
 /// No examples; examples of which nothing counts; `progress` broke off; whatever the model or the data refuse.
 pub fn evaluate(
     session: &Session<'_>,
-    tokens: &Tokens,
+    tokens: &mut Tokens,
     task: &Task,
     part: Part<'_>,
     limit: Option<usize>,

@@ -20,7 +20,7 @@ const PART: usize = 128;
 
 pub(super) fn evaluate(
     session: &Session<'_>,
-    tokens: &Tokens,
+    tokens: &mut Tokens,
     task: &Task,
     part: Part<'_>,
     count: usize,
