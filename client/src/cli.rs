@@ -3,11 +3,7 @@
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "torch")]
-<<<<<<< HEAD
-use crate::commands::{chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, train::TrainArgs};
-=======
-use crate::commands::{evaluate::EvaluateArgs, plan::PlanArgs, train::TrainArgs};
->>>>>>> step
+use crate::commands::{chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, plan::PlanArgs, train::TrainArgs};
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -41,18 +37,15 @@ pub enum Command {
     /// Evaluates an adapter, or a bare base model, on local data, without a coordinator.
     #[cfg(feature = "torch")]
     Evaluate(Box<EvaluateArgs>),
-<<<<<<< HEAD
     /// Generates text from a prompt, with or without an adapter.
     #[cfg(feature = "torch")]
     Generate(Box<GenerateArgs>),
     /// Talks with a model in a terminal, with or without an adapter.
     #[cfg(feature = "torch")]
     Chat(Box<ChatArgs>),
-=======
     /// Tells how much memory a training step takes here.
     #[cfg(feature = "torch")]
     Plan(Box<PlanArgs>),
->>>>>>> step
 }
 
 impl Command {

@@ -35,7 +35,6 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         #[cfg(feature = "torch")]
         Command::Evaluate(args) => commands::evaluate::evaluate(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
-<<<<<<< HEAD
         Command::Generate(args) => commands::generate::generate(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
         Command::Chat(args) => {
@@ -43,9 +42,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             runtime.spawn(stop_on_ctrl_c(std::sync::Arc::clone(&stop)));
             commands::chat::chat(args, &mut io::stdin().lock(), &mut io::stdout().lock(), &stop)?;
         }
-=======
+        #[cfg(feature = "torch")]
         Command::Plan(args) => commands::plan::plan(args, &mut io::stdout().lock())?,
->>>>>>> step
     }
     // A trainer that is still in its last step does not keep the process.
     runtime.shutdown_background();

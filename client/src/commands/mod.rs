@@ -12,11 +12,9 @@ pub mod join;
 #[cfg(feature = "torch")]
 mod offline;
 #[cfg(feature = "torch")]
-<<<<<<< HEAD
-mod predictions;
-=======
 pub mod plan;
->>>>>>> step
+#[cfg(feature = "torch")]
+mod predictions;
 pub mod run;
 #[cfg(feature = "torch")]
 mod sampling;

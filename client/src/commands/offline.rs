@@ -11,12 +11,8 @@ use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
 use rondo_proto::run_file::{RunFileError, Task};
 
-<<<<<<< HEAD
 use crate::data::{DataError, Dataset, Format, Source, Wants};
-=======
 use crate::memory::{OutlineError, TooLarge};
-use crate::data::{DataError, Dataset, Format, Source};
->>>>>>> step
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
 use crate::trainer::error::TrainerError;
