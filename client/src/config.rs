@@ -23,6 +23,12 @@ use crate::data::Source;
 /// skip_labels = ["2", "3", "4"]
 /// eval_fraction = 0.2
 ///
+/// [[dataset]]
+/// name = "instructions"
+/// path = "data/dolly.jsonl"           # .jsonl, .json, .csv, .tsv or .parquet; docs/data.md has the shapes of rows
+/// group = "category"
+/// on_bad_row = "skip"
+///
 /// [limits]
 /// max_rank = 64
 /// device = "cpu"
@@ -82,6 +88,14 @@ pub struct Limits {
     /// Whether layers run again for their gradients, so that only the states between them are kept.
     #[serde(default)]
     pub checkpoint: Checkpoint,
+    /// Largest data file that is held in memory, in MiB; the rows of a larger one are read when they are needed. With its
+    /// tokens a data set takes some three times this. 0 = no limit.
+    #[serde(default = "default_data_mb")]
+    pub data_mb: u64,
+}
+
+fn default_data_mb() -> u64 {
+    256
 }
 
 /// Whether a training step trades time for memory by running each layer twice.
@@ -111,6 +125,7 @@ impl Default for Limits {
             memory_mb: 0,
             micro_batch: 0,
             checkpoint: Checkpoint::Auto,
+            data_mb: default_data_mb(),
         }
     }
 }
@@ -235,11 +250,38 @@ const KEYS: [(&str, &[&str]); 6] = [
     ("model", &["path"]),
     (
         "dataset",
-        &["name", "path", "format", "text", "label", "columns", "quotes", "eval_fraction", "labels", "skip_labels"],
+        &[
+            "name",
+            "path",
+            "format",
+            "rows",
+            "text",
+            "label",
+            "prompt",
+            "completion",
+            "instruction",
+            "input",
+            "output",
+            "messages",
+            "question",
+            "choices",
+            "choice_labels",
+            "options",
+            "answer",
+            "answer_after",
+            "group",
+            "columns",
+            "quotes",
+            "eval_fraction",
+            "labels",
+            "skip_labels",
+            "on_bad_row",
+            "max_bad_rows",
+        ],
     ),
     (
         "limits",
-        &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint"],
+        &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint", "data_mb"],
     ),
     (
         "policy",
@@ -305,10 +347,18 @@ impl Config {
                 let problem = format!("is {}; allowed is 0 up to, but not, 1", source.eval_fraction);
                 return refuse(key("eval_fraction"), problem);
             }
-            for (role, column) in [("text", &source.text), ("label", &source.label)] {
-                if source.columns.as_ref().is_some_and(|columns| !columns.contains(column)) {
-                    return refuse(key(role), format!("is {column:?}, which `columns` does not list"));
-                }
+            if !(0.0..=1.0).contains(&source.max_bad_rows) {
+                let problem = format!("is {}; allowed is 0 to 1, the share of rows that may be skipped", source.max_bad_rows);
+                return refuse(key("max_bad_rows"), problem);
+            }
+            if source.mapping.options.as_ref().is_some_and(|options| options.len() < 2) {
+                return refuse(key("options"), "must name at least two options".to_owned());
+            }
+            if source.mapping.options.is_some() && source.mapping.choices.is_some() {
+                return refuse(key("options"), "and `choices` are both set; a row's options come from one of them".to_owned());
+            }
+            if let Some((role, column)) = source.unlisted_column() {
+                return refuse(key(role), format!("is {column:?}, which `columns` does not list"));
             }
         }
         let device = &self.limits.device;

@@ -66,7 +66,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
-    let ids = if args.chat { tokens.conversation(&messages(args, &prompt))? } else { tokens.ids(&prompt)? };
+    let ids = if args.chat { tokens.conversation(&messages(args, &prompt))? } else { open_ended(tokens, &prompt)? };
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
 
     let mut watch = Watch::start();
@@ -109,6 +109,15 @@ pub(super) fn tell(spoken: &mut Spoken, id: i64, tokens: &Tokens, out: &mut dyn 
     let text = spoken.push(id, |ids| tokens.text(ids))?;
     write!(out, "{text}")?;
     Ok(out.flush()?)
+}
+
+/// Ids of a text; a tokenizer that ends every text itself would have the model go on behind an end.
+fn open_ended(tokens: &Tokens, text: &str) -> Result<Vec<i64>, OfflineError> {
+    let mut ids = tokens.ids(text)?;
+    if ids.len() > 1 && ids.last().is_some_and(|last| tokens.ends().contains(last)) {
+        ids.pop();
+    }
+    Ok(ids)
 }
 
 /// The number format by its name.

@@ -122,10 +122,14 @@ impl Failure {
 
 fn data(error: &DataError) -> &'static str {
     match error {
-        DataError::Io { .. } => "cannot be read",
+        DataError::Io { .. } | DataError::File { .. } => "cannot be read",
+        DataError::Changed { .. } => "was changed while it was in use",
         DataError::UnknownFormat { .. } => "has an unknown format",
         DataError::Syntax { .. } | DataError::WrongKind { .. } => "has a row that cannot be read",
+        DataError::Row { .. } => "has a row that cannot be used",
+        DataError::TooManyBad { .. } => "has too many rows that cannot be used",
         DataError::MissingColumn { .. } => "lacks a column",
+        DataError::UnknownShape { .. } | DataError::ShapeOfTask { .. } => "has rows of another shape than the task needs",
         DataError::UnknownLabel { .. } => "has a label that the run does not know",
         DataError::NoRows { .. } => "has no rows",
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rondo_methods::{Job, Registry};
-use rondo_proto::run_file::RunFile;
+use rondo_proto::run_file::{RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::answers::{Answer, Answers};
 use crate::config::Config;
-use crate::data::{DataError, Dataset, Source};
+use crate::data::{DataError, Dataset, Source, Wants};
 use crate::memory::{self, Load, Outline};
 use crate::models::Models;
 use crate::policy;
@@ -37,7 +37,7 @@ pub struct Agreed {
 /// A data set that was read, and what it was read from.
 struct Read {
     source: Source,
-    labels: Vec<String>,
+    task: Task,
     stamp: (u64, Option<SystemTime>),
     data: Arc<Dataset>,
 }
@@ -149,7 +149,7 @@ impl Judge {
         let choice = memory::choose(&load, &self.config.limits, memory::machine::room())
             .map_err(policy::Decline::from)?;
         tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
-        let data = self.dataset(source, &run.task.labels)?;
+        let data = self.dataset(source, &run.task)?;
         if data.train().is_empty() {
             return Err(Failure::NothingToTrain { name: name.clone() });
         }
@@ -159,22 +159,25 @@ impl Judge {
         Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank })
     }
 
-    fn dataset(&mut self, source: Source, labels: &[String]) -> Result<Arc<Dataset>, Failure> {
+    fn dataset(&mut self, source: Source, task: &Task) -> Result<Arc<Dataset>, Failure> {
         let failure = |error| Failure::Data { name: source.name.clone(), source: Box::new(error) };
         let about = std::fs::metadata(&source.path)
             .map_err(|error| failure(DataError::Io { file: source.path.clone(), source: error }))?;
         let stamp = (about.len(), about.modified().ok());
         if let Some(read) = &self.read
-            && (read.stamp, &read.source, read.labels.as_slice()) == (stamp, &source, labels)
+            && (read.stamp, &read.source) == (stamp, &source)
+            && Wants::of(&read.task) == Wants::of(task)
         {
             return Ok(Arc::clone(&read.data));
         }
         // Two data sets are never held at the same time.
         self.read = None;
-        let data = Arc::new(Dataset::load(&source, labels).map_err(failure)?);
+        let in_memory = self.config.limits.data_mb << 20;
+        let data = Arc::new(Dataset::load(&source, Wants::of(task), in_memory).map_err(failure)?);
         let (train, held_out) = (data.train().len(), data.held_out().len());
-        tracing::info!(dataset = source.name, train, held_out, "data set read");
-        self.read = Some(Read { source, labels: labels.to_vec(), stamp, data: Arc::clone(&data) });
+        let (skipped, streamed) = (data.skipped(), data.is_streamed());
+        tracing::info!(dataset = source.name, train, held_out, skipped, streamed, "data set read");
+        self.read = Some(Read { source, task: task.clone(), stamp, data: Arc::clone(&data) });
         Ok(data)
     }
 }

@@ -1,9 +1,32 @@
 //! What can be wrong with a data file, told so that one can go to the place and mend it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a data file was refused.
+use rondo_proto::run_file::TaskKind;
+
+use super::shape::{self, Shape};
+
+/// Where a row stands in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Line on which it starts, from 1.
+    Line(u64),
+    /// Row, from 1, of a file without lines.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(out, ":{line}"),
+            Self::Row(row) => write!(out, ", row {row}"),
+        }
+    }
+}
+
+/// Why a data file, or a row of it, was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file cannot be opened or read.
@@ -16,42 +39,86 @@ pub enum DataError {
     },
     /// Neither `format` nor the extension says how to read it.
     #[error(
-        "{}: unknown format; name the file .jsonl, .csv or .tsv, or set `format` to one of \"jsonl\", \"csv\", \"tsv\"",
+        "{}: unknown format; name the file .jsonl, .json, .csv, .tsv or .parquet, or set `format` to one of \"jsonl\", \
+         \"json\", \"csv\", \"tsv\", \"parquet\"",
         .file.display()
     )]
     UnknownFormat {
         /// The data file.
         file: PathBuf,
     },
+    /// The file as a whole is not what its format says.
+    #[error("{}: {problem}", .file.display())]
+    File {
+        /// The data file.
+        file: PathBuf,
+        /// What is wrong and how to mend it.
+        problem: String,
+    },
+    /// It was written to while its rows were in use.
+    #[error("{}: changed since it was indexed; leave data files alone while a run uses them, and start the work again", .file.display())]
+    Changed {
+        /// The data file.
+        file: PathBuf,
+    },
     /// A row that is not JSON, has another number of fields than the header, or is not UTF-8.
-    #[error("{}:{line}: {problem}", .file.display())]
+    #[error("{}{at}: {problem}", .file.display())]
     Syntax {
         /// The data file.
         file: PathBuf,
-        /// Line, from 1.
-        line: u64,
+        /// The row.
+        at: Place,
         /// What is wrong.
         problem: String,
     },
-    /// The column that holds the text or the label is not there.
-    #[error("{}:{line}: missing column `{column}`; there are {}", .file.display(), list(.there))]
+    /// A column that the rows' shape needs is not there.
+    #[error("{}{at}: missing column `{column}`; there are {}", .file.display(), list(.there))]
     MissingColumn {
         /// The data file.
         file: PathBuf,
-        /// Line, from 1.
-        line: u64,
+        /// The row, or the header.
+        at: Place,
         /// The column looked for.
         column: String,
         /// The columns of the header, or the keys of this JSON row.
         there: Vec<String>,
     },
-    /// A JSON value of the wrong kind.
-    #[error("{}:{line}: column `{column}` holds {found}, expected {expected}", .file.display())]
+    /// The columns fit none of the shapes that the task can use.
+    #[error(
+        "{}{at}: the columns {} fit no shape of rows that a {} run can use: {}; name the columns in the [[dataset]] table, \
+         for example `question = \"their name\"`, or set `rows`",
+        .file.display(), list(.there), shape::kind_name(*.kind), shape::described(*.kind)
+    )]
+    UnknownShape {
+        /// The data file.
+        file: PathBuf,
+        /// The row, or the header.
+        at: Place,
+        /// The columns there are.
+        there: Vec<String>,
+        /// What the rows are for.
+        kind: TaskKind,
+    },
+    /// `rows` names a shape that the task cannot use.
+    #[error(
+        "{}: rows = \"{}\" does not serve a {} run, which takes {}",
+        .file.display(), .rows.name(), shape::kind_name(*.kind), shape::names(*.kind)
+    )]
+    ShapeOfTask {
+        /// The data file.
+        file: PathBuf,
+        /// What `rows` says.
+        rows: Shape,
+        /// What the rows are for.
+        kind: TaskKind,
+    },
+    /// A value of the wrong kind.
+    #[error("{}{at}: column `{column}` holds {found}, expected {expected}", .file.display())]
     WrongKind {
         /// The data file.
         file: PathBuf,
-        /// Line, from 1.
-        line: u64,
+        /// The row.
+        at: Place,
         /// The column (JSON key).
         column: String,
         /// What it holds.
@@ -61,7 +128,7 @@ pub enum DataError {
     },
     /// A label that the run does not have.
     #[error(
-        "{}:{line}: column `{column}`: unknown label {label}; the labels are {} (map others under [dataset.labels] or \
+        "{}{at}: column `{column}`: unknown label {label}; the labels are {} (map others under [dataset.labels] or \
          leave their rows out with `skip_labels`)",
         .file.display(),
         list(.known)
@@ -69,8 +136,8 @@ pub enum DataError {
     UnknownLabel {
         /// The data file.
         file: PathBuf,
-        /// Line, from 1.
-        line: u64,
+        /// The row.
+        at: Place,
         /// The label column.
         column: String,
         /// The label in the file, in quotes, and what `labels` made of it when it is listed there.
@@ -78,12 +145,57 @@ pub enum DataError {
         /// The labels there are.
         known: Vec<String>,
     },
+    /// A row whose values are of the right kind and still of no use.
+    #[error("{}{at}: {problem}", .file.display())]
+    Row {
+        /// The data file.
+        file: PathBuf,
+        /// The row.
+        at: Place,
+        /// What is wrong.
+        problem: String,
+    },
+    /// More rows are bad than may be skipped.
+    #[error("{}: {bad} of {seen} rows cannot be used, more than the share `max_bad_rows` = {most}; the first is {first}", .file.display())]
+    TooManyBad {
+        /// The data file.
+        file: PathBuf,
+        /// Rows that cannot be used.
+        bad: u64,
+        /// Rows looked at.
+        seen: u64,
+        /// The share that may be bad.
+        most: f64,
+        /// What is wrong with the first of them.
+        first: Box<DataError>,
+    },
     /// Nothing to train on.
     #[error("{}: no rows", .file.display())]
     NoRows {
         /// The data file.
         file: PathBuf,
     },
+}
+
+impl DataError {
+    /// True where one row is at fault, which may be skipped, and not the file.
+    pub fn is_of_a_row(&self) -> bool {
+        match self {
+            Self::Syntax { .. }
+            | Self::MissingColumn { .. }
+            | Self::UnknownShape { .. }
+            | Self::WrongKind { .. }
+            | Self::UnknownLabel { .. }
+            | Self::Row { .. } => true,
+            Self::Io { .. }
+            | Self::UnknownFormat { .. }
+            | Self::File { .. }
+            | Self::Changed { .. }
+            | Self::ShapeOfTask { .. }
+            | Self::TooManyBad { .. }
+            | Self::NoRows { .. } => false,
+        }
+    }
 }
 
 fn list(names: &[String]) -> String {

@@ -1,77 +1,9 @@
-//! Texts as token ids, and batches of them, packed without padding.
+//! Batches of texts as tensors, packed without padding.
 
 use tch::{Device, Kind, Tensor};
 
+pub use super::encoded::Encoded;
 use super::error::TrainerError;
-
-/// Token ids of many texts, end to end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Encoded {
-    ids: Vec<i64>,
-    /// Text `i` is `ids[starts[i]..starts[i + 1]]`.
-    starts: Vec<usize>,
-    /// As long as `ids`, or empty: whether a token counts as something to foretell.
-    counts: Vec<bool>,
-}
-
-impl Encoded {
-    /// No texts.
-    pub fn new() -> Self {
-        Self { ids: Vec::new(), starts: vec![0], counts: Vec::new() }
-    }
-
-    /// Appends a text's ids; at least one.
-    pub fn push(&mut self, ids: impl IntoIterator<Item = i64>) {
-        self.ids.extend(ids);
-        self.starts.push(self.ids.len());
-    }
-
-    /// Appends a text of a language model: each token with whether it counts as something to foretell. Either all texts
-    /// are pushed so, or none.
-    pub fn push_counted(&mut self, tokens: impl IntoIterator<Item = (i64, bool)>) {
-        for (id, counts) in tokens {
-            self.ids.push(id);
-            self.counts.push(counts);
-        }
-        self.starts.push(self.ids.len());
-    }
-
-    /// For each token of a text whether it counts; empty where nothing is foretold.
-    pub fn counts(&self, index: usize) -> &[bool] {
-        self.counts.get(self.starts[index]..self.starts[index + 1]).unwrap_or_default()
-    }
-
-    /// Number of texts.
-    pub fn len(&self) -> usize {
-        self.starts.len().saturating_sub(1)
-    }
-
-    /// True when there are no texts.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Ids of one text.
-    pub fn text(&self, index: usize) -> &[i64] {
-        &self.ids[self.starts[index]..self.starts[index + 1]]
-    }
-
-    /// Batches of text indices for a pass without gradients: texts of like length together, at most `max_tokens` tokens
-    /// each when laid out to the longest (one text alone may be longer).
-    pub fn by_length(&self, count: usize, max_tokens: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..count.min(self.len())).collect();
-        order.sort_by_key(|&index| (self.text(index).len(), index));
-        let mut batches: Vec<Vec<usize>> = Vec::new();
-        for index in order {
-            let length = self.text(index).len();
-            match batches.last_mut() {
-                Some(batch) if (batch.len() + 1) * length <= max_tokens => batch.push(index),
-                _ => batches.push(vec![index]),
-            }
-        }
-        batches
-    }
-}
 
 /// Some texts as tensors. `n` = tokens in all, `b` = texts, `t` = tokens of the longest.
 pub struct Batch {

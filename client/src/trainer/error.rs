@@ -27,6 +27,9 @@ pub enum TrainerError {
         /// What is wrong.
         problem: String,
     },
+    /// A row cannot be used, or the data set's file cannot be read.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// The run wants longer inputs than the model has positions for.
     #[error("task.max_tokens = {asked}, but the model has {limit} positions; lower task.max_tokens")]
     TooLong {
@@ -114,7 +117,7 @@ impl TrainerError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
             Self::Method(error) => WorkError::Method(error),
-            Self::NoExamples { .. } | Self::NothingCounts { .. } | Self::NoAnswer { .. } | Self::Prompt { .. } => {
+            Self::NoExamples { .. } | Self::Data(_) | Self::NothingCounts { .. } | Self::NoAnswer { .. } | Self::Prompt { .. } => {
                 WorkError::Data(self.to_string())
             }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },

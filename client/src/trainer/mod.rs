@@ -10,6 +10,7 @@ pub mod adapted;
 pub mod batch;
 pub mod classify;
 pub mod device;
+pub mod encoded;
 pub mod error;
 pub mod generate;
 pub mod local;
@@ -18,7 +19,9 @@ pub mod measure;
 pub mod models;
 pub mod openmp;
 pub mod optim;
+pub mod rows;
 pub mod sampling;
+mod sequence;
 pub mod session;
 pub mod solo;
 pub mod step;
@@ -26,6 +29,7 @@ pub mod tasks;
 pub mod tokens;
 pub mod warm_up;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,7 +39,7 @@ use rondo_proto::v1;
 use tch::{Device, Kind};
 
 use crate::config::Limits;
-use crate::data::Example;
+use crate::data::{Example, Part};
 use crate::memory::{self, Load, Outline, machine};
 use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use crate::worker::MakeTrainer;
@@ -158,9 +162,9 @@ impl LibtorchTrainer {
         match plan.statistic {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
-                let encoded = loaded.encode(work, work.data.train())?;
+                let (examples, encoded) = loaded.encode(work, work.data.train())?;
                 let data = Examples {
-                    examples: work.data.train(),
+                    examples: &examples,
                     encoded: &encoded,
                     language: work.run.task.kind.needs_language_model(),
                 };
@@ -177,9 +181,9 @@ impl LibtorchTrainer {
         };
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
-        let encoded = loaded.encode(work, work.data.train())?;
+        let (examples, encoded) = loaded.encode(work, work.data.train())?;
         let data = Examples {
-            examples: work.data.train(),
+            examples: &examples,
             encoded: &encoded,
             language: work.run.task.kind.needs_language_model(),
         };
@@ -190,20 +194,19 @@ impl LibtorchTrainer {
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
-        let encoded = loaded.encode(work, work.data.held_out())?;
-        let data = Examples {
-            examples: work.data.held_out(),
-            encoded: &encoded,
-            language: work.run.task.kind.needs_language_model(),
-        };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
-        local::evaluate(&session, data, work.max_eval_examples, progress)
+        let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
+        Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
     }
 }
 
 impl Loaded {
-    fn encode(&mut self, work: &Work, examples: &[Example]) -> Result<Arc<Encoded>, TrainerError> {
-        self.tokens.encode_examples(examples, work.run.task.max_tokens)
+    /// All rows of a part and their tokens, as classification reads them. A part that does not fit into memory is for
+    /// [`Tokens::rows`].
+    fn encode<'d>(&mut self, work: &Work, part: Part<'d>) -> Result<(Cow<'d, [Example]>, Arc<Encoded>), TrainerError> {
+        let examples = part.all()?;
+        let encoded = self.tokens.encode_rows(&examples, &work.run.task)?;
+        Ok((examples, encoded))
     }
 }
 

@@ -19,11 +19,11 @@ fn task(kind: &str) -> Task {
 
 fn choice(prompt: &str, options: &[&str], answer: u32, group: Option<&str>) -> Example {
     let options = options.iter().map(|&option| option.into()).collect();
-    Example::of(Content::Choice { prompt: prompt.into(), options, answer }, group)
+    Example::of("tiny", Content::Choice { prompt: prompt.into(), options, answer }, group)
 }
 
 fn completion(prompt: &str, completion: &str, group: Option<&str>) -> Example {
-    Example::of(Content::Completion { prompt: prompt.into(), completion: completion.into() }, group)
+    Example::of("tiny", Content::Completion { prompt: prompt.into(), completion: completion.into() }, group)
 }
 
 /// Evaluates examples under the golden model; `who` is "bare" or "adapted".

@@ -108,7 +108,8 @@ fn texts() -> Encoded {
     let mut encoded = Encoded::new();
     for (text, length) in [7, 3, 12, 1, 9, 5].into_iter().enumerate() {
         let token = |place: usize| (5 + (text * 13 + place * 7) as i64 % 30, text < 5 && place > 0 && (place + text) % 3 != 0);
-        encoded.push_counted((0..length).map(token));
+        let (ids, counts): (Vec<i64>, Vec<bool>) = (0..length).map(token).unzip();
+        encoded.push_counted(&ids, &counts);
     }
     encoded
 }

@@ -1,7 +1,14 @@
+//! Labelled texts in every format, the split, and errors; the other shapes and streaming have files of their own.
+
+mod chat;
+mod shapes;
+mod streaming;
+
 use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use rondo_proto::run_file::{TaskKind, Template};
 
 use super::*;
 
@@ -15,14 +22,28 @@ fn source(dir: &Path, file: &str, content: &[u8]) -> Source {
     Source { eval_fraction: 0.0, ..Source::new("reviews", path) }
 }
 
-fn pairs(examples: &[Example]) -> Vec<(String, u32)> {
+fn load(source: &Source) -> Result<Dataset, DataError> {
+    Dataset::load(source, Wants::classification(&labels()), 0)
+}
+
+/// What another kind of task makes of a file.
+fn load_for(source: &Source, kind: TaskKind, template: Template) -> Result<Dataset, DataError> {
+    Dataset::load(source, Wants { kind, labels: &[], template }, 0)
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+fn pairs(part: Part<'_>) -> Vec<(String, u32)> {
+    let examples = part.all().unwrap();
     let mut pairs: Vec<_> = examples.iter().map(|example| (example.text().to_string(), example.label())).collect();
     pairs.sort();
     pairs
 }
 
 #[test]
-fn the_three_formats_read_the_same_rows() {
+fn the_text_formats_read_the_same_rows() {
     let dir = tempfile::tempdir().unwrap();
     let expected = vec![("bad, \"really\"".to_owned(), 0), ("good".to_owned(), 1)];
     let jsonl = source(dir.path(), "a.jsonl", b"\xef\xbb\xbf{\"text\":\"bad, \\\"really\\\"\",\"label\":\"negative\"}\r\n\n{\"label\":\"positive\",\"text\":\"good\"}");
@@ -35,8 +56,13 @@ fn the_three_formats_read_the_same_rows() {
     let mut bare = source(dir.path(), "a.txt", b"negative\tbad, \"really\"\npositive\tgood");
     bare.format = Some(Format::Tsv);
     bare.columns = Some(vec!["label".to_owned(), "text".to_owned()]);
-    for source in [jsonl, csv, tsv, bare] {
-        let data = Dataset::load(&source, &labels()).unwrap();
+    let list = b"\xef\xbb\xbf [ {\"text\":\"bad, \\\"really\\\"\",\"label\":\"negative\"} \r\n,\n{\"label\":\"positive\",\"text\":\"good\", \"x\":{\"]\":[{}]}}]\n";
+    let json = self::source(dir.path(), "a.json", list);
+    // Lists are often named .jsonl, and lines .json.
+    let list_named_jsonl = self::source(dir.path(), "b.jsonl", list);
+    let lines_named_json = self::source(dir.path(), "b.json", &fs::read(&jsonl.path).unwrap());
+    for source in [jsonl, csv, tsv, bare, json, list_named_jsonl, lines_named_json] {
+        let data = load(&source).unwrap();
         assert_eq!(pairs(data.train()), expected, "{}", source.path.display());
         assert!(data.held_out().is_empty());
     }
@@ -51,12 +77,12 @@ fn labels_are_mapped_numbers_too_and_rows_can_be_left_out() {
     source.label = "y".to_owned();
     source.labels = [("0", "negative"), ("1", "positive")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
     source.skip_labels = vec!["2".to_owned()];
-    let data = Dataset::load(&source, &labels()).unwrap();
+    let data = load(&source).unwrap();
     assert_eq!(pairs(data.train()), vec![("a".to_owned(), 0), ("b".to_owned(), 1)]);
 }
 
 /// File name, content and what the error must say.
-const BAD: [(&str, &[u8], &[&str]); 12] = [
+const BAD: [(&str, &[u8], &[&str]); 22] = [
     ("a.csv", b"id,txt,label\n1,x,positive\n", &["a.csv:1: missing column `text`", "`id`, `txt`, `label`"]),
     (
         "a.tsv",
@@ -64,7 +90,7 @@ const BAD: [(&str, &[u8], &[&str]); 12] = [
         &["a.tsv:3: column `label`: unknown label \"positve\"", "`negative`, `positive`"],
     ),
     ("a.csv", b"text,label\n\"two\nlines\",positive\ny,x\n", &["a.csv:4: column `label`: unknown label \"x\""]),
-    ("a.csv", b"text,label\nx,positive,extra\n", &["a.csv:2: 3 fields where the line before has 2"]),
+    ("a.csv", b"text,label\nx,positive,extra\n", &["a.csv:2: 3 fields where the columns are 2"]),
     ("a.tsv", b"text\tlabel\nx\tpositive\n\xff\tpositive\n", &["a.tsv:3: field 1 is not UTF-8"]),
     (
         "a.jsonl",
@@ -83,20 +109,30 @@ const BAD: [(&str, &[u8], &[&str]); 12] = [
     ),
     ("a.jsonl", b"{\"text\":\"x\",\"label\":null}\n", &["a.jsonl:1: column `label` holds null"]),
     ("a.jsonl", b"\xff\n", &["a.jsonl:1: not UTF-8 at byte 1"]),
-    ("a.txt", b"", &["a.txt: unknown format", ".jsonl, .csv or .tsv"]),
+    ("a.txt", b"", &["a.txt: unknown format", ".jsonl, .json, .csv, .tsv or .parquet"]),
     ("a.csv", b"text,label\n", &["a.csv: no rows"]),
+    ("a.jsonl", b"[1]", &["a.jsonl: line 1: an element of the list is not an object"]),
+    ("a.json", b"[\n{\"text\":\"x\",\"label\":\"positive\"},\n{\"text\": \"y\"", &["a.json: line 3: the list ends within"]),
+    ("a.json", b"[{\"text\":\"x\",\"label\":\"positive\"}\n{}]", &["a.json: line 2: expected `,` or `]`"]),
+    ("a.json", b"[{\"text\":\"x\",\"label\":\"positive\"}] x", &["a.json: line 1: goes on behind the list's `]`"]),
+    ("a.json", b"[\n\n{\"text\" \"x\"}]", &["a.json:3: not a JSON object at line 1, column 9 of the row"]),
+    ("a.json", b"[]", &["a.json: no rows"]),
+    ("a.json", b"", &["a.json: no rows"]),
+    ("a.csv", b"\xff\xfet\0e\0", &["a.csv: is UTF-16; convert it to UTF-8"]),
+    ("a.parquet", b"PAR1 and then nothing of use PAR1", &["a.parquet: not a whole Parquet file"]),
+    ("a.parquet", b"", &["a.parquet: not a whole Parquet file"]),
 ];
 
 #[test]
 fn errors_name_file_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
     for (file, content, says) in BAD {
-        let message = Dataset::load(&source(dir.path(), file, content), &labels()).unwrap_err().to_string();
+        let message = load(&source(dir.path(), file, content)).unwrap_err().to_string();
         for part in says {
             assert!(message.contains(part), "{message:?} should contain {part:?}");
         }
     }
-    let missing = Dataset::load(&Source::new("x", dir.path().join("none.csv")), &labels()).unwrap_err().to_string();
+    let missing = load(&Source::new("x", dir.path().join("none.csv"))).unwrap_err().to_string();
     assert!(missing.contains("none.csv"), "{missing}");
 }
 
@@ -114,22 +150,24 @@ proptest! {
         let mut turned = rows.clone();
         turned.rotate_left(turn % rows.len());
         turned.reverse();
-        prop_assert_eq!(&Dataset::of("reviews", &labels(), turned, fraction), &whole);
+        let turned = Dataset::of("reviews", &labels(), turned, fraction);
+        prop_assert_eq!(turned.held_out().all().unwrap(), whole.held_out().all().unwrap());
+        prop_assert_eq!(turned.train().all().unwrap(), whole.train().all().unwrap());
 
         // Rows that go away move no other row, and no text stands on both sides.
         let fewer = Dataset::of("reviews", &labels(), rows[..rows.len() / 2].to_vec(), fraction);
-        for example in fewer.held_out() {
-            prop_assert!(whole.held_out().contains(example));
-            prop_assert!(!whole.train().iter().any(|other| other.text() == example.text()));
+        for example in fewer.held_out().all().unwrap().iter() {
+            prop_assert!(whole.held_out().all().unwrap().contains(example));
+            prop_assert!(!whole.train().all().unwrap().iter().any(|other| other.text() == example.text()));
         }
         prop_assert_eq!(whole.train().len() + whole.held_out().len(), rows.len());
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0usize..3) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), which in 0usize..5) {
         let dir = tempfile::tempdir().unwrap();
-        let file = ["a.jsonl", "a.csv", "a.tsv"][which];
-        let _ = Dataset::load(&source(dir.path(), file, &bytes), &labels());
+        let file = ["a.jsonl", "a.csv", "a.tsv", "a.json", "a.parquet"][which];
+        let _ = load(&source(dir.path(), file, &bytes));
     }
 }
 
