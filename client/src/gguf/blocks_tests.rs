@@ -37,7 +37,9 @@ fn wrong_lengths_are_refused() {
         assert_eq!(error, BlockError { kind, bytes, numbers });
     }
     assert_eq!(dequantise(BlockKind::Q6K, &[], &mut []), Ok(()));
-    assert!(dequantise(BlockKind::Q4_1, &[0; 19], &mut out[..32]).unwrap_err().to_string().contains("19 bytes of Q4_1"));
+    assert!(
+        dequantise(BlockKind::Q4_1, &[0; 19], &mut out[..32]).unwrap_err().to_string().contains("19 bytes of Q4_1")
+    );
 }
 
 /// Not a test of right or wrong: run with `--ignored --nocapture` to see speeds.

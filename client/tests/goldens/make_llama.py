@@ -8,13 +8,17 @@ The files are committed; run this only to change what they hold. Everything is d
 tiny-llama/ tiny-mistral/ tiny-qwen2/ tiny-qwen3/ tiny-llama-biased/   random models; the first has a tokenizer
 llama-family.safetensors     logits of each for a few texts, every token's
 llama-rope.json, .safetensors  changes of tiny-llama's config.json by name, and the logits under each
+tiny-llama.gguf, llama-gguf.safetensors  a model in blocks of every kind, and its logits with what the gguf package unpacks
 llama-lora.safetensors       loss, gradients and ten AdamW steps of LoRA (peft) and of a square matrix between frozen factors
 """
 
 import copy
 import json
+import math
 from pathlib import Path
 
+import gguf
+import numpy
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
@@ -217,8 +221,109 @@ def train(model, parameters, rows, counts) -> torch.Tensor:
     return torch.tensor(losses)
 
 
+GGUF = dict(SMALL, model_type="llama", tie_word_embeddings=True, hidden_size=256, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=32, intermediate_size=32, rope_theta=5000.0, rope_scaling={
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 40})
+KINDS = [
+    dict(attn_q="Q4_K", attn_k="Q6_K", attn_v="Q8_0", attn_output="Q4_0", ffn_gate="Q4_K", ffn_up="BF16", ffn_down="Q4_1"),
+    dict(attn_q="Q4_0", attn_k="Q4_K", attn_v="F16", attn_output="Q4_1", ffn_gate="Q6_K", ffn_up="Q4_0", ffn_down="Q8_0"),
+]
+MODULES = dict(attn_q="self_attn.q_proj", attn_k="self_attn.k_proj", attn_v="self_attn.v_proj", attn_norm="input_layernorm",
+               attn_output="self_attn.o_proj", ffn_gate="mlp.gate_proj", ffn_up="mlp.up_proj", ffn_down="mlp.down_proj",
+               ffn_norm="post_attention_layernorm")
+
+
+def blocks(kind, rows: int, columns: int, random) -> numpy.ndarray:
+    """Bytes of a matrix: quantised noise, or random blocks where the package does not quantise."""
+    if kind.name not in ("Q4_K", "Q6_K"):
+        return gguf.quants.quantize(0.1 * random.standard_normal((rows, columns), dtype=numpy.float32), kind)
+    n = rows * columns // 256
+    halves = lambda low, high: random.uniform(low, high, (n, 1)).astype(numpy.float16).view(numpy.uint8)
+    noise = lambda wide: random.integers(0, 256, (n, wide), dtype=numpy.uint8)
+    parts = dict(Q4_K=lambda: [halves(1e-4, 3e-4), halves(1e-3, 2e-3), noise(12 + 128)],
+                 Q6_K=lambda: [noise(128 + 64 + 16), halves(5e-5, 1e-4)])[kind.name]()
+    return numpy.concatenate(parts, axis=1).reshape(rows, -1)
+
+
+def halves_apart(matrix: numpy.ndarray, heads: int) -> numpy.ndarray:
+    """Undoes what llama.cpp's converter does to q and k."""
+    rows, columns = matrix.shape
+    return matrix.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+
+def rope_factors() -> numpy.ndarray:
+    """As llama.cpp's converter writes Llama 3.1's scaling."""
+    scaling, factors = GGUF["rope_scaling"], []
+    low, high, original = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["original_max_position_embeddings"]
+    for pair in range(GGUF["head_dim"] // 2):
+        wave = 2 * math.pi * GGUF["rope_theta"] ** (2 * pair / GGUF["head_dim"])
+        if wave < original / high:
+            factors.append(1.0)
+        elif wave > original / low:
+            factors.append(scaling["factor"])
+        else:
+            smooth = (original / wave - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return numpy.array(factors, dtype=numpy.float32)
+
+
+def make_gguf() -> None:
+    random = numpy.random.default_rng(31)
+    heads, kv_heads, hidden, head = 2, 1, GGUF["hidden_size"], GGUF["head_dim"]
+    writer = gguf.GGUFWriter(HERE / "tiny-llama.gguf", "llama")
+    writer.add_context_length(GGUF["max_position_embeddings"])
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(len(KINDS))
+    writer.add_feed_forward_length(GGUF["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
+    writer.add_rope_freq_base(GGUF["rope_theta"])
+    writer.add_layer_norm_rms_eps(GGUF["rms_norm_eps"])
+    state = {}
+
+    def add(name: str, module: str, kind: str, rows: int, columns: int | None = None) -> None:
+        kind = gguf.GGMLQuantizationType[kind]
+        if columns is None:
+            packed = (1 + 0.2 * random.standard_normal(rows)).astype(numpy.float32)
+        else:
+            packed = blocks(kind, rows, columns, random)
+        raw = None if kind.name in ("F32", "F16") else kind
+        writer.add_tensor(f"{name}.weight", packed, raw_dtype=raw)
+        plain = numpy.asarray(gguf.quants.dequantize(packed, kind), dtype=numpy.float32).reshape(rows, -1 if columns else 1)
+        plain = plain if columns else plain[:, 0]
+        if name.endswith(("attn_q", "attn_k")):
+            plain = halves_apart(plain, rows // head)
+        state[f"{module}.weight"] = torch.from_numpy(numpy.ascontiguousarray(plain))
+
+    add("token_embd", "model.embed_tokens", "Q6_K", GGUF["vocab_size"], hidden)
+    add("output_norm", "model.norm", "F32", hidden)
+    writer.add_tensor("rope_freqs.weight", rope_factors())
+    wide, narrow, inner = heads * head, kv_heads * head, GGUF["intermediate_size"]
+    shapes = dict(attn_q=(wide, hidden), attn_k=(narrow, hidden), attn_v=(narrow, hidden), attn_output=(hidden, wide),
+                  ffn_gate=(inner, hidden), ffn_up=(inner, hidden), ffn_down=(hidden, inner),
+                  attn_norm=(hidden,), ffn_norm=(hidden,))
+    for layer, kinds in enumerate(KINDS):
+        for name, shape in shapes.items():
+            add(f"blk.{layer}.{name}", f"model.layers.{layer}.{MODULES[name]}", kinds.get(name, "F32"), *shape)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    rows = texts(7)
+    save_file({
+        "ids": torch.cat(rows).float(), "lengths": torch.tensor(LENGTHS).float(),
+        "logits": logits_of(model_of(GGUF, state), rows),
+        "q_proj": state["model.layers.0.self_attn.q_proj.weight"][:8].contiguous(),
+    }, HERE / "llama-gguf.safetensors")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     states = make_family()
     make_rope(states["tiny-llama"])
     make_lora(states["tiny-llama"])
+    make_gguf()

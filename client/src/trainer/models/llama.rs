@@ -54,11 +54,12 @@ impl Llama {
     /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name for messages.
     pub fn load(mut weights: WeightFiles, path: &Path, config: &Value) -> Result<Self, ModelError> {
         let shape = Shape::read(path, config)?;
-        let rotary = Rotary::read(path, config, shape.head_size, shape.max_positions)?;
+        let factors = &mut |pairs| weights.take_rope_factors(pairs);
+        let rotary = Rotary::read(path, config, shape.head_size, shape.max_positions, factors)?;
         let (hidden, vocabulary) = (shape.hidden, [shape.vocabulary, shape.hidden]);
         let mut linears = Linears::default();
 
-        let words = weights.take_weight("model.embed_tokens.weight", &vocabulary)?;
+        let words = weights.take_table("model.embed_tokens.weight", &vocabulary)?;
         let mut layers = Vec::with_capacity(shape.layers);
         for number in 0..shape.layers {
             layers.push(Layer::load(number, &shape, &mut weights, &mut linears)?);
@@ -66,7 +67,7 @@ impl Llama {
         let norm = RmsNorm::load(&mut weights, "model.norm", hidden, shape.norm_eps)?;
         let vocabulary = match shape.tied {
             true => None,
-            false => Some(weights.take_weight("lm_head.weight", &vocabulary)?),
+            false => Some(weights.take_table("lm_head.weight", &vocabulary)?),
         };
         // A tied matrix may have been written out all the same, and old checkpoints keep the rotation's frequencies.
         let tied = shape.tied;

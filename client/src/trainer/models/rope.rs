@@ -31,7 +31,7 @@ pub struct Rotary {
 }
 
 /// How the angles differ from `position * base^(-2i/d)`, for inputs longer than the model was first trained on.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Scaling {
     None,
     /// Positions are divided by a factor (Chen et al. 2023).
@@ -49,6 +49,8 @@ enum Scaling {
         high: f64,
         original: f64,
     },
+    /// Frequencies are divided by a number each, which a GGUF file brings.
+    Factors(Vec<f64>),
     /// YaRN (Peng et al. 2023): blended by the number of turns within the first training length.
     Yarn {
         factor: f64,
@@ -61,8 +63,15 @@ enum Scaling {
 }
 
 impl Rotary {
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a config.json.
-    pub fn read(path: &Path, config: &Value, head_size: usize, max_positions: usize) -> Result<Self, ModelError> {
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a config.json. `factors`
+    /// gives the divisors of so many pairs, if it asks for "factors", as a GGUF file does.
+    pub fn read(
+        path: &Path,
+        config: &Value,
+        head_size: usize,
+        max_positions: usize,
+        factors: &mut dyn FnMut(usize) -> Result<Vec<f64>, ModelError>,
+    ) -> Result<Self, ModelError> {
         let malformed = |problem: String| ModelError::Malformed { path: path.to_owned(), problem };
         if head_size < 4 || !head_size.is_multiple_of(2) {
             return Err(malformed(format!(
@@ -113,6 +122,7 @@ impl Rotary {
                 high: need("high_freq_factor")?,
                 original: original()?,
             },
+            Some("factors") => Scaling::Factors(factors(head_size / 2)?),
             Some("yarn") => {
                 let original = original()?;
                 let factor = number("factor", given("factor"))?.unwrap_or(max_positions as f64 / original);
@@ -139,7 +149,7 @@ impl Rotary {
 
     /// The longest input that the rotation is made for: a dynamic one stretches config.json's by its factor.
     pub fn max_positions(&self) -> usize {
-        match self.scaling {
+        match &self.scaling {
             Scaling::Dynamic { factor } => (self.max_positions as f64 * factor.max(1.0)) as usize,
             _ => self.max_positions,
         }
@@ -200,15 +210,18 @@ impl Rotary {
         let with = |base: f64| (0..pairs).map(move |pair| base.powf(-2.0 * pair as f64 / dim));
         let plain = with(self.base);
         let single = |frequencies: &mut dyn Iterator<Item = f64>| frequencies.map(|f| f as f32).collect();
-        match self.scaling {
+        match &self.scaling {
             Scaling::None => (single(&mut { plain }), 1.0),
+            Scaling::Factors(factors) => (single(&mut plain.zip(factors).map(|(f, factor)| f / factor)), 1.0),
             Scaling::Linear { factor } => (single(&mut plain.map(|f| f / factor)), 1.0),
             Scaling::Dynamic { factor } => {
+                let factor = *factor;
                 let longer = length.max(self.max_positions) as f64 / self.max_positions as f64;
                 let base = self.base * (factor * longer - (factor - 1.0)).powf(dim / (dim - 2.0));
                 (single(&mut with(base)), 1.0)
             }
             Scaling::Llama3 { factor, low, high, original } => {
+                let (factor, low, high, original) = (*factor, *low, *high, *original);
                 let scaled = plain.map(|f| {
                     let turns = original * f / (2.0 * PI);
                     if turns > high {
@@ -223,10 +236,11 @@ impl Rotary {
                 (single(&mut { scaled }), 1.0)
             }
             Scaling::Yarn { factor, attention, fast, slow, original, truncate } => {
+                let original = *original;
                 // The pair that turns so many times within the first training length.
                 let pair_of = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
-                let (mut low, mut high) = (pair_of(fast), pair_of(slow));
-                if truncate {
+                let (mut low, mut high) = (pair_of(*fast), pair_of(*slow));
+                if *truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
                 (low, high) = (low.max(0.0), high.min(dim - 1.0));
@@ -237,7 +251,7 @@ impl Rotary {
                     let ramp = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0);
                     f / factor * ramp + f * (1.0 - ramp)
                 });
-                (single(&mut { scaled }), attention as f32)
+                (single(&mut { scaled }), *attention as f32)
             }
         }
     }
