@@ -237,10 +237,7 @@ const KEYS: [(&str, &[&str]); 6] = [
         "dataset",
         &["name", "path", "format", "text", "label", "columns", "quotes", "eval_fraction", "labels", "skip_labels"],
     ),
-    (
-        "limits",
-        &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint"],
-    ),
+    ("limits", &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint"]),
     (
         "policy",
         &[

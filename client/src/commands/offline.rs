@@ -11,8 +11,8 @@ use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
 use rondo_proto::run_file::RunFileError;
 
-use crate::memory::{OutlineError, TooLarge};
 use crate::data::{DataError, Dataset, Format, Source};
+use crate::memory::{OutlineError, TooLarge};
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
 use crate::trainer::error::TrainerError;

@@ -58,7 +58,12 @@ impl Trainer for Handle {
         let mut tensors = work.state.tensors.clone();
         tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|number| *number += 1.0));
         self.0.trained.fetch_add(1, Ordering::SeqCst);
-        let before = work.evaluate_before.then_some(v1::Evaluation { loss: 1.0, accuracy: 0.5, examples: 3, ..Default::default() });
+        let before = work.evaluate_before.then_some(v1::Evaluation {
+            loss: 1.0,
+            accuracy: 0.5,
+            examples: 3,
+            ..Default::default()
+        });
         Ok(LocalUpdate { tensors, examples: work.data.train().len() as u64, train_loss: 0.25, seconds: 0.1, before })
     }
 
@@ -66,7 +71,12 @@ impl Trainer for Handle {
         self.steps(progress)?;
         // The sum of the state tells the test which state came.
         let sum: f32 = work.state.tensors.values().flat_map(|tensor| &tensor.data).sum();
-        Ok(v1::Evaluation { loss: f64::from(sum), accuracy: 0.75, examples: work.data.held_out().len() as u64, ..Default::default() })
+        Ok(v1::Evaluation {
+            loss: f64::from(sum),
+            accuracy: 0.75,
+            examples: work.data.held_out().len() as u64,
+            ..Default::default()
+        })
     }
 }
 

@@ -26,7 +26,8 @@ fn run(arguments: &[&str]) -> Result<String, String> {
 fn write_data(path: &Path) {
     let data = separable();
     let rows = data.train().iter().chain(data.held_out());
-    let lines: Vec<String> = rows.map(|row| format!("{}\t{}", ["neg", "pos"][row.label() as usize], row.text())).collect();
+    let lines: Vec<String> =
+        rows.map(|row| format!("{}\t{}", ["neg", "pos"][row.label() as usize], row.text())).collect();
     fs::write(path, format!("mood\treview\n{}\nunclear\tso it is\n", lines.join("\n"))).unwrap();
 }
 

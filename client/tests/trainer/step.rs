@@ -107,7 +107,8 @@ fn plain(size: [usize; 2], seed: u32) -> Plain {
 fn texts() -> Encoded {
     let mut encoded = Encoded::new();
     for (text, length) in [7, 3, 12, 1, 9, 5].into_iter().enumerate() {
-        let token = |place: usize| (5 + (text * 13 + place * 7) as i64 % 30, text < 5 && place > 0 && (place + text) % 3 != 0);
+        let token =
+            |place: usize| (5 + (text * 13 + place * 7) as i64 % 30, text < 5 && place > 0 && (place + text) % 3 != 0);
         encoded.push_counted((0..length).map(token));
     }
     encoded
@@ -116,7 +117,8 @@ fn texts() -> Encoded {
 /// Low-rank adapters on three layers, both factors trained and neither of them zero.
 fn adapt(session: &mut Session<'_>) {
     let linears = session.model().linears();
-    let targets = ["encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense", "encoder.layer.1.output.dense"];
+    let targets =
+        ["encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense", "encoder.layer.1.output.dense"];
     for (seed, target) in (1..).zip(targets) {
         let (out, inp) = linears.weight(linears.find(target).unwrap()).size().unwrap();
         let parts = TensorSet::from([
@@ -248,7 +250,8 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
     let (exact, rough) = (speaking(&full), speaking(&half));
     let indices = [0, 1, 2, 3, 4];
     let run = |session: &Session<'_>, checkpoint| {
-        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 }).unwrap()
+        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
+            .unwrap()
     };
     let exact = run(&exact, false);
     for checkpoint in [false, true] {
