@@ -64,8 +64,8 @@ fn participant(client: &ClientId, part: &Part, weight: f64, work: &WorkKey, pres
         train_loss: update.map_or(0.0, |update| update.train_loss),
         train_seconds: update.map_or(0.0, |update| update.train_seconds),
         update_norm: update.map_or(0.0, |update| update.norm),
-        before: part.before,
-        after: part.after,
+        before: part.before.clone(),
+        after: part.after.clone(),
         step: 0,
         steps: 0,
     };

@@ -126,13 +126,13 @@ impl<A: Api> Daemon<A> {
         beat.follow(in_hand.progress());
         match in_hand.outcome().await? {
             Outcome::Evaluation(evaluation) => {
+                let (loss, accuracy) = (evaluation.loss, evaluation.accuracy);
                 let report = v1::EvaluationReport {
                     run: assignment.run.clone(),
                     round: assignment.round,
                     evaluation: Some(evaluation),
                 };
                 beat.reporting();
-                let (loss, accuracy) = (evaluation.loss, evaluation.accuracy);
                 tracing::info!(run = %key.run, round = key.round, loss, accuracy, "evaluated");
                 Ok(self.retry.call(|| self.api.report_evaluation(report.clone())).await?)
             }

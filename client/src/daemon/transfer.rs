@@ -129,7 +129,7 @@ pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, 
         train_seconds: facts.train_seconds,
         rank: facts.rank,
         base_version: facts.base_version,
-        before: facts.before,
+        before: facts.before.clone(),
     };
     let unreadable = |error: std::io::Error| ApiError {
         call: "upload",
