@@ -98,7 +98,9 @@ impl Failure {
                 let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
                 format!("base model {name:?} with digest {digest} is not here; the digests here are {here}")
             }
-            Self::Model(_) | Self::Outline(_) | Self::Work(WorkError::Model { .. }) => format!("the base model cannot be read; {log}"),
+            Self::Model(_) | Self::Outline(_) | Self::Work(WorkError::Model { .. }) => {
+                format!("the base model cannot be read; {log}")
+            }
             Self::Method(
                 MethodError::File(_)
                 | MethodError::Io { .. }

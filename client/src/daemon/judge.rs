@@ -146,8 +146,8 @@ impl Judge {
         let model_dir = self.models.find(base)?;
         let outline = Outline::read(&model_dir)?;
         let load = Load::new(outline, &run, &job, rank as usize);
-        let choice = memory::choose(&load, &self.config.limits, memory::machine::room())
-            .map_err(policy::Decline::from)?;
+        let choice =
+            memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
         tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
         let data = self.dataset(source, &run.task)?;
         if data.train().is_empty() {

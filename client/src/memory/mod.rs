@@ -12,3 +12,6 @@ mod outline;
 pub use choose::{Choice, TooLarge, choose};
 pub use need::{Load, Need, Part, Phase, Way};
 pub use outline::{Family, Matrix, Outline, OutlineError};
+
+#[cfg(test)]
+mod tests;

@@ -186,7 +186,8 @@ impl Load {
 
     /// One layer's matrices as numbers.
     fn unpacked(&self) -> u64 {
-        let numbers: u64 = self.outline.matrices.iter().filter(|matrix| matrix.linear).map(|matrix| matrix.numbers).sum();
+        let numbers: u64 =
+            self.outline.matrices.iter().filter(|matrix| matrix.linear).map(|matrix| matrix.numbers).sum();
         numbers / self.outline.layers.max(1) * self.dtype.width() as u64
     }
 

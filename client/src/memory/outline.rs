@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rondo_proto::architecture::{self, Architecture};
+use rondo_proto::gguf::{self, BlockKind, GgufError};
+use rondo_proto::gguf_names;
 use rondo_proto::manifest::{self, ManifestError};
 use rondo_proto::v1;
 use serde_json::Value;
@@ -29,6 +31,9 @@ pub enum OutlineError {
     /// A weights file.
     #[error(transparent)]
     Weights(#[from] ManifestError),
+    /// A GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
 }
 
 /// What a layer is built like; decides what its tape holds.
@@ -76,7 +81,7 @@ pub struct Outline {
     pub vocabulary: u64,
     /// Longest input.
     pub max_positions: u64,
-    /// Bytes of the tokenizer's file; 0 where it stands in the weights' file.
+    /// Bytes that describe the tokenizer, in a file of its own or in a GGUF file's header.
     pub tokenizer: u64,
     /// All tensors.
     pub matrices: Vec<Matrix>,
@@ -85,8 +90,29 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads the sizes of a model folder.
+    /// Reads the sizes of a model folder, or of a .gguf file.
     pub fn read(path: &Path) -> Result<Self, OutlineError> {
+        match path.extension().is_some_and(|extension| extension == "gguf") {
+            true => Self::of_gguf(path),
+            false => Self::of_folder(path),
+        }
+    }
+
+    fn of_gguf(path: &Path) -> Result<Self, OutlineError> {
+        let header = gguf::read(path)?;
+        let config = gguf_names::config(&header)?;
+        let tensors = header.tensors.iter().map(|tensor| {
+            let name = gguf_names::hugging_face(&tensor.name).unwrap_or_else(|| tensor.name.clone());
+            let packed = !matches!(tensor.kind, BlockKind::F32 | BlockKind::F16 | BlockKind::Bf16);
+            (name, tensor.shape.clone(), tensor.bytes, packed)
+        });
+        let mut outline = Self::new(&config, path, tensors.collect())?;
+        // The header is the words and their merges, and little else.
+        outline.tokenizer = header.tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
+        Ok(outline)
+    }
+
+    fn of_folder(path: &Path) -> Result<Self, OutlineError> {
         let config_path = path.join("config.json");
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -122,15 +148,13 @@ impl Outline {
     }
 
     /// From a config as Hugging Face writes it and tensors as (name, shape, bytes, packed).
-    fn new(
-        config: &Value,
-        path: &Path,
-        tensors: Vec<(String, Vec<u64>, u64, bool)>,
-    ) -> Result<Self, OutlineError> {
+    fn new(config: &Value, path: &Path, tensors: Vec<(String, Vec<u64>, u64, bool)>) -> Result<Self, OutlineError> {
         let refuse = |problem: String| OutlineError::Config { path: path.to_owned(), problem };
         let find = |keys: &[&str]| keys.iter().find_map(|key| config.get(key).and_then(Value::as_u64));
         let need = |keys: &[&str]| {
-            find(keys).filter(|size| *size > 0).ok_or_else(|| refuse(format!("has no positive number under {:?}", keys[0])))
+            find(keys)
+                .filter(|size| *size > 0)
+                .ok_or_else(|| refuse(format!("has no positive number under {:?}", keys[0])))
         };
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let architecture = architecture::find(model_type).ok_or_else(|| {
@@ -193,11 +217,7 @@ impl Outline {
     }
 }
 
-fn linear(
-    architecture: &Architecture,
-    name: &str,
-    shape: &[u64],
-) -> Option<((u32, usize), v1::LinearLayer)> {
+fn linear(architecture: &Architecture, name: &str, shape: &[u64]) -> Option<((u32, usize), v1::LinearLayer)> {
     let module = architecture.strip(name).strip_suffix(".weight")?;
     let place = architecture.linear(module)?;
     let [out, inp] = shape else { return None };

@@ -81,8 +81,8 @@ pub fn token_losses(
         let states = states.f_narrow(0, range.start as i64, range.len() as i64)?;
         let tokens = Tensor::f_from_slice(&tokens[range])?.f_to_device(states.device())?.f_unsqueeze(1)?;
         let logits = vocabulary_logits(vocabulary, &states)?;
-        let each = negative_log(&logits, &logits.f_logsumexp([1_i64].as_slice(), true)?, &tokens)?;
         let hits = Vec::<bool>::try_from(&logits.f_argmax(1, true)?.f_eq_tensor(&tokens)?.f_view(-1)?)?;
+        let each = Exponentials::take(logits, &tokens)?.losses;
         losses.extend(each.into_iter().zip(hits).map(|(loss, hit)| TokenLoss { loss, hit }));
     }
     Ok(losses)
@@ -102,17 +102,13 @@ pub fn loss_and_pull(
     for range in chunks(vocabulary, tokens.len(), chunk)? {
         let states = states.f_narrow(0, range.start as i64, range.len() as i64)?;
         let tokens = Tensor::f_from_slice(&tokens[range])?.f_to_device(states.device())?.f_unsqueeze(1)?;
-        let mut logits = vocabulary_logits(vocabulary, &states)?;
-        let total = logits.f_logsumexp([1_i64].as_slice(), true)?;
-        sum += negative_log(&logits, &total, &tokens)?.into_iter().sum::<f64>();
-        // From here on `logits` becomes share * (softmax - onehot), in place.
-        let mut slopes = logits.f_sub_(&total)?.f_exp_()?;
-        let _ = slopes.f_scatter_add_(
-            1,
-            &tokens,
-            &Tensor::f_full([tokens.size()[0], 1], -1.0, (Kind::Float, states.device()))?,
-        )?;
-        let slopes = slopes.f_mul_scalar_(share)?;
+        let Exponentials { losses, mut each, total } =
+            Exponentials::take(vocabulary_logits(vocabulary, &states)?, &tokens)?;
+        sum += losses.into_iter().sum::<f64>();
+        // share * (softmax - onehot), in place.
+        let mut slopes = each.f_div_(&total)?;
+        let minus_one = Tensor::f_full(tokens.size(), -1.0, (Kind::Float, tokens.device()))?;
+        let slopes = slopes.f_scatter_add_(1, &tokens, &minus_one)?.f_mul_scalar_(share)?;
         pulls.push(back_to_states(vocabulary, &slopes, states.kind())?);
     }
     let pull = match pulls.len() {
@@ -156,10 +152,27 @@ fn row_blocks(rows: i64) -> impl Iterator<Item = Vec<i64>> {
     (0..rows).step_by(UNPACKED_ROWS as usize).map(move |first| (first..rows.min(first + UNPACKED_ROWS)).collect())
 }
 
-/// `total - logits[token]` of each row, where `total` is the row's log-sum-exp.
-fn negative_log(logits: &Tensor, total: &Tensor, tokens: &Tensor) -> Result<Vec<f64>, TrainerError> {
-    let each = total.f_sub(&logits.f_gather(1, tokens, false)?)?.f_view(-1)?;
-    Ok(Vec::<f32>::try_from(&each)?.into_iter().map(f64::from).collect())
+/// A softmax on its way, in the memory of its logits.
+struct Exponentials {
+    /// -log p of each row's token.
+    losses: Vec<f64>,
+    /// exp(logit - the row's largest), `[n, vocabulary]`.
+    each: Tensor,
+    /// Their sum by row, `[n, 1]`.
+    total: Tensor,
+}
+
+impl Exponentials {
+    /// Of logits `[n, vocabulary]` in f32, which it takes over, and tokens `[n, 1]`.
+    fn take(mut logits: Tensor, tokens: &Tensor) -> Result<Self, TrainerError> {
+        let picked = logits.f_gather(1, tokens, false)?;
+        let largest = logits.f_amax([1_i64].as_slice(), true)?;
+        let each = logits.f_sub_(&largest)?.f_exp_()?;
+        let total = each.f_sum_dim_intlist([1_i64].as_slice(), true, None::<Kind>)?;
+        let losses = total.f_log()?.f_add_(&largest)?.f_sub_(&picked)?.f_view(-1)?;
+        let losses = Vec::<f32>::try_from(&losses)?.into_iter().map(f64::from).collect();
+        Ok(Self { losses, each, total })
+    }
 }
 
 fn chunks(
