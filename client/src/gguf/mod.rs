@@ -4,5 +4,5 @@
 
 pub mod blocks;
 mod k_blocks;
-#[cfg(feature = "torch")]
 pub mod tokenizer;
+mod vocabulary;

@@ -27,6 +27,7 @@ pub mod solo;
 pub mod step;
 pub mod tasks;
 pub mod tokens;
+pub mod tokens_of;
 pub mod warm_up;
 
 use std::borrow::Cow;
@@ -137,7 +138,7 @@ impl LibtorchTrainer {
                 digest: digest.to_owned(),
                 kind,
                 model: models::load(dir, self.device, kind)?,
-                tokens: Tokens::load(dir)?,
+                tokens: tokens_of::tokens_of(dir)?,
             })),
         }
     }
