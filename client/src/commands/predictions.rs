@@ -26,15 +26,15 @@ fn row(task: &Task, example: &Example, verdict: &Verdict) -> Value {
     if let Some(group) = &example.group {
         row["group"] = json!(group);
     }
+    let options: &[Box<str>] = match &example.content {
+        Content::Choice { options, .. } => options,
+        _ => &[],
+    };
     let more = match task.kind {
         TaskKind::Classification => json!({ "label": label(wanted), "predicted": label(chosen), "logits": scores }),
         TaskKind::CausalLm => json!({ "tokens": tokens, "foretold": foretold }),
         TaskKind::MultipleChoice => json!({
-            "options": match &example.content {
-                Content::Choice { options, .. } => options.as_slice(),
-                _ => &[],
-            },
-            "scores": scores, "chosen": chosen, "answer": wanted, "right": right, "tokens": tokens,
+            "options": options, "scores": scores, "chosen": chosen, "answer": wanted, "right": right, "tokens": tokens,
         }),
         TaskKind::ExactAnswer => json!({
             "generated": generated, "answer": answer, "expected": expected, "right": right, "tokens": tokens,
