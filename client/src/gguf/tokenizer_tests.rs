@@ -30,8 +30,8 @@ fn ids_are_those_of_the_references() {
             let found = tokenizer.encode(text.as_str(), true).unwrap();
             assert_eq!(found.get_ids(), expected, "{file}: {text:?} became {:?}", found.get_tokens());
         }
-        // Decoding gives the text back; the scored vocabulary of the golden has bytes for everything.
-        for text in golden.texts.iter().filter(|text| !text.contains("<|") && !text.contains('\u{301}')) {
+        // Decoding gives the text back, but for what the kinds change: NFC, and SentencePiece's sign for a space.
+        for text in golden.texts.iter().filter(|text| !text.contains("<|") && !text.contains(['\u{301}', '\u{2581}'])) {
             let ids = tokenizer.encode(text.as_str(), false).unwrap();
             assert_eq!(&tokenizer.decode(ids.get_ids(), false).unwrap(), text, "{file}");
         }

@@ -80,7 +80,9 @@ pub(super) struct Vocabulary<'h> {
 impl<'h> Vocabulary<'h> {
     pub(super) fn read(header: &'h Header) -> Result<Self, GgufError> {
         let model = header.text("tokenizer.ggml.model")?.ok_or_else(|| {
-            header.invalid("it has no metadata \"tokenizer.ggml.model\", so it brings no tokenizer; convert the model again")
+            header.invalid(
+                "it has no metadata \"tokenizer.ggml.model\", so it brings no tokenizer; convert the model again",
+            )
         })?;
         let pre = match model {
             "llama" => None,
@@ -145,7 +147,8 @@ impl<'h> Vocabulary<'h> {
     /// Tokens that are found in a text before anything else is done with it.
     fn added(&self) -> Vec<Json> {
         let kinds = self.tokens.iter().zip(&self.kinds).enumerate();
-        let added = kinds.filter(|(_, (token, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind) && !token.is_empty());
+        let added =
+            kinds.filter(|(_, (token, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind) && !token.is_empty());
         added
             .map(|(id, (token, kind))| {
                 json!({
@@ -229,12 +232,16 @@ impl<'h> Vocabulary<'h> {
             Some(Meta::Array(Array::F32(scores))) if scores.len() == self.tokens.len() => scores,
             other => {
                 let found = other.map_or_else(|| "absent".to_owned(), ToString::to_string);
-                let problem = format!("tokenizer.ggml.scores is {found}; it must be a number for each of {} tokens", self.tokens.len());
+                let problem = format!(
+                    "tokenizer.ggml.scores is {found}; it must be a number for each of {} tokens",
+                    self.tokens.len()
+                );
                 return Err(self.header.invalid(problem));
             }
         };
         let normal = |id: &usize| [1, USER_DEFINED].contains(&self.kinds[*id]);
-        let ids: HashMap<&str, usize> = self.tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
+        let ids: HashMap<&str, usize> =
+            self.tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
         let mut merges = Vec::new();
         for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| normal(id)) {
             if token.chars().count() > MAX_PIECE {
@@ -242,12 +249,16 @@ impl<'h> Vocabulary<'h> {
             }
             for (at, _) in token.char_indices().skip(1) {
                 let (left, right) = token.split_at(at);
-                if let (Some(first), Some(second)) = (ids.get(left).filter(|id| normal(id)), ids.get(right).filter(|id| normal(id))) {
+                if let (Some(first), Some(second)) =
+                    (ids.get(left).filter(|id| normal(id)), ids.get(right).filter(|id| normal(id)))
+                {
                     merges.push((scores[id], left.chars().count(), right.chars().count(), id, *first, *second));
                 }
             }
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))).then((a.3, a.4, a.5).cmp(&(b.3, b.4, b.5))));
+        merges.sort_by(|a, b| {
+            b.0.total_cmp(&a.0).then((b.1, b.2).cmp(&(a.1, a.2))).then((a.3, a.4, a.5).cmp(&(b.3, b.4, b.5)))
+        });
         Ok(merges.into_iter().map(|(.., first, second)| json!([self.tokens[first], self.tokens[second]])).collect())
     }
 
@@ -258,7 +269,8 @@ impl<'h> Vocabulary<'h> {
         if begin.is_none() && end.is_none() {
             return Json::Null;
         }
-        let special = |id: u32, type_id: u32| json!({"SpecialToken": {"id": self.tokens[id as usize], "type_id": type_id}});
+        let special =
+            |id: u32, type_id: u32| json!({"SpecialToken": {"id": self.tokens[id as usize], "type_id": type_id}});
         let text = |name: &str, type_id: u32| {
             let sequence = json!({"Sequence": {"id": name, "type_id": type_id}});
             let parts = begin.map(|id| special(id, type_id)).into_iter().chain([sequence]);
@@ -268,10 +280,11 @@ impl<'h> Vocabulary<'h> {
             let token = &self.tokens[*id as usize];
             (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}))
         });
+        let pair = [text("A", 0), text("B", 1)].concat();
         json!({
             "type": "TemplateProcessing",
             "single": text("A", 0),
-            "pair": [text("A", 0), text("B", 1)].concat(),
+            "pair": pair,
             "special_tokens": tokens.collect::<serde_json::Map<_, _>>(),
         })
     }
