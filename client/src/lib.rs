@@ -13,11 +13,13 @@ pub mod config;
 pub mod daemon;
 pub mod data;
 pub mod disk;
+pub mod gguf;
 pub mod home;
 pub mod logging;
 pub mod memory;
 pub mod models;
 pub mod policy;
+pub mod quant;
 pub mod renewal;
 pub mod spool;
 #[cfg(feature = "torch")]

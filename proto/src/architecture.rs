@@ -1,6 +1,8 @@
 //! The one table of base model architectures: which of a model's tensors are linear layers that an adapter may target.
 //! A new architecture is a new row here, and a model file in the client's trainer.
 
+use std::borrow::Cow;
+
 /// One family of models, as `model_type` in config.json names it.
 #[derive(Debug)]
 pub struct Architecture {
@@ -8,12 +10,27 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// Prefixes that some checkpoints put before every tensor's name; stripped from module names.
     pub prefixes: &'static [&'static str],
-    /// What comes before the layer's number in a module's name.
+    /// What comes before the names in `layers` in a module's name, whether a checkpoint writes it or not.
+    pub root: &'static str,
+    /// What comes before the layer's number in a module's name, after `root`.
     pub layers: &'static str,
     /// The linear layers of one layer, by what comes after its number.
     pub linears: &'static [&'static str],
+    /// How their weights lie in files.
+    pub orientation: Orientation,
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
+    /// Rows of the position table before the first position: the longest input is shorter by as many.
+    pub positions_before: u32,
+}
+
+/// How a linear layer's weight lies in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orientation {
+    /// `[out, in]`, as `torch.nn.Linear` keeps it.
+    OutIn,
+    /// `[in, out]`, as the `Conv1D` of GPT-2 keeps it.
+    InOut,
 }
 
 /// Where an architecture's config.json keeps its sizes.
@@ -27,25 +44,93 @@ pub struct ConfigKeys {
     pub layers: &'static str,
 }
 
+const USUAL_KEYS: ConfigKeys = ConfigKeys {
+    hidden_size: "hidden_size",
+    max_positions: "max_position_embeddings",
+    layers: "num_hidden_layers",
+};
+
+/// A row of the BERT family.
+const fn bert(model_type: &'static str, prefixes: &'static [&'static str], positions_before: u32) -> Architecture {
+    Architecture {
+        model_type,
+        prefixes,
+        root: "",
+        layers: "encoder.layer.",
+        linears: &[
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "intermediate.dense",
+            "output.dense",
+        ],
+        orientation: Orientation::OutIn,
+        config_keys: USUAL_KEYS,
+        positions_before,
+    }
+}
+
+/// A row of the Llama family. Its modules are known by their names in the causal language model.
+const fn llama(model_type: &'static str) -> Architecture {
+    Architecture {
+        model_type,
+        prefixes: &["model."],
+        root: "model.",
+        layers: "layers.",
+        linears: &[
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        ],
+        orientation: Orientation::OutIn,
+        config_keys: USUAL_KEYS,
+        positions_before: 0,
+    }
+}
+
 /// All that are known.
-pub const ARCHITECTURES: &[Architecture] = &[Architecture {
-    model_type: "bert",
-    prefixes: &["bert."],
-    layers: "encoder.layer.",
-    linears: &[
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ],
-    config_keys: ConfigKeys {
-        hidden_size: "hidden_size",
-        max_positions: "max_position_embeddings",
-        layers: "num_hidden_layers",
+pub const ARCHITECTURES: &[Architecture] = &[
+    bert("bert", &["bert."], 0),
+    // Positions are counted from after the padding's row, 1.
+    bert("roberta", &["roberta."], 2),
+    bert("xlm-roberta", &["roberta."], 2),
+    Architecture {
+        model_type: "distilbert",
+        prefixes: &["distilbert."],
+        root: "",
+        layers: "transformer.layer.",
+        linears: &[
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "ffn.lin1",
+            "ffn.lin2",
+        ],
+        orientation: Orientation::OutIn,
+        config_keys: ConfigKeys { hidden_size: "dim", max_positions: "max_position_embeddings", layers: "n_layers" },
+        positions_before: 0,
     },
-}];
+    Architecture {
+        model_type: "gpt2",
+        prefixes: &["transformer."],
+        root: "",
+        layers: "h.",
+        linears: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+        orientation: Orientation::InOut,
+        config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
+        positions_before: 0,
+    },
+    llama("llama"),
+    llama("mistral"),
+    llama("qwen2"),
+    llama("qwen3"),
+];
 
 /// The architecture of that name.
 pub fn find(model_type: &str) -> Option<&'static Architecture> {
@@ -64,13 +149,31 @@ impl Architecture {
         self.prefixes.iter().find_map(|prefix| tensor.strip_prefix(prefix)).unwrap_or(tensor)
     }
 
-    /// Layer number and place in `linears` if this module is a linear layer that may be adapted.
+    /// A tensor's name as targets and adapters spell it, whether or not the checkpoint writes the prefix.
+    pub fn canonical<'a>(&self, tensor: &'a str) -> Cow<'a, str> {
+        match self.root {
+            "" => Cow::Borrowed(self.strip(tensor)),
+            root if tensor.starts_with(self.layers) => Cow::Owned(format!("{root}{tensor}")),
+            _ => Cow::Borrowed(tensor),
+        }
+    }
+
+    /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer that may be adapted.
     pub fn linear(&self, module: &str) -> Option<(u32, usize)> {
-        let (number, suffix) = module.strip_prefix(self.layers)?.split_once('.')?;
+        let rest = module.strip_prefix(self.root)?;
+        let (number, suffix) = rest.strip_prefix(self.layers)?.split_once('.')?;
         let place = self.linears.iter().position(|linear| *linear == suffix)?;
         // `parse` alone would take "+1" and "01", which no checkpoint writes.
         let layer: u32 = number.parse().ok()?;
         (layer.to_string() == number).then_some((layer, place))
+    }
+
+    /// Output and input size of a linear layer from its weight's shape in a file.
+    pub fn sizes(&self, shape: [usize; 2]) -> (usize, usize) {
+        match self.orientation {
+            Orientation::OutIn => (shape[0], shape[1]),
+            Orientation::InOut => (shape[1], shape[0]),
+        }
     }
 }
 
@@ -81,12 +184,23 @@ mod tests {
     #[test]
     fn linears_are_found_with_and_without_a_prefix() {
         let bert = find("bert").unwrap();
-        assert_eq!(bert.strip("bert.encoder.layer.3.output.dense"), "encoder.layer.3.output.dense");
+        assert_eq!(bert.canonical("bert.encoder.layer.3.output.dense"), "encoder.layer.3.output.dense");
         assert_eq!(bert.linear("encoder.layer.3.output.dense"), Some((3, 5)));
         assert_eq!(bert.linear("encoder.layer.11.attention.self.query"), Some((11, 0)));
         for other in ["pooler.dense", "encoder.layer.x.output.dense", "encoder.layer.01.output.dense", "encoder.layer."]
         {
             assert_eq!(bert.linear(other), None, "{other}");
         }
+        let llama = find("llama").unwrap();
+        for name in ["layers.3.mlp.up_proj", "model.layers.3.mlp.up_proj"] {
+            assert_eq!(llama.canonical(name), "model.layers.3.mlp.up_proj");
+        }
+        assert_eq!(llama.linear("model.layers.3.mlp.up_proj"), Some((3, 5)));
+        assert_eq!(llama.canonical("lm_head.weight"), "lm_head.weight");
+        assert_eq!(llama.canonical("model.norm.weight"), "model.norm.weight");
+        let gpt2 = find("gpt2").unwrap();
+        assert_eq!(gpt2.linear(&gpt2.canonical("transformer.h.1.attn.c_proj")), Some((1, 1)));
+        // What a language model has beside its layers keeps clear of the names of layers.
+        assert_eq!(gpt2.linear(&gpt2.canonical("lm_head")), None);
     }
 }

@@ -1,22 +1,21 @@
 //! A base model is described once, from its config, its file headers and its digests; the weights stay where they are.
 
+mod folder;
+mod single_file;
+mod targets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::architecture::{self, Architecture};
 use crate::digest::Digest;
-use crate::manifest::{self, ManifestError, TensorEntry};
-use crate::nearest::nearest;
+use crate::gguf::GgufError;
+use crate::manifest::ManifestError;
 use crate::v1;
 
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const WEIGHTS: &str = "safetensors";
-/// Largest config.json that is read.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
+pub use targets::find_targets;
 
-/// Why a model folder cannot serve as a base, or is not the one it should be.
+/// Why a model folder or file cannot serve as a base, or is not the one it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     /// A file or the folder cannot be read.
@@ -28,7 +27,7 @@ pub enum BaseError {
         source: io::Error,
     },
     /// A file that a base needs is not there.
-    #[error("{dir} holds no {file}; a base needs config.json, tokenizer.json and at least one .safetensors file", dir = .dir.display())]
+    #[error("{dir} holds no {file}; a base needs config.json, tokenizer.json and at least one .safetensors file, or is one .gguf file", dir = .dir.display())]
     MissingFile {
         /// The folder.
         dir: PathBuf,
@@ -56,6 +55,9 @@ pub enum BaseError {
     /// A weights file is damaged.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A .gguf file is damaged or not supported.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The weights do not fit the config.
     #[error("{dir}: {problem}", dir = .dir.display())]
     Weights {
@@ -64,10 +66,10 @@ pub enum BaseError {
         /// What does not fit.
         problem: String,
     },
-    /// The folder is not the registered base: one file differs.
+    /// The folder or file is not the registered base: one file differs.
     #[error("{dir} is not base {base:?}: {file} {problem}", dir = .dir.display())]
     Differs {
-        /// The folder.
+        /// The folder, or the .gguf file.
         dir: PathBuf,
         /// Name of the base.
         base: String,
@@ -90,57 +92,48 @@ pub enum BaseError {
     },
 }
 
-/// Describes the model in a folder: config.json, tokenizer.json and every .safetensors file. Reads headers for the
-/// shapes and every byte for the digests; holds no tensor.
-pub fn describe(dir: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
-    let config_path = dir.join(CONFIG);
-    let names = model_files(dir)?;
-    let config = read_config(&config_path)?;
-    let model_type = text_of(&config, "model_type", &config_path)?;
-    let architecture = architecture::find(&model_type).ok_or_else(|| BaseError::Architecture {
-        path: config_path.clone(),
-        model_type: model_type.clone(),
-        supported: architecture::supported(),
-    })?;
-    let keys = &architecture.config_keys;
-    let layers = number_of(&config, keys.layers, &config_path)?;
+/// What headers say of a model.
+struct Model {
+    architecture: String,
+    parameters: u64,
+    hidden_size: u32,
+    max_positions: u32,
+    linears: Vec<v1::LinearLayer>,
+}
 
-    let mut tensors = Vec::new();
-    for file in names.iter().filter(|file| is_weights(file)) {
-        tensors.extend(manifest::read(&dir.join(file))?);
-    }
-    let linears = linears(architecture, &tensors);
-    let expected = layers as usize * architecture.linears.len();
-    if linears.len() != expected {
-        let problem = format!(
-            "the weights hold {} linear layers, config.json's {layers} layers of a {model_type} model have {expected}",
-            linears.len()
-        );
-        return Err(BaseError::Weights { dir: dir.to_owned(), problem });
-    }
+/// Whether a model's path is that of a single .gguf file rather than a folder.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !path.is_dir()
+}
+
+/// Describes the model at a path: a folder with config.json, tokenizer.json and one or more .safetensors files, or a
+/// single .gguf file. Reads headers for the shapes and every byte for the digests; holds no tensor.
+pub fn describe(path: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
+    let (dir, names) = model_files(path)?;
+    let model = if is_gguf(path) { single_file::model(path)? } else { folder::model(path, &names)? };
     let files = names.iter().map(|file| describe_file(dir, file)).collect::<Result<Vec<_>, _>>()?;
     Ok(v1::BaseModel {
         name: name.to_owned(),
         digest: digest_of(&files).to_string(),
-        architecture: model_type,
-        // Integer tensors are buffers, such as position ids.
-        parameters: tensors.iter().filter(|tensor| is_float(tensor)).map(|tensor| tensor.numbers() as u64).sum(),
-        hidden_size: number_of(&config, keys.hidden_size, &config_path)?,
-        max_positions: number_of(&config, keys.max_positions, &config_path)?,
-        linears,
+        architecture: model.architecture,
+        parameters: model.parameters,
+        hidden_size: model.hidden_size,
+        max_positions: model.max_positions,
+        linears: model.linears,
         files,
     })
 }
 
-/// Checks that a folder holds exactly the registered model; an error names the file that differs.
-pub fn check(dir: &Path, base: &v1::BaseModel) -> Result<(), BaseError> {
+/// Checks that a folder or .gguf file is exactly the registered model; an error names the file that differs.
+pub fn check(path: &Path, base: &v1::BaseModel) -> Result<(), BaseError> {
     let differs = |file: &str, problem: String| BaseError::Differs {
-        dir: dir.to_owned(),
+        dir: path.to_owned(),
         base: base.name.clone(),
         file: file.to_owned(),
         problem,
     };
-    let there: BTreeSet<String> = model_files(dir)?.into_iter().collect();
+    let (dir, there) = model_files(path)?;
+    let there: BTreeSet<String> = there.into_iter().collect();
     for file in &base.files {
         if !there.contains(&file.name) {
             return Err(differs(&file.name, "is missing".to_owned()));
@@ -168,83 +161,16 @@ pub fn check(dir: &Path, base: &v1::BaseModel) -> Result<(), BaseError> {
     Ok(())
 }
 
-/// The linear layers that the patterns name, in the order of the base, each once. A pattern is a layer's full name or
-/// a dotted suffix of it: "query", "self.query", "attention.output.dense".
-pub fn find_targets(base: &v1::BaseModel, patterns: &[String]) -> Result<Vec<v1::LinearLayer>, BaseError> {
-    for pattern in patterns {
-        if !base.linears.iter().any(|linear| matches(&linear.name, pattern)) {
-            let mut names: Vec<&str> = Vec::new();
-            for linear in &base.linears {
-                let name = without_layer(&linear.name);
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
-            let parts = names.iter().flat_map(|name| suffixes(name));
-            return Err(BaseError::NoTarget {
-                pattern: pattern.clone(),
-                base: base.name.clone(),
-                nearest: nearest(pattern, parts).map(str::to_owned),
-                there_are: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
-            });
-        }
+/// The folder and, sorted, the names of the files in it that the model at this path is made of.
+fn model_files(path: &Path) -> Result<(&Path, Vec<String>), BaseError> {
+    if !is_gguf(path) {
+        return Ok((path, folder::files(path)?));
     }
-    let wanted = |linear: &&v1::LinearLayer| patterns.iter().any(|pattern| matches(&linear.name, pattern));
-    Ok(base.linears.iter().filter(wanted).cloned().collect())
-}
-
-fn matches(name: &str, pattern: &str) -> bool {
-    !pattern.is_empty() && suffixes(name).any(|suffix| suffix == pattern)
-}
-
-/// The name itself and what is left of it after each dot.
-fn suffixes(name: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(name).chain(name.match_indices('.').map(|(at, _)| &name[at + 1..]))
-}
-
-/// What comes after the layer's number, which is the same in every layer.
-fn without_layer(name: &str) -> &str {
-    let mut rest = name;
-    for suffix in suffixes(name) {
-        let head = suffix.split('.').next().unwrap_or_default();
-        if !head.is_empty() && head.bytes().all(|byte| byte.is_ascii_digit()) {
-            rest = suffix.get(head.len() + 1..).unwrap_or(suffix);
-        }
-    }
-    rest
-}
-
-/// The files a base is made of, sorted by name.
-fn model_files(dir: &Path) -> Result<Vec<String>, BaseError> {
-    let io_error = |source| BaseError::Io { path: dir.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error)? {
-        let name = entry.map_err(io_error)?.file_name();
-        if let Some(name) = name.to_str()
-            && (name == CONFIG || name == TOKENIZER || is_weights(name))
-        {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    let missing = |file: &str| BaseError::MissingFile { dir: dir.to_owned(), file: file.to_owned() };
-    for needed in [CONFIG, TOKENIZER] {
-        if !names.iter().any(|name| name == needed) {
-            return Err(missing(needed));
-        }
-    }
-    if !names.iter().any(|name| is_weights(name)) {
-        return Err(missing("*.safetensors file"));
-    }
-    Ok(names)
-}
-
-fn is_weights(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == WEIGHTS)
-}
-
-fn is_float(tensor: &TensorEntry) -> bool {
-    tensor.dtype.starts_with('F') || tensor.dtype == "BF16"
+    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8; rename it");
+        BaseError::Io { path: path.to_owned(), source }
+    })?;
+    Ok((path.parent().unwrap_or(Path::new("")), vec![name.to_owned()]))
 }
 
 fn size_of(path: &Path) -> Result<u64, BaseError> {
@@ -263,41 +189,6 @@ fn digest_of(files: &[v1::BaseFile]) -> Digest {
     let lines: BTreeMap<&str, &str> = files.iter().map(|file| (file.name.as_str(), file.digest.as_str())).collect();
     let text: String = lines.iter().map(|(name, digest)| format!("{name}\0{digest}\n")).collect();
     Digest::of(text.as_bytes())
-}
-
-/// Linear layers by layer number, then in the order of the architecture's table.
-fn linears(architecture: &Architecture, tensors: &[TensorEntry]) -> Vec<v1::LinearLayer> {
-    let mut found = BTreeMap::new();
-    for tensor in tensors {
-        let Some(module) = architecture.strip(&tensor.name).strip_suffix(".weight") else { continue };
-        let (Some(place), [out, inp]) = (architecture.linear(module), tensor.shape.as_slice()) else { continue };
-        let (Ok(out_features), Ok(in_features)) = (u32::try_from(*out), u32::try_from(*inp)) else { continue };
-        found.insert(place, v1::LinearLayer { name: module.to_owned(), out_features, in_features });
-    }
-    found.into_values().collect()
-}
-
-fn read_config(path: &Path) -> Result<serde_json::Value, BaseError> {
-    let bytes = size_of(path)?;
-    let problem = |problem: String| BaseError::Config { path: path.to_owned(), problem };
-    if bytes > MAX_CONFIG_BYTES {
-        return Err(problem(format!("has {bytes} bytes, more than {MAX_CONFIG_BYTES}")));
-    }
-    let text = std::fs::read(path).map_err(|source| BaseError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|error| problem(format!("is not valid JSON: {error}")))
-}
-
-fn text_of(config: &serde_json::Value, key: &str, path: &Path) -> Result<String, BaseError> {
-    let text = config.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
-    text.ok_or_else(|| BaseError::Config { path: path.to_owned(), problem: format!("has no text under {key:?}") })
-}
-
-fn number_of(config: &serde_json::Value, key: &str, path: &Path) -> Result<u32, BaseError> {
-    let number = config.get(key).and_then(serde_json::Value::as_u64).and_then(|number| u32::try_from(number).ok());
-    number.filter(|number| *number > 0).ok_or_else(|| BaseError::Config {
-        path: path.to_owned(),
-        problem: format!("has no positive whole number under {key:?}"),
-    })
 }
 
 #[cfg(test)]

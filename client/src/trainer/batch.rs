@@ -82,22 +82,41 @@ pub struct Batch {
     /// Where texts differ in length: the row of each token in the `[b * t]` layout, `[n]`, and which cells of it are
     /// tokens, `[b, 1, 1, t]`.
     layout: Option<(Tensor, Tensor)>,
+    /// Number of each token's text in this batch, `[n]`.
+    owners: Tensor,
     lengths: Vec<i64>,
+    /// Position of each text's first token.
+    offsets: Vec<i64>,
     longest: i64,
 }
 
 impl Batch {
     /// The texts with these indices, in this order.
     pub fn new(encoded: &Encoded, texts: &[usize], device: Device) -> Result<Self, TrainerError> {
+        Self::following(encoded, texts, &vec![0; texts.len()], device)
+    }
+
+    /// The same as continuations: what comes before them, so many tokens of each, is in a language model's cache.
+    pub fn following(
+        encoded: &Encoded,
+        texts: &[usize],
+        offsets: &[i64],
+        device: Device,
+    ) -> Result<Self, TrainerError> {
+        if offsets.len() != texts.len() {
+            let problem = format!("{} offsets for {} texts", offsets.len(), texts.len());
+            return Err(TrainerError::Tensor { name: "batch".into(), problem });
+        }
         let lengths: Vec<i64> = texts.iter().map(|&index| encoded.text(index).len() as i64).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let tokens = lengths.iter().sum::<i64>() as usize;
         let (mut ids, mut positions) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
-        let mut rows = Vec::with_capacity(tokens);
-        for (row, &index) in texts.iter().enumerate() {
+        let (mut rows, mut owners) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        for (row, (&index, &offset)) in texts.iter().zip(offsets).enumerate() {
             let text = encoded.text(index);
             ids.extend_from_slice(text);
-            positions.extend(0..text.len() as i64);
+            positions.extend(offset..offset + text.len() as i64);
+            owners.resize(owners.len() + text.len(), row as i64);
             let first = row as i64 * longest;
             rows.extend(first..first + text.len() as i64);
         }
@@ -110,7 +129,8 @@ impl Batch {
             let mask = Tensor::f_from_slice(&is_token)?.f_to_device(device)?;
             Some((tensor(&rows)?, mask.f_view([texts.len() as i64, 1, 1, longest])?))
         };
-        Ok(Self { ids: tensor(&ids)?, positions: tensor(&positions)?, layout, lengths, longest })
+        let [ids, positions, owners] = [tensor(&ids)?, tensor(&positions)?, tensor(&owners)?];
+        Ok(Self { ids, positions, layout, owners, lengths, offsets: offsets.to_vec(), longest })
     }
 
     /// Token ids, `[n]`.
@@ -131,6 +151,26 @@ impl Batch {
     /// Tokens of the longest text t.
     pub fn longest(&self) -> i64 {
         self.longest
+    }
+
+    /// Tokens of each text.
+    pub fn lengths(&self) -> &[i64] {
+        &self.lengths
+    }
+
+    /// Position of each text's first token.
+    pub fn offsets(&self) -> &[i64] {
+        &self.offsets
+    }
+
+    /// One behind the position of each text's last token.
+    pub fn ends(&self) -> impl Iterator<Item = i64> {
+        self.offsets.iter().zip(&self.lengths).map(|(offset, length)| offset + length)
+    }
+
+    /// The row of each token in a layout `[b * slots]` in which a token stands at its position, `[n]`.
+    pub fn cells(&self, slots: i64) -> Result<Tensor, TrainerError> {
+        Ok(self.owners.f_mul_scalar(slots)?.f_add(&self.positions)?)
     }
 
     /// Which keys may be attended to, `[b, 1, 1, t]`; `None` when all texts are equally long.

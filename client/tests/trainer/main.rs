@@ -4,6 +4,7 @@
 
 mod adapters;
 mod encoder;
+mod llama;
 mod offline;
 mod refusals;
 mod step;

@@ -29,9 +29,21 @@ impl Linears {
         out: usize,
         inp: usize,
     ) -> Result<usize, ModelError> {
-        let weight = weights.take(&format!("{name}.weight"), &[out, inp])?;
-        let bias = weights.take(&format!("{name}.bias"), &[out])?;
-        Ok(self.push(name, Weight::Dense(weight), Some(bias)))
+        self.load_with(weights, name, out, inp, true)
+    }
+
+    /// The same, with or without a bias.
+    pub(super) fn load_with(
+        &mut self,
+        weights: &mut WeightFiles,
+        name: &str,
+        out: usize,
+        inp: usize,
+        bias: bool,
+    ) -> Result<usize, ModelError> {
+        let weight = weights.take_weight(&format!("{name}.weight"), &[out, inp])?;
+        let bias = bias.then(|| weights.take(&format!("{name}.bias"), &[out])).transpose()?;
+        Ok(self.push(name, weight, bias))
     }
 
     /// Takes a layer in and returns its number.

@@ -4,12 +4,22 @@
 //! [`Linears::forward`], which adds whatever an adapter attaches there; it knows nothing of methods.
 
 mod bert;
+mod blocks;
+mod cache;
 mod linears;
+mod llama;
+mod packed;
+mod rope;
 mod weight;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
+use rondo_proto::base::is_gguf;
+use rondo_proto::gguf::{self, GgufError};
+use rondo_proto::gguf_names;
+use rondo_proto::run_file::Quantise;
+use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::trainer::adapted::Adapters;
@@ -17,7 +27,11 @@ use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 
 pub use bert::Bert;
+pub use blocks::{Attention, RmsNorm};
+pub use cache::LayerCache;
 pub use linears::Linears;
+pub use llama::Llama;
+pub use packed::PackedMatrix;
 pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
 
@@ -70,15 +84,6 @@ pub trait Transformer {
     }
 }
 
-/// Keys and values that one layer computed for earlier tokens, `[texts, heads, tokens, head size]`.
-#[derive(Default)]
-pub struct LayerCache {
-    /// Keys, rotated where the model rotates them.
-    pub keys: Option<Tensor>,
-    /// Values.
-    pub values: Option<Tensor>,
-}
-
 /// Why a base model was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -111,9 +116,9 @@ pub enum ModelError {
         supported: &'static str,
     },
     /// The weights lack a tensor.
-    #[error("{}: no tensor {name:?} in the *.safetensors files", .dir.display())]
+    #[error("{}: its weights lack the tensor {name:?}; is the model complete?", .dir.display())]
     Missing {
-        /// The model's folder.
+        /// The model's folder or file.
         dir: PathBuf,
         /// The tensor's name.
         name: String,
@@ -140,24 +145,53 @@ pub enum ModelError {
         /// Their names.
         names: Vec<String>,
     },
+    /// A GGUF file cannot be used.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// libtorch could not take the numbers.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
 
-/// Reads the model in a folder by the `model_type` of its config.json. Weights are converted to `kind`.
-pub fn load(dir: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transformer>, ModelError> {
+/// The values of `model_type` that [`load`] takes.
+const SUPPORTED: &str = "\"bert\", \"llama\", \"mistral\", \"qwen2\", \"qwen3\"";
+
+/// Reads the model at a path, weights converted to `kind`: a Hugging Face folder by the `model_type` of its config.json,
+/// or a .gguf file, whose blocks stay packed.
+pub fn load(path: &Path, device: Device, kind: Kind) -> Result<Box<dyn Transformer>, ModelError> {
+    load_as(path, device, kind, Quantise::None)
+}
+
+/// The same with linear layers' weights packed as the run asks. What a GGUF file has in blocks stays in these.
+pub fn load_as(
+    path: &Path,
+    device: Device,
+    kind: Kind,
+    quantise: Quantise,
+) -> Result<Box<dyn Transformer>, ModelError> {
+    if is_gguf(path) {
+        let header = gguf::read(path)?;
+        let config = gguf_names::config(&header)?;
+        let head_size = config.get("head_dim").and_then(Value::as_u64).unwrap_or_default();
+        let weights = WeightFiles::open_gguf(&header, head_size as usize, device, kind)?;
+        return Ok(Box::new(Llama::load(weights.quantised(quantise), path, &config)?));
+    }
+    let dir = path;
     let path = dir.join("config.json");
     let text = std::fs::read(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-    let config: serde_json::Value = serde_json::from_slice(&text)
+    let config: Value = serde_json::from_slice(&text)
         .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
-    match config.get("model_type").and_then(serde_json::Value::as_str) {
+    match config.get("model_type").and_then(Value::as_str) {
         Some("bert") => Ok(Box::new(Bert::load(dir, &config, device, kind)?)),
+        Some(family) if llama::FAMILY.contains(&family) => {
+            let weights = WeightFiles::open(dir, "", device, kind)?;
+            Ok(Box::new(Llama::load(weights.quantised(quantise), &path, &config)?))
+        }
         other => Err(ModelError::Unsupported {
             path,
             key: "model_type",
             value: other.map_or_else(|| "absent".to_owned(), |name| format!("{name:?}")),
-            supported: "\"bert\"",
+            supported: SUPPORTED,
         }),
     }
 }

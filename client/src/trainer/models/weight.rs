@@ -51,6 +51,16 @@ impl Weight {
         }
     }
 
+    /// The rows with these numbers, `[n, in]`; `rows` `[n]`.
+    pub fn rows(&self, rows: &Tensor) -> Result<Tensor, TrainerError> {
+        match self {
+            Self::Dense(weight) => Ok(weight.f_index_select(0, rows)?),
+            Self::Packed { packed, kind, device } => {
+                packed.rows(&Vec::<i64>::try_from(&rows.f_to_device(Device::Cpu)?)?, *kind, *device)
+            }
+        }
+    }
+
     /// True when every use unpacks it, so that a gradient's tape would hold a second copy.
     pub fn is_packed(&self) -> bool {
         matches!(self, Self::Packed { .. })

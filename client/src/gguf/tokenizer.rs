@@ -1,0 +1,1 @@
+//! The tokenizer that a GGUF file brings.

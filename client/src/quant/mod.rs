@@ -1,0 +1,3 @@
+//! Quantised forms that are made here, at load, from weights in full precision.
+
+pub mod nf4;
