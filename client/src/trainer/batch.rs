@@ -26,14 +26,11 @@ impl Encoded {
         self.starts.push(self.ids.len());
     }
 
-    /// Appends a text of a language model: each token with whether it counts as something to foretell. Either all texts
+    /// Appends a text of a language model, and for each token whether it counts as something to foretell. Either all texts
     /// are pushed so, or none.
-    pub fn push_counted(&mut self, tokens: impl IntoIterator<Item = (i64, bool)>) {
-        for (id, counts) in tokens {
-            self.ids.push(id);
-            self.counts.push(counts);
-        }
-        self.starts.push(self.ids.len());
+    pub fn push_counted(&mut self, ids: &[i64], counts: &[bool]) {
+        self.counts.extend_from_slice(counts);
+        self.push(ids.iter().copied());
     }
 
     /// For each token of a text whether it counts; empty where nothing is foretold.

@@ -58,7 +58,7 @@ pub fn one_step(
         // The same words whatever the batch is split into; the first ones of a vocabulary are often special.
         let ids: Vec<i64> = (0..load.max_tokens).map(|_| draw.below(load.outline.vocabulary) as i64).collect();
         match load.outline.is_language() {
-            true => encoded.push_counted(ids.into_iter().enumerate().map(|(place, id)| (id, place > 0))),
+            true => encoded.push_counted(&ids, &(0..ids.len()).map(|place| place > 0).collect::<Vec<_>>()),
             false => encoded.push(ids),
         }
     }

@@ -8,6 +8,7 @@ mod llama;
 mod offline;
 mod refusals;
 mod step;
+mod step_packed;
 mod support;
 mod training;
 mod warm_up;
