@@ -98,18 +98,18 @@ fn numbers(size: &[i64], scale: f32, seed: u32) -> Tensor {
     Tensor::from_slice(&data).view(size)
 }
 
-fn plain(size: [usize; 2], seed: u32) -> Plain {
+pub(crate) fn plain(size: [usize; 2], seed: u32) -> Plain {
     let tensor = numbers(&[size[0] as i64, size[1] as i64], 0.2, seed);
     Plain { shape: size.to_vec(), data: Vec::try_from(&tensor.view(-1)).unwrap() }
 }
 
 /// Texts of several lengths; the last has no token that counts.
-fn texts() -> Encoded {
+pub(crate) fn texts() -> Encoded {
     let mut encoded = Encoded::new();
     for (text, length) in [7, 3, 12, 1, 9, 5].into_iter().enumerate() {
-        let token =
-            |place: usize| (5 + (text * 13 + place * 7) as i64 % 30, text < 5 && place > 0 && (place + text) % 3 != 0);
-        encoded.push_counted((0..length).map(token));
+        let ids: Vec<i64> = (0..length).map(|place| 5 + (text * 13 + place * 7) as i64 % 30).collect();
+        let counts: Vec<bool> = (0..length).map(|place| text < 5 && place > 0 && (place + text) % 3 != 0).collect();
+        encoded.push_counted(&ids, &counts);
     }
     encoded
 }
@@ -137,7 +137,7 @@ fn speaking(model: &Speaker) -> Session<'_> {
 }
 
 /// The definition: all logits at once, one tape.
-fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) -> (f64, Vec<Tensor>) {
+pub(crate) fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) -> (f64, Vec<Tensor>) {
     let batch = Batch::new(encoded, indices, Device::Cpu).unwrap();
     let states = session.model().forward(&batch, session.adapters()).unwrap();
     let logits = states.matmul(&session.model().vocabulary().unwrap().dense().unwrap().tr()).to_kind(Kind::Float);
@@ -158,7 +158,7 @@ fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) ->
     (loss.double_value(&[]), gradients)
 }
 
-fn assert_equal(what: &str, found: &Gradients, loss: f64, expected: &[Tensor], tolerance: f64) {
+pub(crate) fn assert_equal(what: &str, found: &Gradients, loss: f64, expected: &[Tensor], tolerance: f64) {
     assert!((found.loss - loss).abs() <= tolerance * loss.abs(), "{what}: loss {} and {loss}", found.loss);
     assert_eq!(found.tensors.len(), expected.len());
     let largest = expected.iter().map(|tensor| tensor.abs().max().double_value(&[])).fold(0.0, f64::max);
