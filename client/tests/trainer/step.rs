@@ -9,6 +9,7 @@ use rondo_client::trainer::classify::mean_loss;
 use rondo_client::trainer::error::TrainerError;
 use rondo_client::trainer::loss::{self, Foretold};
 use rondo_client::trainer::models::{LayerCache, Linears, Packed, Transformer, Weight};
+use rondo_client::trainer::optim::{AdamW, AdamWConfig};
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Gradients, Plan};
 use rondo_methods::{Delta, Tensor as Plain, TensorSet};
@@ -290,4 +291,32 @@ fn token_losses_are_told_text_by_text() {
 fn an_encoder_is_no_language_model() {
     let error = Session::language(&*encoder(&tiny()), Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("causal language model"), "{error}");
+}
+
+/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as if it were alone.
+#[test]
+fn only_the_leading_block_trains() {
+    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let whole = speaking(&model);
+    let mut session = speaking(&model);
+    let name = session.trained()[0].0.clone();
+    session.train_block(&name, &[2, 5]).unwrap();
+    let run = |session: &Session<'_>| {
+        step::gradients(session, &encoded, &[0, 2], Goal::Tokens, Plan::default()).unwrap().tensors
+    };
+    let (all, mut part) = (run(&whole), run(&session));
+    assert_eq!(part[0].size(), [2, 5]);
+    assert_eq!(part[0], all[0].narrow(0, 0, 2).narrow(1, 0, 5));
+    assert_eq!(part[1..], all[1..]);
+    let before = session.trained()[0].1.detach().copy();
+    let config = AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() };
+    let mut optimiser = AdamW::new(config, session.parameters().unwrap()).unwrap();
+    optimiser.step(&part.drain(..).collect::<Vec<_>>()).unwrap();
+    let moved = (session.trained()[0].1.detach() - before).ne(0.0);
+    assert_eq!(moved.narrow(0, 0, 2).narrow(1, 0, 5).sum(Kind::Int64).int64_value(&[]), 10);
+    assert_eq!(moved.sum(Kind::Int64).int64_value(&[]), 10);
+    assert_eq!(session.trained_values().unwrap()[&name].shape, [2, 5]);
+    for (name, sizes) in [(name.as_str(), [4, 5]), (name.as_str(), [0, 5]), ("nobody", [1, 1])] {
+        assert!(session.train_block(name, &sizes).is_err(), "{name} {sizes:?}");
+    }
 }
