@@ -16,11 +16,7 @@ pub struct Choice {
 
 /// Nothing that `[limits]` allows fits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a training step needs {} MB, and {} has {} MB; {}", .need.peak / 1_000_000,
-    if *.limited { "`limits.memory_mb`" } else { "this machine" }, .room / 1_000_000,
-    "the need is least with a quantised base, `limits.checkpoint = \"auto\"`, `limits.micro_batch = 1` and a lower `task.max_tokens`"
-)]
+#[error("{}", explain(.need, *.room, *.limited))]
 pub struct TooLarge {
     /// The least that is needed.
     pub need: Need,
@@ -28,6 +24,16 @@ pub struct TooLarge {
     pub room: u64,
     /// True when client.toml says how much there is.
     pub limited: bool,
+}
+
+fn explain(need: &Need, room: u64, limited: bool) -> String {
+    let place = if limited { "`limits.memory_mb`" } else { "this machine" };
+    format!(
+        "a training step needs {} MB, and {place} has {} MB; a lower `task.max_tokens`, a quantised base, \
+         `limits.checkpoint = \"auto\"` and `limits.micro_batch = 0` need less",
+        need.peak.div_ceil(1_000_000),
+        room / 1_000_000
+    )
 }
 
 /// Picks, in this order, the first that fits: the whole batch on one tape, the whole batch checkpointed, ever smaller

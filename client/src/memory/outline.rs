@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rondo_proto::architecture::{self, Architecture};
+use rondo_proto::architecture::{self, Architecture, Orientation};
+use rondo_proto::base::is_gguf;
 use rondo_proto::gguf::{self, BlockKind, GgufError};
 use rondo_proto::gguf_names;
 use rondo_proto::manifest::{self, ManifestError};
@@ -92,7 +93,7 @@ pub struct Outline {
 impl Outline {
     /// Reads the sizes of a model folder, or of a .gguf file.
     pub fn read(path: &Path) -> Result<Self, OutlineError> {
-        match path.extension().is_some_and(|extension| extension == "gguf") {
+        match is_gguf(path) {
             true => Self::of_gguf(path),
             false => Self::of_folder(path),
         }
@@ -172,7 +173,12 @@ impl Outline {
         };
         let mut matrices = Vec::new();
         let mut linears = std::collections::BTreeMap::new();
+        // A tied vocabulary matrix may have been written out; it is the words' matrix all the same.
+        let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
         for (name, shape, bytes, packed) in tensors {
+            if tied && name == "lm_head.weight" {
+                continue;
+            }
             let place = linear(architecture, &name, &shape);
             let linear = place.is_some();
             linears.extend(place);
@@ -218,9 +224,14 @@ impl Outline {
 }
 
 fn linear(architecture: &Architecture, name: &str, shape: &[u64]) -> Option<((u32, usize), v1::LinearLayer)> {
-    let module = architecture.strip(name).strip_suffix(".weight")?;
+    let name = architecture.canonical(name);
+    let module = name.strip_suffix(".weight")?;
     let place = architecture.linear(module)?;
-    let [out, inp] = shape else { return None };
-    let (out_features, in_features) = (u32::try_from(*out).ok()?, u32::try_from(*inp).ok()?);
+    let [rows, columns] = shape else { return None };
+    let (rows, columns) = (u32::try_from(*rows).ok()?, u32::try_from(*columns).ok()?);
+    let (out_features, in_features) = match architecture.orientation {
+        Orientation::OutIn => (rows, columns),
+        Orientation::InOut => (columns, rows),
+    };
     Some((place, v1::LinearLayer { name: module.to_owned(), out_features, in_features }))
 }

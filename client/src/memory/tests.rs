@@ -7,7 +7,8 @@ use crate::config::{Checkpoint, Limits};
 
 /// Two gated layers of 64 x 64 matrices, a vocabulary of 1000.
 fn load() -> Load {
-    let matrix = |name: &str, numbers: u64, linear| Matrix { name: name.into(), numbers, bytes: 0, linear, packed: false };
+    let matrix =
+        |name: &str, numbers: u64, linear| Matrix { name: name.into(), numbers, bytes: 0, linear, packed: false };
     let mut matrices = vec![matrix("words", 64_000, false)];
     matrices.extend((0..14).map(|_| matrix("linear", 4096, true)));
     let outline = Outline {
@@ -107,7 +108,10 @@ fn limits_are_kept() {
     assert_eq!(way(&with(Checkpoint::Auto, 40, 0)), Ok(Way { checkpoint: false, micro_batch: 6 }));
     // What client.toml says counts, not what the machine has.
     let told = way(&with(Checkpoint::Auto, 0, 1)).unwrap_err();
-    assert!(told.limited && told.room == 1_000_000 && told.to_string().contains("`limits.memory_mb` has 1 MB"), "{told}");
+    assert!(
+        told.limited && told.room == 1_000_000 && told.to_string().contains("`limits.memory_mb` has 1 MB"),
+        "{told}"
+    );
     let off = load.need(Way { checkpoint: false, micro_batch: 3 }).peak.div_ceil(1_000_000);
     assert_eq!(way(&with(Checkpoint::Off, 0, off as u32)), Ok(Way { checkpoint: false, micro_batch: 3 }));
 }

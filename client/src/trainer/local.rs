@@ -81,7 +81,7 @@ pub fn train(
         max_grad_norm: train.max_grad_norm,
         ..AdamWConfig::default()
     };
-    let mut proximal = Proximal::new(train.proximal, session)?;
+    let proximal = Proximal::new(train.proximal, session)?;
     let mut optimiser = AdamW::new(config, session.parameters()?)?;
     let steps = train.local_steps;
     let mut losses = Vec::with_capacity(steps as usize);

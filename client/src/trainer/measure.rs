@@ -4,13 +4,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use rondo_methods::{AdapterState, Job, Start, TensorSet};
-use rondo_proto::run_file::RunFile;
+use rondo_proto::base::is_gguf;
+use rondo_proto::run_file::{Dtype, RunFile};
 use serde::{Deserialize, Serialize};
+
+use tch::Kind;
+use tokenizers::Tokenizer;
 
 use super::LibtorchTrainer;
 use super::batch::Encoded;
 use super::device::DeviceChoice;
 use super::error::TrainerError;
+use super::models;
 use super::optim::{AdamW, AdamWConfig};
 use super::session::Session;
 use super::step::{self, Goal, Plan};
@@ -37,12 +42,17 @@ pub fn one_step(
     choice: &Choice,
     threads: u32,
 ) -> Result<Measured, TrainerError> {
-    let mut trainer = LibtorchTrainer::new(DeviceChoice::Cpu, (threads > 0).then_some(threads as usize))?;
-    let device = trainer.device();
-    let loaded = trainer.model(model, "", run.train.dtype)?;
+    let device = LibtorchTrainer::new(DeviceChoice::Cpu, (threads > 0).then_some(threads as usize))?.device();
+    let kind = match run.train.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+    };
+    let base = models::load_as(model, device, kind, run.train.quantise)?;
+    // Not used here, but in memory whenever a run trains.
+    let _tokenizer = tokenizer(model)?;
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let state = fresh(job, &mut draw);
-    let session = Session::of_state(&*loaded.model, device, job, &state, run.task.pooling, true)?;
+    let session = Session::of_state(&*base, device, job, &state, run.task.pooling, true)?;
     let mut encoded = Encoded::new();
     for _ in 0..load.batch {
         // The same words whatever the batch is split into; the first ones of a vocabulary are often special.
@@ -63,6 +73,15 @@ pub fn one_step(
     let seconds = started.elapsed().as_secs_f64();
     let _update = session.trained_values()?;
     Ok(Measured { peak: machine::peak().unwrap_or(0), loss: found.loss, seconds })
+}
+
+fn tokenizer(model: &Path) -> Result<Option<Tokenizer>, TrainerError> {
+    let path = model.join("tokenizer.json");
+    if is_gguf(model) {
+        return Ok(None);
+    }
+    let loaded = Tokenizer::from_file(&path);
+    loaded.map(Some).map_err(|error| TrainerError::Tokenizer { path, problem: error.to_string() })
 }
 
 /// An adapter at its start; what a warm-up would bring is drawn.

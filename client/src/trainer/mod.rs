@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::Statistic;
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use tch::{Device, Kind};
 
@@ -64,7 +64,7 @@ pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
     let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
-    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits)))))
+    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))))
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
@@ -79,6 +79,7 @@ pub struct Loaded {
     dir: PathBuf,
     digest: String,
     kind: Kind,
+    quantise: Quantise,
     /// The encoder, frozen.
     pub model: Box<dyn Transformer>,
     /// Its tokenizer.
@@ -123,11 +124,25 @@ impl LibtorchTrainer {
 
     /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart.
     pub fn model(&mut self, dir: &Path, digest: &str, dtype: Dtype) -> Result<&mut Loaded, TrainerError> {
+        self.model_as(dir, digest, dtype, Quantise::None)
+    }
+
+    /// The same with its linear layers held as the run asks.
+    pub fn model_as(
+        &mut self,
+        dir: &Path,
+        digest: &str,
+        dtype: Dtype,
+        quantise: Quantise,
+    ) -> Result<&mut Loaded, TrainerError> {
         let kind = match dtype {
             Dtype::F32 => Kind::Float,
             Dtype::Bf16 => Kind::BFloat16,
         };
-        let same = |loaded: &Loaded| loaded.dir == dir && loaded.digest == digest && loaded.kind == kind;
+        let same = |loaded: &Loaded| {
+            (loaded.dir.as_path(), loaded.digest.as_str(), loaded.kind, loaded.quantise)
+                == (dir, digest, kind, quantise)
+        };
         if !self.loaded.as_ref().is_some_and(same) {
             self.loaded = None; // never two models in memory
         }
@@ -137,15 +152,16 @@ impl LibtorchTrainer {
                 dir: dir.to_owned(),
                 digest: digest.to_owned(),
                 kind,
-                model: models::load(dir, self.device, kind)?,
+                quantise,
+                model: models::load_as(dir, self.device, kind, quantise)?,
                 tokens: tokens_of::tokens_of(dir)?,
             })),
         }
     }
 
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
-        let device = self.device;
-        let loaded = self.model(&work.model_dir, &work.base.digest, work.run.train.dtype)?;
+        let (device, train) = (self.device, &work.run.train);
+        let loaded = self.model_as(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
         let (asked, limit) = (work.run.task.max_tokens, loaded.model.max_positions());
         if asked > limit {
             return Err(TrainerError::TooLong { asked, limit });

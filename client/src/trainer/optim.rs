@@ -95,10 +95,13 @@ impl Proximal {
     }
 
     fn towards(mu: f64, parameters: Vec<Tensor>) -> Result<Self, TrainerError> {
-        let received: Result<_, tch::TchError> = match mu == 0.0 {
-            true => Ok(Vec::new()),
-            false => parameters.iter().map(|parameter| parameter.f_detach()?.f_copy()).collect(),
+        let copy = |parameter: &Tensor| -> Result<Tensor, tch::TchError> {
+            let mut copy = parameter.f_detach()?.f_zeros_like()?;
+            copy.f_copy_(&parameter.f_detach()?)?;
+            Ok(copy)
         };
+        let received: Result<_, tch::TchError> =
+            if mu == 0.0 { Ok(Vec::new()) } else { parameters.iter().map(copy).collect() };
         Ok(Self { mu, received: received?, parameters })
     }
 

@@ -1,6 +1,6 @@
 //! A base model with one adapter on a device, and the head of a classifier: what is trained and evaluated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
@@ -25,6 +25,8 @@ pub struct Session<'m> {
     adapters: Adapters,
     head: Option<Head>,
     trained: Vec<(String, Tensor)>,
+    /// Of trained tensors that do not train as a whole: the sizes of the leading block that does.
+    blocks: BTreeMap<String, Vec<usize>>,
 }
 
 /// What a language model makes of one text.
@@ -41,7 +43,14 @@ pub struct TextLoss {
 impl<'m> Session<'m> {
     /// A language model without an adapter. Refuses a model that has no vocabulary matrix.
     pub fn language(model: &'m dyn Transformer, device: Device) -> Result<Self, TrainerError> {
-        let session = Self { model, device, adapters: Adapters::none(), head: None, trained: Vec::new() };
+        let session = Self {
+            model,
+            device,
+            adapters: Adapters::none(),
+            head: None,
+            trained: Vec::new(),
+            blocks: BTreeMap::new(),
+        };
         session.vocabulary()?;
         Ok(session)
     }
@@ -63,7 +72,14 @@ impl<'m> Session<'m> {
             to_torch(tensor, device)
         };
         let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling };
-        Ok(Self { model, device, adapters: Adapters::none(), head: Some(head), trained: Vec::new() })
+        Ok(Self {
+            model,
+            device,
+            adapters: Adapters::none(),
+            head: Some(head),
+            trained: Vec::new(),
+            blocks: BTreeMap::new(),
+        })
     }
 
     /// What the job's task needs: a classifier if it has a head, else a language model.
@@ -264,18 +280,43 @@ impl<'m> Session<'m> {
         &self.trained
     }
 
+    /// Of a trained tensor only the leading block of these sizes is to train; the model goes on using the whole of it.
+    pub fn train_block(&mut self, name: &str, sizes: &[usize]) -> Result<(), TrainerError> {
+        let refuse = |problem: String| Err(TrainerError::Tensor { name: name.to_owned(), problem });
+        let Some((_, tensor)) = self.trained.iter().find(|(trained, _)| trained == name) else {
+            return refuse("it does not train".into());
+        };
+        let whole: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+        if sizes.len() != whole.len() || sizes.iter().zip(&whole).any(|(part, all)| *part == 0 || part > all) {
+            return refuse(format!("a block of {sizes:?} cannot be cut out of {whole:?}"));
+        }
+        self.blocks.insert(name.to_owned(), sizes.to_vec());
+        Ok(())
+    }
+
     pub(super) fn leaves(&self) -> Vec<Tensor> {
         self.trained.iter().map(|(_, leaf)| leaf.shallow_clone()).collect()
     }
 
-    /// What the optimiser moves, in the order of [`Session::trained`].
+    /// What the optimiser moves, in the order of [`Session::trained`]: each tensor, or its block that trains, as a view
+    /// without a tape.
     pub fn parameters(&self) -> Result<Vec<Tensor>, TrainerError> {
-        self.of_leaves(self.leaves())
+        self.of_leaves(self.trained.iter().map(|(_, leaf)| leaf.f_detach()).collect::<Result<_, _>>()?)
     }
 
-    /// The part of each leaf, or of each leaf's gradient, that trains.
+    /// The part that trains of tensors in the order and of the shapes of [`Session::trained`].
     pub(super) fn of_leaves(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
-        Ok(tensors)
+        let part = |((name, _), tensor): (&(String, Tensor), Tensor)| match self.blocks.get(name) {
+            Some(sizes) if tensor.defined() => {
+                let mut part = tensor;
+                for (dim, &size) in (0..).zip(sizes) {
+                    part = part.f_narrow(dim, 0, size as i64)?;
+                }
+                Ok(part)
+            }
+            _ => Ok(tensor),
+        };
+        self.trained.iter().zip(tensors).map(part).collect()
     }
 
     /// The present values of what trains.

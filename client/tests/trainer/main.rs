@@ -11,6 +11,7 @@ mod offline;
 mod refusals;
 mod speaking;
 mod step;
+mod step_packed;
 mod support;
 mod training;
 mod warm_up;

@@ -9,6 +9,7 @@ use rondo_client::trainer::classify::mean_loss;
 use rondo_client::trainer::error::TrainerError;
 use rondo_client::trainer::loss::{self, Foretold};
 use rondo_client::trainer::models::{LayerCache, Linears, Packed, Transformer, Weight};
+use rondo_client::trainer::optim::{AdamW, AdamWConfig};
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Gradients, Plan};
 use rondo_methods::{Delta, Tensor as Plain, TensorSet};
@@ -98,17 +99,17 @@ fn numbers(size: &[i64], scale: f32, seed: u32) -> Tensor {
     Tensor::from_slice(&data).view(size)
 }
 
-fn plain(size: [usize; 2], seed: u32) -> Plain {
+pub(crate) fn plain(size: [usize; 2], seed: u32) -> Plain {
     let tensor = numbers(&[size[0] as i64, size[1] as i64], 0.2, seed);
     Plain { shape: size.to_vec(), data: Vec::try_from(&tensor.view(-1)).unwrap() }
 }
 
 /// Texts of several lengths; the last has no token that counts.
-fn texts() -> Encoded {
+pub(crate) fn texts() -> Encoded {
     let mut encoded = Encoded::new();
     for (text, length) in [7, 3, 12, 1, 9, 5].into_iter().enumerate() {
-        let token = |place: usize| (5 + (text * 13 + place * 7) as i64 % 30, text < 5 && place > 0 && (place + text) % 3 != 0);
-        let (ids, counts): (Vec<i64>, Vec<bool>) = (0..length).map(token).unzip();
+        let ids: Vec<i64> = (0..length).map(|place| 5 + (text * 13 + place * 7) as i64 % 30).collect();
+        let counts: Vec<bool> = (0..length).map(|place| text < 5 && place > 0 && (place + text) % 3 != 0).collect();
         encoded.push_counted(&ids, &counts);
     }
     encoded
@@ -136,7 +137,7 @@ fn speaking(model: &Speaker) -> Session<'_> {
 }
 
 /// The definition: all logits at once, one tape.
-fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) -> (f64, Vec<Tensor>) {
+pub(crate) fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) -> (f64, Vec<Tensor>) {
     let batch = Batch::new(encoded, indices, Device::Cpu).unwrap();
     let states = session.model().forward(&batch, session.adapters()).unwrap();
     let logits = states.matmul(&session.model().vocabulary().unwrap().dense().unwrap().tr()).to_kind(Kind::Float);
@@ -157,7 +158,7 @@ fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &[usize]) ->
     (loss.double_value(&[]), gradients)
 }
 
-fn assert_equal(what: &str, found: &Gradients, loss: f64, expected: &[Tensor], tolerance: f64) {
+pub(crate) fn assert_equal(what: &str, found: &Gradients, loss: f64, expected: &[Tensor], tolerance: f64) {
     assert!((found.loss - loss).abs() <= tolerance * loss.abs(), "{what}: loss {} and {loss}", found.loss);
     assert_eq!(found.tensors.len(), expected.len());
     let largest = expected.iter().map(|tensor| tensor.abs().max().double_value(&[])).fold(0.0, f64::max);
@@ -288,4 +289,32 @@ fn token_losses_are_told_text_by_text() {
 fn an_encoder_is_no_language_model() {
     let error = Session::language(&*encoder(&tiny()), Device::Cpu).err().unwrap();
     assert!(error.to_string().contains("causal language model"), "{error}");
+}
+
+/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as if it were alone.
+#[test]
+fn only_the_leading_block_trains() {
+    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let whole = speaking(&model);
+    let mut session = speaking(&model);
+    let name = session.trained()[0].0.clone();
+    session.train_block(&name, &[2, 5]).unwrap();
+    let run = |session: &Session<'_>| {
+        step::gradients(session, &encoded, &[0, 2], Goal::Tokens, Plan::default()).unwrap().tensors
+    };
+    let (all, mut part) = (run(&whole), run(&session));
+    assert_eq!(part[0].size(), [2, 5]);
+    assert_eq!(part[0], all[0].narrow(0, 0, 2).narrow(1, 0, 5));
+    assert_eq!(part[1..], all[1..]);
+    let before = session.trained()[0].1.detach().copy();
+    let config = AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() };
+    let mut optimiser = AdamW::new(config, session.parameters().unwrap()).unwrap();
+    optimiser.step(&part.drain(..).collect::<Vec<_>>()).unwrap();
+    let moved = (session.trained()[0].1.detach() - before).ne(0.0);
+    assert_eq!(moved.narrow(0, 0, 2).narrow(1, 0, 5).sum(Kind::Int64).int64_value(&[]), 10);
+    assert_eq!(moved.sum(Kind::Int64).int64_value(&[]), 10);
+    assert_eq!(session.trained_values().unwrap()[&name].shape, [2, 5]);
+    for (name, sizes) in [(name.as_str(), [4, 5]), (name.as_str(), [0, 5]), ("nobody", [1, 1])] {
+        assert!(session.train_block(name, &sizes).is_err(), "{name} {sizes:?}");
+    }
 }

@@ -199,7 +199,7 @@ impl Uploads {
             train_seconds: header.train_seconds,
             norm: facts.norm,
             bytes_up,
-            before: header.before,
+            before: header.before.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
         let putting = self.blobs.putting().await;
