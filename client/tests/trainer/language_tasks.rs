@@ -115,11 +115,13 @@ fn answers_are_the_greedy_texts_and_compared() {
 
 #[test]
 fn causal_losses_are_per_token_and_by_group() {
-    let examples = || vec![
-        completion("abc", "defgh", Some("long")),
-        completion("The sky", " is", Some("short")),
-        completion("2 + 2 =", " 4", None),
-    ];
+    let examples = || {
+        vec![
+            completion("abc", "defgh", Some("long")),
+            completion("The sky", " is", Some("short")),
+            completion("2 + 2 =", " 4", None),
+        ]
+    };
     let Outcome { evaluation, verdicts } = evaluate("bare", &task("causal-lm"), examples(), None).unwrap();
     let sum = |of: &dyn Fn(&Example) -> bool| {
         let some = verdicts.iter().filter(|(example, _)| of(example));

@@ -95,7 +95,17 @@ fn chat_keeps_the_conversation_and_obeys_commands() {
     assert_eq!(said.trim_end_matches('\n'), answers[0]["text"].as_str().unwrap());
     // A conversation that fills the context is told, and goes on after a /reset.
     let long = "x".repeat(80);
-    let told = run_with(&[&words[1..3], &["--temperature=0", "--max-new-tokens=2"], &HERE].concat().iter().fold(vec!["chat"], |mut all, word| { all.push(word); all }), &format!("{long}\n/reset\nHi\n")).unwrap();
+    let told = run_with(
+        &[&words[1..3], &["--temperature=0", "--max-new-tokens=2"], &HERE].concat().iter().fold(
+            vec!["chat"],
+            |mut all, word| {
+                all.push(word);
+                all
+            },
+        ),
+        &format!("{long}\n/reset\nHi\n"),
+    )
+    .unwrap();
     assert!(told.contains("/reset starts anew") && told.lines().count() >= 2, "{told}");
 }
 
@@ -180,8 +190,20 @@ fn what_cannot_speak_is_refused_by_name() {
     fs::copy(adapter.join("adapter_model.safetensors"), dir.path().join("adapter_model.safetensors")).unwrap();
     let config = fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
     fs::write(dir.path().join("adapter_config.json"), config.replace("\"tiny-llama\"", "\"another\"")).unwrap();
-    let bert = run(&["evaluate", "--task=classification", "--device=cpu", "--model", &encoder, "--adapter", &other,
-        "--data", "rows.jsonl", "--labels", "a,b"]).unwrap_err();
+    let bert = run(&[
+        "evaluate",
+        "--task=classification",
+        "--device=cpu",
+        "--model",
+        &encoder,
+        "--adapter",
+        &other,
+        "--data",
+        "rows.jsonl",
+        "--labels",
+        "a,b",
+    ])
+    .unwrap_err();
     assert!(bert.contains("no classifier head"), "{bert}");
     let tiny = path(&golden("tiny-qwen3"));
     fs::copy(golden("tiny-llama/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
