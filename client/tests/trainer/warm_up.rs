@@ -23,7 +23,7 @@ fn dense_gradients(run: &TestRun, session: &mut Session<'_>, examples: &[usize])
         trained.insert(full_name(&target.name, "change"));
         session.attach(&target.name, &Delta::mat("change"), &change, &trained).unwrap();
     }
-    let train = run.data.train();
+    let train = run.data.train().all().unwrap();
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let mut sums: BTreeMap<String, Matrix> = BTreeMap::new();
     for &index in examples {
@@ -110,7 +110,7 @@ fn the_gradient_of_r_is_the_projected_gradient() {
     let examples = first_examples(run, 6);
 
     let session = Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
-    let train = run.data.train();
+    let train = run.data.train().all().unwrap();
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let labels: Vec<i64> = examples.iter().map(|&index| train[index].label().into()).collect();
     let loss = mean_loss(&session.logits(&encoded, &examples).unwrap(), &labels).unwrap();
