@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
 #[cfg(feature = "torch")]
-use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs};
+use crate::commands::{chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, plan::PlanArgs, train::TrainArgs};
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -39,9 +39,18 @@ pub enum Command {
     /// Trains an adapter on local data alone, without a coordinator.
     #[cfg(feature = "torch")]
     Train(Box<TrainArgs>),
-    /// Evaluates an adapter on labelled texts, without a coordinator.
+    /// Evaluates an adapter, or a bare base model, on local data, without a coordinator.
     #[cfg(feature = "torch")]
     Evaluate(Box<EvaluateArgs>),
+    /// Generates text from a prompt, with or without an adapter.
+    #[cfg(feature = "torch")]
+    Generate(Box<GenerateArgs>),
+    /// Talks with a model in a terminal, with or without an adapter.
+    #[cfg(feature = "torch")]
+    Chat(Box<ChatArgs>),
+    /// Tells how much memory a training step takes here.
+    #[cfg(feature = "torch")]
+    Plan(Box<PlanArgs>),
 }
 
 impl Command {

@@ -96,6 +96,17 @@ pub struct Limits {
     /// Most held-out examples per evaluation; 0 = all.
     #[serde(default)]
     pub max_eval_examples: u32,
+    /// Memory that a run may take, in megabytes (10^6 bytes); 0 = what the machine has available when it starts. With a
+    /// number here the same run is carried out in the same way every time.
+    #[serde(default)]
+    pub memory_mb: u32,
+    /// Most texts that go through the model at once; a step's batch is split and its gradients added. 0 = as the memory
+    /// allows.
+    #[serde(default)]
+    pub micro_batch: u32,
+    /// Whether layers run again for their gradients, so that only the states between them are kept.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
     /// Largest data file that is held in memory, in MiB; the rows of a larger one are read when they are needed. With its
     /// tokens a data set takes some three times this. 0 = no limit.
     #[serde(default = "default_data_mb")]
@@ -106,13 +117,35 @@ fn default_data_mb() -> u64 {
     256
 }
 
+/// Whether a training step trades time for memory by running each layer twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checkpoint {
+    /// Where memory asks for it.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never, but on a quantised base, which needs it.
+    Off,
+}
+
 fn default_device() -> String {
     "auto".to_owned()
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_rank: 0, threads: 0, device: default_device(), max_eval_examples: 0, data_mb: default_data_mb() }
+        Self {
+            max_rank: 0,
+            threads: 0,
+            device: default_device(),
+            max_eval_examples: 0,
+            memory_mb: 0,
+            micro_batch: 0,
+            checkpoint: Checkpoint::Auto,
+            data_mb: default_data_mb(),
+        }
     }
 }
 
@@ -265,7 +298,10 @@ const KEYS: [(&str, &[&str]); 6] = [
             "max_bad_rows",
         ],
     ),
-    ("limits", &["max_rank", "threads", "device", "max_eval_examples", "data_mb"]),
+    (
+        "limits",
+        &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint", "data_mb"],
+    ),
     (
         "policy",
         &[

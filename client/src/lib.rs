@@ -18,6 +18,7 @@ pub mod home;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod logging;
+pub mod memory;
 pub mod models;
 pub mod policy;
 pub mod quant;

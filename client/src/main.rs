@@ -36,8 +36,26 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::train(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
         Command::Evaluate(args) => commands::evaluate::evaluate(args, &mut io::stdout().lock())?,
+        #[cfg(feature = "torch")]
+        Command::Generate(args) => commands::generate::generate(args, &mut io::stdout().lock())?,
+        #[cfg(feature = "torch")]
+        Command::Chat(args) => {
+            let stop = std::sync::Arc::new(commands::chat::Stop::default());
+            runtime.spawn(stop_on_ctrl_c(std::sync::Arc::clone(&stop)));
+            commands::chat::chat(args, &mut io::stdin().lock(), &mut io::stdout().lock(), &stop)?;
+        }
+        #[cfg(feature = "torch")]
+        Command::Plan(args) => commands::plan::plan(args, &mut io::stdout().lock())?,
     }
     // A trainer that is still in its last step does not keep the process.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// Ctrl-C stops the answer in hand and not the program.
+#[cfg(feature = "torch")]
+async fn stop_on_ctrl_c(stop: std::sync::Arc<commands::chat::Stop>) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
 }

@@ -3,6 +3,7 @@
 use rondo_proto::run_file::RunFile;
 
 use crate::config::{Limits, PolicyConfig};
+use crate::memory::TooLarge;
 
 /// Why a run is declined; told to the coordinator in these words.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum Decline {
         /// The client's.
         limit: u32,
     },
+    /// A training step does not fit into this client's memory.
+    #[error("{0}")]
+    Memory(#[from] Box<TooLarge>),
 }
 
 fn list(names: &[String]) -> String {

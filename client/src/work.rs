@@ -9,6 +9,7 @@ use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
 
 use crate::data::Dataset;
+use crate::memory::TooLarge;
 
 /// One piece of work: everything a trainer needs, already downloaded, checked and parsed.
 #[derive(Clone)]
@@ -105,6 +106,9 @@ pub enum WorkError {
     /// The method refused.
     #[error(transparent)]
     Method(#[from] rondo_methods::MethodError),
+    /// A training step does not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
     /// The engine (libtorch) failed.
     #[error("engine: {0}")]
     Engine(String),

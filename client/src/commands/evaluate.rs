@@ -1,59 +1,67 @@
-//! `rondo-client evaluate`: accuracy, loss and logits of an exported adapter, offline.
+//! `rondo-client evaluate`: an exported adapter, or the bare base, measured on local data, offline.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
-use rondo_methods::export::peft::{self, PeftAdapter};
+use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
-use rondo_methods::{Delta, Tensor, TensorSet};
-use rondo_proto::run_file::{Dtype, Pooling};
+use rondo_methods::{Tensor, TensorSet};
+use rondo_proto::run_file::{Task, TaskKind};
 use serde_json::json;
 
+use super::generate::dtype;
 use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
-use crate::data::Example;
-use crate::trainer::LibtorchTrainer;
-use crate::trainer::classify::{Score, answer};
+use super::task::TaskArgs;
+use super::{figures, predictions, subject};
 use crate::trainer::models::Transformer;
 use crate::trainer::session::Session;
-use crate::work::Progress;
+use crate::trainer::tasks::{self, Outcome};
 
-/// Evaluates an adapter on labelled texts, without a coordinator
+/// Evaluates an adapter, or a bare base model, on local data, without a coordinator
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   rondo-client evaluate --model .rondo/models/minilm-l6 --adapter adapter --data reviews.tsv --predictions out.jsonl
   rondo-client evaluate --model .rondo/models/minilm-l6 --adapter adapter --data reviews.tsv --dataset reviews --held-out 0.1
+  rondo-client evaluate --model smollm2 --task causal-lm --data dolly.json --data-option group=category
+  rondo-client evaluate --model smollm2.gguf --adapter adapter --task exact-answer --data gsm8k.jsonl --limit 100 --json
 
-With --adapter none the bare base model is evaluated under the head that a run of this --seed starts with.")]
+Without an adapter (or with --adapter none) the bare base model is evaluated; a classifier then has the head that a run of
+this --seed starts with.")]
 pub struct EvaluateArgs {
-    /// Folder of the base model: config.json, *.safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
+    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// Folder that `rondo-client train` or `rondo adapter export` wrote, or "none"
+    /// Folder that `rondo-client train` or `rondo adapter export` wrote, or "none" [default: none]
     #[arg(long, value_name = "DIR|none")]
-    pub adapter: PathBuf,
-    /// The texts.
+    pub adapter: Option<PathBuf>,
+    /// The rows.
     #[command(flatten)]
     pub data: DataArgs,
-    /// The labels, in the order of the classifier's outputs [default: the adapter's]
-    #[arg(long, value_delimiter = ',', required_if_eq("adapter", "none"))]
+    /// What is measured.
+    #[command(flatten)]
+    pub task: TaskArgs,
+    /// The labels of a classification, in the order of the classifier's outputs [default: the adapter's]
+    #[arg(long, value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
     /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]. Which rows these are
     /// depends on the data set's name, so it takes --dataset with the name of the training: a run's data set, or "data"
     /// after `rondo-client train` without --dataset. Under another name, rows that were trained on would be evaluated
     #[arg(long, value_name = "FRACTION", requires = "dataset")]
     pub held_out: Option<f64>,
-    /// Longest input in tokens [default: the adapter's, or 64]
-    #[arg(long)]
-    pub max_tokens: Option<usize>,
-    /// Seed of the head with --adapter none
+    /// Evaluate at most so many rows, a random sample that is the same every time [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Seed of the head of a bare base
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Write one JSON object per text: text, label, predicted, logits
+    /// Write one JSON object per row: what the model made of it
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Number format that the model computes in
+    #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
+    pub dtype: String,
     /// What to compute on.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -62,117 +70,114 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
-/// Longest input where nothing says it.
-const DEFAULT_TOKENS: usize = 64;
-
-/// What is evaluated: a head, and an adapter unless it is the bare base.
-struct Subject {
-    adapter: Option<PeftAdapter>,
-    head: TensorSet,
-    labels: Vec<String>,
-    pooling: Pooling,
-    max_tokens: usize,
-}
-
 /// Evaluates and tells the outcome.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let kind = kind(args, adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let subject = subject(args, &*trainer.model(&args.model, "", Dtype::F32)?.model)?;
-    let data = args.data.load(&subject.labels, args.held_out.unwrap_or(0.0))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
+    let (session, task) = session(args, kind, adapter.as_ref(), model, device)?;
+
+    let data = args.data.load(&task, args.held_out.unwrap_or(0.0))?;
     let part = if args.held_out.is_some() { data.held_out() } else { data.train() };
-    let examples = &*part.all()?;
-    if examples.is_empty() {
+    if part.is_empty() {
         return Err(OfflineError::Value { option: "--held-out", problem: "leaves no rows to evaluate".to_owned() });
     }
-    let logits = predict(&mut trainer, args, &subject, examples, device)?;
-    let mut score = Score::default();
-    for (logits, example) in logits.iter().zip(examples) {
-        score.add(logits, example.label() as usize);
-    }
+    let Outcome { evaluation, verdicts } = {
+        let mut bar = Bar::new("evaluating");
+        tasks::evaluate(&session, tokens, &task, part, args.limit, &mut |progress| bar.show(progress))?
+    };
     if let Some(path) = &args.predictions {
-        write_predictions(path, &subject.labels, examples, &logits)
+        predictions::write(path, &task, &verdicts)
             .map_err(|source| OfflineError::Write { path: path.clone(), source })?;
     }
-    let evaluation = score.evaluation();
     if args.json {
-        let told = json!({
-            "accuracy": evaluation.accuracy, "loss": evaluation.loss, "examples": evaluation.examples,
-            "labels": subject.labels, "adapter": args.adapter, "predictions": args.predictions,
-        });
+        let mut told = figures::json(kind, &evaluation);
+        told["adapter"] = json!(args.adapter);
+        told["predictions"] = json!(args.predictions);
+        if kind == TaskKind::Classification {
+            told["labels"] = json!(task.labels);
+        }
         return Ok(writeln!(out, "{told}")?);
     }
-    let rondo_proto::v1::Evaluation { loss, accuracy, examples, .. } = evaluation;
-    Ok(writeln!(out, "accuracy {accuracy:.4}, loss {loss:.4} on {examples} examples")?)
+    writeln!(out, "{}", figures::line(kind, &evaluation))?;
+    Ok(figures::groups(kind, &evaluation, out)?)
 }
 
-fn subject(args: &EvaluateArgs, model: &dyn Transformer) -> Result<Subject, OfflineError> {
-    if args.adapter.as_os_str() == "none" {
-        let labels = args.labels.clone().unwrap_or_default();
+/// The task said, or the one that is meant when nothing is said.
+fn kind(args: &EvaluateArgs, adapter: Option<&PeftAdapter>) -> Result<TaskKind, OfflineError> {
+    match args.task.task {
+        Some(kind) => Ok(kind.into()),
+        None if args.labels.is_some() || adapter.is_some_and(|adapter| adapter.head.is_some()) => {
+            Ok(TaskKind::Classification)
+        }
+        None => {
+            let problem = "is needed: classification (with --labels), causal-lm, multiple-choice or exact-answer";
+            Err(OfflineError::Value { option: "--task", problem: problem.to_owned() })
+        }
+    }
+}
+
+/// The model with what is put on it, and the task it is asked.
+fn session<'m>(
+    args: &EvaluateArgs,
+    kind: TaskKind,
+    adapter: Option<&PeftAdapter>,
+    model: &'m dyn Transformer,
+    device: tch::Device,
+) -> Result<(Session<'m>, Task), OfflineError> {
+    let limit = model.max_positions();
+    let named = args.adapter.as_deref().zip(adapter);
+    let mut task = args.task.task(kind, &args.data.dataset, args.labels.as_deref().unwrap_or_default(), limit);
+    let session = if kind.needs_language_model() {
+        if args.labels.is_some() {
+            let problem = "belongs to --task classification alone".to_owned();
+            return Err(OfflineError::Value { option: "--labels", problem });
+        }
+        subject::language(model, device, &args.model, named)?
+    } else {
+        let head = head(args, adapter, model, &mut task)?;
+        let mut session = Session::new(model, device, &head, task.pooling)?;
+        if let Some((dir, adapter)) = named {
+            subject::attach(&mut session, &args.model, dir, adapter)?;
+        }
+        session
+    };
+    if task.max_tokens > limit {
+        let problem = format!("is {}, the model has {limit} positions", task.max_tokens);
+        return Err(OfflineError::Value { option: "--max-tokens", problem });
+    }
+    Ok((session, task))
+}
+
+/// The classifier's head: the adapter's, with its labels, pooling and limit, or a run's first one.
+fn head(
+    args: &EvaluateArgs,
+    adapter: Option<&PeftAdapter>,
+    model: &dyn Transformer,
+    task: &mut Task,
+) -> Result<TensorSet, OfflineError> {
+    let Some(adapter) = adapter else {
+        if task.labels.is_empty() {
+            let problem = "is needed for the head of a bare base".to_owned();
+            return Err(OfflineError::Value { option: "--labels", problem });
+        }
         let hidden = model.hidden_size();
         let identity = Identity { seed: args.seed, name: HEAD_WEIGHT, fresh: None };
-        let weight = seeded::uniform(identity, &[labels.len(), hidden], seeded::kaiming_bound(hidden));
-        let bias = Tensor::zeros(&[labels.len()]);
-        let head = TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]);
-        let max_tokens = args.max_tokens.unwrap_or(DEFAULT_TOKENS.min(model.max_positions()));
-        return Ok(Subject { adapter: None, head, labels, pooling: Pooling::Mean, max_tokens });
-    }
-    let mut adapter = peft::load(&args.adapter)?;
-    let head = adapter.head.take().ok_or_else(|| OfflineError::NoHead { dir: args.adapter.clone() })?;
+        let weight = seeded::uniform(identity, &[task.labels.len(), hidden], seeded::kaiming_bound(hidden));
+        let bias = Tensor::zeros(&[task.labels.len()]);
+        return Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]));
+    };
+    let no_head = || OfflineError::NoHead { dir: args.adapter.clone().unwrap_or_default() };
+    let head = adapter.head.as_ref().ok_or_else(no_head)?;
     if let Some(labels) = args.labels.as_ref().filter(|labels| **labels != head.labels) {
         let problem = format!("says {}, the adapter has {}", labels.join(","), head.labels.join(","));
         return Err(OfflineError::Value { option: "--labels", problem });
     }
-    Ok(Subject {
-        adapter: Some(adapter),
-        head: TensorSet::from([(HEAD_WEIGHT.to_owned(), head.weight), (HEAD_BIAS.to_owned(), head.bias)]),
-        labels: head.labels,
-        pooling: head.pooling,
-        max_tokens: args.max_tokens.unwrap_or(head.max_tokens),
-    })
-}
-
-/// Logits of each example, in their order.
-fn predict(
-    trainer: &mut LibtorchTrainer,
-    args: &EvaluateArgs,
-    subject: &Subject,
-    examples: &[Example],
-    device: tch::Device,
-) -> Result<Vec<Vec<f32>>, OfflineError> {
-    let loaded = trainer.model(&args.model, "", Dtype::F32)?;
-    let limit = loaded.model.max_positions();
-    if subject.max_tokens > limit {
-        let problem = format!("is {}, the model has {limit} positions", subject.max_tokens);
-        return Err(OfflineError::Value { option: "--max-tokens", problem });
-    }
-    let encoded = loaded.tokens.encode(examples.iter().map(Example::text), subject.max_tokens)?;
-    let mut session = Session::new(&*loaded.model, device, &subject.head, subject.pooling)?;
-    for target in subject.adapter.iter().flat_map(|adapter| &adapter.targets) {
-        let parts = TensorSet::from([("lora_A".to_owned(), target.a.clone()), ("lora_B".to_owned(), target.b.clone())]);
-        let delta = Delta::product(&["lora_B", "lora_A"]).scaled(target.scale);
-        session.attach(&target.name, &delta, &parts, &Default::default())?;
-    }
-    let (mut bar, steps) = (Bar::new("evaluating"), examples.len() as u32);
-    Ok(session.predict(&encoded, examples.len(), &mut |done| {
-        let _ = bar.show(Progress { step: done as u32, steps, loss: 0.0 });
-        Ok(())
-    })?)
-}
-
-fn write_predictions(
-    path: &Path,
-    labels: &[String],
-    examples: &[Example],
-    logits: &[Vec<f32>],
-) -> Result<(), std::io::Error> {
-    let mut file = BufWriter::new(File::create(path)?);
-    for (example, logits) in examples.iter().zip(logits) {
-        let row = json!({
-            "text": example.text(), "label": labels[example.label() as usize],
-            "predicted": labels[answer(logits)], "logits": logits,
-        });
-        writeln!(file, "{row}")?;
-    }
-    file.flush()
+    task.labels = head.labels.clone();
+    task.pooling = head.pooling;
+    task.max_tokens = args.task.max_tokens.unwrap_or(head.max_tokens);
+    Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), head.weight.clone()), (HEAD_BIAS.to_owned(), head.bias.clone())]))
 }

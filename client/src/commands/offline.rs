@@ -9,9 +9,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rondo_methods::MethodError;
 use rondo_proto::base::BaseError;
-use rondo_proto::run_file::RunFileError;
+use rondo_proto::run_file::{RunFileError, Task};
 
 use crate::data::{DataError, Dataset, Format, Source, Wants};
+use crate::memory::{OutlineError, TooLarge};
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::device::DeviceChoice;
 use crate::trainer::error::TrainerError;
@@ -20,7 +21,7 @@ use crate::work::{Progress, WorkError};
 /// Which examples.
 #[derive(Debug, Clone, Args)]
 pub struct DataArgs {
-    /// Labelled texts: a .jsonl, .json, .csv, .tsv or .parquet file
+    /// The rows: a .jsonl, .json, .csv, .tsv or .parquet file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
     /// The data set's name in runs. It decides which rows are held out: the same file under another name is split
@@ -45,28 +46,55 @@ pub struct DataArgs {
     /// Leave rows with this label (as the file has it) out; may be repeated
     #[arg(long, value_name = "LABEL")]
     pub skip_label: Vec<String>,
+    /// A further key of a [[dataset]] table of client.toml (docs/data.md), for example group=category or
+    /// on_bad_row=skip; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
+    pub data_option: Vec<(String, toml::Value)>,
 }
 
 impl DataArgs {
     /// Reads the file.
-    pub(super) fn load(&self, labels: &[String], eval_fraction: f64) -> Result<Dataset, DataError> {
-        let source = Source {
-            format: self.format.as_deref().map(|name| match name {
-                "jsonl" => Format::Jsonl,
-                "json" => Format::Json,
-                "csv" => Format::Csv,
-                "parquet" => Format::Parquet,
-                _ => Format::Tsv,
-            }),
-            text: self.text_column.clone(),
-            label: self.label_column.clone(),
-            columns: self.columns.clone(),
-            eval_fraction,
-            labels: self.map_label.iter().cloned().collect(),
-            skip_labels: self.skip_label.clone(),
-            ..Source::new(&self.dataset, &self.data)
-        };
-        Dataset::load(&source, Wants::classification(labels), 0)
+    pub(super) fn load(&self, task: &Task, eval_fraction: f64) -> Result<Dataset, OfflineError> {
+        Ok(Dataset::load(&self.source(eval_fraction)?, Wants::of(task), 0)?)
+    }
+
+    /// The `[[dataset]]` table that these options make.
+    fn source(&self, eval_fraction: f64) -> Result<Source, OfflineError> {
+        let option = "--data-option";
+        let mut table = toml::Table::new();
+        for (key, value) in &self.data_option {
+            if ["name", "path", "eval_fraction", "text", "label", "labels", "skip_labels"].contains(&key.as_str()) {
+                let problem = format!("{key} has an option of its own");
+                return Err(OfflineError::Value { option, problem });
+            }
+            table.insert(key.clone(), value.clone());
+        }
+        let mut text = |key: &str, value: &str| table.insert(key.to_owned(), toml::Value::String(value.to_owned()));
+        text("name", &self.dataset);
+        text("path", &self.data.to_string_lossy());
+        let refused = |problem: String| OfflineError::Value { option, problem };
+        let read: Result<Source, toml::de::Error> = table.try_into();
+        let mut source = read.map_err(|error| refused(error.message().to_owned()))?;
+        // Serde passes over keys that nobody knows; a table made of what it took shows them.
+        let known = toml::Table::try_from(&source).map_err(|error| refused(error.to_string()))?;
+        if let Some((key, _)) = self.data_option.iter().find(|(key, _)| !known.contains_key(key)) {
+            return Err(refused(format!("{key:?} is no key of a [[dataset]] table; docs/data.md lists them")));
+        }
+        source.path = self.data.clone();
+        source.format = self.format.as_deref().map(|name| match name {
+            "jsonl" => Format::Jsonl,
+            "json" => Format::Json,
+            "csv" => Format::Csv,
+            "tsv" => Format::Tsv,
+            _ => Format::Parquet,
+        });
+        source.text = self.text_column.clone();
+        source.label = self.label_column.clone();
+        source.columns = self.columns.clone();
+        source.eval_fraction = eval_fraction;
+        source.labels = self.map_label.iter().cloned().collect();
+        source.skip_labels = self.skip_label.clone();
+        Ok(source)
     }
 }
 
@@ -124,6 +152,32 @@ pub enum OfflineError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder is no adapter.
+    #[error("no adapter in {}: adapter_config.json is not there; name a folder that `rondo-client train` or `rondo adapter export` wrote, or leave --adapter out for the bare base", .dir.display())]
+    NoAdapter {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The adapter does not fit the model.
+    #[error("adapter {} does not fit the model in {}; it was made for {made_for:?}, name that one with --model: {source}", .dir.display(), .model.display())]
+    AnotherBase {
+        /// The adapter's folder.
+        dir: PathBuf,
+        /// The base model.
+        model: PathBuf,
+        /// The base model that the adapter names.
+        made_for: String,
+        /// What does not fit.
+        source: TrainerError,
+    },
+    /// A file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file cannot be written.
     #[error("{}: {source}", .path.display())]
     Write {
@@ -131,6 +185,18 @@ pub enum OfflineError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The model's sizes.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A step does not fit.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
+    /// The process that takes a measured step.
+    #[error("the measured step failed: {problem}")]
+    Measure {
+        /// How.
+        problem: String,
     },
     /// Standard output.
     #[error("output: {0}")]
@@ -172,4 +238,11 @@ impl Drop for Bar {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (from, to) = text.split_once('=').ok_or("expected FILE_LABEL=LABEL")?;
     Ok((from.to_owned(), to.to_owned()))
+}
+
+/// `KEY=VALUE`; a value that is no TOML is a word, which on a command line needs no quotes.
+pub(super) fn option(text: &str) -> Result<(String, toml::Value), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    Ok((key.to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()))))
 }

@@ -148,7 +148,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 #[cfg(feature = "torch")]
 fn make_trainer(limits: &Limits) -> Result<MakeTrainer, RunError> {
-    Ok(crate::trainer::maker(&limits.device, limits.threads)?)
+    Ok(crate::trainer::maker(limits)?)
 }
 
 #[cfg(not(feature = "torch"))]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use clap::Args;
 use rondo_methods::{ExportInfo, Job, Registry};
 use rondo_proto::run_file::{
-    AnswerRule, BaseRef, Dtype, HeadMode, Keep, LossOn, MethodChoice, OptionScore, Pooling, Quantise, Rounds, RunFile,
-    Task, TaskKind, Template, Train, Weighting, Wire,
+    BaseRef, Dtype, HeadMode, Keep, MethodChoice, Pooling, Quantise, Rounds, RunFile, TaskKind, Train, Weighting, Wire,
 };
 use rondo_proto::{base, v1};
 use serde_json::json;
 
-use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
+use super::figures;
+use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError, option};
+use super::task::TaskArgs;
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::solo::{CLIENT, Solo};
 use crate::work::{LocalUpdate, Trainer, Work};
@@ -26,16 +27,22 @@ use crate::work::{LocalUpdate, Trainer, Work};
       --method fed-sb --rank 32 --lr 2e-3 --steps 100 --out adapter
   rondo-client evaluate --model .rondo/models/minilm-l6 --adapter adapter --data reviews.tsv
 
+  rondo-client train --model smollm2 --task causal-lm --data dolly.json --data-option group=category --method flora \\
+      --rank 8 --targets q_proj,v_proj --batch 8 --steps 50 --out adapter
+
 The folder that --out names loads with Python's PeftModel.from_pretrained.")]
 pub struct TrainArgs {
-    /// Folder of the base model: config.json, *.safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
+    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// The texts.
+    /// The rows.
     #[command(flatten)]
     pub data: DataArgs,
-    /// The labels, in the order of the classifier's outputs
-    #[arg(long, value_delimiter = ',', required = true)]
+    /// What is learnt.
+    #[command(flatten)]
+    pub task: TaskArgs,
+    /// The labels of a classification, in the order of the classifier's outputs
+    #[arg(long, value_delimiter = ',', required_unless_present = "task", required_if_eq("task", "classification"))]
     pub labels: Vec<String>,
     /// Share of the rows held out and evaluated before and after training
     #[arg(long, default_value_t = 0.1)]
@@ -50,14 +57,12 @@ pub struct TrainArgs {
     #[arg(long)]
     pub alpha: Option<f64>,
     /// Linear layers to adapt: the last part of the name, or any dotted suffix of it
-    #[arg(long, value_delimiter = ',', default_value = "query,value")]
+    /// [default: the query and value projections]
+    #[arg(long, value_delimiter = ',')]
     pub targets: Vec<String>,
     /// An option of the method, its value as in a run file; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = option)]
     pub options: Vec<(String, toml::Value)>,
-    /// Longest input in tokens
-    #[arg(long, default_value_t = 64)]
-    pub max_tokens: usize,
     /// How token states become one vector
     #[arg(long, value_parser = ["mean", "cls"], default_value = "mean")]
     pub pooling: String,
@@ -79,6 +84,15 @@ pub struct TrainArgs {
     /// Limit of the gradients' norm over all trained tensors [default: none]
     #[arg(long)]
     pub max_grad_norm: Option<f64>,
+    /// FedProx's weight of the pull towards the start; 0 = none
+    #[arg(long, default_value_t = 0.0)]
+    pub proximal: f64,
+    /// Hold the base's linear layers in 4 bits
+    #[arg(long, value_parser = ["none", "nf4"], default_value = "none")]
+    pub quantise: String,
+    /// Evaluate at most so many held-out rows [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
     /// Number format that the base model computes in
     #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
     pub dtype: String,
@@ -99,11 +113,11 @@ pub struct TrainArgs {
 /// Trains, evaluates before and after, and writes the adapter.
 pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let name = args.model.file_name().map_or_else(|| "base".to_owned(), |name| name.to_string_lossy().into_owned());
-    let run = run_file(args, &name)?;
     let base = base::describe(&args.model, &name)?;
+    let run = run_file(args, &base)?;
     run.check_base(&base)?;
     let job = Job::new(&Registry::builtin(), &run, &base)?;
-    let data = args.data.load(&args.labels, args.eval_fraction)?;
+    let data = args.data.load(&run.task, args.eval_fraction)?;
     let mut trainer = args.device.trainer()?;
     let mut solo = Solo::new(job)?;
     let at_start = solo.state(0)?;
@@ -118,7 +132,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         rank: args.rank,
         state: at_start,
         evaluate_before: false,
-        max_eval_examples: None,
+        max_eval_examples: args.limit,
     };
     if solo.job().needs_warm_up() {
         let mut bar = Bar::new("warm-up");
@@ -140,7 +154,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         ..ExportInfo::default()
     };
     solo.job().export_peft(&work.state, &args.out, &info)?;
-    tell(args, before.as_ref(), &update, after.as_ref(), out)
+    tell(args, work.run.task.kind, before.as_ref(), &update, after.as_ref(), out)
 }
 
 /// The held-out examples' evaluation, if any are held out.
@@ -154,6 +168,7 @@ fn evaluation(trainer: &mut LibtorchTrainer, work: &Work) -> Result<Option<v1::E
 
 fn tell(
     args: &TrainArgs,
+    kind: TaskKind,
     before: Option<&v1::Evaluation>,
     update: &LocalUpdate,
     after: Option<&v1::Evaluation>,
@@ -163,14 +178,18 @@ fn tell(
         let told = json!({
             "method": args.method, "rank": args.rank, "steps": args.steps, "examples": update.examples,
             "train_loss": update.train_loss, "train_seconds": update.seconds,
-            "before": before, "after": after, "out": args.out,
+            "before": before.map(|evaluation| figures::json(kind, evaluation)),
+            "after": after.map(|evaluation| figures::json(kind, evaluation)), "out": args.out,
         });
         return Ok(writeln!(out, "{told}")?);
     }
     for (when, evaluation) in [("before", before), ("after", after)] {
-        if let Some(v1::Evaluation { loss, accuracy, examples, .. }) = evaluation {
-            writeln!(out, "{when:7} accuracy {accuracy:.4}, loss {loss:.4} on {examples} held-out examples")?;
+        if let Some(evaluation) = evaluation {
+            writeln!(out, "{when:7} {}", figures::line(kind, evaluation))?;
         }
+    }
+    if let Some(evaluation) = after {
+        figures::groups(kind, evaluation, out)?;
     }
     let LocalUpdate { examples, train_loss, seconds, .. } = update;
     writeln!(out, "trained {} steps on {examples} examples in {seconds:.1} s, loss {train_loss:.4}", args.steps)?;
@@ -178,32 +197,24 @@ fn tell(
 }
 
 /// The options as a run of one client and one round, checked as every run file is.
-fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
+fn run_file(args: &TrainArgs, base: &v1::BaseModel) -> Result<RunFile, OfflineError> {
     if !(0.0..1.0).contains(&args.eval_fraction) {
         let problem = format!("is {}; it takes 0 (hold none out) to below 1", args.eval_fraction);
         return Err(OfflineError::Value { option: "--eval-fraction", problem });
     }
+    let kind = args.task.task.map_or(TaskKind::Classification, TaskKind::from);
+    let mut task = args.task.task(kind, &args.data.dataset, &args.labels, base.max_positions as usize);
+    task.head = if args.freeze_head { HeadMode::Freeze } else { HeadMode::Train };
+    task.pooling = if args.pooling == "cls" { Pooling::Cls } else { Pooling::Mean };
     let run = RunFile {
         name: "offline".to_owned(),
-        base: BaseRef { model: base.to_owned(), digest: None },
-        task: Task {
-            kind: TaskKind::Classification,
-            dataset: args.data.dataset.clone(),
-            labels: args.labels.clone(),
-            max_tokens: args.max_tokens,
-            head: if args.freeze_head { HeadMode::Freeze } else { HeadMode::Train },
-            pooling: if args.pooling == "cls" { Pooling::Cls } else { Pooling::Mean },
-            loss_on: LossOn::default(),
-            template: Template::default(),
-            option_score: OptionScore::default(),
-            answer: AnswerRule::default(),
-            max_new_tokens: 128,
-        },
+        base: BaseRef { model: base.name.clone(), digest: None },
+        task,
         method: MethodChoice {
             id: args.method.clone(),
             rank: args.rank,
             alpha: args.alpha,
-            targets: args.targets.clone(),
+            targets: targets(args, base)?,
             options: args.options.iter().cloned().collect(),
         },
         train: Train {
@@ -212,8 +223,8 @@ fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
             lr: args.lr,
             weight_decay: args.weight_decay,
             max_grad_norm: args.max_grad_norm,
-            proximal: 0.0,
-            quantise: Quantise::None,
+            proximal: args.proximal,
+            quantise: if args.quantise == "nf4" { Quantise::Nf4 } else { Quantise::None },
             dtype: if args.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
             seed: args.seed,
         },
@@ -243,9 +254,19 @@ fn run_file(args: &TrainArgs, base: &str) -> Result<RunFile, OfflineError> {
     Ok(RunFile::parse(&text)?)
 }
 
-/// `KEY=VALUE`; a value that is no TOML is a word, which on a command line needs no quotes.
-fn option(text: &str) -> Result<(String, toml::Value), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
-    Ok((key.to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()))))
+/// The query and value projections, by the names that architectures give them.
+const USUAL_TARGETS: [&[&str]; 4] = [&["query", "value"], &["q_proj", "v_proj"], &["q_lin", "v_lin"], &["c_attn"]];
+
+/// The targets said, or the model's query and value projections.
+fn targets(args: &TrainArgs, base: &v1::BaseModel) -> Result<Vec<String>, OfflineError> {
+    if !args.targets.is_empty() {
+        return Ok(args.targets.clone());
+    }
+    let has = |name: &&str| base.linears.iter().any(|linear| linear.name.rsplit('.').next() == Some(*name));
+    let usual = USUAL_TARGETS.iter().find(|names| names.iter().all(has));
+    let names = usual.ok_or_else(|| OfflineError::Value {
+        option: "--targets",
+        problem: format!("is needed: the linear layers of {} have names of their own (rondo base show)", base.name),
+    })?;
+    Ok(names.iter().map(|name| (*name).to_owned()).collect())
 }

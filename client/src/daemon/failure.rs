@@ -8,6 +8,7 @@ use rondo_proto::run_file::RunFileError;
 use crate::api::ApiError;
 use crate::cache::CacheError;
 use crate::data::DataError;
+use crate::memory::OutlineError;
 use crate::models::ModelError;
 use crate::policy::Decline;
 use crate::spool::SpoolError;
@@ -62,6 +63,9 @@ pub enum Failure {
     /// The base model is not here.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The base model's sizes cannot be read.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
     /// The method refused the run or its state.
     #[error(transparent)]
     Method(#[from] MethodError),
@@ -94,7 +98,9 @@ impl Failure {
                 let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
                 format!("base model {name:?} with digest {digest} is not here; the digests here are {here}")
             }
-            Self::Model(_) | Self::Work(WorkError::Model { .. }) => format!("the base model cannot be read; {log}"),
+            Self::Model(_) | Self::Outline(_) | Self::Work(WorkError::Model { .. }) => {
+                format!("the base model cannot be read; {log}")
+            }
             Self::Method(
                 MethodError::File(_)
                 | MethodError::Io { .. }

@@ -11,6 +11,7 @@ use rondo_proto::{Digest, RunId, v1};
 use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::data::{DataError, Dataset, Source, Wants};
+use crate::memory::{self, Load, Outline};
 use crate::models::Models;
 use crate::policy;
 
@@ -157,6 +158,11 @@ impl Judge {
         let job = Job::new(&self.registry, &run, base)?;
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, job.mixed_ranks())?;
         let model_dir = self.models.find(base)?;
+        let outline = Outline::read(&model_dir)?;
+        let load = Load::new(outline, &run, &job, rank as usize);
+        let choice =
+            memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
+        tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
         let data = self.dataset(source, &run.task)?;
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });

@@ -1,7 +1,8 @@
 //! Adapters on a model's linear layers: a method's delta expression, interpreted over libtorch tensors.
 //!
 //! The change dW of a weight is never formed to run the model: `x dW^T` is computed factor by factor, from the one next
-//! to `x` outwards. It is formed once where a published stack is merged into the base weight (FLoRA).
+//! to `x` outwards. It is formed once where a published stack is merged into a dense base weight (FLoRA). A packed weight
+//! cannot take it in without being unpacked for good, so there the stack's factors are applied beside it.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ pub type Parts = BTreeMap<String, Tensor>;
 #[derive(Default)]
 pub struct Attached {
     merged: Option<Tensor>,
+    /// Frozen changes of a packed weight, in the order in which they came.
+    beside: Vec<(Delta, Parts)>,
     delta: Option<(Delta, Parts)>,
 }
 
@@ -28,9 +31,17 @@ impl Attached {
         self.merged.as_ref()
     }
 
-    /// `x dW^T` of the live adapter. Shapes: `x` `[n, in]`, result `[n, out]`.
+    /// `x dW^T` of the live adapter and of what stands beside a packed weight. Shapes: `x` `[n, in]`, result `[n, out]`.
     pub fn delta(&self, x: &Tensor) -> Result<Option<Tensor>, TrainerError> {
-        self.delta.as_ref().map(|(delta, parts)| apply(delta, parts, x)).transpose()
+        let mut sum: Option<Tensor> = None;
+        for (delta, parts) in self.beside.iter().chain(&self.delta) {
+            let y = apply(delta, parts, x)?;
+            sum = Some(match sum {
+                Some(sum) => sum.f_add(&y)?,
+                None => y,
+            });
+        }
+        Ok(sum)
     }
 }
 
@@ -61,11 +72,16 @@ impl Adapters {
     }
 
     /// Adds a delta to the layer's weight: `W <- W + dW`. Merging several adds them all, in the order of the calls.
-    pub fn merge(&mut self, linears: &Linears, target: &str, delta: &Delta, parts: &Parts) -> Result<(), TrainerError> {
+    pub fn merge(&mut self, linears: &Linears, target: &str, delta: &Delta, parts: Parts) -> Result<(), TrainerError> {
         let number = find(linears, target)?;
         let base = linears.weight(number);
         let (out, inp) = base.size()?;
-        check(target, delta, parts, inp, out)?;
+        check(target, delta, &parts, inp, out)?;
+        if base.is_packed() {
+            self.slot(number).beside.push((delta.clone(), parts));
+            return Ok(());
+        }
+        let parts = &parts;
         let change = dense(delta, parts, inp, base.device())?.f_to_kind(base.kind())?;
         let slot = self.slot(number);
         let before = match slot.merged.take() {

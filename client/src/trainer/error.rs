@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::memory::{OutlineError, TooLarge};
 use crate::trainer::device::DeviceError;
 use crate::trainer::models::ModelError;
 use crate::work::WorkError;
@@ -49,6 +50,11 @@ pub enum TrainerError {
         /// One of them.
         example: String,
     },
+    /// A language model's task on an encoder.
+    #[error(
+        "the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model"
+    )]
+    NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
     #[error("tensor {name:?}: {problem}")]
     Tensor {
@@ -63,6 +69,26 @@ pub enum TrainerError {
         /// "the training part" or "the held-out part".
         what: &'static str,
     },
+    /// A prompt that nothing can follow.
+    #[error("the prompt has {tokens} tokens; it takes at least 1 and, with the model's {limit} positions, at most {}: shorten it", .limit.saturating_sub(1))]
+    Prompt {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Positions the model has.
+        limit: usize,
+    },
+    /// There are texts, but no token of them counts in a loss.
+    #[error("no token of {what} counts in the loss: every text is cut before what the model should say; raise task.max_tokens")]
+    NothingCounts {
+        /// "the held-out part".
+        what: &'static str,
+    },
+    /// References without an answer.
+    #[error("no reference of {what} holds an answer by the rule task.answer; set it to \"text\" where answers are no numbers")]
+    NoAnswer {
+        /// "the held-out part".
+        what: &'static str,
+    },
     /// The loss or a tensor is no longer finite.
     #[error("step {step}: {what} is not finite")]
     NotFinite {
@@ -71,6 +97,12 @@ pub enum TrainerError {
         /// What went wrong first.
         what: String,
     },
+    /// The base model's sizes, by which memory is planned.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A training step does not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] Box<TooLarge>),
     /// The method refused.
     #[error(transparent)]
     Method(#[from] rondo_methods::MethodError),
@@ -85,12 +117,18 @@ impl TrainerError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
             Self::Method(error) => WorkError::Method(error),
-            Self::NoExamples { .. } | Self::Data(_) => WorkError::Data(self.to_string()),
+            Self::NoExamples { .. } | Self::Data(_) | Self::NothingCounts { .. } | Self::NoAnswer { .. } | Self::Prompt { .. } => {
+                WorkError::Data(self.to_string())
+            }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
-            Self::Model(_) | Self::Tokenizer { .. } | Self::TooLong { .. } | Self::UnknownTarget { .. } => {
-                WorkError::Model { dir: dir.to_owned(), problem: self.to_string() }
-            }
+            Self::Model(_)
+            | Self::Tokenizer { .. }
+            | Self::TooLong { .. }
+            | Self::NoVocabulary
+            | Self::Outline(_)
+            | Self::Memory(_)
+            | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
             Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),
         }
     }

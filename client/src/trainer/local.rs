@@ -7,10 +7,12 @@ use rondo_methods::{Kind, TensorSet};
 use rondo_proto::v1::Evaluation;
 
 use super::batch::Encoded;
-use super::classify::{Score, mean_loss};
+use super::classify::Score;
 use super::error::TrainerError;
-use super::optim::{AdamW, AdamWConfig};
-use super::session::Session;
+use super::loss::Foretold;
+use super::optim::{AdamW, AdamWConfig, Proximal};
+use super::session::{Session, TextLoss};
+use super::step::{self, Goal, Gradients, Plan};
 use crate::data::Example;
 use crate::data::batches::Batches;
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};
@@ -25,12 +27,29 @@ pub struct Examples<'d> {
     pub examples: &'d [Example],
     /// The texts' token ids.
     pub encoded: &'d Encoded,
+    /// True when the texts' tokens are foretold, false when their labels are.
+    pub language: bool,
 }
 
 impl Examples<'_> {
-    /// Labels of the examples with these indices.
-    pub fn labels(&self, indices: &[usize]) -> Vec<i64> {
-        indices.iter().map(|&index| i64::from(self.examples[index].label())).collect()
+    /// Loss and gradients of the examples with these indices.
+    pub(super) fn gradients(
+        &self,
+        session: &Session<'_>,
+        texts: &[usize],
+        plan: Plan,
+    ) -> Result<Gradients, TrainerError> {
+        let labels: Vec<i64> = texts.iter().map(|&index| i64::from(self.examples[index].label())).collect();
+        let goal = if self.language { Goal::Tokens } else { Goal::Labels(&labels) };
+        step::gradients(session, self.encoded, texts, goal, plan)
+    }
+
+    /// What a mean over these examples divides by: counting tokens, or examples.
+    pub(super) fn units(&self, texts: &[usize]) -> u64 {
+        match self.language {
+            true => texts.iter().map(|&text| Foretold::count(self.encoded, text)).sum(),
+            false => texts.len() as u64,
+        }
     }
 }
 
@@ -48,6 +67,7 @@ pub fn train(
     session: &Session<'_>,
     work: &Work,
     data: Examples<'_>,
+    plan: Plan,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
     if data.examples.is_empty() {
@@ -61,19 +81,22 @@ pub fn train(
         max_grad_norm: train.max_grad_norm,
         ..AdamWConfig::default()
     };
-    let parameters = session.trained().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
-    let mut optimiser = AdamW::new(config, parameters)?;
+    let proximal = Proximal::new(train.proximal, session)?;
+    let mut optimiser = AdamW::new(config, session.parameters()?)?;
     let steps = train.local_steps;
     let mut losses = Vec::with_capacity(steps as usize);
     for (step, batch) in (1..=steps).zip(batches(work, data.examples.len())) {
-        let loss = mean_loss(&session.logits(data.encoded, &batch)?, &data.labels(&batch))?;
-        let value = loss.f_double_value(&[])?;
-        if !value.is_finite() {
+        let mut found = data.gradients(session, &batch, plan)?;
+        if !found.loss.is_finite() {
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
-        optimiser.minimise(&loss)?;
-        losses.push(value);
-        if progress(Progress { step, steps, loss: value }) == ControlFlow::Break(()) {
+        // Without a token that counts there is nothing to learn from, and no step is taken.
+        if found.units > 0 {
+            proximal.add_to(&mut found.tensors)?;
+            optimiser.step(&found.tensors)?;
+            losses.push(found.loss);
+        }
+        if progress(Progress { step, steps, loss: found.loss }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }
@@ -108,7 +131,7 @@ pub(super) fn upload(work: &Work, kind: Kind, mut trained: TensorSet) -> Result<
     Ok(upload)
 }
 
-/// Loss and accuracy on the first `limit` examples.
+/// Loss and accuracy on the first `limit` examples: of their labels, or of their counting tokens.
 pub fn evaluate(
     session: &Session<'_>,
     data: Examples<'_>,
@@ -123,9 +146,26 @@ pub fn evaluate(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(TrainerError::Interrupted),
     };
+    if data.language {
+        return Ok(of_tokens(&session.token_losses(data.encoded, count, &mut tick)?));
+    }
     let mut score = Score::default();
     for (logits, example) in session.predict(data.encoded, count, &mut tick)?.iter().zip(data.examples) {
         score.add(logits, example.label() as usize);
     }
     Ok(score.evaluation())
+}
+
+/// Means over all counting tokens, whichever text they stand in.
+fn of_tokens(texts: &[TextLoss]) -> Evaluation {
+    let tokens: u64 = texts.iter().map(|text| text.tokens).sum();
+    let hits: u64 = texts.iter().map(|text| text.hits).sum();
+    let each = tokens.max(1) as f64;
+    Evaluation {
+        loss: texts.iter().map(|text| text.loss).sum::<f64>() / each,
+        accuracy: hits as f64 / each,
+        examples: texts.len() as u64,
+        tokens,
+        ..Default::default()
+    }
 }

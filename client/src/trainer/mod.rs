@@ -12,15 +12,22 @@ pub mod classify;
 pub mod device;
 pub mod encoded;
 pub mod error;
+pub mod generate;
 pub mod local;
+pub mod loss;
+pub mod measure;
 pub mod models;
 pub mod openmp;
 pub mod optim;
 pub mod rows;
+pub mod sampling;
 mod sequence;
 pub mod session;
 pub mod solo;
+pub mod step;
+pub mod tasks;
 pub mod tokens;
+pub mod tokens_of;
 pub mod warm_up;
 
 use std::borrow::Cow;
@@ -28,11 +35,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::Statistic;
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use tch::{Device, Kind};
 
+use crate::config::Limits;
 use crate::data::{Example, Part};
+use crate::memory::{self, Load, Outline, machine};
 use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use crate::worker::MakeTrainer;
 use batch::Encoded;
@@ -41,26 +50,28 @@ use error::TrainerError;
 use local::Examples;
 use models::Transformer;
 use session::Session;
+use step::Plan;
 use tokens::Tokens;
 
-/// How the daemon makes a trainer on the thread that will own it. `device` is "cpu", "cuda:N" or "auto"; `threads` the
-/// CPU threads of one operation, 0 = one per core.
+/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
 ///
 /// # Errors
 /// Not a device, or a GPU that is not there; found here, before there is any work.
-pub fn maker(device: &str, threads: u32) -> Result<MakeTrainer, TrainerError> {
-    let choice: DeviceChoice = device.parse()?;
+pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
+    let choice: DeviceChoice = limits.device.parse()?;
     choice.open()?;
-    let threads = (threads > 0).then_some(threads as usize);
+    let threads = (limits.threads > 0).then_some(limits.threads as usize);
+    let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
-    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?))))
+    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))))
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
 pub struct LibtorchTrainer {
     device: Device,
     loaded: Option<Loaded>,
+    limits: Limits,
 }
 
 /// A base model in memory.
@@ -68,6 +79,7 @@ pub struct Loaded {
     dir: PathBuf,
     digest: String,
     kind: Kind,
+    quantise: Quantise,
     /// The encoder, frozen.
     pub model: Box<dyn Transformer>,
     /// Its tokenizer.
@@ -85,7 +97,24 @@ impl LibtorchTrainer {
         if let Some(threads) = threads {
             tch::set_num_threads(threads.clamp(1, 1024) as i32);
         }
-        Ok(Self { device, loaded: None })
+        Ok(Self { device, loaded: None, limits: Limits::default() })
+    }
+
+    /// The same, with what `[limits]` says of memory, micro-batches and checkpoints.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// How this work's steps are carried out: the fastest way that fits.
+    fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
+        let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
+        // A GPU's memory is another; there `[limits]` alone speaks.
+        let room = if self.device == Device::Cpu { machine::room() } else { None };
+        let choice = memory::choose(&load, &self.limits, room)?;
+        tracing::debug!(peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        let micro_batch = if choice.way.micro_batch < load.batch { choice.way.micro_batch as usize } else { 0 };
+        Ok(Plan { checkpoint: choice.way.checkpoint, micro_batch, chunk: 0 })
     }
 
     /// The device it computes on.
@@ -95,11 +124,25 @@ impl LibtorchTrainer {
 
     /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart.
     pub fn model(&mut self, dir: &Path, digest: &str, dtype: Dtype) -> Result<&mut Loaded, TrainerError> {
+        self.model_as(dir, digest, dtype, Quantise::None)
+    }
+
+    /// The same with its linear layers held as the run asks.
+    pub fn model_as(
+        &mut self,
+        dir: &Path,
+        digest: &str,
+        dtype: Dtype,
+        quantise: Quantise,
+    ) -> Result<&mut Loaded, TrainerError> {
         let kind = match dtype {
             Dtype::F32 => Kind::Float,
             Dtype::Bf16 => Kind::BFloat16,
         };
-        let same = |loaded: &Loaded| loaded.dir == dir && loaded.digest == digest && loaded.kind == kind;
+        let same = |loaded: &Loaded| {
+            (loaded.dir.as_path(), loaded.digest.as_str(), loaded.kind, loaded.quantise)
+                == (dir, digest, kind, quantise)
+        };
         if !self.loaded.as_ref().is_some_and(same) {
             self.loaded = None; // never two models in memory
         }
@@ -109,15 +152,16 @@ impl LibtorchTrainer {
                 dir: dir.to_owned(),
                 digest: digest.to_owned(),
                 kind,
-                model: models::load(dir, self.device, kind)?,
-                tokens: Tokens::load(dir)?,
+                quantise,
+                model: models::load_as(dir, self.device, kind, quantise)?,
+                tokens: tokens_of::tokens_of(dir)?,
             })),
         }
     }
 
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
-        let device = self.device;
-        let loaded = self.model(&work.model_dir, &work.base.digest, work.run.train.dtype)?;
+        let (device, train) = (self.device, &work.run.train);
+        let loaded = self.model_as(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
         let (asked, limit) = (work.run.task.max_tokens, loaded.model.max_positions());
         if asked > limit {
             return Err(TrainerError::TooLong { asked, limit });
@@ -126,6 +170,7 @@ impl LibtorchTrainer {
     }
 
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
+        let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
         let Some(plan) = work.job.warm_up() else {
             let problem = format!("method {} asks for no warm-up", work.job.method().id());
@@ -135,9 +180,13 @@ impl LibtorchTrainer {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
                 let (examples, encoded) = loaded.encode(work, work.data.train())?;
-                let data = Examples { examples: &examples, encoded: &encoded };
+                let data = Examples {
+                    examples: &examples,
+                    encoded: &encoded,
+                    language: work.run.task.kind.needs_language_model(),
+                };
                 let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
-                warm_up::gradient(&session, work, &plan, data, progress)
+                warm_up::gradient(&session, work, plan.examples, data, steps, progress)
             }
         }
     }
@@ -147,20 +196,24 @@ impl LibtorchTrainer {
             true => Some(self.run_evaluation(work, progress)?),
             false => None,
         };
+        let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
         let (examples, encoded) = loaded.encode(work, work.data.train())?;
-        let data = Examples { examples: &examples, encoded: &encoded };
+        let data = Examples {
+            examples: &examples,
+            encoded: &encoded,
+            language: work.run.task.kind.needs_language_model(),
+        };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
-        let update = local::train(&session, work, data, progress)?;
+        let update = local::train(&session, work, data, steps, progress)?;
         Ok(LocalUpdate { before, ..update })
     }
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
-        let (examples, encoded) = loaded.encode(work, work.data.held_out())?;
-        let data = Examples { examples: &examples, encoded: &encoded };
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
-        local::evaluate(&session, data, work.max_eval_examples, progress)
+        let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
+        Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
     }
 }
 

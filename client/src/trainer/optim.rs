@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::error::TrainerError;
+use super::session::Session;
 
 /// Settings of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,12 +46,6 @@ impl AdamW {
         Ok(Self { config, moments: moments?, parameters, step: 0 })
     }
 
-    /// One backward pass from `loss` and one step. Gradients reach these parameters only.
-    pub fn minimise(&mut self, loss: &Tensor) -> Result<(), TrainerError> {
-        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
-        self.step(&gradients)
-    }
-
     /// One step with given gradients, in the order of the parameters. A parameter whose gradient is undefined (the loss
     /// does not depend on it) stays as it is.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), TrainerError> {
@@ -79,6 +74,44 @@ impl AdamW {
             let _ = second.f_mul_scalar_(beta2)?.f_addcmul_(&gradient.f_mul_scalar(1.0 - beta2)?, &gradient)?;
             let denominator = second.f_sqrt()?.f_div_scalar_(correction2)?.f_add_scalar_(eps)?;
             let _ = parameter.f_addcdiv_(&first.f_mul_scalar(-lr / correction1)?, &denominator)?;
+        }
+        Ok(())
+    }
+}
+
+/// FedProx's pull towards the adapter as received (Li et al. 2020, "Federated Optimization in Heterogeneous Networks"):
+/// the loss has `mu/2 ||x - x_received||^2` added, its gradient `mu (x - x_received)`.
+pub struct Proximal {
+    mu: f64,
+    parameters: Vec<Tensor>,
+    /// Empty when mu is 0.
+    received: Vec<Tensor>,
+}
+
+impl Proximal {
+    /// A pull towards where the session's parameters stand now.
+    pub fn new(mu: f64, session: &Session<'_>) -> Result<Self, TrainerError> {
+        Self::towards(mu, session.parameters()?)
+    }
+
+    fn towards(mu: f64, parameters: Vec<Tensor>) -> Result<Self, TrainerError> {
+        let copy = |parameter: &Tensor| -> Result<Tensor, tch::TchError> {
+            let mut copy = parameter.f_detach()?.f_zeros_like()?;
+            copy.f_copy_(&parameter.f_detach()?)?;
+            Ok(copy)
+        };
+        let received: Result<_, tch::TchError> =
+            if mu == 0.0 { Ok(Vec::new()) } else { parameters.iter().map(copy).collect() };
+        Ok(Self { mu, received: received?, parameters })
+    }
+
+    /// Adds the pull to gradients in the order of the parameters. A parameter that the loss does not reach has not moved.
+    pub fn add_to(&self, gradients: &mut [Tensor]) -> Result<(), TrainerError> {
+        let _no_grad = tch::no_grad_guard();
+        for ((gradient, parameter), received) in gradients.iter_mut().zip(&self.parameters).zip(&self.received) {
+            if gradient.defined() {
+                let _ = gradient.f_add_(&parameter.f_sub(received)?.f_mul_scalar_(self.mu)?)?;
+            }
         }
         Ok(())
     }
@@ -137,12 +170,26 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_stays() {
         let kind = (tch::Kind::Float, tch::Device::Cpu);
-        let used = Tensor::ones([2], kind).set_requires_grad(true);
-        let unused = Tensor::ones([3], kind).set_requires_grad(true);
+        let (used, unused) = (Tensor::ones([2], kind), Tensor::ones([3], kind));
         let parameters = vec![used.shallow_clone(), unused.shallow_clone()];
         let config = AdamWConfig { weight_decay: 0.5, ..Default::default() };
-        AdamW::new(config, parameters).unwrap().minimise(&used.square().sum(None)).unwrap();
+        AdamW::new(config, parameters).unwrap().step(&[&used * 2, Tensor::new()]).unwrap();
         assert_ne!(Vec::<f32>::try_from(&used.detach()).unwrap(), vec![1.0; 2]);
         assert_eq!(Vec::<f32>::try_from(&unused.detach()).unwrap(), vec![1.0; 3]);
+    }
+
+    #[test]
+    fn the_proximal_pull_is_mu_times_the_way_gone() {
+        let x = Tensor::from_slice(&[1.0_f32, -1.0]);
+        let pull = Proximal::towards(0.5, vec![x.shallow_clone()]).unwrap();
+        let mut gradients = vec![Tensor::from_slice(&[0.25_f32, 0.0]), Tensor::new()];
+        pull.add_to(&mut gradients).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&gradients[0]).unwrap(), [0.25, 0.0]);
+        let _ = x.shallow_clone().f_add_(&Tensor::from_slice(&[2.0_f32, -4.0])).unwrap();
+        pull.add_to(&mut gradients).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&gradients[0]).unwrap(), [1.25, -2.0]);
+        let none = Proximal::towards(0.0, vec![x]).unwrap();
+        none.add_to(&mut gradients).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&gradients[0]).unwrap(), [1.25, -2.0]);
     }
 }

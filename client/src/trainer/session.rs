@@ -1,6 +1,6 @@
-//! A base model with one adapter and one head on a device: what is trained and evaluated.
+//! A base model with one adapter on a device, and the head of a classifier: what is trained and evaluated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
@@ -12,7 +12,8 @@ use super::adapted::{Adapters, Parts};
 use super::batch::{Batch, Encoded};
 use super::classify::Head;
 use super::error::TrainerError;
-use super::models::Transformer;
+use super::loss::{self, Foretold};
+use super::models::{Transformer, Weight};
 
 /// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
 const EVALUATION_TOKENS: usize = 2048;
@@ -22,12 +23,39 @@ pub struct Session<'m> {
     model: &'m dyn Transformer,
     device: Device,
     adapters: Adapters,
-    head: Head,
+    head: Option<Head>,
     trained: Vec<(String, Tensor)>,
+    /// Of trained tensors that do not train as a whole: the sizes of the leading block that does.
+    blocks: BTreeMap<String, Vec<usize>>,
+}
+
+/// What a language model makes of one text.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TextLoss {
+    /// Sum of -log p over the counting tokens, nats.
+    pub loss: f64,
+    /// Counting tokens.
+    pub tokens: u64,
+    /// Those of them that are the model's likeliest.
+    pub hits: u64,
 }
 
 impl<'m> Session<'m> {
-    /// The base model with a head: `head.weight` and `head.bias` out of `tensors`.
+    /// A language model without an adapter. Refuses a model that has no vocabulary matrix.
+    pub fn language(model: &'m dyn Transformer, device: Device) -> Result<Self, TrainerError> {
+        let session = Self {
+            model,
+            device,
+            adapters: Adapters::none(),
+            head: None,
+            trained: Vec::new(),
+            blocks: BTreeMap::new(),
+        };
+        session.vocabulary()?;
+        Ok(session)
+    }
+
+    /// A classifier without an adapter: `head.weight` and `head.bias` out of `tensors`.
     pub fn new(
         model: &'m dyn Transformer,
         device: Device,
@@ -44,11 +72,32 @@ impl<'m> Session<'m> {
             to_torch(tensor, device)
         };
         let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling };
-        Ok(Self { model, device, adapters: Adapters::none(), head, trained: Vec::new() })
+        Ok(Self {
+            model,
+            device,
+            adapters: Adapters::none(),
+            head: Some(head),
+            trained: Vec::new(),
+            blocks: BTreeMap::new(),
+        })
+    }
+
+    /// What the job's task needs: a classifier if it has a head, else a language model.
+    fn of_job(
+        model: &'m dyn Transformer,
+        device: Device,
+        job: &Job,
+        tensors: &TensorSet,
+        pooling: Pooling,
+    ) -> Result<Self, TrainerError> {
+        match job.head() {
+            Some(_) => Self::new(model, device, tensors, pooling),
+            None => Self::language(model, device),
+        }
     }
 
     /// A run's adapter in some state. With `training`, its trained tensors (the head's too, if the run trains it) take
-    /// gradients.
+    /// gradients. `pooling` matters to classifiers alone.
     pub fn of_state(
         model: &'m dyn Transformer,
         device: Device,
@@ -57,7 +106,7 @@ impl<'m> Session<'m> {
         pooling: Pooling,
         training: bool,
     ) -> Result<Self, TrainerError> {
-        let mut session = Self::new(model, device, &state.tensors, pooling)?;
+        let mut session = Self::of_job(model, device, job, &state.tensors, pooling)?;
         for (target, delta, parts) in &state.merged {
             session.merge(&job.targets()[*target].name, delta, parts)?;
         }
@@ -67,9 +116,11 @@ impl<'m> Session<'m> {
         for target in job.targets() {
             session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &trained)?;
         }
-        for (name, tensor) in [(HEAD_WEIGHT, &session.head.weight), (HEAD_BIAS, &session.head.bias)] {
-            if trained.contains(name) {
-                session.trained.push((name.to_owned(), tensor.f_set_requires_grad(true)?));
+        if let Some(head) = &session.head {
+            for (name, tensor) in [(HEAD_WEIGHT, &head.weight), (HEAD_BIAS, &head.bias)] {
+                if trained.contains(name) {
+                    session.trained.push((name.to_owned(), tensor.f_set_requires_grad(true)?));
+                }
             }
         }
         session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
@@ -85,7 +136,7 @@ impl<'m> Session<'m> {
         pooling: Pooling,
     ) -> Result<Self, TrainerError> {
         // The head never starts anew in a round, so neither round nor client matter to it.
-        let mut session = Self::new(model, device, &job.initial(0, "", job.rank()), pooling)?;
+        let mut session = Self::of_job(model, device, job, &job.initial(0, "", job.rank()), pooling)?;
         let tensors = job.warm_up_initial();
         let trained = trained_names(&plan.layout);
         for target in job.targets() {
@@ -98,7 +149,7 @@ impl<'m> Session<'m> {
     /// Adds a delta to a base weight for the life of this session.
     pub fn merge(&mut self, target: &str, delta: &Delta, parts: &TensorSet) -> Result<(), TrainerError> {
         let parts = self.parts(parts)?;
-        self.adapters.merge(self.model.linears(), target, delta, &parts)
+        self.adapters.merge(self.model.linears(), target, delta, parts)
     }
 
     /// Attaches a delta; parts whose full name is in `trained` take gradients.
@@ -124,10 +175,44 @@ impl<'m> Session<'m> {
         parts.iter().map(|(name, tensor)| Ok((name.clone(), to_torch(tensor, self.device)?))).collect()
     }
 
-    /// Logits `[texts, labels]` of the texts with these indices, in this order.
+    /// The base model.
+    pub fn model(&self) -> &'m dyn Transformer {
+        self.model
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What is attached to the model.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// True when some of the base's weights are packed, so that a tape over all layers would hold them unpacked.
+    pub fn is_packed(&self) -> bool {
+        let linears = self.model.linears();
+        (0..linears.names().len()).any(|number| linears.weight(number).is_packed())
+    }
+
+    /// A classifier's head.
+    pub(super) fn head(&self) -> Result<&Head, TrainerError> {
+        self.head.as_ref().ok_or_else(|| TrainerError::Tensor {
+            name: HEAD_WEIGHT.into(),
+            problem: "a language model has no classifier head".into(),
+        })
+    }
+
+    /// A language model's matrix `[vocabulary, hidden]`.
+    pub(super) fn vocabulary(&self) -> Result<&'m Weight, TrainerError> {
+        self.model.vocabulary().ok_or(TrainerError::NoVocabulary)
+    }
+
+    /// Logits `[texts, labels]` of the texts with these indices, in this order; of classifiers.
     pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
         let batch = Batch::new(encoded, texts, self.device)?;
-        self.head.logits(&self.model.forward(&batch, &self.adapters)?, &batch)
+        self.head()?.logits(&self.model.forward(&batch, &self.adapters)?, &batch)
     }
 
     /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is called after every
@@ -152,15 +237,92 @@ impl<'m> Session<'m> {
         Ok(rows)
     }
 
+    /// What the language model makes of the first `count` texts, without gradients. `tick` as of [`Session::predict`].
+    pub fn token_losses(
+        &self,
+        encoded: &Encoded,
+        count: usize,
+        tick: &mut dyn FnMut(usize) -> Result<(), TrainerError>,
+    ) -> Result<Vec<TextLoss>, TrainerError> {
+        let _no_grad = tch::no_grad_guard();
+        let vocabulary = self.vocabulary()?;
+        let mut found = vec![TextLoss::default(); count];
+        let mut done = 0;
+        for texts in encoded.by_length(count, EVALUATION_TOKENS) {
+            let foretold = Foretold::new(encoded, &texts);
+            if !foretold.rows.is_empty() {
+                let batch = Batch::new(encoded, &texts, self.device)?;
+                let mut x = self.model.embed(&batch)?;
+                for number in 0..self.model.layers() {
+                    x = self.model.layer(number, &x, &batch, &self.adapters, None)?;
+                }
+                let rows = Tensor::f_from_slice(&foretold.rows)?.f_to_device(self.device)?;
+                let states = self.model.finish(&x.f_index_select(0, &rows)?)?;
+                let mut losses = loss::token_losses(vocabulary, &states, &foretold.tokens, 0)?.into_iter();
+                for &text in &texts {
+                    let tokens = Foretold::count(encoded, text);
+                    for token in losses.by_ref().take(tokens as usize) {
+                        found[text].loss += token.loss;
+                        found[text].hits += u64::from(token.hit);
+                    }
+                    found[text].tokens = tokens;
+                }
+            }
+            done += texts.len();
+            tick(done)?;
+        }
+        Ok(found)
+    }
+
     /// The tensors that take gradients, sorted by full name. They are shared with the model: changed in place, they
     /// change it.
     pub fn trained(&self) -> &[(String, Tensor)] {
         &self.trained
     }
 
-    /// The present values of the trained tensors.
+    /// Of a trained tensor only the leading block of these sizes is to train; the model goes on using the whole of it.
+    pub fn train_block(&mut self, name: &str, sizes: &[usize]) -> Result<(), TrainerError> {
+        let refuse = |problem: String| Err(TrainerError::Tensor { name: name.to_owned(), problem });
+        let Some((_, tensor)) = self.trained.iter().find(|(trained, _)| trained == name) else {
+            return refuse("it does not train".into());
+        };
+        let whole: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+        if sizes.len() != whole.len() || sizes.iter().zip(&whole).any(|(part, all)| *part == 0 || part > all) {
+            return refuse(format!("a block of {sizes:?} cannot be cut out of {whole:?}"));
+        }
+        self.blocks.insert(name.to_owned(), sizes.to_vec());
+        Ok(())
+    }
+
+    pub(super) fn leaves(&self) -> Vec<Tensor> {
+        self.trained.iter().map(|(_, leaf)| leaf.shallow_clone()).collect()
+    }
+
+    /// What the optimiser moves, in the order of [`Session::trained`]: each tensor, or its block that trains, as a view
+    /// without a tape.
+    pub fn parameters(&self) -> Result<Vec<Tensor>, TrainerError> {
+        self.of_leaves(self.trained.iter().map(|(_, leaf)| leaf.f_detach()).collect::<Result<_, _>>()?)
+    }
+
+    /// The part that trains of tensors in the order and of the shapes of [`Session::trained`].
+    pub(super) fn of_leaves(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
+        let part = |((name, _), tensor): (&(String, Tensor), Tensor)| match self.blocks.get(name) {
+            Some(sizes) if tensor.defined() => {
+                let mut part = tensor;
+                for (dim, &size) in (0..).zip(sizes) {
+                    part = part.f_narrow(dim, 0, size as i64)?;
+                }
+                Ok(part)
+            }
+            _ => Ok(tensor),
+        };
+        self.trained.iter().zip(tensors).map(part).collect()
+    }
+
+    /// The present values of what trains.
     pub fn trained_values(&self) -> Result<TensorSet, TrainerError> {
-        self.trained.iter().map(|(name, tensor)| Ok((name.clone(), to_plain(tensor)?))).collect()
+        let names = self.trained.iter().map(|(name, _)| name.clone());
+        names.zip(self.parameters()?).map(|(name, tensor)| Ok((name, to_plain(&tensor)?))).collect()
     }
 }
 

@@ -5,55 +5,60 @@ use std::time::Instant;
 
 use rondo_methods::init::base_svd;
 use rondo_methods::tensor::full_name;
-use rondo_methods::{Kind as MethodKind, MethodError, TensorSet, WarmUpPlan};
+use rondo_methods::{Kind as MethodKind, MethodError, TensorSet};
 use tch::{Kind, Tensor};
 
 use super::adapted;
-use super::classify::mean_loss;
 use super::error::TrainerError;
 use super::local::{self, Examples};
 use super::models::Transformer;
 use super::session::{Session, to_plain};
+use super::step::Plan;
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};
 
-/// The gradient of the mean loss over the first examples of the client's order with respect to each trained part of the
-/// probe, which stands at zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
+/// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
+/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
 /// side multiplied with the probe's seeded partner); the gradient itself is never formed.
 pub fn gradient(
     session: &Session<'_>,
     work: &Work,
-    plan: &WarmUpPlan,
+    examples: u32,
     data: Examples<'_>,
+    plan: Plan,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
     if data.examples.is_empty() {
         return Err(TrainerError::NoExamples { what: "the training part" });
     }
     let started = Instant::now();
-    let wanted = (plan.examples as usize).clamp(1, data.examples.len());
+    let wanted = (examples as usize).clamp(1, data.examples.len());
     let batch = (work.run.train.batch as usize).clamp(1, data.examples.len());
     let steps = wanted.div_ceil(batch) as u32;
-    let parameters: Vec<Tensor> = session.trained().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+    let mut order: Vec<Vec<usize>> = Vec::with_capacity(steps as usize);
+    let mut left = wanted;
+    for mut texts in local::batches(work, data.examples.len()).take(steps as usize) {
+        texts.truncate(left);
+        left -= texts.len();
+        order.push(texts);
+    }
+    let all: u64 = order.iter().map(|texts| data.units(texts)).sum();
+    let parameters = session.parameters()?;
     let mut sums: Vec<Tensor> =
         parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
     let mut total = 0.0;
-    let mut left = wanted;
-    for (step, mut texts) in (1..=steps).zip(local::batches(work, data.examples.len())) {
-        texts.truncate(left);
-        left -= texts.len();
-        let loss = mean_loss(&session.logits(data.encoded, &texts)?, &data.labels(&texts))?;
-        let value = loss.f_double_value(&[])?;
-        if !value.is_finite() {
+    for (step, texts) in (1..=steps).zip(&order) {
+        let found = data.gradients(session, texts, plan)?;
+        if !found.loss.is_finite() {
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
-        let share = texts.len() as f64 / wanted as f64;
-        total += value * share;
-        for (sum, gradient) in sums.iter_mut().zip(Tensor::f_run_backward(&[loss], &parameters, false, false)?) {
+        let share = found.units as f64 / all.max(1) as f64;
+        total += found.loss * share;
+        for (sum, gradient) in sums.iter_mut().zip(&found.tensors) {
             if gradient.defined() {
                 let _ = sum.f_add_(&gradient.f_to_kind(Kind::Double)?.f_mul_scalar(share)?)?;
             }
         }
-        if progress(Progress { step, steps, loss: value }) == ControlFlow::Break(()) {
+        if progress(Progress { step, steps, loss: found.loss }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }

@@ -5,9 +5,14 @@
 mod adapters;
 mod architectures;
 mod encoder;
+mod generation;
+mod language_tasks;
 mod llama;
 mod offline;
 mod refusals;
+mod speaking;
+mod step;
+mod step_packed;
 mod support;
 mod training;
 mod warm_up;

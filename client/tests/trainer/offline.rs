@@ -25,10 +25,9 @@ fn run(arguments: &[&str]) -> Result<String, String> {
 /// The separable task as a file whose columns and labels have other names than the run's.
 fn write_data(path: &Path) {
     let data = separable();
-    let (train, held_out) = (data.train().all().unwrap(), data.held_out().all().unwrap());
-    let rows = train.iter().chain(held_out.iter());
+    let rows = [data.train().all().unwrap().into_owned(), data.held_out().all().unwrap().into_owned()].concat();
     let lines: Vec<String> =
-        rows.map(|row| format!("{}\t{}", ["neg", "pos"][row.label() as usize], row.text())).collect();
+        rows.iter().map(|row| format!("{}\t{}", ["neg", "pos"][row.label() as usize], row.text())).collect();
     fs::write(path, format!("mood\treview\n{}\nunclear\tso it is\n", lines.join("\n"))).unwrap();
 }
 

@@ -1,0 +1,205 @@
+//! `rondo-client plan`: what a training step would take of this machine's memory, told from file headers alone, and
+//! measured on request.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use rondo_methods::{Job, Registry};
+use rondo_proto::run_file::RunFile;
+use serde_json::json;
+
+use super::offline::OfflineError;
+use crate::config::{Checkpoint, Limits};
+use crate::memory::{self, Choice, Load, Outline, Phase};
+use crate::trainer::measure::{self, Measured};
+
+/// Tells how much memory a training step takes and how this machine would carry it out
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  rondo-client plan --model .rondo/models/minilm-l6 --method fed-sb --rank 64 --targets query,value --batch 32 \\
+      --max-tokens 64
+  rondo-client plan --model smollm2.gguf --method flora --rank 16 --targets q_proj,v_proj --batch 4 \\
+      --max-tokens 128 --measure
+
+Without --measure nothing is loaded: the sizes stand in config.json and in the headers of the weight files.")]
+pub struct PlanArgs {
+    /// The base model: a Hugging Face folder or a .gguf file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: PathBuf,
+    /// The method (rondo method list)
+    #[arg(long, default_value = "ffa-lora")]
+    pub method: String,
+    /// Rank of the adapter
+    #[arg(long, default_value_t = 16)]
+    pub rank: usize,
+    /// Linear layers to adapt: the last part of the name, or any dotted suffix of it
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub targets: Vec<String>,
+    /// An option of the method, its value as in a run file; may be repeated
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = option)]
+    pub options: Vec<(String, toml::Value)>,
+    /// Examples per step
+    #[arg(long, default_value_t = 4)]
+    pub batch: u32,
+    /// Longest input in tokens; every example is counted as that long
+    #[arg(long, default_value_t = 128)]
+    pub max_tokens: usize,
+    /// Most examples at once, as `limits.micro_batch`; 0 = as the memory allows
+    #[arg(long, default_value_t = 0)]
+    pub micro_batch: u32,
+    /// As `limits.checkpoint`
+    #[arg(long, value_enum, default_value = "auto")]
+    pub checkpoint: CheckpointArg,
+    /// As `limits.memory_mb`; 0 = what this machine has available
+    #[arg(long, default_value_t = 0)]
+    pub memory_mb: u32,
+    /// Number format that the base model computes in
+    #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
+    pub dtype: String,
+    /// How the base's linear layers are held
+    #[arg(long, value_parser = ["none", "nf4"], default_value = "none")]
+    pub quantise: String,
+    /// Also take one step on random tokens, in a process of its own, and set its peak beside the prediction
+    #[arg(long)]
+    pub measure: bool,
+    /// Hold a quantised file's weights as numbers, for comparison
+    #[arg(long)]
+    pub unpack: bool,
+    /// CPU threads of a measured step; 0 = one per core
+    #[arg(long, default_value_t = 0)]
+    pub threads: u32,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The process that takes the step: prints what it saw as JSON.
+    #[arg(long, hide = true)]
+    pub one_step: bool,
+}
+
+/// `auto`, `on` or `off`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum CheckpointArg {
+    /// Where memory asks for it
+    Auto,
+    /// Always
+    On,
+    /// Never, but on a quantised base
+    Off,
+}
+
+/// Prints the plan.
+pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let (run, job, load) = resolve(args)?;
+    let limits = limits(args);
+    let choice = memory::choose(&load, &limits, memory::machine::room())?;
+    if args.one_step {
+        let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.threads)?;
+        return Ok(writeln!(out, "{}", json!(measured))?);
+    }
+    let measured = if args.measure { Some(measured(args)?) } else { None };
+    tell(args, &load, &choice, measured.as_ref(), out)
+}
+
+fn tell(
+    args: &PlanArgs,
+    load: &Load,
+    choice: &Choice,
+    measured: Option<&Measured>,
+    out: &mut dyn Write,
+) -> Result<(), OfflineError> {
+    let Choice { way, need } = choice;
+    let available = memory::machine::room();
+    if args.json {
+        let told = json!({
+            "checkpoint": way.checkpoint, "micro_batch": way.micro_batch, "peak": need.peak, "parts": need.parts,
+            "available": available, "measured": measured,
+        });
+        return Ok(writeln!(out, "{told}")?);
+    }
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    for part in &need.parts {
+        let when = match part.phase {
+            Phase::Always => "",
+            Phase::Layers => "  while the layers run backward",
+            Phase::Loss => "  while the loss is taken",
+        };
+        writeln!(out, "{:34} {:>9.1} MB{when}", part.name, megabytes(part.bytes))?;
+    }
+    writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(need.peak))?;
+    if let Some(Measured { peak, loss, seconds }) = measured {
+        let off = 100.0 * (need.peak as f64 / *peak as f64 - 1.0);
+        writeln!(out, "{:34} {:>9.1} MB  (the prediction is {off:+.1} % off)", "measured peak", megabytes(*peak))?;
+        writeln!(out, "one step took {seconds:.1} s, loss {loss:.6}")?;
+    }
+    let how = if way.checkpoint { "checkpointed: each layer runs twice" } else { "plain: one tape over all layers" };
+    let split = match way.micro_batch == load.batch {
+        true => format!("all {} texts at once", load.batch),
+        false => format!("{} of {} texts at once", way.micro_batch, load.batch),
+    };
+    let room = match (args.memory_mb, available) {
+        (0, Some(bytes)) => format!("{:.0} MB available", megabytes(bytes)),
+        (0, None) => "this system does not tell what is available".to_owned(),
+        (limit, _) => format!("limited to {limit} MB"),
+    };
+    Ok(writeln!(out, "{how}; {split} ({room})")?)
+}
+
+/// The options as a run, resolved against what the model's headers say.
+fn resolve(args: &PlanArgs) -> Result<(RunFile, Job, Load), OfflineError> {
+    let mut outline = Outline::read(&args.model)?;
+    if args.unpack {
+        outline.unpack();
+    }
+    let task = match outline.is_language() {
+        true => "kind = \"causal-lm\"",
+        false => "kind = \"classification\"\nlabels = [\"0\", \"1\"]",
+    };
+    let options: toml::Table = args.options.iter().cloned().collect();
+    let PlanArgs { method, rank, targets, batch, max_tokens, dtype, quantise, .. } = args;
+    let text = format!(
+        "name = \"plan\"\nbase = {{ model = \"base\" }}\n\
+         [task]\n{task}\ndataset = \"random\"\nmax_tokens = {max_tokens}\n\
+         [method]\nid = {method:?}\nrank = {rank}\ntargets = {targets:?}\n{options}\n\
+         [train]\nlocal_steps = 1\nbatch = {batch}\nlr = 1e-3\ndtype = {dtype:?}\nquantise = {quantise:?}\n\
+         [rounds]\ncount = 1\ncohort = 1\nquorum = 1\n"
+    );
+    let run = RunFile::parse(&text)?;
+    let base = outline.base("base");
+    run.check_base(&base)?;
+    let job = Job::new(&Registry::builtin(), &run, &base)?;
+    let load = Load::new(outline, &run, &job, job.rank());
+    Ok((run, job, load))
+}
+
+fn limits(args: &PlanArgs) -> Limits {
+    let checkpoint = match args.checkpoint {
+        CheckpointArg::Auto => Checkpoint::Auto,
+        CheckpointArg::On => Checkpoint::On,
+        CheckpointArg::Off => Checkpoint::Off,
+    };
+    Limits { memory_mb: args.memory_mb, micro_batch: args.micro_batch, checkpoint, ..Limits::default() }
+}
+
+/// Takes the step in a process that does nothing else, so that its peak is the step's.
+fn measured(args: &PlanArgs) -> Result<Measured, OfflineError> {
+    let failed = |problem: String| OfflineError::Measure { problem };
+    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    let output = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--one-step")
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!("it ended with {}", output.status)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+}
+
+/// `KEY=VALUE`; a value that is no TOML is a word, which on a command line needs no quotes.
+fn option(text: &str) -> Result<(String, toml::Value), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    Ok((key.to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()))))
+}

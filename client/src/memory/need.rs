@@ -1,0 +1,204 @@
+//! The predicted peak of a training step, by part.
+//!
+//! Counts are of numbers per token, read off what the tape of one layer holds (`docs/memory.md` derives them); what is
+//! constant in them was measured once and stands here as a named constant.
+
+use rondo_methods::method::Publication;
+use rondo_methods::{Job, Role};
+use rondo_proto::run_file::{Dtype, Quantise, RunFile};
+use serde::Serialize;
+
+use super::outline::{Family, Outline};
+
+/// The program, libtorch's code and tables, its threads, once a first step was taken.
+const PROCESS: u64 = 190 << 20;
+/// A tokenizer in memory, per byte of its file.
+const TOKENIZER_FACTOR: u64 = 8;
+/// Logits of one chunk: numbers, and the fewest tokens (as in the trainer's `loss`).
+const CHUNK_NUMBERS: u64 = 8 << 20;
+const CHUNK_TOKENS: u64 = 16;
+/// Rows of a packed vocabulary matrix that are unpacked at once.
+const UNPACKED_ROWS: u64 = 4096;
+/// Bytes per number of a matrix packed to NF4: half a byte, and an f32 scale for 64.
+const NF4_BYTES: (u64, u64) = (9, 16);
+
+/// What a run asks of a base model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Load {
+    /// The base.
+    pub outline: Outline,
+    /// Compute type.
+    pub dtype: Dtype,
+    /// How the base's linear layers are held.
+    pub quantise: Quantise,
+    /// Examples of one optimiser step.
+    pub batch: u64,
+    /// Longest input in tokens; every text is counted as that long.
+    pub max_tokens: u64,
+    /// Numbers of the adapter that train.
+    pub trained: u64,
+    /// Numbers of the adapter that do not.
+    pub frozen: u64,
+    /// Rows that the widest layer's adapters give per token.
+    pub narrow: u64,
+    /// Numbers of stacks published in earlier rounds, at the run's end (of methods that accumulate).
+    pub stacked: u64,
+    /// Numbers of the targets' weights, which such methods hold a second time.
+    pub merged: u64,
+    /// True when FedProx keeps the adapter as received.
+    pub proximal: bool,
+}
+
+/// How a step is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Way {
+    /// Only the states between layers are kept.
+    pub checkpoint: bool,
+    /// Texts at once.
+    pub micro_batch: u64,
+}
+
+/// When a part is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// All the time.
+    Always,
+    /// While the layers run backward.
+    Layers,
+    /// While the loss over the vocabulary is taken.
+    Loss,
+}
+
+/// One part of the need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub name: &'static str,
+    /// Bytes.
+    pub bytes: u64,
+    /// When it is there.
+    pub phase: Phase,
+}
+
+/// A predicted peak.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// Bytes at the worst moment: what is always there, and the larger of the two phases.
+    pub peak: u64,
+    /// Its parts.
+    pub parts: Vec<Part>,
+}
+
+impl Load {
+    /// What this run asks of this base, at this client's rank.
+    pub fn new(outline: Outline, run: &RunFile, job: &Job, rank: usize) -> Self {
+        let layout = job.layout(rank);
+        let numbers = |trained: bool| -> u64 {
+            let of_role = layout.iter().filter(|named| (named.spec.role == Role::Trained) == trained);
+            of_role.map(|named| named.spec.numbers() as u64).sum()
+        };
+        let accumulates = job.publication() == Publication::Accumulate;
+        let targets: u64 = job.targets().iter().map(|target| (target.out * target.inp) as u64).sum();
+        let (trained, layers) = (numbers(true), outline.layers.max(1));
+        let earlier = u64::from(run.rounds.count.saturating_sub(1)) * u64::from(run.rounds.cohort);
+        Self {
+            dtype: run.train.dtype,
+            quantise: run.train.quantise,
+            batch: u64::from(run.train.batch),
+            max_tokens: run.task.max_tokens as u64,
+            trained,
+            frozen: numbers(false),
+            narrow: 2 * rank as u64 * (job.targets().len() as u64).div_ceil(layers),
+            stacked: if accumulates { trained * earlier } else { 0 },
+            merged: if accumulates && earlier > 0 { targets } else { 0 },
+            proximal: run.train.proximal != 0.0,
+            outline,
+        }
+    }
+
+    /// True when some weights are unpacked for each use; then the step is always checkpointed.
+    pub fn is_packed(&self) -> bool {
+        let nf4 = self.quantise == Quantise::Nf4;
+        self.outline.matrices.iter().any(|matrix| matrix.linear && (matrix.packed || nf4))
+    }
+
+    /// The need of a step that is carried out in this way.
+    pub fn need(&self, way: Way) -> Need {
+        let Outline { hidden, layers, .. } = self.outline;
+        let width = self.dtype.width() as u64;
+        let tokens = way.micro_batch * self.max_tokens;
+        let (saved, passing) = self.layer();
+        let mut parts = vec![
+            ("program and libtorch", PROCESS + TOKENIZER_FACTOR * self.outline.tokenizer, Phase::Always),
+            ("base weights", self.base(), Phase::Always),
+            ("adapter, gradients and optimiser", self.adapter(), Phase::Always),
+        ];
+        if way.checkpoint || self.is_packed() {
+            parts.push(("states between layers", (layers + 2) * tokens * hidden * width, Phase::Always));
+            parts.push(("one layer, forward and backward", tokens * (saved + passing), Phase::Layers));
+        } else {
+            parts.push(("every layer's tape", layers * tokens * saved, Phase::Always));
+            parts.push(("one layer, backward", tokens * passing, Phase::Layers));
+        }
+        if self.is_packed() {
+            parts.push(("one layer's weights, unpacked", self.unpacked(), Phase::Layers));
+        }
+        if self.outline.is_language() {
+            parts.push(("a chunk of the vocabulary", self.chunk(tokens), Phase::Loss));
+        }
+        let of_phase = |phase| parts.iter().filter(|part| part.2 == phase).map(|part| part.1).sum::<u64>();
+        let peak = of_phase(Phase::Always) + of_phase(Phase::Layers).max(of_phase(Phase::Loss));
+        Need { peak, parts: parts.into_iter().map(|(name, bytes, phase)| Part { name, bytes, phase }).collect() }
+    }
+
+    fn base(&self) -> u64 {
+        let width = self.dtype.width() as u64;
+        let of = |matrix: &super::Matrix| match (matrix.packed, matrix.linear, self.quantise) {
+            (true, ..) => matrix.bytes,
+            (false, true, Quantise::Nf4) => matrix.numbers * NF4_BYTES.0 / NF4_BYTES.1,
+            _ => matrix.numbers * width,
+        };
+        let merged = if self.is_packed() { 0 } else { self.merged * width };
+        self.outline.matrices.iter().map(of).sum::<u64>() + merged
+    }
+
+    /// In f32: the tensor, its gradient, two moments, the state as received and the update to send; what does not train
+    /// is there as received and as a tensor.
+    fn adapter(&self) -> u64 {
+        let beside = if self.is_packed() { 2 } else { 1 };
+        let trained = 6 + u64::from(self.proximal);
+        4 * (self.trained * trained + self.frozen * 2 + self.stacked * beside)
+    }
+
+    /// Bytes per token of one layer: what its tape holds, and what comes and goes while it runs backward.
+    fn layer(&self) -> (u64, u64) {
+        let Outline { hidden, query, inner, .. } = self.outline;
+        let width = self.dtype.width() as u64;
+        // A norm's input is held in f32, whatever the model computes in.
+        let (norms, attention) = (2 * hidden * 4, 4 * query);
+        let (numbers, passing) = match self.outline.family {
+            Family::GatedDecoder => (attention + 3 * inner + 2 * hidden, 3 * inner + 2 * hidden),
+            Family::Encoder | Family::Decoder => (attention + 2 * inner + 2 * hidden, 2 * inner + 2 * hidden),
+        };
+        (norms + width * (numbers + self.narrow), width * passing)
+    }
+
+    /// One layer's matrices as numbers.
+    fn unpacked(&self) -> u64 {
+        let numbers: u64 =
+            self.outline.matrices.iter().filter(|matrix| matrix.linear).map(|matrix| matrix.numbers).sum();
+        numbers / self.outline.layers.max(1) * self.dtype.width() as u64
+    }
+
+    fn chunk(&self, tokens: u64) -> u64 {
+        let width = self.dtype.width() as u64;
+        let vocabulary = self.outline.vocabulary.max(1);
+        let rows = (CHUNK_NUMBERS / vocabulary).max(CHUNK_TOKENS).min(tokens);
+        // Logits in f32; in another type they are there in that type as well.
+        let logits = rows * vocabulary * if width == 4 { 4 } else { 4 + width };
+        let states = 3 * tokens * self.outline.hidden * width;
+        let packed = self.outline.matrices.iter().any(|matrix| matrix.packed && !matrix.linear);
+        logits + states + if packed { UNPACKED_ROWS * self.outline.hidden * width } else { 0 }
+    }
+}

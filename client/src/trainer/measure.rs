@@ -1,0 +1,109 @@
+//! One training step on random tokens, to see what it takes.
+
+use std::path::Path;
+use std::time::Instant;
+
+use rondo_methods::{AdapterState, Job, Start, TensorSet};
+use rondo_proto::base::is_gguf;
+use rondo_proto::run_file::{Dtype, RunFile};
+use serde::{Deserialize, Serialize};
+
+use tch::Kind;
+use tokenizers::Tokenizer;
+
+use super::LibtorchTrainer;
+use super::batch::Encoded;
+use super::device::DeviceChoice;
+use super::error::TrainerError;
+use super::models;
+use super::optim::{AdamW, AdamWConfig};
+use super::session::Session;
+use super::step::{self, Goal, Plan};
+use crate::memory::{Choice, Load, machine};
+
+/// What a measured step saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Most memory that the process ever held, bytes (VmHWM).
+    pub peak: u64,
+    /// Mean loss of the batch, nats.
+    pub loss: f64,
+    /// Seconds of the step.
+    pub seconds: f64,
+}
+
+/// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal arguments give equal
+/// tokens, so that losses compare.
+pub fn one_step(
+    model: &Path,
+    run: &RunFile,
+    job: &Job,
+    load: &Load,
+    choice: &Choice,
+    threads: u32,
+) -> Result<Measured, TrainerError> {
+    let device = LibtorchTrainer::new(DeviceChoice::Cpu, (threads > 0).then_some(threads as usize))?.device();
+    let kind = match run.train.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+    };
+    let base = models::load_as(model, device, kind, run.train.quantise)?;
+    // Not used here, but in memory whenever a run trains.
+    let _tokenizer = tokenizer(model)?;
+    let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
+    let state = fresh(job, &mut draw);
+    let session = Session::of_state(&*base, device, job, &state, run.task.pooling, true)?;
+    let mut encoded = Encoded::new();
+    for _ in 0..load.batch {
+        // The same words whatever the batch is split into; the first ones of a vocabulary are often special.
+        let ids: Vec<i64> = (0..load.max_tokens).map(|_| draw.below(load.outline.vocabulary) as i64).collect();
+        match load.outline.is_language() {
+            true => encoded.push_counted(&ids, &(0..ids.len()).map(|place| place > 0).collect::<Vec<_>>()),
+            false => encoded.push(ids),
+        }
+    }
+    let texts: Vec<usize> = (0..encoded.len()).collect();
+    let labels: Vec<i64> = texts.iter().map(|&text| text as i64 % 2).collect();
+    let goal = if load.outline.is_language() { Goal::Tokens } else { Goal::Labels(&labels) };
+    let plan = Plan { checkpoint: choice.way.checkpoint, micro_batch: choice.way.micro_batch as usize, chunk: 0 };
+    let mut optimiser = AdamW::new(AdamWConfig { lr: run.train.lr, ..AdamWConfig::default() }, session.parameters()?)?;
+    let started = Instant::now();
+    let found = step::gradients(&session, &encoded, &texts, goal, plan)?;
+    optimiser.step(&found.tensors)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let _update = session.trained_values()?;
+    Ok(Measured { peak: machine::peak().unwrap_or(0), loss: found.loss, seconds })
+}
+
+fn tokenizer(model: &Path) -> Result<Option<Tokenizer>, TrainerError> {
+    let path = model.join("tokenizer.json");
+    if is_gguf(model) {
+        return Ok(None);
+    }
+    let loaded = Tokenizer::from_file(&path);
+    loaded.map(Some).map_err(|error| TrainerError::Tokenizer { path, problem: error.to_string() })
+}
+
+/// An adapter at its start; what a warm-up would bring is drawn.
+fn fresh(job: &Job, draw: &mut Draw) -> AdapterState {
+    let rank = job.rank();
+    let mut tensors: TensorSet = job.initial(1, "plan", rank);
+    for named in job.layout(rank).iter().filter(|named| named.spec.start == Start::Artefact) {
+        let mut tensor = rondo_methods::Tensor::zeros(&named.spec.shape);
+        tensor.data.fill_with(|| (draw.below(2001) as f32 - 1000.0) / 20_000.0);
+        tensors.insert(named.name.clone(), tensor);
+    }
+    AdapterState { rank, tensors, merged: Vec::new() }
+}
+
+/// A 64-bit xorshift (Marsaglia 2003): equal on every machine.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound.max(1)
+    }
+}

@@ -1,0 +1,106 @@
+//! The gradients of one optimiser step: the one place where they come from.
+//!
+//! A batch is worked through in micro-batches whose gradients are added, each weighted by what it holds, so that the sum
+//! is the whole batch's. Each micro-batch goes one of two ways, with equal results: [`plain`] keeps the whole tape;
+//! [`checkpointed`] keeps the states between the layers and runs each layer again.
+
+mod checkpointed;
+mod objective;
+mod plain;
+
+use tch::{Kind, Tensor};
+
+use super::batch::{Batch, Encoded};
+use super::error::TrainerError;
+use super::loss::Foretold;
+use super::session::Session;
+use objective::Part;
+
+/// What the texts are trained towards.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal<'d> {
+    /// Labels, one per text; the unit of the mean is the example.
+    Labels(&'d [i64]),
+    /// The texts' own counting tokens; the unit of the mean is the token.
+    Tokens,
+}
+
+/// How a step is carried out; the result does not depend on it beyond rounding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Keep only the states between layers and run each layer again for its gradients.
+    pub checkpoint: bool,
+    /// Texts at once; 0 = the whole batch.
+    pub micro_batch: usize,
+    /// Tokens of one chunk over the vocabulary; 0 = by the vocabulary's size.
+    pub chunk: usize,
+}
+
+/// Loss and gradients of a batch.
+#[derive(Debug)]
+pub struct Gradients {
+    /// Mean loss over the units, in nats; 0 where there are none.
+    pub loss: f64,
+    /// Examples or counting tokens.
+    pub units: u64,
+    /// In the order of [`Session::parameters`] and of their shapes; undefined where the loss does not depend on one.
+    pub tensors: Vec<Tensor>,
+}
+
+/// Mean loss of these texts and its gradient with respect to the session's parameters.
+pub fn gradients(
+    session: &Session<'_>,
+    encoded: &Encoded,
+    texts: &[usize],
+    goal: Goal<'_>,
+    plan: Plan,
+) -> Result<Gradients, TrainerError> {
+    let units = |texts: &[usize]| match goal {
+        Goal::Labels(_) => texts.len() as u64,
+        Goal::Tokens => texts.iter().map(|&text| Foretold::count(encoded, text)).sum(),
+    };
+    let total = units(texts);
+    let leaves = session.leaves();
+    let mut sums: Vec<Tensor> = leaves.iter().map(|_| Tensor::new()).collect();
+    let mut loss = 0.0;
+    let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch };
+    let checkpoint = plan.checkpoint || session.is_packed();
+    for (number, texts) in texts.chunks(size.max(1)).enumerate() {
+        if units(texts) == 0 {
+            continue;
+        }
+        let batch = Batch::new(encoded, texts, session.device())?;
+        let part = match goal {
+            Goal::Labels(labels) => Part::Labels(&labels[number * size..number * size + texts.len()]),
+            Goal::Tokens => Part::Tokens { foretold: Foretold::new(encoded, texts), chunk: plan.chunk },
+        };
+        let run = if checkpoint { checkpointed::run } else { plain::run };
+        loss += run(session, &batch, &part, total, &leaves, &mut sums)?;
+    }
+    Ok(Gradients { loss, units: total, tensors: session.of_leaves(sums)? })
+}
+
+/// Adds gradients, in f32, to those that are there.
+fn add(sums: &mut [Tensor], gradients: &[Tensor]) -> Result<(), TrainerError> {
+    for (sum, gradient) in sums.iter_mut().zip(gradients) {
+        if !gradient.defined() {
+            continue;
+        }
+        if sum.defined() {
+            let _ = sum.f_add_(gradient)?;
+        } else {
+            *sum = gradient.f_to_kind(Kind::Float)?;
+        }
+    }
+    Ok(())
+}
+
+/// The vector-Jacobian product: `dy` with respect to `y`, pulled back to the inputs. Written as the gradient of
+/// `sum(y * dy)`, since a backward pass always starts with ones here.
+fn pull_back(y: &Tensor, dy: &Tensor, inputs: &[Tensor]) -> Result<Vec<Tensor>, TrainerError> {
+    if !y.requires_grad() {
+        return Ok(inputs.iter().map(|_| Tensor::new()).collect());
+    }
+    let root = y.f_mul(dy)?.f_sum(None::<Kind>)?;
+    Ok(Tensor::f_run_backward(&[root], inputs, false, false)?)
+}

@@ -1,0 +1,98 @@
+//! Steps of language models, with their weights as numbers and packed.
+
+use std::collections::BTreeSet;
+
+use rondo_client::trainer::models::{self, Transformer};
+use rondo_client::trainer::session::Session;
+use rondo_client::trainer::step::{self, Goal, Plan};
+use rondo_methods::{Delta, TensorSet};
+use rondo_proto::run_file::Quantise;
+use tch::{Device, Kind};
+
+use crate::step::{assert_equal, by_definition, plain, texts};
+use crate::support::golden;
+
+const TARGETS: [&str; 3] =
+    ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.down_proj"];
+
+fn load(name: &str, quantise: Quantise) -> Box<dyn Transformer> {
+    models::load_as(&golden(name), Device::Cpu, Kind::Float, quantise).unwrap()
+}
+
+/// Factors of a change of rank 3 of this layer.
+fn factors(model: &dyn Transformer, target: &str, seed: u32) -> TensorSet {
+    let linears = model.linears();
+    let (out, inp) = linears.weight(linears.find(target).unwrap()).size().unwrap();
+    TensorSet::from([
+        ("a".to_owned(), plain([3, inp as usize], seed)),
+        ("b".to_owned(), plain([out as usize, 3], seed + 50)),
+    ])
+}
+
+fn delta() -> Delta {
+    Delta::product(&["b", "a"]).scaled(0.5)
+}
+
+fn adapted(model: &dyn Transformer) -> Session<'_> {
+    let mut session = Session::language(model, Device::Cpu).unwrap();
+    for (seed, target) in (1..).zip(TARGETS) {
+        let trained = BTreeSet::from([format!("{target}.a"), format!("{target}.b")]);
+        session.attach(target, &delta(), &factors(model, target, seed), &trained).unwrap();
+    }
+    session
+}
+
+#[test]
+fn every_way_is_the_loss_by_definition_on_numbers_nf4_and_blocks() {
+    let encoded = texts();
+    for (name, quantise) in
+        [("tiny-llama", Quantise::None), ("tiny-llama", Quantise::Nf4), ("tiny-llama.gguf", Quantise::None)]
+    {
+        let model = load(name, quantise);
+        let session = adapted(&*model);
+        assert_eq!(session.is_packed(), (name, quantise) != ("tiny-llama", Quantise::None));
+        // One tape over everything, unpacked weights and all.
+        let (loss, expected) = by_definition(&session, &encoded, &[2, 0, 4, 1]);
+        for checkpoint in [false, true] {
+            for (micro_batch, chunk) in [(0, 0), (1, 3), (3, 1), (2, 100)] {
+                let plan = Plan { checkpoint, micro_batch, chunk };
+                let found = step::gradients(&session, &encoded, &[2, 0, 4, 1], Goal::Tokens, plan).unwrap();
+                assert_equal(&format!("{name} {quantise:?} {plan:?}"), &found, loss, &expected, 3e-6);
+            }
+        }
+    }
+}
+
+/// A published stack is added to a weight of numbers and stands beside a packed one; both are the same change.
+#[test]
+fn a_stack_on_a_packed_weight_is_what_its_factors_do() {
+    let encoded = texts();
+    for (name, quantise) in [("tiny-llama", Quantise::None), ("tiny-llama", Quantise::Nf4)] {
+        let model = load(name, quantise);
+        let base = adapted(&*model);
+        let mut merged = adapted(&*model);
+        for round in [20, 30] {
+            merged.merge(TARGETS[0], &delta(), &factors(&*model, TARGETS[0], round)).unwrap();
+        }
+        // The same as one attached sum on a model whose layer has no adapter.
+        let mut expected = Session::language(&*model, Device::Cpu).unwrap();
+        let (mut parts, mut terms) = (TensorSet::new(), Vec::new());
+        for seed in [1, 20, 30] {
+            for (part, tensor) in factors(&*model, TARGETS[0], seed) {
+                parts.insert(format!("{part}{seed}"), tensor);
+            }
+            terms.push(Delta::product(&[&format!("b{seed}"), &format!("a{seed}")]).scaled(0.5));
+        }
+        expected.attach(TARGETS[0], &Delta::Sum(terms), &parts, &BTreeSet::new()).unwrap();
+        for (seed, target) in (2..).zip(&TARGETS[1..]) {
+            expected.attach(target, &delta(), &factors(&*model, target, seed), &BTreeSet::new()).unwrap();
+        }
+        let losses = |session: &Session<'_>| session.token_losses(&encoded, 3, &mut |_| Ok(())).unwrap();
+        let (found, expected, base) = (losses(&merged), losses(&expected), losses(&base));
+        for text in 0..3 {
+            let off = (found[text].loss - expected[text].loss).abs();
+            assert!(off < 1e-4, "{quantise:?} text {text}: off by {off}");
+            assert!((found[text].loss - base[text].loss).abs() > 1e-3, "{quantise:?}: the stacks do something");
+        }
+    }
+}
