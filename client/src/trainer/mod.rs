@@ -56,7 +56,9 @@ pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
     let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
-    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits)))))
+    Ok(Box::new(move || {
+        Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))
+    }))
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
