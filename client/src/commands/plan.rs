@@ -97,7 +97,7 @@ pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
         let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.threads)?;
         return Ok(writeln!(out, "{}", json!(measured))?);
     }
-    let measured = if args.measure { Some(measured(args)?) } else { None };
+    let measured = if args.measure { Some(measured()?) } else { None };
     tell(args, &load, &choice, measured.as_ref(), out)
 }
 
@@ -182,7 +182,7 @@ fn limits(args: &PlanArgs) -> Limits {
 }
 
 /// Takes the step in a process that does nothing else, so that its peak is the step's.
-fn measured(args: &PlanArgs) -> Result<Measured, OfflineError> {
+fn measured() -> Result<Measured, OfflineError> {
     let failed = |problem: String| OfflineError::Measure { problem };
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = std::process::Command::new(program)

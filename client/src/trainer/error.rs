@@ -122,7 +122,9 @@ impl TrainerError {
             }
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
-            Self::Model(_)
+            Self::Memory(error) => WorkError::Memory(error),
+            Self::Outline(_)
+            | Self::Model(_)
             | Self::Tokenizer { .. }
             | Self::TooLong { .. }
             | Self::NoVocabulary
