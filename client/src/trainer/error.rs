@@ -78,13 +78,17 @@ pub enum TrainerError {
         limit: usize,
     },
     /// There are texts, but no token of them counts in a loss.
-    #[error("no token of {what} counts in the loss: every text is cut before what the model should say; raise task.max_tokens")]
+    #[error(
+        "no token of {what} counts in the loss: every text is cut before what the model should say; raise task.max_tokens"
+    )]
     NothingCounts {
         /// "the held-out part".
         what: &'static str,
     },
     /// References without an answer.
-    #[error("no reference of {what} holds an answer by the rule task.answer; set it to \"text\" where answers are no numbers")]
+    #[error(
+        "no reference of {what} holds an answer by the rule task.answer; set it to \"text\" where answers are no numbers"
+    )]
     NoAnswer {
         /// "the held-out part".
         what: &'static str,
@@ -117,9 +121,11 @@ impl TrainerError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
             Self::Method(error) => WorkError::Method(error),
-            Self::NoExamples { .. } | Self::Data(_) | Self::NothingCounts { .. } | Self::NoAnswer { .. } | Self::Prompt { .. } => {
-                WorkError::Data(self.to_string())
-            }
+            Self::NoExamples { .. }
+            | Self::Data(_)
+            | Self::NothingCounts { .. }
+            | Self::NoAnswer { .. }
+            | Self::Prompt { .. } => WorkError::Data(self.to_string()),
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Memory(error) => WorkError::Memory(error),

@@ -22,7 +22,6 @@ pub fn tokens_of(path: &Path) -> Result<Tokens, TrainerError> {
     let header = gguf::read(path).map_err(refuse)?;
     let facts = tokenizer::facts(&header).map_err(refuse)?;
     let named = [("bos_token", facts.bos_text), ("eos_token", facts.eos_text)];
-    let special: SpecialTokens =
-        named.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect();
+    let special: SpecialTokens = named.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect();
     Tokens::new(tokenizer::load(&header).map_err(refuse)?, special, facts.chat_template.as_deref(), path)
 }

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 QUESTIONS = [
     ("The sky is", [" blue", " a kind of fish", " 7"]),
     ("2 + 2 =", [" 4", " 22", " five"]),
-    ("A much longer question, so that the batch is ragged:", [" yes", " no, and that is that", " no"]),
+    ("A longer question, so the batch is ragged:", [" yes", " no, and that is that", " no"]),
 ]
 PROMPTS = ["The sky is", "2 + 2 =", "x", "Sam had 3 apples and ate 2 of them.", "Hi!"]
 NEW = 20

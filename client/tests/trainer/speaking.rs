@@ -186,6 +186,8 @@ fn what_cannot_speak_is_refused_by_name() {
     // An adapter of another base: one target's factor has another size.
     let dir = tempfile::tempdir().unwrap();
     let other = path(dir.path());
+    let model_dir = dir.path().join("model");
+    fs::create_dir(&model_dir).unwrap();
     let adapter = golden("tiny-llama-lora");
     fs::copy(adapter.join("adapter_model.safetensors"), dir.path().join("adapter_model.safetensors")).unwrap();
     let config = fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
@@ -206,11 +208,11 @@ fn what_cannot_speak_is_refused_by_name() {
     .unwrap_err();
     assert!(bert.contains("no classifier head"), "{bert}");
     let tiny = path(&golden("tiny-qwen3"));
-    fs::copy(golden("tiny-llama/tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    fs::copy(golden("tiny-llama/tokenizer.json"), model_dir.join("tokenizer.json")).unwrap();
     for file in ["config.json", "model.safetensors"] {
-        fs::copy(Path::new(&tiny).join(file), dir.path().join(file)).unwrap();
+        fs::copy(Path::new(&tiny).join(file), model_dir.join(file)).unwrap();
     }
-    let misfit = generate(&["--model", &other, "--adapter", &other]);
+    let misfit = generate(&["--model", &path(&model_dir), "--adapter", &other]);
     assert!(misfit.contains("does not fit the model") && misfit.contains("\"another\""), "{misfit}");
 
     let no_task = run(&["evaluate", "--device=cpu", "--model", &model, "--data", "rows.jsonl"]).unwrap_err();
