@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
 #[cfg(feature = "torch")]
-use crate::commands::{chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, plan::PlanArgs, train::TrainArgs};
+use crate::commands::{
+    chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, plan::PlanArgs, train::TrainArgs,
+};
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine

@@ -29,9 +29,9 @@ fn write_base(dir: &Path, base: &v1::BaseModel, transposed: bool) {
     }
     shards[0].push(("position_ids".into(), Dtype::I64, vec![3], vec![7; 24]));
     for (number, shard) in shards.iter().enumerate() {
-        let views = shard.iter().map(|(name, dtype, shape, bytes)| {
-            (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
+        let views = shard
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
         let metadata = Some(std::collections::HashMap::from([("kept".to_owned(), "yes".to_owned())]));
         let file = dir.join(format!("model-{}-of-2.safetensors", number + 1));
         safetensors::serialize_to_file(views, metadata, &file).unwrap();

@@ -12,9 +12,9 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use crate::cargo::{self, Binaries};
-use crate::records::{Clients, Rounds, Shown, Summary};
 use crate::paths::Paths;
 use crate::process;
+use crate::records::{Clients, Rounds, Shown, Summary};
 use crate::setup::{self, ChosenLibtorch, MODEL, SetupArgs};
 
 /// Tag of the images that the test builds and of the base image that it makes.

@@ -151,13 +151,14 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::data::Place;
 
     #[test]
     fn what_leaves_the_machine_names_no_path_and_no_content() {
         let file = PathBuf::from("/srv/secret/patients.csv");
         let label = DataError::UnknownLabel {
             file: file.clone(),
-            line: 3,
+            at: Place::Line(3),
             column: "diagnosis".to_owned(),
             label: "\"influenza\"".to_owned(),
             known: vec!["a".to_owned()],

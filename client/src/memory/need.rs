@@ -93,7 +93,7 @@ pub struct Need {
 impl Load {
     /// What this run asks of this base, at this client's rank.
     pub fn new(outline: Outline, run: &RunFile, job: &Job, rank: usize) -> Self {
-        let layout = job.layout(rank);
+        let layout = job.layout(1, rank);
         let numbers = |trained: bool| -> u64 {
             let of_role = layout.iter().filter(|named| (named.spec.role == Role::Trained) == trained);
             of_role.map(|named| named.spec.numbers() as u64).sum()

@@ -134,8 +134,6 @@ impl TrainerError {
             | Self::Tokenizer { .. }
             | Self::TooLong { .. }
             | Self::NoVocabulary
-            | Self::Outline(_)
-            | Self::Memory(_)
             | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
             Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),
         }

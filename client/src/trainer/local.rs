@@ -4,73 +4,53 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rondo_methods::{Kind, TensorSet};
-use rondo_proto::v1::Evaluation;
 
-use super::batch::Encoded;
-use super::classify::Score;
 use super::error::TrainerError;
-use super::loss::Foretold;
 use super::optim::{AdamW, AdamWConfig, Proximal};
-use super::session::{Session, TextLoss};
+use super::rows::{Rows, Taken};
+use super::session::Session;
 use super::step::{self, Goal, Gradients, Plan};
-use crate::data::Example;
 use crate::data::batches::Batches;
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};
 
 /// The reported training loss is the mean over so many last steps.
 const LOSS_STEPS: usize = 10;
 
-/// Examples and their token ids, in the same order.
-#[derive(Clone, Copy)]
-pub struct Examples<'d> {
-    /// Texts and labels.
-    pub examples: &'d [Example],
-    /// The texts' token ids.
-    pub encoded: &'d Encoded,
-    /// True when the texts' tokens are foretold, false when their labels are.
-    pub language: bool,
+/// Loss and gradients of some rows: their tokens are foretold, or their labels.
+pub(super) fn gradients(
+    session: &Session<'_>,
+    work: &Work,
+    taken: &Taken,
+    plan: Plan,
+) -> Result<Gradients, TrainerError> {
+    let labels = taken.labels();
+    let goal = if work.run.task.kind.needs_language_model() { Goal::Tokens } else { Goal::Labels(&labels) };
+    step::gradients(session, &taken.encoded, &taken.indices(), goal, plan)
 }
 
-impl Examples<'_> {
-    /// Loss and gradients of the examples with these indices.
-    pub(super) fn gradients(
-        &self,
-        session: &Session<'_>,
-        texts: &[usize],
-        plan: Plan,
-    ) -> Result<Gradients, TrainerError> {
-        let labels: Vec<i64> = texts.iter().map(|&index| i64::from(self.examples[index].label())).collect();
-        let goal = if self.language { Goal::Tokens } else { Goal::Labels(&labels) };
-        step::gradients(session, self.encoded, texts, goal, plan)
-    }
-
-    /// What a mean over these examples divides by: counting tokens, or examples.
-    pub(super) fn units(&self, texts: &[usize]) -> u64 {
-        match self.language {
-            true => texts.iter().map(|&text| Foretold::count(self.encoded, text)).sum(),
-            false => texts.len() as u64,
-        }
-    }
-}
-
-/// The order in which a client sees its examples: endless passes, the same in every round, of which round `n` takes the
-/// part behind the rounds before it. So a few short rounds still see as many different examples as they can.
-pub(super) fn batches(work: &Work, examples: usize) -> impl Iterator<Item = Vec<usize>> {
+/// The order in which a client sees its rows: endless passes, the same in every round, of which round `n` takes the part
+/// behind the rounds before it. So a few short rounds still see as many different rows as they can. A language model's
+/// batches hold rows of like `lengths`.
+pub(super) fn batches<'l>(work: &Work, lengths: &'l [u32]) -> Box<dyn Iterator<Item = Vec<usize>> + 'l> {
     let train = &work.run.train;
     let seed = format!("{}/{}/train", train.seed, work.client);
     let done = work.round.saturating_sub(1) as usize * train.local_steps as usize;
-    Batches::new(examples, train.batch as usize, &seed).skip(done)
+    let batch = train.batch as usize;
+    match work.run.task.kind.needs_language_model() {
+        true => Box::new(Batches::bucketed(lengths, batch, &seed).skip(done)),
+        false => Box::new(Batches::new(lengths.len(), batch, &seed).skip(done)),
+    }
 }
 
 /// Trains the session's trained tensors for the run's local steps with AdamW. The update holds what the job uploads.
 pub fn train(
     session: &Session<'_>,
     work: &Work,
-    data: Examples<'_>,
+    rows: &Rows<'_>,
     plan: Plan,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
-    if data.examples.is_empty() {
+    if rows.is_empty() {
         return Err(TrainerError::NoExamples { what: "the training part" });
     }
     let started = Instant::now();
@@ -85,8 +65,10 @@ pub fn train(
     let mut optimiser = AdamW::new(config, session.parameters()?)?;
     let steps = train.local_steps;
     let mut losses = Vec::with_capacity(steps as usize);
-    for (step, batch) in (1..=steps).zip(batches(work, data.examples.len())) {
-        let mut found = data.gradients(session, &batch, plan)?;
+    let lengths = rows.lengths();
+    let mut order = batches(work, &lengths);
+    for step in 1..=steps {
+        let mut found = gradients(session, work, &rows.draw(&mut order)?, plan)?;
         if !found.loss.is_finite() {
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
@@ -110,11 +92,16 @@ pub fn train(
     let last = &losses[losses.len().saturating_sub(LOSS_STEPS)..];
     Ok(LocalUpdate {
         tensors: upload(work, Kind::Train, tensors)?,
-        examples: data.examples.len() as u64,
+        examples: usable(rows),
         train_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
         seconds: started.elapsed().as_secs_f64(),
         before: None,
     })
+}
+
+/// Rows by which an update weighs.
+pub(super) fn usable(rows: &Rows<'_>) -> u64 {
+    (rows.len() - rows.skipped()) as u64
 }
 
 /// What the job uploads, out of the trained tensors. A tensor may go up without having been trained; it goes as received.
@@ -129,43 +116,4 @@ pub(super) fn upload(work: &Work, kind: Kind, mut trained: TensorSet) -> Result<
         upload.insert(entry.name, tensor);
     }
     Ok(upload)
-}
-
-/// Loss and accuracy on the first `limit` examples: of their labels, or of their counting tokens.
-pub fn evaluate(
-    session: &Session<'_>,
-    data: Examples<'_>,
-    limit: Option<usize>,
-    progress: &mut OnProgress<'_>,
-) -> Result<Evaluation, TrainerError> {
-    let count = limit.unwrap_or(usize::MAX).min(data.examples.len());
-    if count == 0 {
-        return Err(TrainerError::NoExamples { what: "the held-out part" });
-    }
-    let mut tick = |done: usize| match progress(Progress { step: done as u32, steps: count as u32, loss: 0.0 }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(TrainerError::Interrupted),
-    };
-    if data.language {
-        return Ok(of_tokens(&session.token_losses(data.encoded, count, &mut tick)?));
-    }
-    let mut score = Score::default();
-    for (logits, example) in session.predict(data.encoded, count, &mut tick)?.iter().zip(data.examples) {
-        score.add(logits, example.label() as usize);
-    }
-    Ok(score.evaluation())
-}
-
-/// Means over all counting tokens, whichever text they stand in.
-fn of_tokens(texts: &[TextLoss]) -> Evaluation {
-    let tokens: u64 = texts.iter().map(|text| text.tokens).sum();
-    let hits: u64 = texts.iter().map(|text| text.hits).sum();
-    let each = tokens.max(1) as f64;
-    Evaluation {
-        loss: texts.iter().map(|text| text.loss).sum::<f64>() / each,
-        accuracy: hits as f64 / each,
-        examples: texts.len() as u64,
-        tokens,
-        ..Default::default()
-    }
 }

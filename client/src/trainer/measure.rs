@@ -88,12 +88,12 @@ fn tokenizer(model: &Path) -> Result<Option<Tokenizer>, TrainerError> {
 fn fresh(job: &Job, draw: &mut Draw) -> AdapterState {
     let rank = job.rank();
     let mut tensors: TensorSet = job.initial(1, "plan", rank);
-    for named in job.layout(rank).iter().filter(|named| named.spec.start == Start::Artefact) {
+    for named in job.layout(1, rank).iter().filter(|named| named.spec.start == Start::Artefact) {
         let mut tensor = rondo_methods::Tensor::zeros(&named.spec.shape);
         tensor.data.fill_with(|| (draw.below(2001) as f32 - 1000.0) / 20_000.0);
         tensors.insert(named.name.clone(), tensor);
     }
-    AdapterState { rank, tensors, merged: Vec::new() }
+    AdapterState { round: 1, rank, tensors, merged: Vec::new() }
 }
 
 /// A 64-bit xorshift (Marsaglia 2003): equal on every machine.

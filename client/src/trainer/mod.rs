@@ -30,9 +30,7 @@ pub mod tokens;
 pub mod tokens_of;
 pub mod warm_up;
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rondo_methods::Statistic;
 use rondo_proto::run_file::{Dtype, Quantise};
@@ -40,14 +38,11 @@ use rondo_proto::v1;
 use tch::{Device, Kind};
 
 use crate::config::Limits;
-use crate::data::{Example, Part};
 use crate::memory::{self, Load, Outline, machine};
 use crate::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use crate::worker::MakeTrainer;
-use batch::Encoded;
 use device::DeviceChoice;
 use error::TrainerError;
-use local::Examples;
 use models::Transformer;
 use session::Session;
 use step::Plan;
@@ -64,7 +59,9 @@ pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
     let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
-    Ok(Box::new(move || Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))))
+    Ok(Box::new(move || {
+        Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))
+    }))
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
@@ -179,14 +176,9 @@ impl LibtorchTrainer {
         match plan.statistic {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
-                let (examples, encoded) = loaded.encode(work, work.data.train())?;
-                let data = Examples {
-                    examples: &examples,
-                    encoded: &encoded,
-                    language: work.run.task.kind.needs_language_model(),
-                };
+                let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
                 let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
-                warm_up::gradient(&session, work, plan.examples, data, steps, progress)
+                warm_up::gradient(&session, work, plan.examples, &rows, steps, progress)
             }
         }
     }
@@ -198,14 +190,9 @@ impl LibtorchTrainer {
         };
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
-        let (examples, encoded) = loaded.encode(work, work.data.train())?;
-        let data = Examples {
-            examples: &examples,
-            encoded: &encoded,
-            language: work.run.task.kind.needs_language_model(),
-        };
+        let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
-        let update = local::train(&session, work, data, steps, progress)?;
+        let update = local::train(&session, work, &rows, steps, progress)?;
         Ok(LocalUpdate { before, ..update })
     }
 
@@ -214,16 +201,6 @@ impl LibtorchTrainer {
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
         let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
         Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
-    }
-}
-
-impl Loaded {
-    /// All rows of a part and their tokens, as classification reads them. A part that does not fit into memory is for
-    /// [`Tokens::rows`].
-    fn encode<'d>(&mut self, work: &Work, part: Part<'d>) -> Result<(Cow<'d, [Example]>, Arc<Encoded>), TrainerError> {
-        let examples = part.all()?;
-        let encoded = self.tokens.encode_rows(&examples, &work.run.task)?;
-        Ok((examples, encoded))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
-use rondo_methods::{AdapterState, Delta, Job, NamedSpec, Role, TensorSet, WarmUpPlan};
+use rondo_methods::{AdapterState, Delta, Job, NamedSpec, TensorSet, WarmUpPlan};
 use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind, Tensor};
 
@@ -124,6 +124,11 @@ impl<'m> Session<'m> {
             }
         }
         session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for named in layout.iter().filter(|named| trained.contains(&named.name)) {
+            if let Some(block) = named.spec.trained_shape().filter(|block| *block != named.spec.shape) {
+                session.train_block(&named.name, block)?;
+            }
+        }
         Ok(session)
     }
 
@@ -327,7 +332,7 @@ impl<'m> Session<'m> {
 }
 
 fn trained_names(layout: &[NamedSpec]) -> BTreeSet<String> {
-    layout.iter().filter(|named| named.spec.role == Role::Trained).map(|named| named.name.clone()).collect()
+    layout.iter().filter(|named| named.spec.trained_shape().is_some()).map(|named| named.name.clone()).collect()
 }
 
 /// An f32 tensor on the device.

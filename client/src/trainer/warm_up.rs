@@ -10,65 +10,72 @@ use tch::{Kind, Tensor};
 
 use super::adapted;
 use super::error::TrainerError;
-use super::local::{self, Examples};
+use super::local;
 use super::models::Transformer;
+use super::rows::Rows;
 use super::session::{Session, to_plain};
 use super::step::Plan;
 use crate::work::{LocalUpdate, OnProgress, Progress, Work};
 
 /// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
-/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
-/// side multiplied with the probe's seeded partner); the gradient itself is never formed.
+/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this
+/// is a sketch of the weight's own gradient (one side multiplied with the probe's seeded partner); the gradient itself is
+/// never formed.
 pub fn gradient(
     session: &Session<'_>,
     work: &Work,
     examples: u32,
-    data: Examples<'_>,
+    rows: &Rows<'_>,
     plan: Plan,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
-    if data.examples.is_empty() {
+    if rows.is_empty() {
         return Err(TrainerError::NoExamples { what: "the training part" });
     }
     let started = Instant::now();
-    let wanted = (examples as usize).clamp(1, data.examples.len());
-    let batch = (work.run.train.batch as usize).clamp(1, data.examples.len());
+    let wanted = (examples as usize).clamp(1, rows.len());
+    let batch = (work.run.train.batch as usize).clamp(1, rows.len());
     let steps = wanted.div_ceil(batch) as u32;
-    let mut order: Vec<Vec<usize>> = Vec::with_capacity(steps as usize);
-    let mut left = wanted;
-    for mut texts in local::batches(work, data.examples.len()).take(steps as usize) {
-        texts.truncate(left);
-        left -= texts.len();
-        order.push(texts);
-    }
-    let all: u64 = order.iter().map(|texts| data.units(texts)).sum();
+    let lengths = rows.lengths();
+    let mut order = {
+        let mut left = wanted;
+        local::batches(work, &lengths).map(move |mut texts| {
+            texts.truncate(left.max(1));
+            left = left.saturating_sub(texts.len());
+            texts
+        })
+    };
     let parameters = session.parameters()?;
     let mut sums: Vec<Tensor> =
         parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
-    let mut total = 0.0;
-    for (step, texts) in (1..=steps).zip(&order) {
-        let found = data.gradients(session, texts, plan)?;
+    let (mut total, mut units) = (0.0, 0);
+    for step in 1..=steps {
+        let found = local::gradients(session, work, &rows.draw(&mut order)?, plan)?;
         if !found.loss.is_finite() {
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
-        let share = found.units as f64 / all.max(1) as f64;
-        total += found.loss * share;
+        units += found.units;
+        total += found.loss * found.units as f64;
         for (sum, gradient) in sums.iter_mut().zip(&found.tensors) {
             if gradient.defined() {
-                let _ = sum.f_add_(&gradient.f_to_kind(Kind::Double)?.f_mul_scalar(share)?)?;
+                let _ = sum.f_add_(&gradient.f_to_kind(Kind::Double)?.f_mul_scalar(found.units as f64)?)?;
             }
         }
         if progress(Progress { step, steps, loss: found.loss }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }
+    let share = 1.0 / units.max(1) as f64;
+    for sum in &mut sums {
+        let _ = sum.f_mul_scalar_(share)?;
+    }
     let named = session.trained().iter().zip(&sums);
     let tensors: TensorSet =
         named.map(|((name, _), sum)| Ok((name.clone(), to_plain(sum)?))).collect::<Result<_, TrainerError>>()?;
     Ok(LocalUpdate {
         tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
-        examples: data.examples.len() as u64,
-        train_loss: total,
+        examples: local::usable(rows),
+        train_loss: total * share,
         seconds: started.elapsed().as_secs_f64(),
         before: None,
     })

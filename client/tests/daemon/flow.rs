@@ -52,11 +52,11 @@ async fn a_run_from_invitation_to_evaluation() {
         [v1::AnswerRequest { run: "sentiment-1".to_owned(), accept: true, reason: String::new(), rank: 2 }]
     );
     assert!(book.failures.is_empty(), "{:?}", book.failures);
-    let evaluation = book.evaluations[0].evaluation.unwrap();
+    let evaluation = book.evaluations[0].evaluation.clone().unwrap();
     assert!((evaluation.loss - f64::from(sum)).abs() < 1e-3, "the published state was evaluated");
     let (bytes, header) = &book.uploads[&("sentiment-1".to_owned(), 1, 1)];
     assert_eq!((header.rank, header.base_version, header.train_loss), (2, 0, 0.25));
-    assert_eq!(header.before.map(|before| before.accuracy), Some(0.5));
+    assert_eq!(header.before.as_ref().map(|before| before.accuracy), Some(0.5));
     assert_eq!(header.examples + evaluation.examples, 60);
     assert_eq!(bytes.len() as u64, header.total_bytes);
     assert_eq!(book.uploads[&("sentiment-1".to_owned(), 2, 1)].1.base_version, 1);

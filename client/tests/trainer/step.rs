@@ -118,7 +118,8 @@ pub(crate) fn texts() -> Encoded {
 /// Low-rank adapters on three layers, both factors trained and neither of them zero.
 fn adapt(session: &mut Session<'_>) {
     let linears = session.model().linears();
-    let targets = ["encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense", "encoder.layer.1.output.dense"];
+    let targets =
+        ["encoder.layer.0.attention.self.query", "encoder.layer.1.intermediate.dense", "encoder.layer.1.output.dense"];
     for (seed, target) in (1..).zip(targets) {
         let (out, inp) = linears.weight(linears.find(target).unwrap()).size().unwrap();
         let parts = TensorSet::from([
@@ -215,7 +216,7 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     let model = encoder(&tiny());
     let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
     let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
-    [4, 9, 2, 6, 11].map(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
+    [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     let indices = [0, 1, 2, 3, 4];
     let loss = mean_loss(&session.logits(&encoded, &indices).unwrap(), &labels).unwrap();
     let leaves: Vec<&Tensor> = session.trained().iter().map(|(_, leaf)| leaf).collect();
@@ -250,7 +251,8 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
     let (exact, rough) = (speaking(&full), speaking(&half));
     let indices = [0, 1, 2, 3, 4];
     let run = |session: &Session<'_>, checkpoint| {
-        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 }).unwrap()
+        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
+            .unwrap()
     };
     let exact = run(&exact, false);
     for checkpoint in [false, true] {

@@ -77,7 +77,9 @@ fn measured(text: &mut String, info: &ExportInfo) {
     if info.measured.is_empty() {
         return;
     }
-    text.push_str("\n## Evaluation\n\nOn examples that were held out of the training, by each data owner on its own.\n\n");
+    text.push_str(
+        "\n## Evaluation\n\nOn examples that were held out of the training, by each data owner on its own.\n\n",
+    );
     text.push_str("| | examples | loss before | loss | accuracy before | accuracy |\n|---|---|---|---|---|---|\n");
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
     for row in &info.measured {

@@ -90,7 +90,8 @@ impl Job {
         let merged = self.targets().len();
         let report = MergedReport { files, merged, rounding: rounding.relative() };
         let readme = out_dir.join("README.md");
-        std::fs::write(&readme, card::merged(self, info, &report)).map_err(|source| MethodError::io(&readme, source))?;
+        std::fs::write(&readme, card::merged(self, info, &report))
+            .map_err(|source| MethodError::io(&readme, source))?;
         Ok(MergedReport { files: [report.files, vec![readme]].concat(), ..report })
     }
 
@@ -193,9 +194,7 @@ impl Copy {
         let width = width(&located.entry.dtype).ok_or_else(|| self.odd(located))?;
         let mut left = located.entry.numbers() * width;
         let mut block = vec![0; left.min(BLOCK)];
-        self.raw
-            .seek(SeekFrom::Start(located.offset))
-            .map_err(|source| MethodError::io(&self.source, source))?;
+        self.raw.seek(SeekFrom::Start(located.offset)).map_err(|source| MethodError::io(&self.source, source))?;
         while left > 0 {
             let part = &mut block[..left.min(BLOCK)];
             self.raw.read_exact(part).map_err(|source| MethodError::io(&self.source, source))?;

@@ -101,8 +101,8 @@ fn bytes(method: &MethodReport, misses: &mut Vec<String>) {
 mod tests {
     use std::path::PathBuf;
 
-    use crate::records::{Evaluation, Participant, Round};
     use super::*;
+    use crate::records::{Evaluation, Participant, Round};
 
     fn method(id: &str, error: f64, up: u64, after: f64) -> MethodReport {
         let measured = |accuracy| Some(Evaluation { loss: 0.1, accuracy, examples: 10, ..Evaluation::default() });

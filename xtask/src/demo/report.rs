@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::records::Round;
 use crate::paths::Paths;
+use crate::records::Round;
 
 const FILE: &str = "report.json";
 
@@ -198,8 +198,8 @@ fn share(value: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::records::{Evaluation, Participant};
     use super::*;
+    use crate::records::{Evaluation, Participant};
 
     fn participant(client: &str, before: Option<f64>, after: Option<f64>) -> Participant {
         let measured = |accuracy| Evaluation { loss: 0.5, accuracy, examples: 100, ..Evaluation::default() };

@@ -50,7 +50,7 @@ pub(crate) fn run(paths: &Paths, args: &ExperimentArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
     let model = model_path(paths, args, &spec.base);
     if args.model.is_none() {
-        setup::language_model(paths, &spec.base)?;
+        setup::run(paths, &SetupArgs::language_model())?;
     }
     let binaries = cargo::binaries(paths)?;
     let dir = demo::next_dir(&paths.root.join("experiments"))?;
@@ -87,5 +87,5 @@ pub(crate) fn run(paths: &Paths, args: &ExperimentArgs) -> Result<()> {
 
 fn model_path(paths: &Paths, args: &ExperimentArgs, model: &str) -> PathBuf {
     let named = args.model.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-    named.unwrap_or_else(|| setup::language_model_path(paths, model))
+    named.unwrap_or_else(|| setup::model_path(paths, model))
 }

@@ -19,7 +19,7 @@ use crate::paths::Paths;
 pub(crate) use data::DOMAINS;
 pub(crate) use fetch::python;
 pub(crate) use libtorch::{Chosen as ChosenLibtorch, chosen as chosen_libtorch};
-pub(crate) use model::MODEL;
+pub(crate) use model::{MODEL, model_path};
 
 /// `cargo xtask setup [--only PART]...`
 #[derive(Args, Default)]
@@ -27,6 +27,13 @@ pub(crate) struct SetupArgs {
     /// Set up these parts alone.
     #[arg(long, value_enum)]
     only: Vec<Part>,
+}
+
+impl SetupArgs {
+    /// The language model alone.
+    pub(crate) fn language_model() -> Self {
+        Self { only: vec![Part::Smollm2] }
+    }
 }
 
 /// What can be set up.

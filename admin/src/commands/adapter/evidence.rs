@@ -43,11 +43,13 @@ pub(super) fn measured(rounds: &[RoundRecord], round: u32) -> Vec<Measured> {
             add(before, true);
         }
     }
-    rows.extend(groups.into_iter().filter(|(_, (_, after))| after.examples > 0).map(|(name, (before, after))| Measured {
-        name: format!("all: {name}"),
-        examples: after.examples,
-        before: (before.examples == after.examples).then(|| before.means()),
-        after: after.means(),
+    rows.extend(groups.into_iter().filter(|(_, (_, after))| after.examples > 0).map(|(name, (before, after))| {
+        Measured {
+            name: format!("all: {name}"),
+            examples: after.examples,
+            before: (before.examples == after.examples).then(|| before.means()),
+            after: after.means(),
+        }
     }));
     rows
 }

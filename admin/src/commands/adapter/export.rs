@@ -117,8 +117,7 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
     match (args.format, args.model) {
         (Format::Merged, Some(model)) => {
             rondo_proto::base::check(&model, &base)?;
-            let MergedReport { files, merged, rounding } =
-                job.export_merged(&adapter, &model, &exported.out, &info)?;
+            let MergedReport { files, merged, rounding } = job.export_merged(&adapter, &model, &exported.out, &info)?;
             (exported.files, exported.merged, exported.rounding) = (files, Some(merged), rounding);
         }
         (Format::Merged, None) => return Err(CliError::usage("--format merged needs --model DIR")),

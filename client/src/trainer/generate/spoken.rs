@@ -39,8 +39,9 @@ mod tests {
     #[test]
     fn only_whole_characters_are_told() {
         // One token per byte, as in a byte-level vocabulary.
-        let decode =
-            |ids: &[i64]| String::from_utf8_lossy(&ids.iter().map(|&id| id as u8).collect::<Vec<_>>()).into_owned();
+        let decode = |ids: &[i64]| -> Result<String, ()> {
+            Ok(String::from_utf8_lossy(&ids.iter().map(|&id| id as u8).collect::<Vec<_>>()).into_owned())
+        };
         let mut spoken = Spoken::default();
         let told: Vec<String> = "aé€b".bytes().map(|byte| spoken.push(byte.into(), decode).unwrap()).collect();
         assert_eq!(told, ["a", "", "é", "", "", "€", "b"]);

@@ -191,12 +191,14 @@ pub fn load_as(
     let config: Value = serde_json::from_slice(&text)
         .map_err(|error| ModelError::Malformed { path: path.clone(), problem: error.to_string() })?;
     match config.get("model_type").and_then(Value::as_str) {
-        Some(family) if quantise != Quantise::None && !llama::FAMILY.contains(&family) => Err(ModelError::Unsupported {
-            path,
-            key: "model_type",
-            value: format!("{family:?} with train.quantise"),
-            supported: "train.quantise with the Llama family",
-        }),
+        Some(family) if quantise != Quantise::None && !llama::FAMILY.contains(&family) => {
+            Err(ModelError::Unsupported {
+                path,
+                key: "model_type",
+                value: format!("{family:?} with train.quantise"),
+                supported: "train.quantise with the Llama family",
+            })
+        }
         Some("bert") => Ok(Box::new(bert::load(dir, &config, device, kind)?)),
         Some("roberta" | "xlm-roberta" | "camembert") => Ok(Box::new(roberta::load(dir, &config, device, kind)?)),
         Some("distilbert") => Ok(Box::new(distilbert::load(dir, &config, device, kind)?)),
