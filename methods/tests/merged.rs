@@ -56,7 +56,8 @@ fn weights(dir: &Path) -> BTreeMap<String, (String, Vec<f32>)> {
 #[test]
 fn every_method_merges_into_the_files_own_formats() {
     let registry = Registry::builtin();
-    for id in registry.ids() {
+    for method in registry.iter() {
+        let id = method.id();
         let mut federation = Federation::start(&registry, id, 3, "", "");
         for _ in 0..2 {
             let updates = federation.three().iter().map(|trained| federation.upload(trained)).collect();
