@@ -162,7 +162,7 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
         let expected: BTreeSet<String> = job
             .layout(state.round, state.rank)
             .into_iter()
-            .filter(|named| named.spec.role == rondo_methods::Role::Trained)
+            .filter(|named| named.spec.trained_shape().is_some())
             .map(|named| named.name)
             .collect();
         let trained: BTreeSet<String> = session.trained().iter().map(|(name, _)| name.clone()).collect();
