@@ -73,7 +73,7 @@ type ReplyTo = oneshot::Sender<Outcome>;
 type View = Box<dyn FnOnce(&Engine) + Send>;
 
 enum Command {
-    Step { input: Option<Input>, also: Batch, reply: ReplyTo },
+    Step { input: Option<Box<Input>>, also: Batch, reply: ReplyTo },
     View(View),
     Stop,
 }
@@ -126,7 +126,10 @@ impl Driver {
 
     async fn submit(&self, input: Option<Input>, also: Batch) -> Result<Reply, DriverError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Step { input, also, reply }).await.map_err(|_| DriverError::Stopped)?;
+        self.commands
+            .send(Command::Step { input: input.map(Box::new), also, reply })
+            .await
+            .map_err(|_| DriverError::Stopped)?;
         answer.await.map_err(|_| DriverError::Stopped)?
     }
 

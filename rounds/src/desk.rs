@@ -93,7 +93,7 @@ impl<'a> Desk<'a> {
     pub(crate) fn measuring(&mut self) -> Option<&mut Measuring> {
         let Phase::Publishing(publishing) = &mut self.run.live.phase else { return None };
         self.turn.changed.insert(RecordKey::Live(self.id.clone()));
-        publishing.measuring.as_mut()
+        publishing.measuring.as_deref_mut()
     }
 
     /// Closed rounds, to write.

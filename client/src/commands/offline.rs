@@ -168,7 +168,7 @@ pub enum OfflineError {
         /// The base model that the adapter names.
         made_for: String,
         /// What does not fit.
-        source: TrainerError,
+        source: Box<TrainerError>,
     },
     /// A file cannot be read.
     #[error("{}: {source}", .path.display())]

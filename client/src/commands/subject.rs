@@ -47,7 +47,12 @@ pub(super) fn attach(
         let delta = Delta::product(&["lora_B", "lora_A"]).scaled(target.scale);
         session.attach(&target.name, &delta, &parts, &Default::default()).map_err(|source| {
             let made_for = adapter.base_model_name.clone();
-            OfflineError::AnotherBase { dir: dir.to_owned(), model: path.to_owned(), made_for, source }
+            OfflineError::AnotherBase {
+                dir: dir.to_owned(),
+                model: path.to_owned(),
+                made_for,
+                source: Box::new(source),
+            }
         })?;
     }
     Ok(())

@@ -110,10 +110,12 @@ fn uniform(seed: u64, text: u64, position: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::f32::consts::LN_2;
+
     use super::*;
 
     /// Logits of the probabilities 0.5, 0.25, 0.125, 0.125 in mixed order, shifted: softmax does not see a shift.
-    const LOGITS: [f32; 4] = [5.0 - 2.0794415, 5.0 - 0.6931472, 5.0 - 2.0794415, 5.0 - 1.3862944];
+    const LOGITS: [f32; 4] = [5.0 - 3.0 * LN_2, 5.0 - LN_2, 5.0 - 3.0 * LN_2, 5.0 - 2.0 * LN_2];
 
     fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
         Sampling { temperature, top_p, top_k, seed: 3 }

@@ -132,7 +132,7 @@ fn a_cache_changes_nothing() {
         let model = load(&golden(name));
         // Prompts of different length, then parts of different length, then one token of each at a time.
         let mut cache = empty_cache(&*model);
-        let mut done = vec![0_usize; 4];
+        let mut done = [0_usize; 4];
         for step in [[2, 10, 1, 4], [2, 7, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]] {
             let mut part = Encoded::new();
             let mut places = Vec::new();

@@ -94,7 +94,7 @@ impl Owner {
             for command in commands.drain(..) {
                 match command {
                     Command::Step { input: Some(input), also, reply } => {
-                        self.step(&mut pending, input, also, Some(reply));
+                        self.step(&mut pending, *input, also, Some(reply));
                     }
                     Command::Step { input: None, also, reply } => {
                         pending.also.extend(also);

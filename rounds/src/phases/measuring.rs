@@ -67,7 +67,7 @@ impl Run {
     /// The measurement at one client, while it is under way.
     pub(crate) fn measuring(&self) -> Option<&Measuring> {
         match &self.live.phase {
-            Phase::Publishing(publishing) => publishing.measuring.as_ref(),
+            Phase::Publishing(publishing) => publishing.measuring.as_deref(),
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ pub struct Publishing {
     pub window: Option<Window>,
     /// The measurement at one client, in a run that measures there.
     #[serde(default)]
-    pub measuring: Option<Measuring>,
+    pub measuring: Option<Box<Measuring>>,
 }
 
 /// Publishes and asks for evaluations if they are due.
@@ -50,7 +50,7 @@ pub(crate) fn begin(desk: &mut Desk<'_>, publication: Publication, plan: Digest)
             part.evaluation = EvaluationState::Due;
         }
     }
-    let measuring = evaluator.filter(|_| is_due).map(|evaluator| Measuring::ask(desk, &evaluator));
+    let measuring = evaluator.filter(|_| is_due).map(|evaluator| Box::new(Measuring::ask(desk, &evaluator)));
     let is_asked = measuring.as_ref().is_some_and(|measuring| measuring.state.is_open());
     let window = (is_asked || !evaluators.is_empty()).then(|| Window::open(desk.now(), &policy));
     desk.live().phase = Phase::Publishing(Publishing { publication, plan, window, measuring });
