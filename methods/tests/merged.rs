@@ -11,11 +11,14 @@ use rondo_proto::v1;
 use safetensors::tensor::{Dtype, TensorView};
 use suite::{Federation, base, run_file};
 
+/// Name, number format, shape, bytes.
+type Written = (String, Dtype, Vec<usize>, Vec<u8>);
+
 /// A base of two shards: each linear layer's weight in a number format of its own, and tensors that no target is.
 fn write_base(dir: &Path, base: &v1::BaseModel, transposed: bool) {
     std::fs::create_dir_all(dir).unwrap();
     let number = |index: usize| ((index * 37 % 101) as f32 - 50.0) / 64.0;
-    let mut shards: [Vec<(String, Dtype, Vec<usize>, Vec<u8>)>; 2] = Default::default();
+    let mut shards: [Vec<Written>; 2] = Default::default();
     for (place, linear) in base.linears.iter().enumerate() {
         let (out, inp) = (linear.out_features as usize, linear.in_features as usize);
         let shape = if transposed { vec![inp, out] } else { vec![out, inp] };
