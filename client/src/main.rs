@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     #[cfg(feature = "torch")]
     if !matches!(cli.command, Command::Join(_)) {
-        rondo_client::trainer::openmp::restart_with_passive_waiting();
+        rondo_client::trainer::environment::restart_with_settings();
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,13 +11,14 @@ pub mod batch;
 pub mod classify;
 pub mod device;
 pub mod encoded;
+pub mod environment;
 pub mod error;
 pub mod generate;
 pub mod local;
 pub mod loss;
 pub mod measure;
 pub mod models;
-pub mod openmp;
+
 pub mod optim;
 pub mod rows;
 pub mod sampling;

@@ -32,7 +32,11 @@ async fn invitations_are_declined_with_the_reason() {
         ("[policy]\nrequire_privacy = true".to_owned(), good.clone(), "asks for privacy"),
         ("[policy]\nmax_rounds = 1".to_owned(), good.clone(), "rounds.count up to 1"),
         ("[limits]\nmax_rank = 1".to_owned(), good.clone(), "ranks up to 1"),
-        ("[limits]\nmemory_mb = 20".to_owned(), good.clone(), "`limits.memory_mb` has 20 MB; a lower `task.max_tokens`"),
+        (
+            "[limits]\nmemory_mb = 20".to_owned(),
+            good.clone(),
+            "`limits.memory_mb` has 20 MB; a lower `task.max_tokens`",
+        ),
     ];
     for (config, run_file, says) in cases {
         let mut machine = Machine::new();
@@ -49,11 +53,12 @@ async fn invitations_are_declined_with_the_reason() {
 async fn a_run_is_declined_by_what_its_step_takes() {
     let wide = |machine: &Machine| machine.run_file("fedit", 2).replace("batch = 4", "batch = 60000");
     let step = "a training step needs ";
-    for (checkpoint, micro_batch, fits) in [("auto", 0, true), ("off", 0, false), ("off", 4, true), ("on", 60_000, false)] {
+    for (checkpoint, micro_batch, fits) in
+        [("auto", 0, true), ("off", 0, false), ("off", 4, true), ("on", 60_000, false)]
+    {
         let mut machine = Machine::new();
-        machine.config += &format!(
-            "[limits]\nmemory_mb = 400\ncheckpoint = {checkpoint:?}\nmicro_batch = {micro_batch}\n"
-        );
+        machine.config +=
+            &format!("[limits]\nmemory_mb = 400\ncheckpoint = {checkpoint:?}\nmicro_batch = {micro_batch}\n");
         let run_file = wide(&machine);
         let answer = ask(&mut machine, &run_file).await;
         assert_eq!(answer.accept, fits, "{checkpoint} {micro_batch}: {}", answer.reason);

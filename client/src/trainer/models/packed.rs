@@ -87,8 +87,7 @@ impl PackedMatrix {
         std::thread::scope(|scope| {
             let mut parts = rows.chunks(share).zip(out.chunks_mut(share * self.columns));
             let first = parts.next();
-            let others: Vec<_> =
-                parts.map(|(rows, out)| scope.spawn(move || self.fill_here(rows, out))).collect();
+            let others: Vec<_> = parts.map(|(rows, out)| scope.spawn(move || self.fill_here(rows, out))).collect();
             let done = first.map_or(Ok(()), |(rows, out)| self.fill_here(rows, out));
             others.into_iter().fold(done, |done, other| match other.join() {
                 Ok(found) => done.and(found),

@@ -142,9 +142,7 @@ impl WeightFiles {
             return Err(self.malformed(entry, name, &"its rows are no whole blocks"));
         };
         match self.unpacked {
-            true => Ok(Weight::Dense(
-                packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?,
-            )),
+            true => Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?)),
             false => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
         }
     }
