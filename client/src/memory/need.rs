@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::outline::{Family, Outline};
 
 /// The program, libtorch's code and tables, its threads, once a first step was taken.
-const PROCESS: u64 = 190 << 20;
+const PROCESS: u64 = 160 << 20;
 /// A tokenizer in memory, per byte of its file.
 const TOKENIZER_FACTOR: u64 = 8;
 /// Logits of one chunk: numbers, and the fewest tokens (as in the trainer's `loss`).

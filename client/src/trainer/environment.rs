@@ -5,16 +5,17 @@
 //!   which the thread that is waited for does not run: with two busy neighbours on two cores a training step takes six
 //!   times as long. Asleep instead (`OMP_WAIT_POLICY=passive`) they cost next to nothing, alone or in company.
 //! - glibc hands out large blocks as pages of their own, but from its heap once a block as large was freed, up to 32 MB.
-//!   Tensors of one to a few megabytes that come and go among tensors that stay then leave holes: a step of SmolLM2-135M
-//!   took 18 % more on one tape and 45 % more with a base packed to NF4. With a fixed bound
-//!   (`MALLOC_MMAP_THRESHOLD_`) of 4 MB large blocks go back to the system when they are freed, at no cost in time that
-//!   could be measured; a bound of 1 MB cost a tenth of a step.
+//!   Tensors of one to a few megabytes that come and go among tensors that stay then leave holes, and what a step takes
+//!   cannot be told beforehand: SmolLM2-135M on one tape took 1540 MB in place of 1270, with a base packed to NF4 720 in
+//!   place of 450. With a fixed bound of 1 MB (`MALLOC_MMAP_THRESHOLD_`) large blocks go back to the system when they are
+//!   freed. That costs the system some work, about a tenth of such a step; a bound of 4 MB costs nothing and mends only
+//!   some cases (1265 to 1545 MB).
 
 /// What a program that computes is started with, unless the environment has one of these names already.
 #[cfg(unix)]
 const SETTINGS: [(&str, &str, &[&str]); 2] = [
     ("OMP_WAIT_POLICY", "passive", &["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]),
-    ("MALLOC_MMAP_THRESHOLD_", "4194304", &["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"]),
+    ("MALLOC_MMAP_THRESHOLD_", "1048576", &["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"]),
 ];
 
 /// Starts this program anew, same arguments and same process id, with the settings that the environment does not have.

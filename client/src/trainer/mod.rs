@@ -18,7 +18,6 @@ pub mod local;
 pub mod loss;
 pub mod measure;
 pub mod models;
-
 pub mod optim;
 pub mod rows;
 pub mod sampling;
