@@ -11,7 +11,8 @@
 //!   freed. That costs the system some work, about a tenth of such a step; a bound of 4 MB costs nothing and mends only
 //!   some cases (1265 to 1545 MB).
 
-/// What a program that computes is started with, unless the environment has one of these names already.
+/// What a program that computes is started with, unless the environment has one of these names already; the second only
+/// where it takes training steps, since generating unpacks quantised matrices for every token and would pay most for it.
 #[cfg(unix)]
 const SETTINGS: [(&str, &str, &[&str]); 2] = [
     ("OMP_WAIT_POLICY", "passive", &["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]),
@@ -21,11 +22,12 @@ const SETTINGS: [(&str, &str, &[&str]); 2] = [
 /// Starts this program anew, same arguments and same process id, with the settings that the environment does not have.
 /// Does nothing when it has them all, and returns when the program cannot be started again. Call it first thing.
 #[cfg(unix)]
-pub fn restart_with_settings() {
+pub fn restart_with_settings(steps: bool) {
     use std::os::unix::process::CommandExt;
 
     let absent = |(_, _, names): &&(_, _, &[&str])| names.iter().all(|name| std::env::var_os(name).is_none());
-    let settings: Vec<(&str, &str)> = SETTINGS.iter().filter(absent).map(|(name, value, _)| (*name, *value)).collect();
+    let wanted = &SETTINGS[..if steps { 2 } else { 1 }];
+    let settings: Vec<(&str, &str)> = wanted.iter().filter(absent).map(|(name, value, _)| (*name, *value)).collect();
     if settings.is_empty() {
         return;
     }
@@ -42,4 +44,4 @@ pub fn restart_with_settings() {
 
 /// Elsewhere the program cannot be replaced in place; set `OMP_WAIT_POLICY=passive` by hand.
 #[cfg(not(unix))]
-pub fn restart_with_settings() {}
+pub fn restart_with_settings(_steps: bool) {}

@@ -69,8 +69,7 @@ fn a_base_unpacked_at_load_is_the_packed_one() {
     let encoded = texts();
     for (name, quantise) in [("tiny-llama", Quantise::Nf4), ("tiny-llama.gguf", Quantise::None)] {
         for kind in [Kind::Float, Kind::BFloat16] {
-            let load =
-                |unpacked| models::load_held(&golden(name), Device::Cpu, kind, quantise, unpacked).unwrap();
+            let load = |unpacked| models::load_held(&golden(name), Device::Cpu, kind, quantise, unpacked).unwrap();
             let (packed, plain) = (load(false), load(true));
             for number in 0..packed.linears().names().len() {
                 let (left, right) = (packed.linears().weight(number), plain.linears().weight(number));
