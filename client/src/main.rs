@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     #[cfg(feature = "torch")]
     if !matches!(cli.command, Command::Join(_)) {
-        rondo_client::trainer::openmp::restart_with_passive_waiting();
+        let steps = matches!(cli.command, Command::Run(_) | Command::Train(_) | Command::Plan(_));
+        rondo_client::trainer::environment::restart_with_settings(steps);
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

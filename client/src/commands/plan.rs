@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rondo_methods::{Job, Registry};
-use rondo_proto::run_file::RunFile;
+use rondo_proto::run_file::{Quantise, RunFile};
 use serde_json::json;
 
 use super::offline::OfflineError;
@@ -15,12 +15,12 @@ use crate::memory::{self, Choice, Load, Outline, Phase};
 use crate::trainer::measure::{self, Measured};
 
 /// Tells how much memory a training step takes and how this machine would carry it out
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
   rondo-client plan --model .rondo/models/minilm-l6 --method fed-sb --rank 64 --targets query,value --batch 32 \\
       --max-tokens 64
   rondo-client plan --model smollm2.gguf --method flora --rank 16 --targets q_proj,v_proj --batch 4 \\
-      --max-tokens 128 --measure
+      --max-tokens 128 --compare
 
 Without --measure nothing is loaded: the sizes stand in config.json and in the headers of the weight files.")]
 pub struct PlanArgs {
@@ -63,7 +63,11 @@ pub struct PlanArgs {
     /// Also take one step on random tokens, in a process of its own, and set its peak beside the prediction
     #[arg(long)]
     pub measure: bool,
-    /// Hold a quantised file's weights as numbers, for comparison
+    /// Also take the same step, on the same values, with the base as plain numbers and one tape over all layers, and set
+    /// both beside each other
+    #[arg(long)]
+    pub compare: bool,
+    /// Hold a quantised base (GGUF blocks, NF4) as plain numbers of the same values
     #[arg(long)]
     pub unpack: bool,
     /// CPU threads of a measured step; 0 = one per core
@@ -73,8 +77,17 @@ pub struct PlanArgs {
     #[arg(long)]
     pub json: bool,
     /// The process that takes the step: prints what it saw as JSON.
-    #[arg(long, hide = true)]
-    pub one_step: bool,
+    #[arg(long, hide = true, value_enum)]
+    pub one_step: Option<Step>,
+}
+
+/// Which step a process of its own takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// As the arguments say.
+    Asked,
+    /// With the base as plain numbers and one tape over all layers.
+    Plain,
 }
 
 /// `auto`, `on` or `off`.
@@ -88,36 +101,55 @@ pub enum CheckpointArg {
     Off,
 }
 
-/// Prints the plan.
-pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let (run, job, load) = resolve(args)?;
-    let limits = limits(args);
-    let choice = memory::choose(&load, &limits, memory::machine::room())?;
-    if args.one_step {
-        let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.threads)?;
-        return Ok(writeln!(out, "{}", json!(measured))?);
-    }
-    let measured = if args.measure { Some(measured()?) } else { None };
-    tell(args, &load, &choice, measured.as_ref(), out)
+/// A step as it is told beforehand and, if asked for, as it was.
+struct Told {
+    load: Load,
+    choice: Choice,
+    measured: Option<Measured>,
 }
 
-fn tell(
-    args: &PlanArgs,
-    load: &Load,
-    choice: &Choice,
-    measured: Option<&Measured>,
-    out: &mut dyn Write,
-) -> Result<(), OfflineError> {
-    let Choice { way, need } = choice;
+/// Prints the plan.
+pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let step = |step| -> Result<_, OfflineError> {
+        let args = of_step(args, step);
+        let (run, job, load) = resolve(&args)?;
+        let choice = memory::choose(&load, &limits(&args), memory::machine::room())?;
+        Ok((args, run, job, load, choice))
+    };
+    if let Some(taken) = args.one_step {
+        let (args, run, job, load, choice) = step(taken)?;
+        let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.unpack, args.threads)?;
+        return Ok(writeln!(out, "{}", json!(measured))?);
+    }
+    let told = |which| -> Result<Told, OfflineError> {
+        let (_, _, _, load, choice) = step(which)?;
+        let measured = if args.measure || args.compare { Some(measured(which)?) } else { None };
+        Ok(Told { load, choice, measured })
+    };
+    let asked = told(Step::Asked)?;
+    let plain = if args.compare { Some(told(Step::Plain)?) } else { None };
+    tell(args, &asked, plain.as_ref(), out)
+}
+
+/// The arguments that mean this step.
+fn of_step(args: &PlanArgs, step: Step) -> PlanArgs {
+    match step {
+        Step::Asked => args.clone(),
+        Step::Plain => PlanArgs { unpack: true, checkpoint: CheckpointArg::Off, ..args.clone() },
+    }
+}
+
+fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let Choice { way, need } = &asked.choice;
     let available = memory::machine::room();
     if args.json {
+        let plain = plain.map(|plain| json!({ "peak": plain.choice.need.peak, "measured": plain.measured }));
         let told = json!({
             "checkpoint": way.checkpoint, "micro_batch": way.micro_batch, "peak": need.peak, "parts": need.parts,
-            "available": available, "measured": measured,
+            "available": available, "measured": asked.measured, "plain": plain,
         });
         return Ok(writeln!(out, "{told}")?);
     }
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
     for part in &need.parts {
         let when = match part.phase {
             Phase::Always => "",
@@ -126,16 +158,20 @@ fn tell(
         };
         writeln!(out, "{:34} {:>9.1} MB{when}", part.name, megabytes(part.bytes))?;
     }
-    writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(need.peak))?;
-    if let Some(Measured { peak, loss, seconds }) = measured {
-        let off = 100.0 * (need.peak as f64 / *peak as f64 - 1.0);
-        writeln!(out, "{:34} {:>9.1} MB  (the prediction is {off:+.1} % off)", "measured peak", megabytes(*peak))?;
-        writeln!(out, "one step took {seconds:.1} s, loss {loss:.6}")?;
+    tell_peak(asked, out)?;
+    if let Some(plain) = plain {
+        writeln!(out, "\nthe same step, the base as plain numbers, one tape over all layers:")?;
+        tell_peak(plain, out)?;
+        if let (Some(asked), Some(plain)) = (&asked.measured, &plain.measured) {
+            let (share, off) = (asked.peak as f64 / plain.peak as f64, (asked.loss - plain.loss).abs());
+            writeln!(out, "{:34} {share:>9.3}     losses differ by {off:.1e}\n", "measured peaks, share")?;
+        }
     }
+    let batch = asked.load.batch;
     let how = if way.checkpoint { "checkpointed: each layer runs twice" } else { "plain: one tape over all layers" };
-    let split = match way.micro_batch == load.batch {
-        true => format!("all {} texts at once", load.batch),
-        false => format!("{} of {} texts at once", way.micro_batch, load.batch),
+    let split = match way.micro_batch == batch {
+        true => format!("all {batch} texts at once"),
+        false => format!("{} of {batch} texts at once", way.micro_batch),
     };
     let room = match (args.memory_mb, available) {
         (0, Some(bytes)) => format!("{:.0} MB available", megabytes(bytes)),
@@ -143,6 +179,21 @@ fn tell(
         (limit, _) => format!("limited to {limit} MB"),
     };
     Ok(writeln!(out, "{how}; {split} ({room})")?)
+}
+
+fn tell_peak(told: &Told, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let predicted = told.choice.need.peak;
+    writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(predicted))?;
+    if let Some(Measured { peak, loss, seconds, .. }) = &told.measured {
+        let off = 100.0 * (predicted as f64 / *peak as f64 - 1.0);
+        writeln!(out, "{:34} {:>9.1} MB  (the prediction is {off:+.1} % off)", "measured peak", megabytes(*peak))?;
+        writeln!(out, "one step took {seconds:.1} s, loss {loss:.6}")?;
+    }
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 /// The options as a run, resolved against what the model's headers say.
@@ -168,7 +219,10 @@ fn resolve(args: &PlanArgs) -> Result<(RunFile, Job, Load), OfflineError> {
     let base = outline.base("base");
     run.check_base(&base)?;
     let job = Job::new(&Registry::builtin(), &run, &base)?;
-    let load = Load::new(outline, &run, &job, job.rank());
+    let mut load = Load::new(outline, &run, &job, job.rank());
+    if args.unpack {
+        load.quantise = Quantise::None;
+    }
     Ok((run, job, load))
 }
 
@@ -182,12 +236,16 @@ fn limits(args: &PlanArgs) -> Limits {
 }
 
 /// Takes the step in a process that does nothing else, so that its peak is the step's.
-fn measured() -> Result<Measured, OfflineError> {
+fn measured(step: Step) -> Result<Measured, OfflineError> {
     let failed = |problem: String| OfflineError::Measure { problem };
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = std::process::Command::new(program)
         .args(std::env::args_os().skip(1))
         .arg("--one-step")
+        .arg(match step {
+            Step::Asked => "asked",
+            Step::Plain => "plain",
+        })
         .stderr(std::process::Stdio::inherit())
         .output()
         .map_err(|error| failed(error.to_string()))?;

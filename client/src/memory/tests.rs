@@ -50,7 +50,7 @@ const CHECKPOINTED: Way = Way { checkpoint: true, micro_batch: 8 };
 fn parts_are_what_the_sizes_say() {
     let plain = load().need(PLAIN);
     assert_eq!(part(&plain, "base weights"), 4 * (64_000 + 14 * 4096));
-    assert_eq!(part(&plain, "adapter"), 4 * (6 * 1000 + 2 * 500));
+    assert_eq!(part(&plain, "adapter"), 4 * (5 * 1000 + 2 * 500));
     assert_eq!(part(&plain, "states"), 0);
     let kept = load().need(CHECKPOINTED);
     assert_eq!(part(&kept, "states"), 4 * 800 * 64 * 4);
@@ -76,10 +76,10 @@ fn a_quantised_base_is_small_and_unpacked_layer_by_layer() {
 fn stacks_are_merged_where_they_can_be() {
     let stacks = Load { stacked: 700, merged: 9000, ..load() };
     assert_eq!(part(&stacks.need(PLAIN), "base weights"), 4 * (64_000 + 14 * 4096 + 9000));
-    assert_eq!(part(&stacks.need(PLAIN), "adapter"), 4 * (6 * 1000 + 2 * 500 + 700));
+    assert_eq!(part(&stacks.need(PLAIN), "adapter"), 4 * (5 * 1000 + 2 * 500 + 700));
     let packed = Load { quantise: Quantise::Nf4, ..stacks };
     assert_eq!(part(&packed.need(PLAIN), "base weights"), 4 * 64_000 + 14 * 4096 * 9 / 16);
-    assert_eq!(part(&packed.need(PLAIN), "adapter"), 4 * (6 * 1000 + 2 * 500 + 2 * 700));
+    assert_eq!(part(&packed.need(PLAIN), "adapter"), 4 * (5 * 1000 + 2 * 500 + 2 * 700));
 }
 
 #[test]

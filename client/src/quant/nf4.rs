@@ -64,20 +64,32 @@ pub struct Nf4Error {
 impl Nf4 {
     /// The nearest codes. Numbers that are not finite make their block's scale so, and are the caller's to refuse.
     pub fn pack(numbers: &[f32]) -> Self {
-        let mut codes = Vec::with_capacity(numbers.len().div_ceil(2));
-        let mut scales = Vec::with_capacity(numbers.len().div_ceil(BLOCK));
+        let mut packed = Self::with_capacity(numbers.len());
+        packed.extend(numbers);
+        packed
+    }
+
+    /// Nothing yet, with room for so many numbers.
+    pub fn with_capacity(numbers: usize) -> Self {
+        let (codes, scales) = (numbers.div_ceil(2), numbers.div_ceil(BLOCK));
+        Self { codes: Vec::with_capacity(codes), scales: Vec::with_capacity(scales), numbers: 0 }
+    }
+
+    /// Packs more numbers behind those that are there, which are whole blocks.
+    pub fn extend(&mut self, numbers: &[f32]) {
+        debug_assert!(self.numbers.is_multiple_of(BLOCK), "a short block is the last");
         for block in numbers.chunks(BLOCK) {
             let scale = block.iter().fold(0f32, |most, number| if number.abs() <= most { most } else { number.abs() });
-            scales.push(scale);
+            self.scales.push(scale);
             // A block of zeros: 0 * 0 is the code of zero.
             let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
             // A tiny scale has no finite inverse; its block is divided instead.
             let code = |number: f32| nearest(if inverse.is_finite() { number * inverse } else { number / scale });
             for pair in block.chunks(2) {
-                codes.push(code(pair[0]) << 4 | pair.get(1).map_or(0, |second| code(*second)));
+                self.codes.push(code(pair[0]) << 4 | pair.get(1).map_or(0, |second| code(*second)));
             }
         }
-        Self { codes, scales, numbers: numbers.len() }
+        self.numbers += numbers.len();
     }
 
     /// Bytes it takes.

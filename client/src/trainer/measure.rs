@@ -4,12 +4,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use rondo_methods::{AdapterState, Job, Start, TensorSet};
-use rondo_proto::base::is_gguf;
 use rondo_proto::run_file::{Dtype, RunFile};
 use serde::{Deserialize, Serialize};
-
 use tch::Kind;
-use tokenizers::Tokenizer;
 
 use super::LibtorchTrainer;
 use super::batch::Encoded;
@@ -19,11 +16,14 @@ use super::models;
 use super::optim::{AdamW, AdamWConfig};
 use super::session::Session;
 use super::step::{self, Goal, Plan};
+use super::tokens_of::tokens_of;
 use crate::memory::{Choice, Load, machine};
 
 /// What a measured step saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
+    /// Most memory that the process ever held until model and tokenizer were loaded, bytes.
+    pub loaded: u64,
     /// Most memory that the process ever held, bytes (VmHWM).
     pub peak: u64,
     /// Mean loss of the batch, nats.
@@ -33,13 +33,14 @@ pub struct Measured {
 }
 
 /// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal arguments give equal
-/// tokens, so that losses compare.
+/// tokens, so that losses compare. `unpacked` holds a packed base as numbers, as it was said to `load`.
 pub fn one_step(
     model: &Path,
     run: &RunFile,
     job: &Job,
     load: &Load,
     choice: &Choice,
+    unpacked: bool,
     threads: u32,
 ) -> Result<Measured, TrainerError> {
     let device = LibtorchTrainer::new(DeviceChoice::Cpu, (threads > 0).then_some(threads as usize))?.device();
@@ -47,9 +48,10 @@ pub fn one_step(
         Dtype::F32 => Kind::Float,
         Dtype::Bf16 => Kind::BFloat16,
     };
-    let base = models::load_as(model, device, kind, run.train.quantise)?;
+    let base = models::load_held(model, device, kind, run.train.quantise, unpacked)?;
     // Not used here, but in memory whenever a run trains.
-    let _tokenizer = tokenizer(model)?;
+    let _tokens = tokens_of(model)?;
+    let loaded = machine::peak().unwrap_or(0);
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let state = fresh(job, &mut draw);
     let session = Session::of_state(&*base, device, job, &state, run.task.pooling, true)?;
@@ -72,16 +74,7 @@ pub fn one_step(
     optimiser.step(&found.tensors)?;
     let seconds = started.elapsed().as_secs_f64();
     let _update = session.trained_values()?;
-    Ok(Measured { peak: machine::peak().unwrap_or(0), loss: found.loss, seconds })
-}
-
-fn tokenizer(model: &Path) -> Result<Option<Tokenizer>, TrainerError> {
-    let path = model.join("tokenizer.json");
-    if is_gguf(model) {
-        return Ok(None);
-    }
-    let loaded = Tokenizer::from_file(&path);
-    loaded.map(Some).map_err(|error| TrainerError::Tokenizer { path, problem: error.to_string() })
+    Ok(Measured { loaded, peak: machine::peak().unwrap_or(0), loss: found.loss, seconds })
 }
 
 /// An adapter at its start; what a warm-up would bring is drawn.

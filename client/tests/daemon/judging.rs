@@ -32,6 +32,11 @@ async fn invitations_are_declined_with_the_reason() {
         ("[policy]\nrequire_privacy = true".to_owned(), good.clone(), "asks for privacy"),
         ("[policy]\nmax_rounds = 1".to_owned(), good.clone(), "rounds.count up to 1"),
         ("[limits]\nmax_rank = 1".to_owned(), good.clone(), "ranks up to 1"),
+        (
+            "[limits]\nmemory_mb = 20".to_owned(),
+            good.clone(),
+            "`limits.memory_mb` has 20 MB; a lower `task.max_tokens`",
+        ),
     ];
     for (config, run_file, says) in cases {
         let mut machine = Machine::new();
@@ -40,6 +45,24 @@ async fn invitations_are_declined_with_the_reason() {
         assert!(!answer.accept && answer.reason.contains(says), "{:?} should contain {says:?}", answer.reason);
         let home = machine.dir.path().to_string_lossy().into_owned();
         assert!(!answer.reason.contains(&home), "no path leaves the machine: {}", answer.reason);
+    }
+}
+
+/// What a step takes depends on the run: the same client takes a smaller one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_declined_by_what_its_step_takes() {
+    let wide = |machine: &Machine| machine.run_file("fedit", 2).replace("batch = 4", "batch = 60000");
+    let step = "a training step needs ";
+    for (checkpoint, micro_batch, fits) in
+        [("auto", 0, true), ("off", 0, false), ("off", 4, true), ("on", 60_000, false)]
+    {
+        let mut machine = Machine::new();
+        machine.config +=
+            &format!("[limits]\nmemory_mb = 400\ncheckpoint = {checkpoint:?}\nmicro_batch = {micro_batch}\n");
+        let run_file = wide(&machine);
+        let answer = ask(&mut machine, &run_file).await;
+        assert_eq!(answer.accept, fits, "{checkpoint} {micro_batch}: {}", answer.reason);
+        assert!(fits || answer.reason.contains(step), "{}", answer.reason);
     }
 }
 

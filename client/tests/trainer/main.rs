@@ -6,6 +6,7 @@ mod adapters;
 mod architectures;
 mod encoder;
 mod generation;
+mod language_rounds;
 mod language_tasks;
 mod llama;
 mod offline;

@@ -63,6 +63,31 @@ fn every_way_is_the_loss_by_definition_on_numbers_nf4_and_blocks() {
     }
 }
 
+/// What `plan --compare` sets beside a packed base: the same values as numbers, and so the same loss.
+#[test]
+fn a_base_unpacked_at_load_is_the_packed_one() {
+    let encoded = texts();
+    for (name, quantise) in [("tiny-llama", Quantise::Nf4), ("tiny-llama.gguf", Quantise::None)] {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let load = |unpacked| models::load_held(&golden(name), Device::Cpu, kind, quantise, unpacked).unwrap();
+            let (packed, plain) = (load(false), load(true));
+            for number in 0..packed.linears().names().len() {
+                let (left, right) = (packed.linears().weight(number), plain.linears().weight(number));
+                assert!(!right.is_packed() && right.kind() == kind, "{name} {kind:?} {number}");
+                assert_eq!(left.dense().unwrap(), right.dense().unwrap(), "{name} {kind:?} {number}");
+            }
+            let (packed, plain) = (adapted(&*packed), adapted(&*plain));
+            assert!(packed.is_packed() && !plain.is_packed());
+            let step = |session, checkpoint| {
+                let plan = Plan { checkpoint, micro_batch: 0, chunk: 0 };
+                step::gradients(session, &encoded, &[2, 0, 4, 1], Goal::Tokens, plan).unwrap().loss
+            };
+            let (left, right) = (step(&packed, true), step(&plain, false));
+            assert!((left - right).abs() < 1e-5, "{name} {kind:?}: {left} {right}");
+        }
+    }
+}
+
 /// A published stack is added to a weight of numbers and stands beside a packed one; both are the same change.
 #[test]
 fn a_stack_on_a_packed_weight_is_what_its_factors_do() {

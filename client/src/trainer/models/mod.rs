@@ -178,12 +178,24 @@ pub fn load_as(
     kind: Kind,
     quantise: Quantise,
 ) -> Result<Box<dyn Transformer>, ModelError> {
+    load_held(path, device, kind, quantise, false)
+}
+
+/// The same; `unpacked` has every packed matrix unpacked as it is loaded and held as numbers: the values of the packed
+/// form, in the memory of the plain one. For comparison.
+pub fn load_held(
+    path: &Path,
+    device: Device,
+    kind: Kind,
+    quantise: Quantise,
+    unpacked: bool,
+) -> Result<Box<dyn Transformer>, ModelError> {
     if is_gguf(path) {
         let header = gguf::read(path)?;
         let config = gguf_names::config(&header)?;
         let head_size = config.get("head_dim").and_then(Value::as_u64).unwrap_or_default();
         let weights = WeightFiles::open_gguf(&header, head_size as usize, device, kind)?;
-        return Ok(Box::new(Llama::load(weights.quantised(quantise), path, &config)?));
+        return Ok(Box::new(Llama::load(weights.quantised(quantise).unpacked(unpacked), path, &config)?));
     }
     let dir = path;
     let path = dir.join("config.json");
@@ -205,7 +217,7 @@ pub fn load_as(
         Some("gpt2") => Ok(Box::new(Gpt2::load(dir, &config, device, kind)?)),
         Some(family) if llama::FAMILY.contains(&family) => {
             let weights = WeightFiles::open(dir, "", device, kind)?;
-            Ok(Box::new(Llama::load(weights.quantised(quantise), &path, &config)?))
+            Ok(Box::new(Llama::load(weights.quantised(quantise).unpacked(unpacked), &path, &config)?))
         }
         other => Err(ModelError::Unsupported {
             path,

@@ -9,8 +9,10 @@ use crate::gguf::blocks::{bytes_of, dequantise};
 use crate::quant::nf4::{BLOCK, Nf4};
 use crate::trainer::error::TrainerError;
 
-/// Numbers unpacked at a time: what they take in f32 fits in a core's cache.
-const PART: usize = 1 << 16;
+/// Numbers unpacked at a time on their way to another kind or device than f32 on the CPU.
+const PART: usize = 1 << 18;
+/// Fewer numbers than that for each are not worth a thread.
+const THREAD: usize = 1 << 16;
 
 /// A matrix `[rows, columns]` whose numbers are unpacked in parts.
 pub struct PackedMatrix {
@@ -42,6 +44,12 @@ impl PackedMatrix {
         Ok(Self { rows: rows as usize, columns: columns as usize, numbers })
     }
 
+    /// A matrix whose rows, one after another, were packed to 4-bit NormalFloat. `None` when they do not fit its shape.
+    pub fn of_nf4(numbers: Nf4, [rows, columns]: [usize; 2]) -> Option<Self> {
+        let fits = rows.checked_mul(columns) == Some(numbers.numbers);
+        fits.then_some(Self { rows, columns, numbers: Numbers::Nf4(numbers) })
+    }
+
     /// Some rows' numbers, as many as `out` takes.
     fn unpack(&self, row: usize, out: &mut [f32]) -> Result<(), TrainerError> {
         let refuse = |problem: String| TrainerError::Tensor { name: "packed weight".into(), problem };
@@ -68,6 +76,56 @@ impl PackedMatrix {
     }
 }
 
+impl PackedMatrix {
+    /// These rows' numbers, one row after another, unpacked by as many threads as libtorch computes with.
+    fn fill(&self, rows: &[i64], out: &mut [f32]) -> Result<(), TrainerError> {
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(out.len() / THREAD).max(1);
+        if threads == 1 {
+            return self.fill_here(rows, out);
+        }
+        let share = rows.len().div_ceil(threads);
+        std::thread::scope(|scope| {
+            let mut parts = rows.chunks(share).zip(out.chunks_mut(share * self.columns));
+            let first = parts.next();
+            let others: Vec<_> = parts.map(|(rows, out)| scope.spawn(move || self.fill_here(rows, out))).collect();
+            let done = first.map_or(Ok(()), |(rows, out)| self.fill_here(rows, out));
+            others.into_iter().fold(done, |done, other| match other.join() {
+                Ok(found) => done.and(found),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
+    }
+
+    fn fill_here(&self, mut rows: &[i64], mut out: &mut [f32]) -> Result<(), TrainerError> {
+        while let Some(&row) = rows.first() {
+            // Neighbours go together.
+            let run = 1 + rows.windows(2).take_while(|pair| pair[1] == pair[0] + 1).count();
+            let last = row.checked_add(run as i64 - 1).and_then(|last| usize::try_from(last).ok());
+            let (Ok(row), true) = (usize::try_from(row), last.is_some_and(|last| last < self.rows)) else {
+                let problem = format!("rows {row} and on, {run} of them, of {}", self.rows);
+                return Err(TrainerError::Tensor { name: "packed weight".into(), problem });
+            };
+            let (these, others) = out.split_at_mut(run * self.columns);
+            self.unpack(row, these)?;
+            (rows, out) = (&rows[run..], others);
+        }
+        Ok(())
+    }
+
+    /// These rows as a tensor `[n, columns]` in f32 on the CPU.
+    fn plain(&self, rows: &[i64]) -> Result<Tensor, TrainerError> {
+        let matrix = Tensor::f_empty([rows.len() as i64, self.columns as i64], (Kind::Float, Device::Cpu))?;
+        let numbers = rows.len() * self.columns;
+        if numbers > 0 {
+            // SAFETY: the tensor was made here, contiguous and on the CPU, with so many numbers of this kind; nobody else
+            // has it, and it outlives the slice. Any bits are an f32.
+            let out = unsafe { std::slice::from_raw_parts_mut(matrix.data_ptr().cast::<f32>(), numbers) };
+            self.fill(rows, out)?;
+        }
+        Ok(matrix)
+    }
+}
+
 impl Packed for PackedMatrix {
     fn size(&self) -> (i64, i64) {
         (self.rows as i64, self.columns as i64)
@@ -81,31 +139,22 @@ impl Packed for PackedMatrix {
     }
 
     fn dense(&self, kind: Kind, device: Device) -> Result<Tensor, TrainerError> {
-        let columns = self.columns as i64;
-        let matrix = Tensor::f_empty([self.rows as i64, columns], (kind, device))?;
-        let step = (PART / self.columns.max(1)).max(1);
-        let mut part = vec![0.0; step.min(self.rows) * self.columns];
-        for row in (0..self.rows).step_by(step) {
-            let rows = step.min(self.rows - row);
-            let part = &mut part[..rows * self.columns];
-            self.unpack(row, part)?;
-            let part = Tensor::f_from_slice(part)?.f_view([rows as i64, columns])?;
-            let mut there = matrix.f_narrow(0, row as i64, rows as i64)?;
-            tch::no_grad(|| there.f_copy_(&part))?;
-        }
-        Ok(matrix)
+        let rows: Vec<i64> = (0..self.rows as i64).collect();
+        self.rows(&rows, kind, device)
     }
 
     fn rows(&self, rows: &[i64], kind: Kind, device: Device) -> Result<Tensor, TrainerError> {
-        let mut numbers = vec![0.0; rows.len() * self.columns];
-        for (&row, out) in rows.iter().zip(numbers.chunks_mut(self.columns.max(1))) {
-            let there = usize::try_from(row).ok().filter(|row| *row < self.rows).ok_or_else(|| {
-                TrainerError::Tensor { name: "packed weight".into(), problem: format!("row {row} of {}", self.rows) }
-            })?;
-            self.unpack(there, out)?;
+        if (kind, device) == (Kind::Float, Device::Cpu) {
+            return self.plain(rows);
         }
-        let matrix = Tensor::f_from_slice(&numbers)?.f_view([rows.len() as i64, self.columns as i64])?;
-        Ok(matrix.f_to_device(device)?.f_to_kind(kind)?)
+        let matrix = Tensor::f_empty([rows.len() as i64, self.columns as i64], (kind, device))?;
+        let mut done = 0;
+        for rows in rows.chunks((PART / self.columns.max(1)).max(1)) {
+            let mut there = matrix.f_narrow(0, done, rows.len() as i64)?;
+            tch::no_grad(|| there.f_copy_(&self.plain(rows)?).map_err(TrainerError::from))?;
+            done += rows.len() as i64;
+        }
+        Ok(matrix)
     }
 }
 
