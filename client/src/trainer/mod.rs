@@ -14,6 +14,7 @@ pub mod encoded;
 pub mod error;
 pub mod generate;
 pub mod local;
+pub mod logits;
 pub mod loss;
 pub mod measure;
 pub mod models;
