@@ -20,6 +20,8 @@ from transformers.utils import logging
 BATCH = 16
 HEAD = "rondo_head.safetensors"
 logging.disable_progress_bar()
+# A base without a pooler is told of at every load; nothing here uses one.
+logging.set_verbosity_error()
 
 
 class Classifier:

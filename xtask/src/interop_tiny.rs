@@ -31,13 +31,26 @@ const MODELS: [Tiny; 3] = [
     Tiny { model: "tiny-roberta", targets: "query,value,output.dense", task: Kind::Classification },
 ];
 
-const TRAINING: [&str; 9] =
-    ["--rank=4", "--steps=6", "--batch=4", "--lr=0.02", "--eval-fraction=0", "--max-tokens=24", "--device=cpu", "--threads=1", "--json"];
+const TRAINING: [&str; 9] = [
+    "--rank=4",
+    "--steps=6",
+    "--batch=4",
+    "--lr=0.02",
+    "--eval-fraction=0",
+    "--max-tokens=36",
+    "--device=cpu",
+    "--threads=1",
+    "--json",
+];
 
 /// Words that all the models' vocabularies spell.
-const SUBJECTS: [&str; 4] = ["the film was", "this book is", "the story", "food and service were not"];
-const VERDICTS: [(&str, &str); 4] =
-    [("good", "very good and happy ."), ("bad", "dull , sad and boring ."), ("good", "a great day !"), ("bad", "poor ?")];
+const SUBJECTS: [&str; 4] = ["the film was", "this book is", "the story", "we were"];
+const VERDICTS: [(&str, &str); 4] = [
+    ("good", "very good and happy ."),
+    ("bad", "dull , sad and boring ."),
+    ("good", "a great day !"),
+    ("bad", "poor ?"),
+];
 
 #[derive(Deserialize)]
 struct MethodRow {
@@ -122,7 +135,7 @@ fn case(
     process::output(train.arg("--out").arg(&adapter))?;
     let mut evaluate = command("evaluate");
     evaluate.arg("--adapter").arg(&adapter).arg("--data").arg(data).args(task).args(["--device=cpu", "--threads=1"]);
-    evaluate.args(["--limit=8", "--max-tokens=24", "--json"]);
+    evaluate.args(["--limit=8", "--max-tokens=36", "--json"]);
     evaluate.arg(if tiny.task == Kind::Language { "--logits" } else { "--predictions" }).arg(&expected);
     process::output(&mut evaluate)?;
     process::output(command("merge").arg("--adapter").arg(&adapter).arg("--out").arg(&merged).arg("--json"))?;

@@ -54,8 +54,9 @@ pub(super) fn write(
         .collect();
     let metadata = HashMap::from([("texts".to_owned(), (tensors.len() / 2).to_string())]);
     views.and_then(|views| safetensors::serialize_to_file(views, Some(metadata), path)).map_err(
-        |error: safetensors::SafeTensorError| {
-            OfflineError::Value { option: OPTION, problem: format!("{}: {error}", path.display()) }
+        |error: safetensors::SafeTensorError| OfflineError::Value {
+            option: OPTION,
+            problem: format!("{}: {error}", path.display()),
         },
     )
 }

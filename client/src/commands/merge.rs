@@ -55,11 +55,11 @@ pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
 
 /// The folder is made anew, so that no file of another model stays in it.
 fn check_empty(out: &Path) -> Result<(), OfflineError> {
-    let problem = match std::fs::read_dir(out) {
+    let problem = match std::fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => format!("{}: {error}", out.display()),
-        Ok(mut entries) if entries.next().is_none() => return Ok(()),
-        Ok(_) => format!("{} is not empty; name a folder that is not there yet, or empty this one", out.display()),
+        Ok(false) => format!("{} is not empty; name a folder that is not there yet, or empty this one", out.display()),
     };
     Err(OfflineError::Value { option: "--out", problem })
 }

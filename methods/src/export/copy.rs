@@ -98,7 +98,12 @@ impl Copy {
         Ok(())
     }
 
-    pub(super) fn changed(&mut self, located: &Located, delta: &Matrix, rounding: &mut Rounding) -> Result<(), MethodError> {
+    pub(super) fn changed(
+        &mut self,
+        located: &Located,
+        delta: &Matrix,
+        rounding: &mut Rounding,
+    ) -> Result<(), MethodError> {
         let entry = &located.entry;
         if entry.shape != [delta.rows(), delta.cols()] {
             let (rows, columns) = (delta.rows(), delta.cols());

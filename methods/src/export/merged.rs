@@ -55,12 +55,7 @@ impl Job {
 impl PeftAdapter {
     /// Writes `W0 + dW` as [`Job::export_merged`] does, from an adapter's folder alone. `model` describes `model_dir`; that
     /// it is the one the adapter was trained on shows in the module names and sizes alone.
-    pub fn merge(
-        &self,
-        model: &v1::BaseModel,
-        model_dir: &Path,
-        out_dir: &Path,
-    ) -> Result<MergedReport, MethodError> {
+    pub fn merge(&self, model: &v1::BaseModel, model_dir: &Path, out_dir: &Path) -> Result<MergedReport, MethodError> {
         let known = architecture::find(&model.architecture);
         let canonical = |name: &str| known.map_or_else(|| name.to_owned(), |known| known.canonical(name).into_owned());
         let targets: Vec<String> = self.targets.iter().map(|target| canonical(&target.name)).collect();

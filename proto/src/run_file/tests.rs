@@ -58,7 +58,9 @@ fn unknown_keys_are_refused_with_the_nearest_known_key() {
     );
     assert!(error(&format!("nmae = \"x\"\n{SAMPLE}")).contains("`nmae`, did you mean `name`?"));
     assert!(error(&format!("{SAMPLE}\n[privcy]\nepsilon = 1.0")).contains("`privcy`, did you mean `privacy`?"));
-    assert!(error(&with("quorum = 3", "quorum = 3\nweight_decay = 1.0")).contains("did you mean `train.weight_decay`?"));
+    assert!(
+        error(&with("quorum = 3", "quorum = 3\nweight_decay = 1.0")).contains("did you mean `train.weight_decay`?")
+    );
     assert!(error(&with("quorum = 3", "quorum = 3\nzzzz = 1.0")).ends_with("unknown key `rounds.zzzz`"));
     // Misspelling a key that is required is told as such, not as a missing key.
     assert!(error(&with("local_steps", "local_step")).contains("did you mean `train.local_steps`?"));
