@@ -173,7 +173,9 @@ fn merged_weights_say_what_the_adapter_did() {
         assert!(!Path::new(&path("refused")).exists());
         error
     };
-    assert!(refused(golden("tiny-llama").to_str().unwrap()).contains("has no linear layer \"h.0.attn.c_attn\""));
+    assert!(
+        refused(golden("tiny-llama").to_str().unwrap()).contains("has no linear layer \"transformer.h.0.attn.c_attn\"")
+    );
     let folder = golden("tiny-llama").to_str().unwrap().to_owned();
     let words = ["evaluate", "--model", &folder, "--data", &data, "--task=exact-answer", "--logits=never"];
     assert!(run(&words).unwrap_err().contains("--logits belongs to --task causal-lm"));
