@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::fetch::FetchArgs;
 #[cfg(feature = "torch")]
 use crate::commands::{
-    chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, plan::PlanArgs, train::TrainArgs,
+    chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, merge::MergeArgs, plan::PlanArgs, train::TrainArgs,
 };
 use crate::commands::{join::JoinArgs, run::RunArgs};
 
@@ -44,6 +44,9 @@ pub enum Command {
     /// Evaluates an adapter, or a bare base model, on local data, without a coordinator.
     #[cfg(feature = "torch")]
     Evaluate(Box<EvaluateArgs>),
+    /// Writes a base model's weights with an adapter in them.
+    #[cfg(feature = "torch")]
+    Merge(MergeArgs),
     /// Generates text from a prompt, with or without an adapter.
     #[cfg(feature = "torch")]
     Generate(Box<GenerateArgs>),

@@ -38,6 +38,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         #[cfg(feature = "torch")]
         Command::Evaluate(args) => commands::evaluate::evaluate(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
+        Command::Merge(args) => commands::merge::merge(args, &mut io::stdout().lock())?,
+        #[cfg(feature = "torch")]
         Command::Generate(args) => commands::generate::generate(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]
         Command::Chat(args) => {

@@ -156,6 +156,12 @@ pub enum MethodError {
         /// Why.
         source: LinalgError,
     },
+    /// Weights in blocks cannot take an adapter.
+    #[error("{path} is a GGUF file: its packed weights cannot take an adapter without loss; merge into the Hugging Face folder that it was made from, or use it with the adapter beside it", path = .path.display())]
+    PackedBase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The adapter cannot be written in the format asked for.
     #[error("cannot export: {0}")]
     Export(String),

@@ -6,6 +6,7 @@ mod suite;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rondo_methods::export::peft::load;
 use rondo_methods::{ExportInfo, Job, Kind, Registry, TensorFile};
 use rondo_proto::v1;
 use safetensors::tensor::{Dtype, TensorView};
@@ -95,6 +96,16 @@ fn every_method_merges_into_the_files_own_formats() {
                 assert!((f64::from(*new) - exact).abs() <= step * exact.abs().max(0.1), "{id}: {name}");
             }
         }
+        // The same through a PEFT folder, which knows of the base no more than the names.
+        let (peft, again) = (federation.dir.path().join("peft"), federation.dir.path().join("again"));
+        federation.job.export_peft(&state, &peft, &info).unwrap();
+        let through = load(&peft).unwrap().merge(&base(), &from, &again).unwrap();
+        assert_eq!((through.merged, through.files.len()), (report.merged, report.files.len()));
+        for (name, (dtype, new)) in weights(&again) {
+            let step = if dtype == "F32" { 1e-5 } else { 1e-2 };
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= step * b.abs().max(0.1);
+            assert!(new.iter().zip(&after[&name].1).all(near), "{id}: {name}");
+        }
         let first = TensorFile::open(&to.join("model-1-of-2.safetensors")).unwrap();
         assert_eq!((first.metadata()["kept"].as_str(), first.metadata()["rondo.round"].as_str()), ("yes", "2"));
         assert!(first.contains("position_ids"));
@@ -147,5 +158,8 @@ fn a_folder_that_is_another_model_is_refused_by_name() {
     let mut fewer = base();
     fewer.linears.remove(2);
     write_base(&dir.path().join("fewer"), &fewer, false);
+    std::fs::write(dir.path().join("tiny.gguf"), "GGUF").unwrap();
+    assert!(export("tiny.gguf", "d").contains("merge into the Hugging Face folder"));
+    assert!(!dir.path().join("d").exists() && !dir.path().join("a").exists());
     assert!(export("fewer", "c").contains("has no weight of \"encoder.layer.0.output.dense\""));
 }

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde::Serialize;
 
 use crate::cargo::{self, Binaries};
 use crate::demo::{self, DemoArgs};
+use crate::interop_tiny;
 use crate::paths::Paths;
 use crate::process;
 use crate::setup::{self, DOMAINS, SetupArgs};
@@ -31,6 +33,20 @@ pub(crate) struct InteropArgs {
     model: Option<PathBuf>,
 }
 
+/// One adapter to compare, as check.py reads it.
+#[derive(Serialize)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// The base model's folder.
+    pub(crate) model: PathBuf,
+    /// The PEFT folder.
+    pub(crate) adapter: PathBuf,
+    /// What `rondo-client evaluate` wrote.
+    pub(crate) expected: PathBuf,
+    /// The folder of full weights, if it was made.
+    pub(crate) merged: Option<PathBuf>,
+}
+
 /// Makes the environment, then compares every adapter.
 pub(crate) fn run(paths: &Paths, args: &InteropArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
@@ -41,21 +57,31 @@ pub(crate) fn run(paths: &Paths, args: &InteropArgs) -> Result<()> {
     let work = paths.root.join("interop");
     std::fs::create_dir_all(&work)?;
     let texts = texts(paths, &work)?;
+    let mut cases = Vec::new();
     for (index, adapter) in adapters.iter().enumerate() {
         cargo::step(&format!("interop: {}", paths.show(adapter)));
-        let predictions = work.join(format!("predictions-{index}.jsonl"));
-        evaluate(&binaries, &model, adapter, &texts, &predictions)?;
-        process::run(
-            Command::new(&python)
-                .args(["-W", "ignore"])
-                .arg(paths.workspace.join("xtask/interop/check.py"))
-                .args([&model, adapter, &predictions])
-                .arg(TOLERANCE)
-                .env("HF_HUB_OFFLINE", "1")
-                .env("TRANSFORMERS_VERBOSITY", "error"),
-        )?;
+        let expected = work.join(format!("predictions-{index}.jsonl"));
+        evaluate(&binaries, &model, adapter, &texts, &expected)?;
+        let name = paths.show(adapter);
+        cases.push(Case { name, model: model.clone(), adapter: adapter.clone(), expected, merged: None });
     }
-    println!("\n{} adapters give the same logits in Python to {TOLERANCE}", adapters.len());
+    if args.adapter.is_empty() {
+        cargo::step("interop: every method on tiny models");
+        cases.extend(interop_tiny::cases(paths, &binaries, &work)?);
+    }
+    cargo::step("the same logits in Python");
+    let list = work.join("cases.json");
+    std::fs::write(&list, serde_json::to_vec(&cases)?).with_context(|| format!("cannot write {}", list.display()))?;
+    process::run(
+        Command::new(&python)
+            .args(["-W", "ignore"])
+            .arg(paths.workspace.join("xtask/interop/check.py"))
+            .arg(&list)
+            .arg(TOLERANCE)
+            .env("HF_HUB_OFFLINE", "1")
+            .env("TRANSFORMERS_VERBOSITY", "error"),
+    )?;
+    println!("\n{} adapters give the same logits in Python to {TOLERANCE}", cases.len());
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod examples;
 mod experiment;
 mod federation;
 mod interop;
+mod interop_tiny;
 mod paths;
 mod process;
 mod records;

@@ -59,6 +59,7 @@ fn exit_codes_tell_usage_from_failure() {
         &["round", "show", "x", "not-a-number"],
         &["token", "create", "--ttl", "soon"],
         &["adapter", "export", "x", "--format", "onnx", "--out", "y"],
+        &["adapter", "export", "x", "--format", "merged", "--out", "y"],
         &["adapter", "aggregate", "--method", "fedit", "--weights", "1,2", "--out", "o", "a.safetensors"],
         &["adapter", "aggregate", "--method", "fedit", "--weights", "0", "--out", "o", "a.safetensors"],
     ] {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,9 +9,10 @@ use rondo::commands;
 use rondo::context::Context;
 use rondo::error::CliError;
 use rondo::output::Output;
-use rondo_methods::{AggregateInput, Contribution, Job, Kind, Registry, TensorFile};
+use rondo_methods::export::peft::load;
+use rondo_methods::{AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorFile, file};
 use rondo_proto::digest::Digest;
-use rondo_proto::run_file::RunFile;
+use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1::*;
 use serde_json::Value;
 
@@ -174,10 +176,10 @@ fn base() -> BaseModel {
 }
 
 /// Two rounds of a method on made-up updates, as the coordinator would publish them.
-fn adapter(method: &str, dir: &Path) -> Script {
+fn adapter(method: &str, dir: &Path, base: BaseModel) -> Script {
     let text = RUN.replace("METHOD", method);
-    let job = Job::new(&Registry::builtin(), &RunFile::parse(&text).unwrap(), &base()).unwrap();
-    let mut script = Script { base: base(), ..Script::default() };
+    let job = Job::new(&Registry::builtin(), &RunFile::parse(&text).unwrap(), &base).unwrap();
+    let mut script = Script { base: base.clone(), ..Script::default() };
     let mut state = AdapterState { round: 2, ..AdapterState::default() };
     let mut files = Vec::new();
     for round in 1..=2_u32 {
@@ -205,7 +207,7 @@ fn adapter(method: &str, dir: &Path) -> Script {
     script.adapter = GetAdapterReply {
         run: "sentiment-1".to_owned(),
         run_file: text,
-        base: Some(base()),
+        base: Some(base),
         state: Some(state),
         method: method.to_owned(),
         privacy: "no privacy".to_owned(),
@@ -232,7 +234,7 @@ async fn a_round_is_judged_by_the_format_on_the_wire() {
 async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
     for (method, rank) in [("fedit", 2), ("ffa-lora", 2), ("flora", 8)] {
         let dir = tempfile::tempdir().unwrap();
-        let mut script = adapter(method, dir.path());
+        let mut script = adapter(method, dir.path(), base());
         let out = dir.path().join("peft");
         let path = out.to_str().unwrap();
         script.summary = summary("");
@@ -266,6 +268,75 @@ async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
         assert!(end.is_err_and(|error| error.message.contains("have digest")));
         assert!(!bad.exists());
     }
+}
+
+/// A BERT of two layers whose six linear layers are [6, 5] each.
+fn write_model(dir: &Path, number: f32) {
+    let config = r#"{"model_type": "bert", "hidden_size": 6, "num_hidden_layers": 2, "max_position_embeddings": 16}"#;
+    let linears = &rondo_proto::architecture::find("bert").unwrap().linears;
+    let names =
+        (0..2).flat_map(|layer| linears.iter().map(move |name| format!("bert.encoder.layer.{layer}.{name}.weight")));
+    let weight = Tensor { shape: vec![6, 5], data: vec![number; 30] };
+    let tensors = names.map(|name| (name, weight.clone())).collect();
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("config.json"), config).unwrap();
+    std::fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+    file::write(&dir.join("model.safetensors"), &tensors, Dtype::F32, &BTreeMap::new()).unwrap();
+}
+
+#[tokio::test]
+async fn full_weights_are_the_registered_base_and_the_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let model = path("model");
+    write_model(Path::new(&model), 0.5);
+    let base = rondo_proto::base::describe(Path::new(&model), "tiny").unwrap();
+    for method in ["fedit", "flora"] {
+        let script = Script { summary: summary(""), ..adapter(method, &blobs_dir(dir.path()), base.clone()) };
+        let (merged, peft) = (path(&format!("{method}-merged")), path(&format!("{method}-peft")));
+        let export =
+            ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--json", "--out", &merged];
+        let (end, text) = rondo(&script, &export).await;
+        assert_eq!(end, Ok(()), "{method}");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((told["merged"].as_u64(), told["round"].as_u64()), (Some(2), Some(2)), "{told}");
+        assert!(told["rounding"].as_f64().unwrap() < 1e-6, "{told}");
+        assert!(rondo(&script, &export).await.0.is_err_and(|error| error.message.contains("is not empty")));
+        assert_eq!(rondo(&script, &["adapter", "export", "sentiment", "--out", &peft]).await.0, Ok(()));
+        let file = TensorFile::open(&Path::new(&merged).join("model.safetensors")).unwrap();
+        assert_eq!(file.metadata()["rondo.run_id"], "sentiment-1");
+        for target in load(Path::new(&peft)).unwrap().targets {
+            let dense = target.dense();
+            let weight = file.read(&format!("bert.{}.weight", target.name)).unwrap();
+            let off = weight.data.iter().zip(dense.data()).map(|(new, change)| (f64::from(*new) - 0.5 - change).abs());
+            assert!(off.fold(0.0, f64::max) < 1e-6 && dense.norm() > 0.1, "{method}: {}", target.name);
+        }
+    }
+
+    let script = |base: BaseModel| Script { summary: summary(""), ..adapter("fedit", &blobs_dir(dir.path()), base) };
+    write_model(Path::new(&path("other")), 0.25);
+    let packed =
+        BaseModel { files: vec![BaseFile { name: "tiny.gguf".to_owned(), ..BaseFile::default() }], ..base.clone() };
+    std::fs::write(path("tiny.gguf"), "GGUF").unwrap();
+    for (base, model, words) in [
+        (&base, "other", "model.safetensors has digest"),
+        (&base, "nowhere", "nowhere"),
+        (&base, "tiny.gguf", "merge into the Hugging Face folder"),
+        (&packed, "tiny.gguf", "is the GGUF file tiny.gguf"),
+        (&packed, "model", "is the GGUF file tiny.gguf"),
+    ] {
+        let (model, out) = (path(model), path("refused"));
+        let export = ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--out", &out];
+        let error = rondo(&script(base.clone()), &export).await.0.unwrap_err();
+        assert!(error.message.contains(words), "{error:?}");
+        assert_eq!(error.hint.is_some_and(|hint| hint.contains("rondo-client merge")), *base == packed, "{words}");
+        assert!(!Path::new(&out).exists(), "{words}");
+    }
+}
+
+/// A new folder for the files of a script.
+fn blobs_dir(dir: &Path) -> std::path::PathBuf {
+    tempfile::tempdir_in(dir).unwrap().keep()
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::generate::dtype;
 use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
 use super::task::TaskArgs;
-use super::{figures, predictions, subject};
+use super::{figures, logits, predictions, subject};
 use crate::trainer::models::Transformer;
 use crate::trainer::session::Session;
 use crate::trainer::tasks::{self, Outcome};
@@ -59,6 +59,10 @@ pub struct EvaluateArgs {
     /// Write one JSON object per row: what the model made of it
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Write every logit of every row of causal-lm, with the token ids: texts.N.tokens and texts.N.logits [tokens,
+    /// vocabulary]; at most 1024 MB, so take --limit
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub logits: Option<PathBuf>,
     /// Number format that the model computes in
     #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
     pub dtype: String,
@@ -74,6 +78,10 @@ pub struct EvaluateArgs {
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let adapter = subject::adapter(args.adapter.as_ref())?;
     let kind = kind(args, adapter.as_ref())?;
+    if args.logits.is_some() && kind != TaskKind::CausalLm {
+        let problem = "belongs to --task causal-lm; --predictions has the logits of a classification".to_owned();
+        return Err(OfflineError::Value { option: "--logits", problem });
+    }
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
@@ -93,10 +101,14 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         predictions::write(path, &task, &verdicts)
             .map_err(|source| OfflineError::Write { path: path.clone(), source })?;
     }
+    if let Some(path) = &args.logits {
+        logits::write(path, &session, tokens, &task, part, args.limit)?;
+    }
     if args.json {
         let mut told = figures::json(kind, &evaluation);
         told["adapter"] = json!(args.adapter);
         told["predictions"] = json!(args.predictions);
+        told["logits"] = json!(args.logits);
         if kind == TaskKind::Classification {
             told["labels"] = json!(task.labels);
         }

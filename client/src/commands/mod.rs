@@ -12,6 +12,10 @@ mod figures;
 pub mod generate;
 pub mod join;
 #[cfg(feature = "torch")]
+mod logits;
+#[cfg(feature = "torch")]
+pub mod merge;
+#[cfg(feature = "torch")]
 mod offline;
 #[cfg(feature = "torch")]
 pub mod plan;

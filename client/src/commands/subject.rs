@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rondo_methods::export::peft::{self, CONFIG_FILE, PeftAdapter};
 use rondo_methods::{Delta, TensorSet};
 use rondo_proto::base;
+use rondo_proto::v1::BaseModel;
 use tch::Device;
 
 use super::offline::OfflineError;
@@ -14,10 +15,15 @@ use crate::trainer::session::Session;
 /// Reads an adapter's folder; "none" and nothing are the bare base.
 pub(super) fn adapter(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
     let Some(dir) = dir.filter(|dir| dir.as_os_str() != "none") else { return Ok(None) };
+    Ok(Some(read(dir)?))
+}
+
+/// Reads an adapter's folder.
+pub(super) fn read(dir: &Path) -> Result<PeftAdapter, OfflineError> {
     if !dir.join(CONFIG_FILE).is_file() {
-        return Err(OfflineError::NoAdapter { dir: dir.clone() });
+        return Err(OfflineError::NoAdapter { dir: dir.to_owned() });
     }
-    Ok(Some(peft::load(dir)?))
+    Ok(peft::load(dir)?)
 }
 
 /// A language model with the adapter on it, if there is one.
@@ -41,7 +47,9 @@ pub(super) fn attach(
     dir: &Path,
     adapter: &PeftAdapter,
 ) -> Result<(), OfflineError> {
-    warn_of_another_base(path, dir, adapter);
+    if let Ok(found) = base::describe(path, "base") {
+        warn_of_another_base(path, dir, adapter, &found);
+    }
     for target in &adapter.targets {
         let parts = TensorSet::from([("lora_A".to_owned(), target.a.clone()), ("lora_B".to_owned(), target.b.clone())]);
         let delta = Delta::product(&["lora_B", "lora_A"]).scaled(target.scale);
@@ -60,9 +68,8 @@ pub(super) fn attach(
 
 /// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as a folder and another
 /// as a GGUF file.
-fn warn_of_another_base(path: &Path, dir: &Path, adapter: &PeftAdapter) {
+pub(super) fn warn_of_another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, found: &BaseModel) {
     let Some(meant) = adapter.provenance.get("rondo.base_digest").filter(|digest| !digest.is_empty()) else { return };
-    let Ok(found) = base::describe(path, "base") else { return };
     if found.digest != *meant {
         tracing::warn!(
             "adapter {} was trained on {:?} with digest {meant}, the model in {} has digest {}",

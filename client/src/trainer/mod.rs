@@ -15,6 +15,7 @@ pub mod environment;
 pub mod error;
 pub mod generate;
 pub mod local;
+pub mod logits;
 pub mod loss;
 pub mod measure;
 pub mod models;

@@ -214,6 +214,11 @@ impl<'m> Session<'m> {
         self.model.vocabulary().ok_or(TrainerError::NoVocabulary)
     }
 
+    /// Words in a language model's vocabulary.
+    pub fn words(&self) -> Result<usize, TrainerError> {
+        Ok(self.vocabulary()?.size()?.0 as usize)
+    }
+
     /// Logits `[texts, labels]` of the texts with these indices, in this order; of classifiers.
     pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
         let batch = Batch::new(encoded, texts, self.device)?;

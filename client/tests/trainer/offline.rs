@@ -17,6 +17,7 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     match &cli.command {
         Command::Train(args) => commands::train::train(args, &mut out).map_err(|error| error.to_string())?,
         Command::Evaluate(args) => commands::evaluate::evaluate(args, &mut out).map_err(|error| error.to_string())?,
+        Command::Merge(args) => commands::merge::merge(args, &mut out).map_err(|error| error.to_string())?,
         other => panic!("{other:?}"),
     }
     Ok(String::from_utf8(out).unwrap())
@@ -112,6 +113,73 @@ fn other_architectures_train_and_evaluate() {
         let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{model}: {off}");
     }
+}
+
+/// A merged folder is a base of its own, which says the same as base and adapter did.
+#[test]
+fn merged_weights_say_what_the_adapter_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (data, adapter) = (path("rows.jsonl"), path("adapter"));
+    let rows = ["the film was", "this book is"]
+        .map(|prompt| format!("{{\"prompt\": \"{prompt}\", \"completion\": \" very good .\"}}\n"));
+    fs::write(&data, rows.concat()).unwrap();
+    for (model, targets) in [("tiny-llama", "q_proj,down_proj"), ("tiny-gpt2", "c_attn,mlp.c_fc")] {
+        let folder = golden(model).to_str().unwrap().to_owned();
+        let of = |model: &str| {
+            ["--data", &data, "--task=causal-lm", "--max-tokens=32", "--device=cpu", "--threads=1", "--model", model]
+                .map(str::to_owned)
+        };
+        let call = |command: &str, common: &[String], more: &[&str]| {
+            let words: Vec<&str> =
+                [command].into_iter().chain(common.iter().map(String::as_str)).chain(more.iter().copied()).collect();
+            run(&words)
+        };
+        let method = [
+            "--method=fedit",
+            "--rank=4",
+            "--steps=4",
+            "--batch=2",
+            "--lr=0.05",
+            "--eval-fraction=0",
+            "--targets",
+            targets,
+            "--out",
+            &adapter,
+        ];
+        call("train", &of(&folder), &method).unwrap();
+        let merged = path(&format!("{model}-merged"));
+        let merge = |model: &str, out: &str| run(&["merge", "--model", model, "--adapter", &adapter, "--out", out]);
+        assert!(merge(&folder, &merged).unwrap().contains("weights changed"));
+        assert!(merge(&folder, &merged).unwrap_err().contains("is not empty"));
+        let logits = |model: &str, more: &[&str]| {
+            let file = path("logits.safetensors");
+            call("evaluate", &of(model), &[&["--logits", &file, "--json"], more].concat()).unwrap();
+            let file = rondo_methods::TensorFile::open(Path::new(&file)).unwrap();
+            (0..2).map(|text| file.read(&format!("texts.{text}.logits")).unwrap()).collect::<Vec<_>>()
+        };
+        let far = |left: &[rondo_methods::Tensor], right: &[rondo_methods::Tensor]| {
+            let pairs = left.iter().zip(right).flat_map(|(left, right)| left.data.iter().zip(&right.data));
+            pairs.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+        };
+        let (bare, beside, inside) =
+            (logits(&folder, &[]), logits(&folder, &["--adapter", &adapter]), logits(&merged, &[]));
+        assert!(beside[0].shape[0] >= 6 && beside[0].shape == inside[0].shape);
+        assert!(far(&beside, &inside) < 1e-4 && far(&bare, &beside) > 1e-2, "{model}");
+    }
+    // The last adapter is GPT-2's.
+    let refused = |model: &str| {
+        let error = run(&["merge", "--model", model, "--adapter", &adapter, "--out", &path("refused")]).unwrap_err();
+        assert!(!Path::new(&path("refused")).exists());
+        error
+    };
+    assert!(
+        refused(golden("tiny-llama").to_str().unwrap()).contains("has no linear layer \"transformer.h.0.attn.c_attn\"")
+    );
+    let folder = golden("tiny-llama").to_str().unwrap().to_owned();
+    let words = ["evaluate", "--model", &folder, "--data", &data, "--task=exact-answer", "--logits=never"];
+    assert!(run(&words).unwrap_err().contains("--logits belongs to --task causal-lm"));
+    assert!(refused(golden("tiny-llama.gguf").to_str().unwrap()).contains("is a GGUF file"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::head::{HEAD_FILE, pooling_word};
 use super::merged::MergedReport;
-use super::peft::{ExportInfo, ExportReport};
+use super::peft::{ExportInfo, ExportReport, PeftAdapter};
 use crate::job::Job;
 
 /// The card of a PEFT folder.
@@ -40,6 +40,31 @@ pub(super) fn merged(job: &Job, info: &ExportInfo, report: &MergedReport) -> Str
     text
 }
 
+/// The card of a folder into which an adapter's folder was merged, by what its files say of themselves.
+pub(super) fn merged_folder(adapter: &PeftAdapter, base_model_name: &str, report: &MergedReport) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "---\nlibrary_name: transformers\nbase_model: {base_model_name:?}\ntags: [lora, rondo]\n---\n\n# {base_model_name}, merged\n\n\
+         Full weights with a LoRA adapter merged in, made from `{base_model_name}`.\n\n| | |\n|---|---|\n\
+         | changed weights | {} |\n",
+        report.merged
+    );
+    if let Some(rounding) = report.rounding {
+        let _ = writeln!(text, "| rounding to the files' number format | {rounding:.1e} of the change |");
+    }
+    for (key, value) in &adapter.provenance {
+        let _ = writeln!(text, "| {} | {} |", cell(key), cell(value));
+    }
+    text
+}
+
+/// A text that stays in its table cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
 /// Front matter that model hubs read, a heading, and the table of facts.
 fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
     let (task, method) = (job.task(), job.method());
@@ -62,7 +87,6 @@ fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
         job.targets().len(),
         task.base_digest,
     );
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     if !info.owners.is_empty() {
         let _ = writeln!(text, "| data owners | {} |", cell(&info.owners.join(", ")));
     }

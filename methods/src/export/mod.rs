@@ -1,6 +1,7 @@
 //! Adapters as other programs read them.
 
 mod card;
+mod copy;
 pub mod head;
 pub mod merged;
 pub mod peft;

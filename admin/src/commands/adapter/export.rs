@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use rondo_methods::{ExportInfo, ExportReport, Job, MergedReport, Publication, Registry};
+use rondo_methods::{ExportInfo, ExportReport, Job, MergedReport, MethodError, Publication, Registry};
 use rondo_proto::run_file::RunFile;
-use rondo_proto::v1::{AdapterState, GetAdapterReply, GetAdapterRequest, GetRunRequest};
+use rondo_proto::v1::{AdapterState, BaseModel, GetAdapterReply, GetAdapterRequest, GetRunRequest};
 use serde::Serialize;
 
 use super::evidence;
@@ -88,11 +88,15 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
         let problem = format!("run {run} has published no adapter yet");
         return Err(CliError::failed(problem).hint(format!("`rondo run watch {run}` shows how far it is")));
     }
+    let base = reply.base.clone().unwrap_or_default();
+    // Before any blob is fetched.
+    if let (Format::Merged, Some(model)) = (args.format, &args.model) {
+        check_model(model, &base)?;
+    }
     let job = job(&reply)?;
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
     let (frozen, published) = fetch(&mut client, &run, &state, job.publication(), folder.path()).await?;
     let adapter = job.state(state.round, "export", 0, frozen.as_deref(), &published)?;
-    let base = reply.base.clone().unwrap_or_default();
     let rounds = client.list_rounds(GetRunRequest { run }).await?.into_inner().rounds;
     let info = ExportInfo {
         base_model_name: args.base_model.unwrap_or_else(|| base.name.clone()),
@@ -116,7 +120,6 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
     };
     match (args.format, args.model) {
         (Format::Merged, Some(model)) => {
-            rondo_proto::base::check(&model, &base)?;
             let MergedReport { files, merged, rounding } = job.export_merged(&adapter, &model, &exported.out, &info)?;
             (exported.files, exported.merged, exported.rounding) = (files, Some(merged), rounding);
         }
@@ -129,6 +132,26 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
         }
     }
     context.output.show(&exported, words)
+}
+
+/// Full weights are written from the registered base's own files, which must be a folder.
+fn check_model(model: &Path, base: &BaseModel) -> Result<(), CliError> {
+    let packed = base.files.iter().map(|file| Path::new(&file.name)).find(|file| rondo_proto::base::is_gguf(file));
+    if let Some(file) = packed {
+        let problem = format!(
+            "base {:?} is the GGUF file {}, whose packed weights cannot take an adapter without loss",
+            base.name,
+            file.display()
+        );
+        return Err(CliError::failed(problem).hint(
+            "export with `--format peft`, and merge into the Hugging Face folder that the file was made from: \
+             `rondo-client merge --model DIR --adapter DIR --out DIR`",
+        ));
+    }
+    if rondo_proto::base::is_gguf(model) {
+        return Err(MethodError::PackedBase { path: model.to_owned() }.into());
+    }
+    Ok(rondo_proto::base::check(model, base)?)
 }
 
 /// The folder is made anew, so that no file of another adapter stays in it.
