@@ -48,24 +48,6 @@ async fn invitations_are_declined_with_the_reason() {
     }
 }
 
-/// What a step takes depends on the run: the same client takes a smaller one.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_is_declined_by_what_its_step_takes() {
-    let wide = |machine: &Machine| machine.run_file("fedit", 2).replace("batch = 4", "batch = 60000");
-    let step = "a training step needs ";
-    for (checkpoint, micro_batch, fits) in
-        [("auto", 0, true), ("off", 0, false), ("off", 4, true), ("on", 60_000, false)]
-    {
-        let mut machine = Machine::new();
-        machine.config +=
-            &format!("[limits]\nmemory_mb = 400\ncheckpoint = {checkpoint:?}\nmicro_batch = {micro_batch}\n");
-        let run_file = wide(&machine);
-        let answer = ask(&mut machine, &run_file).await;
-        assert_eq!(answer.accept, fits, "{checkpoint} {micro_batch}: {}", answer.reason);
-        assert!(fits || answer.reason.contains(step), "{}", answer.reason);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn another_base_is_declined_with_both_digests() {
     let mut machine = Machine::new();

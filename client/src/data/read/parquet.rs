@@ -1,6 +1,7 @@
 //! Apache Parquet, row by row.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
@@ -25,9 +26,9 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
     sink.columns(&columns, Place::Row(0))?;
     let expected = reader.metadata().file_metadata().num_rows();
     let mut number = 0;
-    for row in reader.get_row_iter(None).map_err(|error| refuse(source, 1, &error))? {
+    let mut rows = guarded(source, 1, || reader.get_row_iter(None))?;
+    while let Some(row) = guarded(source, number + 1, || rows.next().transpose())? {
         number += 1;
-        let row = row.map_err(|error| refuse(source, number, &error))?;
         sink.record(Found { place: Place::Row(number), span: Span::default() }, Ok(record(row)))?;
     }
     if i64::try_from(number) != Ok(expected) {
@@ -35,6 +36,13 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
         return Err(DataError::File { file: source.path.clone(), problem });
     }
     Ok(())
+}
+
+/// What the library reads. On some damaged files it panics; here that is an error like any other.
+fn guarded<T>(source: &Source, row: u64, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    let read = read.unwrap_or_else(|_| Err(ParquetError::General("the file is damaged".to_owned())));
+    read.map_err(|error| refuse(source, row, &error))
 }
 
 fn open(source: &Source) -> Result<SerializedFileReader<File>, DataError> {
