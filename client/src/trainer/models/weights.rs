@@ -83,7 +83,7 @@ impl WeightFiles {
         let mut done = 0;
         self.parts(&entry, name, &mut |part| {
             let length = part.size1()?;
-            let _ = flat.f_narrow(0, done, length)?.f_copy_(part)?;
+            flat.f_narrow(0, done, length)?.f_copy_(part)?;
             done += length;
             Ok(())
         })?;
