@@ -13,8 +13,8 @@ use crate::error::CliError;
 use crate::output::{facts, table};
 use crate::run_names::resolve;
 use crate::text::{moment, relative_error, size, size_against, span};
-pub(crate) use measured::totals;
 use measured::{after_groups, counts_tokens, perplexity};
+pub(crate) use measured::{by_group, totals};
 
 /// Commands about rounds.
 #[derive(Debug, Subcommand)]

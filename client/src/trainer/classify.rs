@@ -1,7 +1,7 @@
-//! Text classification: token states to one vector, a linear head, cross entropy and accuracy.
+//! Text classification: token states to one vector, a linear head.
 
 use rondo_proto::run_file::Pooling;
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 use super::batch::Batch;
 use super::error::TrainerError;
@@ -25,10 +25,4 @@ impl Head {
         };
         Ok(pooled.f_linear(&self.weight, Some(&self.bias))?)
     }
-}
-
-/// Mean cross entropy in nats; `labels` by row of the logits.
-pub fn mean_loss(logits: &Tensor, labels: &[i64]) -> Result<Tensor, TrainerError> {
-    let labels = Tensor::f_from_slice(labels)?.f_to_device(logits.device())?;
-    Ok(logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?)
 }

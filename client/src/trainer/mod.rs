@@ -78,7 +78,7 @@ pub struct Loaded {
     digest: String,
     kind: Kind,
     quantise: Quantise,
-    /// The encoder, frozen.
+    /// The base model, frozen.
     pub model: Box<dyn Transformer>,
     /// Its tokenizer.
     pub tokens: Tokens,

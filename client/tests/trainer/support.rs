@@ -275,3 +275,8 @@ pub(crate) fn golden_head(goldens: &TensorSet) -> TensorSet {
 
 /// Both poolings with their names in the golden file.
 pub(crate) const POOLINGS: [(&str, Pooling); 2] = [("mean", Pooling::Mean), ("cls", Pooling::Cls)];
+
+/// Mean cross entropy of logits `[texts, labels]`, as torch has it.
+pub(crate) fn mean_loss(logits: &tch::Tensor, labels: &[i64]) -> tch::Tensor {
+    logits.cross_entropy_for_logits(&tch::Tensor::from_slice(labels))
+}

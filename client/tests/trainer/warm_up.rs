@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_client::data::batches::Batches;
-use rondo_client::trainer::classify::mean_loss;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::tokens::Tokens;
 use rondo_methods::init::{base_svd, gradient_sketch};
@@ -27,7 +26,7 @@ fn dense_gradients(run: &TestRun, session: &mut Session<'_>, examples: &[usize])
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let mut sums: BTreeMap<String, Matrix> = BTreeMap::new();
     for &index in examples {
-        let loss = mean_loss(&session.logits(&encoded, &[index]).unwrap(), &[train[index].label().into()]).unwrap();
+        let loss = mean_loss(&session.logits(&encoded, &[index]).unwrap(), &[train[index].label().into()]);
         let parameters: Vec<&tch::Tensor> = session.trained().iter().map(|(_, tensor)| tensor).collect();
         let gradients = tch::Tensor::run_backward(&[loss], &parameters, false, false);
         for ((name, tensor), gradient) in session.trained().iter().zip(gradients) {
@@ -113,7 +112,7 @@ fn the_gradient_of_r_is_the_projected_gradient() {
     let train = run.data.train().all().unwrap();
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let labels: Vec<i64> = examples.iter().map(|&index| train[index].label().into()).collect();
-    let loss = mean_loss(&session.logits(&encoded, &examples).unwrap(), &labels).unwrap();
+    let loss = mean_loss(&session.logits(&encoded, &examples).unwrap(), &labels);
     let parameters: Vec<&tch::Tensor> = session.trained().iter().map(|(_, tensor)| tensor).collect();
     let gradients = tch::Tensor::run_backward(&[loss], &parameters, false, false);
 

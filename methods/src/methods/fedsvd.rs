@@ -63,10 +63,7 @@ impl Method for FedSvd {
         target: &Target,
         tensors: &TensorSet,
     ) -> Result<Option<TensorSet>, MethodError> {
-        if !u64::from(round).is_multiple_of(config.count(EVERY).unwrap_or(1)) {
-            return Ok(None);
-        }
-        refactored(config, target, tensors)
+        refactored(config.count(EVERY).unwrap_or(1), config, round, target, tensors)
     }
 
     fn exactness(&self, _config: &MethodConfig) -> Exactness {

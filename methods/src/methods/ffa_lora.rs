@@ -38,12 +38,17 @@ pub(super) fn trained_b(config: &MethodConfig, target: &Target, rank: usize, tra
     vec![a, b.with_block(&[target.out, rank])]
 }
 
-/// (B, A) <- (U_r diag(S_r), V_r) of B.A = U S V.
+/// After every `every`-th round (0 = never): (B, A) <- (U_r diag(S_r), V_r) of B.A = U S V.
 pub(super) fn refactored(
+    every: u64,
     config: &MethodConfig,
+    round: u32,
     target: &Target,
     tensors: &TensorSet,
 ) -> Result<Option<TensorSet>, MethodError> {
+    if every == 0 || !u64::from(round).is_multiple_of(every) {
+        return Ok(None);
+    }
     let (Some(b), Some(a)) = (tensors.get(B), tensors.get(A)) else {
         return Ok(None);
     };
@@ -98,11 +103,7 @@ impl Method for FfaLora {
         target: &Target,
         tensors: &TensorSet,
     ) -> Result<Option<TensorSet>, MethodError> {
-        let every = refactor_every(config);
-        if every == 0 || !u64::from(round).is_multiple_of(every) {
-            return Ok(None);
-        }
-        refactored(config, target, tensors)
+        refactored(refactor_every(config), config, round, target, tensors)
     }
 
     fn server_steps(&self, config: &MethodConfig) -> Result<(), String> {

@@ -1,9 +1,11 @@
 //! What the round records say of an adapter: whose updates are in it, and how it was measured.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rondo_methods::Measured;
 use rondo_proto::v1::{Evaluation, RoundRecord};
+
+use crate::commands::round::by_group;
 
 /// The clients whose updates were aggregated up to a round.
 pub(super) fn owners(rounds: &[RoundRecord], until: u32) -> Vec<String> {
@@ -13,69 +15,38 @@ pub(super) fn owners(rounds: &[RoundRecord], until: u32) -> Vec<String> {
     names.into_iter().cloned().collect()
 }
 
-/// Each client's measurement of the adapter after a round, beside its first one before any training; then the groups.
+/// Each client's measurement of the adapter after a round (or that of the one client that measures), beside its first one
+/// before any training; then the groups over all of them.
 pub(super) fn measured(rounds: &[RoundRecord], round: u32) -> Vec<Measured> {
     let Some(record) = rounds.iter().find(|record| record.round == round) else { return Vec::new() };
-    let before = |client: &str| {
-        let all = rounds.iter().flat_map(|record| &record.participants);
-        all.filter(|participant| participant.client == client).find_map(|participant| participant.before.as_ref())
+    let participants = record.participants.iter().map(|one| (one.client.as_str(), one.after.as_ref()));
+    let named = record.measurement.iter().map(|one| (one.client.as_str(), one.after.as_ref()));
+    let after: Vec<(&str, &Evaluation)> =
+        participants.chain(named).filter_map(|(client, after)| Some((client, after?))).collect();
+    let first = |client: &str| {
+        let mut all = rounds.iter().flat_map(|record| &record.participants);
+        all.find_map(|participant| participant.before.as_ref().filter(|_| participant.client == client))
     };
-    let mut rows = Vec::new();
-    let mut groups: BTreeMap<String, (Sum, Sum)> = BTreeMap::new();
-    for participant in &record.participants {
-        let Some(after) = &participant.after else { continue };
-        let before = before(&participant.client);
-        rows.push(Measured {
-            name: participant.client.clone(),
+    let mut rows: Vec<Measured> = after
+        .iter()
+        .map(|(client, after)| Measured {
+            name: (*client).to_owned(),
             examples: after.examples,
-            before: before.map(|before| (before.loss, before.accuracy)),
+            before: first(client).map(|before| (before.loss, before.accuracy)),
             after: (after.loss, after.accuracy),
-        });
-        let mut add = |evaluation: &Evaluation, first: bool| {
-            for group in &evaluation.groups {
-                let (before, after) = groups.entry(group.group.clone()).or_default();
-                let sum = if first { before } else { after };
-                sum.add(group.loss, group.accuracy, group.examples, group.tokens);
-            }
-        };
-        add(after, false);
-        if let Some(before) = before {
-            add(before, true);
-        }
-    }
-    rows.extend(groups.into_iter().filter(|(_, (_, after))| after.examples > 0).map(|(name, (before, after))| {
+        })
+        .collect();
+    let before = by_group(after.iter().filter_map(|(client, _)| first(client)));
+    rows.extend(by_group(after.iter().map(|(_, after)| *after)).into_iter().map(|group| {
+        let before = before.iter().find(|before| before.group == group.group && before.examples == group.examples);
         Measured {
-            name: format!("all: {name}"),
-            examples: after.examples,
-            before: (before.examples == after.examples).then(|| before.means()),
-            after: after.means(),
+            name: format!("all: {}", group.group),
+            examples: group.examples,
+            before: before.map(|before| (before.loss, before.accuracy)),
+            after: (group.loss, group.accuracy),
         }
     }));
     rows
-}
-
-/// Sums from which means over several clients are made.
-#[derive(Default)]
-struct Sum {
-    loss: f64,
-    /// Tokens, or examples where the loss is per example.
-    units: f64,
-    correct: f64,
-    examples: u64,
-}
-
-impl Sum {
-    fn add(&mut self, loss: f64, accuracy: f64, examples: u64, tokens: u64) {
-        let units = if tokens > 0 { tokens } else { examples } as f64;
-        self.loss += loss * units;
-        self.units += units;
-        self.correct += accuracy * examples as f64;
-        self.examples += examples;
-    }
-
-    fn means(&self) -> (f64, f64) {
-        (self.loss / self.units, self.correct / self.examples as f64)
-    }
 }
 
 #[cfg(test)]

@@ -75,8 +75,13 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
 
 /// The published adapter by group, over all who measured, by name.
 pub(crate) fn after_groups(record: &RoundRecord) -> Vec<GroupEvaluation> {
+    by_group(after(record))
+}
+
+/// Evaluations by group, summed over all of them, by name.
+pub(crate) fn by_group<'e>(evaluations: impl Iterator<Item = &'e Evaluation>) -> Vec<GroupEvaluation> {
     let mut groups: BTreeMap<&str, Vec<&GroupEvaluation>> = BTreeMap::new();
-    for group in after(record).flat_map(|evaluation| &evaluation.groups) {
+    for group in evaluations.flat_map(|evaluation| &evaluation.groups) {
         groups.entry(&group.group).or_default().push(group);
     }
     let sum = |name: &str, parts: &[&GroupEvaluation]| {

@@ -17,18 +17,23 @@ pub(super) struct Settings<'c> {
 impl<'c> Settings<'c> {
     /// `values` is the parsed config.json of the model in `dir`.
     pub(super) fn new(dir: &Path, values: &'c Value) -> Self {
-        Self { path: dir.join("config.json"), values }
+        Self::of(&dir.join("config.json"), values)
+    }
+
+    /// The same by the path of the file itself, which may be a GGUF one.
+    pub(super) fn of(path: &Path, values: &'c Value) -> Self {
+        Self { path: path.to_owned(), values }
     }
 
     /// What stands under the key; null counts as absent.
-    fn get(&self, key: &str) -> Option<&'c Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'c Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
     /// A positive whole number.
     pub(super) fn count(&self, key: &'static str) -> Result<usize, ModelError> {
         match self.get(key).and_then(Value::as_u64) {
-            Some(n @ 1..) => Ok(n as usize),
+            Some(n @ 1..=0xffff_ffff) => Ok(n as usize),
             _ => Err(self.malformed(format!("`{key}` must be a count"))),
         }
     }
@@ -98,7 +103,7 @@ impl<'c> Settings<'c> {
         ModelError::Malformed { path: self.path.clone(), problem }
     }
 
-    fn unsupported(&self, key: &'static str, value: &Value, supported: &'static str) -> ModelError {
+    pub(super) fn unsupported(&self, key: &'static str, value: &Value, supported: &'static str) -> ModelError {
         ModelError::Unsupported { path: self.path.clone(), key, value: value.to_string(), supported }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::FAMILY;
 use crate::trainer::models::ModelError;
+use crate::trainer::models::settings::Settings;
 
 /// Sizes and choices of a decoder.
 pub(super) struct Shape {
@@ -33,26 +34,20 @@ pub(super) struct Shape {
     pub(super) windows: Vec<Option<i64>>,
 }
 
-/// A config.json and its path, for messages.
-struct Config<'c> {
-    path: &'c Path,
-    values: &'c Value,
-}
-
 impl Shape {
     pub(super) fn read(path: &Path, values: &Value) -> Result<Self, ModelError> {
-        let config = Config { path, values };
+        let config = Settings::of(path, values);
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
         let Some(family) = FAMILY.into_iter().find(|family| *family == model_type) else {
             return Err(config.malformed(format!("`model_type` {model_type:?} is not of the Llama family")));
         };
         if let Some(value) = config.get("quantization_config") {
-            return config.unsupported("quantization_config", value, "none; unpacked weights, or a GGUF file");
+            return Err(config.unsupported("quantization_config", value, "none; unpacked weights, or a GGUF file"));
         }
         match config.get("hidden_act") {
             None => {}
             Some(value) if matches!(value.as_str(), Some("silu" | "swish")) => {}
-            Some(value) => return config.unsupported("hidden_act", value, "\"silu\""),
+            Some(value) => return Err(config.unsupported("hidden_act", value, "\"silu\"")),
         }
         let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
         let kv_heads = match config.get("num_key_value_heads") {
@@ -70,7 +65,7 @@ impl Shape {
             None => return Err(config.malformed(format!("`hidden_size` {hidden} is no multiple of {heads} heads"))),
         };
         let attention_bias = match family {
-            "llama" | "qwen3" => config.flag("attention_bias", false)?,
+            "llama" | "qwen3" => config.flag_or("attention_bias", false)?,
             _ => false,
         };
         let layers = config.count("num_hidden_layers")?;
@@ -85,74 +80,41 @@ impl Shape {
             intermediate: config.count("intermediate_size")?,
             max_positions: config.count("max_position_embeddings")?,
             norm_eps: config.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
-            tied: config.flag("tie_word_embeddings", false)?,
+            tied: config.flag_or("tie_word_embeddings", false)?,
             input_bias: attention_bias || family == "qwen2",
             output_bias: attention_bias,
-            mlp_bias: family == "llama" && config.flag("mlp_bias", false)?,
+            mlp_bias: family == "llama" && config.flag_or("mlp_bias", false)?,
             head_norms: family == "qwen3",
-            windows: config.windows(family, layers)?,
+            windows: windows(&config, values, family, layers)?,
         })
     }
 }
 
-impl Config<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.values.get(key).filter(|value| !value.is_null())
+/// Each layer's sliding window.
+fn windows(config: &Settings<'_>, values: &Value, family: &str, layers: usize) -> Result<Vec<Option<i64>>, ModelError> {
+    // Here null is not the same as absent.
+    let window = match values.get("sliding_window") {
+        Some(Value::Null) => None,
+        // Hugging Face's default in both families.
+        None => Some(4096),
+        Some(_) => Some(config.count("sliding_window")? as i64),
+    };
+    match family {
+        "llama" => return Ok(vec![None; layers]),
+        "mistral" => return Ok(vec![window; layers]),
+        _ if !config.flag_or("use_sliding_window", false)? => return Ok(vec![None; layers]),
+        _ => {}
     }
-
-    fn malformed(&self, problem: String) -> ModelError {
-        ModelError::Malformed { path: self.path.to_owned(), problem }
-    }
-
-    fn unsupported<T>(&self, key: &'static str, value: &Value, supported: &'static str) -> Result<T, ModelError> {
-        Err(ModelError::Unsupported { path: self.path.to_owned(), key, value: value.to_string(), supported })
-    }
-
-    fn count(&self, key: &str) -> Result<usize, ModelError> {
-        match self.get(key).and_then(Value::as_u64) {
-            Some(n @ 1..=0xffff_ffff) => Ok(n as usize),
-            _ => Err(self.malformed(format!("`{key}` must be a count"))),
-        }
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(self.malformed(format!("`{key}` must be true or false"))),
-        }
-    }
-
-    /// Each layer's sliding window.
-    fn windows(&self, family: &str, layers: usize) -> Result<Vec<Option<i64>>, ModelError> {
-        let window = match self.values.get("sliding_window") {
-            Some(Value::Null) => None,
-            // Hugging Face's default in both families.
-            None => Some(4096),
-            Some(_) => Some(self.count("sliding_window")? as i64),
-        };
-        match family {
-            "llama" => return Ok(vec![None; layers]),
-            "mistral" => return Ok(vec![window; layers]),
-            _ if !self.flag("use_sliding_window", false)? => return Ok(vec![None; layers]),
-            _ => {}
-        }
-        let Some(kinds) = self.get("layer_types") else {
-            let first = match self.get("max_window_layers") {
-                None => 28,
-                Some(value) => {
-                    value.as_u64().ok_or_else(|| self.malformed("`max_window_layers` must be a count".into()))?
-                }
-            };
-            return Ok((0..layers as u64).map(|layer| window.filter(|_| layer >= first)).collect());
-        };
-        let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers);
-        let kinds = kinds.ok_or_else(|| self.malformed(format!("`layer_types` must name all {layers} layers")))?;
-        let window_of = |kind: &Value| match kind.as_str() {
-            Some("full_attention") => Ok(None),
-            Some("sliding_attention") => Ok(window),
-            _ => self.unsupported("layer_types", kind, "\"full_attention\", \"sliding_attention\""),
-        };
-        kinds.iter().map(window_of).collect()
-    }
+    let Some(kinds) = config.get("layer_types") else {
+        let first = config.whole_or("max_window_layers", 28)?;
+        return Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect());
+    };
+    let kinds = kinds.as_array().filter(|kinds| kinds.len() == layers);
+    let kinds = kinds.ok_or_else(|| config.malformed(format!("`layer_types` must name all {layers} layers")))?;
+    let window_of = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") => Ok(window),
+        _ => Err(config.unsupported("layer_types", kind, "\"full_attention\", \"sliding_attention\"")),
+    };
+    kinds.iter().map(window_of).collect()
 }
