@@ -1,10 +1,14 @@
 //! client.toml: what this machine has, how much it gives and what it accepts.
 
+mod error;
+mod keys;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_proto::nearest::nearest;
 use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
 
 use crate::data::Source;
 
@@ -217,108 +221,6 @@ impl Default for Poll {
     }
 }
 
-/// Why client.toml was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("{}: {source}", .file.display())]
-    Io {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Not TOML, a key missing, or a value of the wrong kind.
-    #[error("{}: {problem}", .file.display())]
-    Syntax {
-        /// The file.
-        file: PathBuf,
-        /// What the parser says, with line and column.
-        problem: String,
-    },
-    /// A key nobody knows.
-    #[error(
-        "{}: unknown key `{key}` in {table}{}", .file.display(),
-        .nearest.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
-    )]
-    UnknownKey {
-        /// The file.
-        file: PathBuf,
-        /// The table, as TOML writes it.
-        table: String,
-        /// The key.
-        key: String,
-        /// The known key most like it.
-        nearest: Option<&'static str>,
-    },
-    /// A value outside what makes sense.
-    #[error("{}: `{key}` {problem}", .file.display())]
-    Value {
-        /// The file.
-        file: PathBuf,
-        /// Dotted path of the key.
-        key: String,
-        /// What is wrong and what is allowed.
-        problem: String,
-    },
-}
-
-/// The keys of each table; a test keeps them equal to the types above.
-const KEYS: [(&str, &[&str]); 6] = [
-    ("", &["model", "dataset", "limits", "policy", "poll"]),
-    ("model", &["path", "hub", "revision", "file"]),
-    (
-        "dataset",
-        &[
-            "name",
-            "path",
-            "format",
-            "rows",
-            "text",
-            "label",
-            "prompt",
-            "completion",
-            "instruction",
-            "input",
-            "output",
-            "messages",
-            "question",
-            "choices",
-            "choice_labels",
-            "options",
-            "answer",
-            "answer_after",
-            "group",
-            "columns",
-            "quotes",
-            "eval_fraction",
-            "labels",
-            "skip_labels",
-            "on_bad_row",
-            "max_bad_rows",
-        ],
-    ),
-    (
-        "limits",
-        &["max_rank", "threads", "device", "max_eval_examples", "memory_mb", "micro_batch", "checkpoint", "data_mb"],
-    ),
-    (
-        "policy",
-        &[
-            "methods",
-            "tasks",
-            "datasets",
-            "require_privacy",
-            "max_epsilon",
-            "max_rounds",
-            "max_local_steps",
-            "max_batch",
-            "max_tokens",
-        ],
-    ),
-    ("poll", &["interval_ms", "heartbeat_ms", "timeout_ms"]),
-];
-
 impl Config {
     /// Reads and checks a file; relative paths in it start at its folder.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
@@ -333,7 +235,7 @@ impl Config {
             problem: error.to_string().trim_end().to_owned(),
         };
         // Keys first: a misspelt key often leaves a needed one out, and the misspelling is the better thing to tell.
-        if let Some(unknown) = unknown_key(&toml::from_str(text).map_err(syntax)?, file) {
+        if let Some(unknown) = keys::unknown(&toml::from_str(text).map_err(syntax)?, file) {
             return Err(unknown);
         }
         let mut config: Self = toml::from_str(text).map_err(syntax)?;
@@ -418,33 +320,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// The first key that [`KEYS`] does not list.
-fn unknown_key(root: &toml::Table, file: &Path) -> Option<ConfigError> {
-    let refuse = |table: String, key: &str, known: &[&'static str]| {
-        let nearest = nearest(key, known.iter().copied());
-        Some(ConfigError::UnknownKey { file: file.to_owned(), table, key: key.to_owned(), nearest })
-    };
-    for (name, value) in root {
-        let Some((_, known)) = KEYS.iter().find(|(table, _)| table == name && !table.is_empty()) else {
-            return refuse("the file's top level".to_owned(), name, KEYS[0].1);
-        };
-        let tables: Vec<(String, &toml::Table)> = match value {
-            toml::Value::Table(table) => vec![(format!("[{name}]"), table)],
-            toml::Value::Array(rows) => {
-                let place = |n: usize| format!("[[{name}]] number {}", n + 1);
-                rows.iter().enumerate().filter_map(|(n, row)| Some((place(n), row.as_table()?))).collect()
-            }
-            _ => Vec::new(),
-        };
-        for (table, content) in tables {
-            if let Some(key) = content.keys().find(|key| !known.contains(&key.as_str())) {
-                return refuse(table, key, known);
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

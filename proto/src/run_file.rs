@@ -1,8 +1,16 @@
 //! The run file: everything a run is, in TOML. It travels as text and is parsed the same way everywhere.
 
+mod checks;
+mod keys;
+mod rounds;
+mod task;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use rounds::{EvaluationChoice, Keep, Rounds, Server, ServerOptimiser, Weighting};
+pub use task::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template};
 
 use crate::digest::Digest;
 use crate::v1::BaseModel;
@@ -44,148 +52,6 @@ pub struct BaseRef {
     /// Digest over config, weights and tokenizer. When absent the registered one is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-}
-
-/// What the model learns to do.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// The kind of task.
-    pub kind: TaskKind,
-    /// Name of the data set; each client maps it to files of its own.
-    pub dataset: String,
-    /// Class labels, in the order of the head's rows; of classification alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub labels: Vec<String>,
-    /// Longest input in tokens; longer texts are cut at the end.
-    #[serde(default = "default_max_tokens")]
-    pub max_tokens: usize,
-    /// Whether the classifier head is trained and averaged, or stays as seeded.
-    #[serde(default)]
-    pub head: HeadMode,
-    /// How token states become one vector.
-    #[serde(default)]
-    pub pooling: Pooling,
-    /// Which tokens a language model learns to predict.
-    #[serde(default)]
-    pub loss_on: LossOn,
-    /// How instructions become text.
-    #[serde(default)]
-    pub template: Template,
-    /// How options of a multiple choice compare.
-    #[serde(default)]
-    pub option_score: OptionScore,
-    /// What of a generated text is the answer (exact-answer).
-    #[serde(default)]
-    pub answer: AnswerRule,
-    /// Most tokens generated for one answer (exact-answer).
-    #[serde(default = "default_max_new_tokens")]
-    pub max_new_tokens: usize,
-}
-
-fn default_max_tokens() -> usize {
-    128
-}
-fn default_max_new_tokens() -> usize {
-    128
-}
-
-/// Kinds of task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskKind {
-    /// One label out of a fixed list for a text.
-    Classification,
-    /// The next token of a text; measured by loss and share of tokens foretold.
-    CausalLm,
-    /// One of a question's options, by their likelihood; trained on the right one.
-    MultipleChoice,
-    /// An answer that is generated and compared; trained as causal-lm.
-    ExactAnswer,
-}
-
-impl TaskKind {
-    /// As a run file writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classification => "classification",
-            Self::CausalLm => "causal-lm",
-            Self::MultipleChoice => "multiple-choice",
-            Self::ExactAnswer => "exact-answer",
-        }
-    }
-
-    /// True for the kinds that need a language model; the others need an encoder with a head.
-    pub fn needs_language_model(self) -> bool {
-        self != Self::Classification
-    }
-}
-
-/// Which tokens count in a language model's loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossOn {
-    /// What the model should say: completions, and the assistant's turns of a chat.
-    #[default]
-    Completion,
-    /// Every token.
-    All,
-}
-
-/// How the columns of an instruction row become text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Template {
-    /// The base model's chat template for rows of `messages`, plain text for the others.
-    #[default]
-    Auto,
-    /// Plain text with headings, as Alpaca's; a prompt and a completion follow one another as they are.
-    Plain,
-    /// The base model's chat template for every row.
-    Chat,
-}
-
-/// How the options of a multiple choice compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OptionScore {
-    /// By the mean log-likelihood of their tokens, so that long options are not at a loss.
-    #[default]
-    PerToken,
-    /// By the log-likelihood of the whole option.
-    Sum,
-}
-
-/// What of a generated text, and of the reference, is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AnswerRule {
-    /// The number behind the last `####`, as in GSM8K; without one, the last number.
-    #[default]
-    Number,
-    /// The whole text, without case, punctuation and spaces at its ends.
-    Text,
-}
-
-/// What happens to the classifier head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeadMode {
-    /// Trained by clients, averaged by the coordinator.
-    #[default]
-    Train,
-    /// Kept as seeded.
-    Freeze,
-}
-
-/// How token states become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pooling {
-    /// Mean over tokens that are not padding.
-    #[default]
-    Mean,
-    /// State of the first token.
-    Cls,
 }
 
 /// The method and its options.
@@ -234,58 +100,6 @@ pub struct Train {
     pub seed: u64,
 }
 
-/// Round policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rounds {
-    /// Training rounds.
-    pub count: u32,
-    /// Clients selected per round.
-    pub cohort: u32,
-    /// Fewest accepted updates that make a round valid.
-    pub quorum: u32,
-    /// Further clients selected as spares; the first `cohort` updates count.
-    #[serde(default)]
-    pub over_select: u32,
-    /// Seconds from the start of a phase until the round goes on with what it has.
-    #[serde(default = "default_deadline_s")]
-    pub deadline_s: u64,
-    /// Seconds to wait for the others once quorum is reached.
-    #[serde(default = "default_grace_s")]
-    pub grace_s: u64,
-    /// Evaluate the published adapter every so many rounds; the last one always is. 0 = never.
-    #[serde(default = "default_eval_every")]
-    pub eval_every: u32,
-    /// How updates weigh.
-    #[serde(default)]
-    pub weighting: Weighting,
-    /// Largest L2 norm of an update that the door lets in; absent = any finite one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_update_norm: Option<f64>,
-    /// Failed attempts at one round before the run ends as failed.
-    #[serde(default = "default_max_attempts")]
-    pub max_attempts: u32,
-    /// Which round's adapter the finished run hands out.
-    #[serde(default)]
-    pub keep: Keep,
-    /// A round whose held-out loss lies above the best so far by more than this share of it is taken back: the next one
-    /// starts from the best. Absent = never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback: Option<f64>,
-}
-
-fn default_deadline_s() -> u64 {
-    600
-}
-fn default_grace_s() -> u64 {
-    30
-}
-fn default_eval_every() -> u32 {
-    1
-}
-fn default_max_attempts() -> u32 {
-    3
-}
-
 /// How the base's linear layers are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -295,82 +109,6 @@ pub enum Quantise {
     None,
     /// 4-bit NormalFloat in blocks of 64 (QLoRA, Dettmers et al. 2023), made at load.
     Nf4,
-}
-
-/// Which round's adapter a finished run hands out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Keep {
-    /// The last one's.
-    #[default]
-    Last,
-    /// That of the round with the lowest held-out loss.
-    Best,
-}
-
-/// What the coordinator does with the mean of the updates before it publishes it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Server {
-    /// The optimiser.
-    pub optimiser: ServerOptimiser,
-    /// Its step size eta.
-    #[serde(default = "default_server_lr")]
-    pub lr: f64,
-    /// Decay of the first moment.
-    #[serde(default = "default_beta1")]
-    pub beta1: f64,
-    /// Decay of the second moment; of FedAdam and FedYogi.
-    #[serde(default = "default_beta2")]
-    pub beta2: f64,
-    /// Adaptivity tau, added to the root of the second moment; of FedAdam and FedYogi.
-    #[serde(default = "default_tau")]
-    pub tau: f64,
-}
-
-fn default_server_lr() -> f64 {
-    1.0
-}
-fn default_beta1() -> f64 {
-    0.9
-}
-fn default_beta2() -> f64 {
-    0.99
-}
-fn default_tau() -> f64 {
-    1e-3
-}
-
-/// Server optimisers (Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2; Hsu et al. 2019). The mean
-/// update Delta = mean - global is their negative gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ServerOptimiser {
-    /// m <- beta1 m + Delta; x <- x + lr m.
-    FedAvgM,
-    /// Adam over Delta, without bias correction.
-    FedAdam,
-    /// As FedAdam with Yogi's second moment.
-    FedYogi,
-}
-
-/// Measuring on one client's data instead of everybody's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EvaluationChoice {
-    /// The client that measures.
-    pub client: String,
-    /// Its data set, for example a public one; the whole of it counts as held out.
-    pub dataset: String,
-}
-
-/// How updates weigh in the mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Weighting {
-    /// By example count.
-    #[default]
-    Examples,
-    /// All alike.
-    Uniform,
 }
 
 /// The privacy asked for.
@@ -465,7 +203,5 @@ impl RunFile {
     }
 }
 
-mod checks;
-mod keys;
 #[cfg(test)]
 mod tests;

@@ -101,7 +101,7 @@ fn the_known_keys_are_those_of_the_types() {
         keys.sort();
         keys
     };
-    for (name, keys) in KEYS {
+    for (name, keys) in super::keys::KEYS {
         let there = match table.get(name) {
             None => &table,
             Some(toml::Value::Table(table)) => table,
