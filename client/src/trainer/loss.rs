@@ -88,27 +88,29 @@ pub fn token_losses(
     Ok(losses)
 }
 
-/// Sum of the tokens' losses, and the gradient of `share` times that sum with respect to `states`, of their shape and
-/// kind. Arguments as of [`token_losses`].
+/// Sum of the tokens' losses, each times its share (one per token), and the gradient of that sum with respect to
+/// `states`, of their shape and kind. Arguments as of [`token_losses`].
 pub fn loss_and_pull(
     vocabulary: &Weight,
     states: &Tensor,
     tokens: &[i64],
-    share: f64,
+    shares: &[f32],
     chunk: usize,
 ) -> Result<(f64, Tensor), TrainerError> {
     let _no_grad = tch::no_grad_guard();
     let (mut sum, mut pulls) = (0.0, Vec::new());
     for range in chunks(vocabulary, tokens.len(), chunk)? {
         let states = states.f_narrow(0, range.start as i64, range.len() as i64)?;
+        let shares = &shares[range.clone()];
         let tokens = Tensor::f_from_slice(&tokens[range])?.f_to_device(states.device())?.f_unsqueeze(1)?;
         let Exponentials { losses, mut each, total } =
             Exponentials::take(vocabulary_logits(vocabulary, &states)?, &tokens)?;
-        sum += losses.into_iter().sum::<f64>();
+        sum += losses.iter().zip(shares).map(|(loss, &share)| loss * f64::from(share)).sum::<f64>();
         // share * (softmax - onehot), in place.
         let mut slopes = each.f_div_(&total)?;
         let minus_one = Tensor::f_full(tokens.size(), -1.0, (Kind::Float, tokens.device()))?;
-        let slopes = slopes.f_scatter_add_(1, &tokens, &minus_one)?.f_mul_scalar_(share)?;
+        let shares = Tensor::f_from_slice(shares)?.f_to_device(tokens.device())?.f_unsqueeze(1)?;
+        let slopes = slopes.f_scatter_add_(1, &tokens, &minus_one)?.f_mul_(&shares)?;
         pulls.push(back_to_states(vocabulary, &slopes, states.kind())?);
     }
     let pull = match pulls.len() {

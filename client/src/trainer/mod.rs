@@ -20,6 +20,7 @@ pub mod loss;
 pub mod measure;
 pub mod models;
 pub mod optim;
+pub mod padding;
 pub mod rows;
 pub mod sampling;
 mod sequence;

@@ -71,7 +71,7 @@ impl<'m> Session<'m> {
             }
             to_torch(tensor, device)
         };
-        let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling };
+        let head = Head { weight: take(HEAD_WEIGHT, 2)?, bias: take(HEAD_BIAS, 1)?, pooling, per_text: false };
         Ok(Self {
             model,
             device,
@@ -178,6 +178,18 @@ impl<'m> Session<'m> {
 
     fn parts(&self, parts: &TensorSet) -> Result<Parts, TrainerError> {
         parts.iter().map(|(name, tensor)| Ok((name.clone(), to_torch(tensor, self.device)?))).collect()
+    }
+
+    /// The same session with a copy of every trained tensor for each text of a batch: [`Session::leaves`] are `[b, ...]`,
+    /// and the gradient of a sum over the batch's texts holds each text's own. It runs that batch alone.
+    pub fn per_text(&self, batch: &Batch) -> Result<Self, TrainerError> {
+        let (adapters, mut trained) = self.adapters.per_text(batch.padding())?;
+        let head = match &self.head {
+            Some(head) => Some(head.for_texts(batch.texts(), &mut trained)?),
+            None => None,
+        };
+        trained.sort_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(Self { model: self.model, device: self.device, adapters, head, trained, blocks: self.blocks.clone() })
     }
 
     /// The base model.
@@ -316,10 +328,19 @@ impl<'m> Session<'m> {
 
     /// The part that trains of tensors in the order and of the shapes of [`Session::trained`].
     pub(super) fn of_leaves(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
+        self.blocks_of(tensors, 0)
+    }
+
+    /// The same of tensors that have a dimension of texts before the others.
+    pub(super) fn of_leaves_per_text(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
+        self.blocks_of(tensors, 1)
+    }
+
+    fn blocks_of(&self, tensors: Vec<Tensor>, first_dim: i64) -> Result<Vec<Tensor>, TrainerError> {
         let part = |((name, _), tensor): (&(String, Tensor), Tensor)| match self.blocks.get(name) {
             Some(sizes) if tensor.defined() => {
                 let mut part = tensor;
-                for (dim, &size) in (0..).zip(sizes) {
+                for (dim, &size) in (first_dim..).zip(sizes) {
                     part = part.f_narrow(dim, 0, size as i64)?;
                 }
                 Ok(part)

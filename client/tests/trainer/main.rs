@@ -10,6 +10,7 @@ mod language_rounds;
 mod language_tasks;
 mod llama;
 mod offline;
+mod per_text;
 mod refusals;
 mod speaking;
 mod step;

@@ -6,6 +6,7 @@
 
 mod checkpointed;
 mod objective;
+mod per_text;
 mod plain;
 
 use tch::{Kind, Tensor};
@@ -15,6 +16,7 @@ use super::error::TrainerError;
 use super::loss::Foretold;
 use super::session::Session;
 use objective::Part;
+pub use per_text::{OnGradients, per_text};
 
 /// What the texts are trained towards.
 #[derive(Debug, Clone, Copy)]
@@ -64,20 +66,39 @@ pub fn gradients(
     let mut sums: Vec<Tensor> = leaves.iter().map(|_| Tensor::new()).collect();
     let mut loss = 0.0;
     let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch };
-    let checkpoint = plan.checkpoint || session.is_packed();
     for (number, texts) in texts.chunks(size.max(1)).enumerate() {
         if units(texts) == 0 {
             continue;
         }
         let batch = Batch::new(encoded, texts, session.device())?;
         let part = match goal {
-            Goal::Labels(labels) => Part::Labels(&labels[number * size..number * size + texts.len()]),
-            Goal::Tokens => Part::Tokens { foretold: Foretold::new(encoded, texts), chunk: plan.chunk },
+            Goal::Labels(labels) => {
+                Part::Labels { labels: &labels[number * size..number * size + texts.len()], share: 1.0 / total as f64 }
+            }
+            Goal::Tokens => {
+                let foretold = Foretold::new(encoded, texts);
+                let shares = vec![1.0 / total as f32; foretold.tokens.len()];
+                Part::Tokens { foretold, shares, chunk: plan.chunk }
+            }
         };
-        let run = if checkpoint { checkpointed::run } else { plain::run };
-        loss += run(session, &batch, &part, total, &leaves, &mut sums)?;
+        loss += run(session, &batch, &part, plan, &leaves, &mut sums)?;
     }
     Ok(Gradients { loss, units: total, tensors: session.of_leaves(sums)? })
+}
+
+/// One micro-batch, in the way that the plan and the model ask for.
+fn run(
+    session: &Session<'_>,
+    batch: &Batch,
+    part: &Part<'_>,
+    plan: Plan,
+    leaves: &[Tensor],
+    sums: &mut [Tensor],
+) -> Result<f64, TrainerError> {
+    match plan.checkpoint || session.is_packed() {
+        true => checkpointed::run(session, batch, part, leaves, sums),
+        false => plain::run(session, batch, part, leaves, sums),
+    }
 }
 
 /// Adds gradients, in f32, to those that are there.

@@ -8,12 +8,11 @@ use crate::trainer::batch::Batch;
 use crate::trainer::error::TrainerError;
 use crate::trainer::session::Session;
 
-/// Adds a micro-batch's gradients to `sums` and returns its share of the loss.
+/// Adds a micro-batch's gradients to `sums` and returns its part of the loss.
 pub(super) fn run(
     session: &Session<'_>,
     batch: &Batch,
     part: &Part<'_>,
-    total: u64,
     leaves: &[Tensor],
     sums: &mut [Tensor],
 ) -> Result<f64, TrainerError> {
@@ -22,7 +21,7 @@ pub(super) fn run(
     for number in 0..model.layers() {
         x = model.layer(number, &x, batch, session.adapters(), None)?;
     }
-    let pull = objective::pull(session, batch, part, total, &x, leaves)?;
+    let pull = objective::pull(session, batch, part, &x, leaves)?;
     add(sums, &pull.leaves)?;
     add(sums, &pull_back(&x, &pull.states, leaves)?)?;
     Ok(pull.loss)
