@@ -1,9 +1,33 @@
-//! What a run promises about its clients' data.
+//! What a run promises about its clients' data, and what it takes to keep the promise.
 //!
-//! This version holds the public types alone: a [`Privacy`] is always an explicit value, [`Privacy::None`] too, and
-//! every report carries its [`Privacy::statement`]. A guarantee that cannot be kept is refused
-//! ([`Privacy::enforceable`]), never weakened in silence.
+//! A [`Privacy`] is always an explicit value, [`Privacy::None`] too, and every report carries its
+//! [`Privacy::statement`]. A guarantee that cannot be kept is refused ([`Privacy::enforceable`]), never weakened in
+//! silence.
+//!
+//! Noise: contributions are clipped onto a [`Lattice`], summed in integers, and released by a [`GaussianMechanism`].
+//! Accounting: an [`Accountant`] collects [`Event`]s and gives epsilons; [`calibration`] turns them into noise.
+//! [`audit`] measures what the noise really hides.
 
+mod accountant;
+pub mod audit;
+pub mod calibration;
+mod curve;
+mod fixed;
+mod gaussian;
+mod lattice;
+mod mechanism;
+mod noise;
+mod pld;
 mod privacy;
+pub mod rdp;
+mod sampler;
 
+pub use accountant::{Accountant, AccountingError, Event};
+pub use curve::{Adjacency, Curve};
+pub use fixed::FixedRounds;
+pub use lattice::{Contribution, Lattice, LatticeError, MIN_SCALE};
+pub use mechanism::{GaussianMechanism, MechanismError};
+pub use noise::{EntropyError, Noise};
+pub use pld::PldError;
 pub use privacy::{Privacy, PrivacyError, Unit};
+pub use sampler::{DiscreteGaussian, MAX_SCALE, ScaleError};
