@@ -37,6 +37,7 @@ fn work(method: &str) -> Work {
         client: "bench".to_owned(),
         round: 1,
         state,
+        privacy: None,
         evaluate_before: false,
         max_eval_examples: None,
     }

@@ -58,6 +58,9 @@ pub struct Config {
     /// Which runs it takes part in.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// What may be released of each privacy domain, over all runs.
+    #[serde(default)]
+    pub privacy: Vec<PrivacyBudget>,
     /// How it talks to the coordinator.
     #[serde(default)]
     pub poll: Poll,
@@ -187,6 +190,17 @@ pub struct PolicyConfig {
     pub max_tokens: u32,
 }
 
+/// A `[[privacy]]` table: the budget of one privacy domain. A domain without one is held to each run's own epsilon alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PrivacyBudget {
+    /// A data set's `privacy_domain`, or its name where it has none.
+    pub domain: String,
+    /// Most that all runs together may spend.
+    pub epsilon: f64,
+    /// The chance of failure that it holds at.
+    pub delta: f64,
+}
+
 /// The `[poll]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Poll {
@@ -308,6 +322,18 @@ impl Config {
         }
         if self.policy.max_epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) {
             return refuse("policy.max_epsilon".to_owned(), "must be above 0".to_owned());
+        }
+        for (number, budget) in self.privacy.iter().enumerate() {
+            let key = |name: &str| format!("privacy[{number}].{name}");
+            if !self.datasets.iter().any(|source| source.domain() == budget.domain) {
+                return refuse(key("domain"), format!("is {:?}, which no data set has as its domain", budget.domain));
+            }
+            if self.privacy[..number].iter().any(|earlier| earlier.domain == budget.domain) {
+                return refuse(key("domain"), format!("is {:?} a second time", budget.domain));
+            }
+            if let Err(error) = rondo_dp::Limit::new(budget.epsilon, budget.delta) {
+                return refuse(key("epsilon"), format!("and `delta` make no budget: {error}"));
+            }
         }
         for (key, value) in [
             ("poll.interval_ms", self.poll.interval_ms),

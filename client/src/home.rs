@@ -4,6 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The privacy ledger's name in a daemon's folder.
+pub const LEDGER: &str = "ledger.jsonl";
+
 /// A daemon's folder, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct Home {
@@ -67,6 +70,11 @@ impl Home {
     /// Digests of the base models, by file sizes and times.
     pub fn models(&self) -> PathBuf {
         self.dir.join("models.json")
+    }
+
+    /// What was promised and released with privacy.
+    pub fn ledger(&self) -> PathBuf {
+        self.dir.join(LEDGER)
     }
 
     /// What was answered to invitations.

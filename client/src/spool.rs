@@ -58,6 +58,9 @@ pub struct Facts {
     pub base_version: u32,
     /// The state as received, measured before training.
     pub before: Option<v1::Evaluation>,
+    /// What its release costs the data.
+    #[serde(default)]
+    pub charge: Charge,
 }
 
 /// The record of an entry.
@@ -69,6 +72,19 @@ struct Meta {
     facts: Facts,
     /// The coordinator said that it holds the update.
     accepted: bool,
+}
+
+/// What the release of an update costs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Charge {
+    /// Nothing: the run promises no privacy, or the update rests on no data.
+    #[default]
+    None,
+    /// The ledger must have it before the update leaves.
+    Due,
+    /// The ledger has it.
+    Paid(v1::PrivacyReport),
 }
 
 /// One update in the spool.
@@ -225,14 +241,31 @@ impl Spool {
 
     /// Notes that the coordinator holds the update.
     pub fn mark_accepted(&self, entry: &Entry) -> Result<(), SpoolError> {
-        let meta = Meta {
-            key: entry.key.clone(),
-            digest: entry.digest,
-            bytes: entry.bytes,
-            facts: entry.facts.clone(),
-            accepted: true,
-        };
-        let path = self.place(&entry.key).join(META);
+        self.note(&self.place(&entry.key), entry, entry.facts.charge.clone(), true)
+    }
+
+    /// Notes that the ledger has the update.
+    pub fn mark_paid(&self, entry: Entry, report: v1::PrivacyReport) -> Result<Entry, SpoolError> {
+        let charge = Charge::Paid(report);
+        self.note(&self.place(&entry.key), &entry, charge.clone(), entry.accepted)?;
+        Ok(Entry { facts: Facts { charge, ..entry.facts }, ..entry })
+    }
+
+    /// The same bytes for a later attempt at the same round; the entry of the earlier one is gone.
+    pub fn readdress(&self, entry: &Entry, key: &Key) -> Result<Entry, SpoolError> {
+        let (from, to) = (self.place(&entry.key), self.place(key));
+        let entry = Entry { key: key.clone(), path: to.join(UPDATE), accepted: false, ..entry.clone() };
+        self.note(&from, &entry, entry.facts.charge.clone(), false)?;
+        let folder = self.root.join(key.run.as_str());
+        let moved = disk::remove(&to).and_then(|()| fs::rename(&from, &to)).and_then(|()| disk::sync_folder(&folder));
+        moved.map_err(io_error(&to))?;
+        Ok(entry)
+    }
+
+    fn note(&self, place: &Path, entry: &Entry, charge: Charge, accepted: bool) -> Result<(), SpoolError> {
+        let Entry { key, digest, bytes, facts, .. } = entry.clone();
+        let meta = Meta { key, digest, bytes, facts: Facts { charge, ..facts }, accepted };
+        let path = place.join(META);
         let content = serde_json::to_vec_pretty(&meta).map_err(|error| io_error(&path)(error.into()))?;
         disk::replace(&path, &content).map_err(io_error(&path))
     }

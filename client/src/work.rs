@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rondo_dp::ExamplePlan;
 use rondo_methods::{AdapterState, Job, TensorSet};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
@@ -34,6 +35,8 @@ pub struct Work {
     pub state: AdapterState,
     /// Measure the state as received before training.
     pub evaluate_before: bool,
+    /// How examples are clipped and noised; `None` = the run promises no privacy.
+    pub privacy: Option<ExamplePlan>,
     /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
     pub max_eval_examples: Option<usize>,
 }
@@ -43,7 +46,7 @@ pub struct Work {
 pub struct LocalUpdate {
     /// The tensors to send, by full name: at least those of [`Job::upload_manifest`]; others stay here.
     pub tensors: TensorSet,
-    /// Number of this client's training examples, by which its update weighs.
+    /// Number of this client's training examples, by which its update weighs; 0 with privacy, as are loss and seconds.
     pub examples: u64,
     /// Mean training loss over the last steps (or over all examples of a warm-up), in nats.
     pub train_loss: f64,

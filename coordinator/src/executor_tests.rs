@@ -68,6 +68,7 @@ async fn full_at_the_aggregation() -> Bench {
         norm: 1.0,
         bytes_up: bytes.len() as u64,
         before: None,
+        privacy: None,
     };
     let work = WorkKey { run: run.clone(), round: 1, attempt: 1 };
     driver.step(Input::UpdateStored { client, work, update }).await.unwrap();

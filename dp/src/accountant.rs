@@ -137,12 +137,18 @@ impl Accountant {
         self.events.iter().fold(zero, |sum, event| sum.plus(&Curve::of(event)).unwrap_or(sum))
     }
 
+    /// The same at the integer orders alone: enough for what is enforced, and a hundred times faster.
+    pub(crate) fn enforceable(&self) -> Curve {
+        let zero = Curve::zero(Adjacency::AddOrRemove);
+        self.events.iter().fold(zero, |sum, event| sum.plus(&Curve::enforceable(event)).unwrap_or(sum))
+    }
+
     /// The epsilon to enforce: [`Curve::epsilon_enforced`].
     ///
     /// # Errors
     /// `delta` outside (0, 1).
     pub fn epsilon_enforced(&self, delta: f64) -> Result<f64, AccountingError> {
-        self.curve().epsilon_enforced(delta)
+        self.enforceable().epsilon_enforced(delta)
     }
 
     /// The epsilon over all orders: [`Curve::epsilon_rdp`].
@@ -169,7 +175,7 @@ impl Accountant {
     /// # Errors
     /// An epsilon that is negative or not finite.
     pub fn delta_for(&self, epsilon: f64) -> Result<f64, AccountingError> {
-        self.curve().delta_enforced(epsilon)
+        self.enforceable().delta_enforced(epsilon)
     }
 
     /// The delta at `epsilon` by privacy loss distribution.

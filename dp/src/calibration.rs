@@ -68,6 +68,16 @@ impl Target {
         check_delta(delta)?;
         Ok(Self { epsilon, delta })
     }
+
+    /// Bound on the log-likelihood ratio.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
+    /// Chance with which it may fail.
+    pub fn delta(&self) -> f64 {
+        self.delta
+    }
 }
 
 /// The smallest noise multiplier, from [`LEAST_NOISE`] to [`MOST_NOISE`], with which `steps` steps at `sampling_rate`

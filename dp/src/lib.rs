@@ -10,24 +10,32 @@
 
 mod accountant;
 pub mod audit;
+mod budget;
 pub mod calibration;
 mod curve;
 mod fixed;
 mod gaussian;
 mod lattice;
+mod ledger;
 mod mechanism;
 mod noise;
+mod plan;
 mod pld;
+mod poisson;
 mod privacy;
 pub mod rdp;
 mod sampler;
 
 pub use accountant::{Accountant, AccountingError, Event};
+pub use budget::{Budget, Limit};
 pub use curve::{Adjacency, Curve};
 pub use fixed::FixedRounds;
 pub use lattice::{Contribution, Lattice, LatticeError, MIN_SCALE};
+pub use ledger::{Books, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
 pub use mechanism::{GaussianMechanism, MechanismError};
 pub use noise::{EntropyError, Noise};
+pub use plan::{ExamplePlan, PlanError, Schedule};
 pub use pld::PldError;
+pub use poisson::poisson_sample;
 pub use privacy::{Privacy, PrivacyError, Unit};
 pub use sampler::{DiscreteGaussian, MAX_SCALE, ScaleError};

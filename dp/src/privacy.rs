@@ -51,6 +51,10 @@ pub enum Privacy {
         delta: f64,
         /// L2 clip norm of one example's gradient.
         clip: f64,
+        /// Standard deviation of the noise in units of the clip; absent = each data owner takes the least that spends
+        /// the budget over the whole run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        noise_multiplier: Option<f64>,
     },
     /// (epsilon, delta)-differential privacy for all data of one client together.
     Client {
@@ -84,7 +88,7 @@ pub enum PrivacyError {
     },
     /// A guarantee that this version has no mechanism for.
     #[error(
-        "the run asks for {asked}, but this version adds no noise and keeps no privacy ledger, so it cannot give that guarantee"
+        "the run asks for {asked}, but this version adds noise at the clients alone, so it cannot give that guarantee"
     )]
     Unsupported {
         /// The statement of the guarantee asked for.
@@ -105,8 +109,22 @@ impl Privacy {
             return Err(PrivacyError::Value { name: "delta", value: delta, allowed: "above 0 and below 1" });
         }
         Ok(match unit {
-            Unit::Example => Self::Example { epsilon, delta, clip },
+            Unit::Example => Self::Example { epsilon, delta, clip, noise_multiplier: None },
             Unit::Client => Self::Client { epsilon, delta, clip },
+        })
+    }
+
+    /// The same with a fixed noise multiplier, in units of the clip.
+    ///
+    /// # Errors
+    /// One that is not positive and finite.
+    pub fn with_noise(self, noise: Option<f64>) -> Result<Self, PrivacyError> {
+        noise.map_or(Ok(()), |noise| positive("noise_multiplier", noise))?;
+        Ok(match self {
+            Self::Example { epsilon, delta, clip, .. } => {
+                Self::Example { epsilon, delta, clip, noise_multiplier: noise }
+            }
+            other => other,
         })
     }
 
@@ -119,21 +137,20 @@ impl Privacy {
     pub fn statement(&self) -> String {
         let (unit, epsilon, delta, clip) = match self {
             Self::None => return "no privacy".to_owned(),
-            Self::Example { epsilon, delta, clip } => (Unit::Example, epsilon, delta, clip),
+            Self::Example { epsilon, delta, clip, .. } => (Unit::Example, epsilon, delta, clip),
             Self::Client { epsilon, delta, clip } => (Unit::Client, epsilon, delta, clip),
         };
         format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}")
     }
 
-    /// Whether this version can keep the promise. It can promise nothing, and refuses everything else: a run that
-    /// trained without noise under a privacy policy would be a lie.
+    /// Whether this version can keep the promise: a run that trained without noise under a privacy policy would be a lie.
     ///
     /// # Errors
-    /// [`PrivacyError::Unsupported`] for every policy but [`Privacy::None`].
+    /// [`PrivacyError::Unsupported`] for [`Privacy::Client`].
     pub fn enforceable(&self) -> Result<(), PrivacyError> {
         match self {
-            Self::None => Ok(()),
-            Self::Example { .. } | Self::Client { .. } => Err(PrivacyError::Unsupported { asked: self.statement() }),
+            Self::None | Self::Example { .. } => Ok(()),
+            Self::Client { .. } => Err(PrivacyError::Unsupported { asked: self.statement() }),
         }
     }
 }
@@ -159,9 +176,10 @@ mod tests {
     fn a_guarantee_is_stated_and_refused() {
         let privacy = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
         assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per example, clip 1");
-        let refusal = privacy.enforceable().unwrap_err().to_string();
+        assert!(privacy.enforceable().is_ok());
+        let refusal = Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().enforceable().unwrap_err().to_string();
         assert!(refusal.contains("(3, 1e-5)") && refusal.contains("cannot give"), "{refusal}");
-        assert!(Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().enforceable().is_err());
+        assert!(privacy.with_noise(Some(0.0)).is_err());
     }
 
     #[test]

@@ -104,6 +104,11 @@ pub(crate) fn to_epsilon(order: f64, loss: f64, delta: f64) -> f64 {
     (loss + log1p(-1.0 / order) - (delta.ln() + order.ln()) / (order - 1.0)).max(0.0)
 }
 
+/// The most Renyi loss that keeps an order within (epsilon, delta): [`to_epsilon`], solved for the loss.
+pub(crate) fn loss_within(order: f64, epsilon: f64, delta: f64) -> f64 {
+    epsilon - log1p(-1.0 / order) + (delta.ln() + order.ln()) / (order - 1.0)
+}
+
 /// The delta that a Renyi loss gives at `epsilon`: the same proposition, read the other way.
 pub(crate) fn to_delta(order: f64, loss: f64, epsilon: f64) -> f64 {
     let exponent = (order - 1.0) * (loss - epsilon) + order * log1p(-1.0 / order) - (order - 1.0).ln();

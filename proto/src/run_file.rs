@@ -122,6 +122,10 @@ pub struct PrivacyChoice {
     pub delta: f64,
     /// Clip norm.
     pub clip: f64,
+    /// Standard deviation of the noise in units of the clip. Absent: each data owner takes the least that spends
+    /// `epsilon` over all rounds. Given, the run ends when the next round would cost more than `epsilon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_multiplier: Option<f64>,
 }
 
 /// How tensors travel.

@@ -174,7 +174,7 @@ fn agree_on_rank(desk: &Desk<'_>, client: &Client, asked: u32) -> Result<u32, St
 }
 
 fn next(next: v1::poll_reply::Next) -> v1::PollReply {
-    v1::PollReply { next: Some(next) }
+    v1::PollReply { next: Some(next), ended_runs: Vec::new() }
 }
 
 fn wait(reason: &str) -> v1::PollReply {

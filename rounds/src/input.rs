@@ -234,4 +234,6 @@ pub struct StoredUpdate {
     pub bytes_up: u64,
     /// The model as received, measured before training.
     pub before: Option<v1::Evaluation>,
+    /// What it cost its client's data, by the client's own ledger.
+    pub privacy: Option<v1::PrivacyReport>,
 }

@@ -7,7 +7,7 @@
 //! | R2 | an update counts at most once |
 //! | R3 | the aggregated set is the recorded set |
 //! | R4 | a published digest never changes |
-//! | R5 | privacy is charged before release (no run promises what this version cannot keep) |
+//! | R5 | privacy is charged before release, and within what was promised |
 //! | R6 | every blob that is needed exists |
 //! | R7 | no round goes on below quorum |
 //! | R8 | the best round is the one with the lowest held-out loss, and exactly the rounds that are worse by more than the run allows were taken back to it |
@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 
+use rondo_dp::Privacy;
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::effect::RoundKind;
@@ -41,7 +42,7 @@ const PREDICATES: [(&str, Predicate); 8] = [
     ("R2", counted_once),
     ("R3", aggregated_is_recorded),
     ("R4", published_is_recorded),
-    ("R5", nothing_promised),
+    ("R5", within_the_promise),
     ("R7", never_below_quorum),
     ("R8", best_is_least),
     ("R9", only_the_named_measure),
@@ -202,9 +203,19 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R5. Privacy spent only grows and is charged before release. This version releases under no promise at all.
-pub fn nothing_promised(run: &Run) -> Result<(), String> {
-    ensure(run.spec.privacy.is_none(), || format!("it promises {}", run.spec.privacy.statement()))
+/// R5. No update counts that its data owner did not enter into a ledger first, within the run's epsilon.
+pub fn within_the_promise(run: &Run) -> Result<(), String> {
+    let Privacy::Example { epsilon, .. } = run.spec.privacy else { return Ok(()) };
+    let open = (run.live.open.kind == RoundKind::Train).then(|| run.accepted()).into_iter().flatten();
+    let open = open.map(|(client, _, update)| (client.to_string(), update.privacy.clone()));
+    let training = run.rounds.values().filter(|closed| closed.record.round > 0);
+    let closed = training.flat_map(|closed| counted(&closed.record));
+    let closed = closed.map(|participant| (participant.client.clone(), participant.privacy.clone()));
+    for (client, report) in open.chain(closed) {
+        let report = report.ok_or_else(|| format!("an update of {client} counts without a privacy report"))?;
+        ensure(report.epsilon <= epsilon, || format!("{client} spent {} of {epsilon}", report.epsilon))?;
+    }
+    Ok(())
 }
 
 /// R7. No round is aggregated with fewer updates than the quorum.

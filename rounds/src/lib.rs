@@ -22,6 +22,7 @@ pub mod state;
 mod assignments;
 mod desk;
 mod fleet;
+mod guarantee;
 mod lineage;
 mod part;
 mod presence;

@@ -70,6 +70,9 @@ pub struct Update {
     pub train_seconds: f64,
     /// L2 norm over all its tensors.
     pub norm: f64,
+    /// What it cost its client's data.
+    #[serde(default)]
+    pub privacy: Option<v1::PrivacyReport>,
 }
 
 /// How far a client is with measuring the published adapter.

@@ -42,7 +42,9 @@ pub struct Policy {
 
 impl Policy {
     /// The policy of a run file.
-    pub fn of(rounds: &Rounds) -> Self {
+    ///
+    /// With `[privacy]`, `is_private`, all updates weigh alike, since example counts stay with the data owners.
+    pub fn of(rounds: &Rounds, is_private: bool) -> Self {
         let millis = |seconds: u64| Millis::try_from(seconds.saturating_mul(1000)).unwrap_or(Millis::MAX / 4);
         Self {
             rounds: rounds.count,
@@ -52,7 +54,7 @@ impl Policy {
             deadline_ms: millis(rounds.deadline_s).min(Millis::MAX / 4),
             grace_ms: millis(rounds.grace_s).min(Millis::MAX / 4),
             eval_every: rounds.eval_every,
-            weighting: rounds.weighting,
+            weighting: rounds.weighting.unwrap_or(if is_private { Weighting::Uniform } else { Weighting::Examples }),
             max_attempts: rounds.max_attempts,
             lost_after_ms: LOST_AFTER_MS,
             keep: rounds.keep,

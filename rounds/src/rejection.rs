@@ -47,6 +47,12 @@ pub enum Rejection {
     /// The run asks for a guarantee that cannot be given.
     #[error("{0}")]
     Privacy(#[from] rondo_dp::PrivacyError),
+    /// The method would begin with a statistic of the clients' data.
+    #[error("method `{method}` would begin with a statistic of the clients' data, which [privacy] does not cover")]
+    PrivateWarmUp {
+        /// The method.
+        method: String,
+    },
     /// The run is over.
     #[error("run `{run}` has ended: {outcome}")]
     RunEnded {
@@ -209,7 +215,11 @@ impl Rejection {
         match self {
             Self::UnknownRun { .. } | Self::UnknownClient { .. } | Self::UnknownEvaluator { .. } => ErrorCode::NotFound,
             Self::RunExists { .. } | Self::ClientExists { .. } => ErrorCode::AlreadyExists,
-            Self::RunFile(_) | Self::Method(_) | Self::Rank { .. } | Self::Offers { .. } => ErrorCode::InvalidArgument,
+            Self::RunFile(_)
+            | Self::Method(_)
+            | Self::PrivateWarmUp { .. }
+            | Self::Rank { .. }
+            | Self::Offers { .. } => ErrorCode::InvalidArgument,
             Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => ErrorCode::Unimplemented,
             Self::Privacy(_) => ErrorCode::InvalidArgument,
             Self::ClientState { .. } | Self::NotSelected { .. } => ErrorCode::PermissionDenied,
@@ -234,8 +244,9 @@ impl Rejection {
             }
             Self::ClientExists { .. } => "choose another name, or revoke the client first",
             Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => {
-                "remove the [privacy] table to train without a guarantee; every report will then say \"no privacy\""
+                "use unit = \"example\", or remove the [privacy] table to train without a guarantee"
             }
+            Self::PrivateWarmUp { .. } => "set method.init = \"base-svd\", which reads the base model alone",
             Self::ClientState { state: "pending", .. } => "an operator must run `rondo client approve` first",
             Self::NotOffered { .. } => "add the data set or the model folder to the client's client.toml",
             Self::WrongRound { .. } | Self::Dropped { .. } | Self::NotSelected { .. } | Self::RunEnded { .. } => {

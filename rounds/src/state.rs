@@ -178,6 +178,9 @@ pub struct Member {
     pub part: Option<Part>,
     /// The round in which it last failed; others are drawn before it in the next attempt.
     pub failed_in: Option<u32>,
+    /// What the run has cost its data, as of its latest accepted update.
+    #[serde(default)]
+    pub privacy: Option<v1::PrivacyReport>,
     /// Blobs it was told to fetch and that hold still.
     pub fetches: BTreeMap<Digest, Fetch>,
 }

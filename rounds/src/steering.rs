@@ -8,6 +8,7 @@ use rondo_proto::{ClientId, RunId, v1};
 use crate::desk::Turn;
 use crate::effect::RoundKind;
 use crate::engine::{Answering, Engine};
+use crate::guarantee;
 use crate::phases::{Outcome, Phase, Recruiting, ended, publishing};
 use crate::policy::Policy;
 use crate::rejection::Rejection;
@@ -26,10 +27,13 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
     file.check_base(&base)?;
     let privacy = match &file.privacy {
         None => Privacy::None,
-        Some(asked) => Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?,
+        Some(asked) => {
+            Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?.with_noise(asked.noise_multiplier)?
+        }
     };
-    privacy.enforceable()?;
     let job = Job::new(registry, &file, &base)?;
+    guarantee::check(&privacy, &job)?;
+    let policy = policy(&file);
     let evaluator = file.evaluation.as_ref().map(evaluator).transpose()?;
     let spec = Spec {
         run_file: text,
@@ -42,12 +46,21 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
         rank: u32::try_from(file.method.rank).unwrap_or(u32::MAX),
         seed: file.train.seed,
         privacy,
-        policy: Policy::of(&file.rounds),
+        policy,
         accumulates: job.method().publication() == Publication::Accumulate,
         max_update_norm: file.rounds.max_update_norm,
         evaluator,
     };
     Ok((spec, job))
+}
+
+/// The round policy; with privacy nobody measures on data that are not public.
+fn policy(file: &RunFile) -> Policy {
+    let policy = Policy::of(&file.rounds, file.privacy.is_some());
+    match &file.privacy {
+        Some(_) if file.evaluation.is_none() => Policy { eval_every: 0, ..policy },
+        _ => policy,
+    }
 }
 
 fn evaluator(choice: &EvaluationChoice) -> Result<Evaluator, RunFileError> {

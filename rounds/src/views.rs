@@ -6,6 +6,7 @@ use rondo_proto::{ClientId, RunId, v1};
 
 use crate::effect::RoundKind;
 use crate::engine::Engine;
+use crate::guarantee;
 use crate::input::WorkKey;
 use crate::phases::{Measuring, Phase};
 use crate::presence::Presence;
@@ -43,7 +44,7 @@ pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::Rou
             .collect(),
         started_at_ms: open.started_at.unwrap_or_default(),
         ended_at_ms: 0,
-        privacy: run.spec.privacy.statement(),
+        privacy: guarantee::statement(run),
         notes: open.notes.clone(),
         held_out_loss: None,
         best_round: None,
@@ -90,6 +91,7 @@ fn participant(client: &ClientId, part: &Part, weight: f64, work: &WorkKey, pres
         update_norm: update.map_or(0.0, |update| update.norm),
         before: part.before.clone(),
         after: part.after.clone(),
+        privacy: update.and_then(|update| update.privacy.clone()),
         step: 0,
         steps: 0,
     };
@@ -149,7 +151,7 @@ impl Engine {
             created_at_ms: run.spec.created_at,
             ended_at_ms: ended.map_or(0, |ended| ended.at),
             deadline_ms: run.live.phase.deadline().unwrap_or_default(),
-            privacy: run.spec.privacy.statement(),
+            privacy: guarantee::statement(run),
             exactness: run.spec.exactness.clone(),
             willing: answers
                 .map(|(client, answer)| v1::Willing {
@@ -171,6 +173,15 @@ impl Engine {
             evaluation_client: evaluator.map(|evaluator| evaluator.client.to_string()).unwrap_or_default(),
             evaluation_dataset: evaluator.map(|evaluator| evaluator.dataset.clone()).unwrap_or_default(),
         }
+    }
+
+    /// Those of some run ids whose run has ended or was never here.
+    pub fn ended_among(&self, runs: Vec<String>) -> Vec<String> {
+        let is_live = |id: &String| {
+            let known = RunId::new(id.as_str()).ok().and_then(|id| self.state.runs.get(&id));
+            known.is_some_and(|run| !matches!(run.live.phase, Phase::Ended(_)))
+        };
+        runs.into_iter().filter(|id| !is_live(id)).collect()
     }
 
     /// The text of a run's file.

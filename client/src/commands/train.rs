@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use rondo_methods::{ExportInfo, Job, Registry};
 use rondo_proto::run_file::{
-    BaseRef, Dtype, HeadMode, Keep, MethodChoice, Pooling, Quantise, Rounds, RunFile, TaskKind, Train, Weighting, Wire,
+    BaseRef, Dtype, HeadMode, Keep, MethodChoice, Pooling, Quantise, Rounds, RunFile, TaskKind, Train, Wire,
 };
 use rondo_proto::{base, v1};
 use serde_json::json;
@@ -131,6 +131,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         round: 0,
         rank: args.rank,
         state: at_start,
+        privacy: None,
         evaluate_before: false,
         max_eval_examples: args.limit,
     };
@@ -236,7 +237,7 @@ fn run_file(args: &TrainArgs, base: &v1::BaseModel) -> Result<RunFile, OfflineEr
             deadline_s: 1,
             grace_s: 0,
             eval_every: 1,
-            weighting: Weighting::Examples,
+            weighting: None,
             max_update_norm: None,
             max_attempts: 1,
             keep: Keep::Last,

@@ -7,8 +7,8 @@ use rondo_proto::nearest::nearest;
 use super::ConfigError;
 
 /// The keys of each table; a test keeps them equal to the types above.
-pub(super) const KEYS: [(&str, &[&str]); 6] = [
-    ("", &["model", "dataset", "limits", "policy", "poll"]),
+pub(super) const KEYS: [(&str, &[&str]); 7] = [
+    ("", &["model", "dataset", "limits", "policy", "privacy", "poll"]),
     ("model", &["path", "hub", "revision", "file"]),
     (
         "dataset",
@@ -39,6 +39,7 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
             "skip_labels",
             "on_bad_row",
             "max_bad_rows",
+            "privacy_domain",
         ],
     ),
     (
@@ -59,6 +60,7 @@ pub(super) const KEYS: [(&str, &[&str]); 6] = [
             "max_tokens",
         ],
     ),
+    ("privacy", &["domain", "epsilon", "delta"]),
     ("poll", &["interval_ms", "heartbeat_ms", "timeout_ms"]),
 ];
 

@@ -90,8 +90,10 @@ fn the_known_keys_are_those_of_the_types() {
             },
             columns: Some(vec!["text".to_owned(), "label".to_owned()]),
             quotes: Some(true),
+            privacy_domain: Some("a".to_owned()),
             ..Source::new("a", "b")
         }],
+        privacy: vec![PrivacyBudget { domain: "a".to_owned(), epsilon: 8.0, delta: 1e-6 }],
         policy: PolicyConfig { max_epsilon: Some(1.0), ..PolicyConfig::default() },
         ..Config::default()
     };

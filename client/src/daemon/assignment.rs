@@ -9,7 +9,7 @@ use rondo_proto::{Digest, RunId, v1};
 use tokio::task::spawn_blocking;
 
 use crate::api::{Api, Retry};
-use crate::spool::{Entry, Facts, Key};
+use crate::spool::{Charge, Entry, Facts, Key};
 use crate::work::{LocalUpdate, Work, WorkError};
 use crate::worker::{Outcome, Task};
 
@@ -22,6 +22,15 @@ use super::{Daemon, REPORT_WITHIN, transfer};
 pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
     let run = RunId::new(assignment.run.as_str())?;
     Ok(Key { run, round: assignment.round, attempt: assignment.attempt })
+}
+
+/// With privacy nothing is measured on data that are not public: the run file says which are.
+fn refuse_measuring(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<(), Failure> {
+    if task != Task::Evaluate && !assignment.evaluate_before {
+        return Ok(());
+    }
+    let run = &agreed.run.name;
+    Err(Failure::NotAgreed(format!("run {run} promises privacy, and a measurement on this client's data would leak")))
 }
 
 fn task(assignment: &v1::Assignment) -> Result<Task, Failure> {
@@ -100,7 +109,7 @@ impl<A: Api> Daemon<A> {
             && let Some(entry) = self.spooled(key).await?
         {
             tracing::info!(%key, "the update is in the spool already");
-            return self.deliver(&entry, beat).await;
+            return self.deliver(entry, beat).await;
         }
         let (judge, judged) = (Arc::clone(&self.judge), assignment.clone());
         let agreed =
@@ -110,8 +119,19 @@ impl<A: Api> Daemon<A> {
             let problem = format!("run {} names client {:?} to measure on {:?}", key.run, named.client, named.dataset);
             return Err(Failure::NotAgreed(problem));
         }
-        let state = self.state(assignment, &key.run, task, &agreed).await?;
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
+        if agreed.privacy.is_some() {
+            refuse_measuring(assignment, task, &agreed)?;
+            if task == Task::Train {
+                if let Some(entry) = self.paid_before(key, published).await? {
+                    tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
+                    let entry = self.spool.readdress(&entry, key)?;
+                    return self.deliver(entry, beat).await;
+                }
+                self.guard.check(&key.run)?;
+            }
+        }
+        let state = self.state(assignment, &key.run, task, &agreed).await?;
 
         let limit = self.config.limits.max_eval_examples as usize;
         let work = Work {
@@ -124,6 +144,7 @@ impl<A: Api> Daemon<A> {
             round: assignment.round,
             rank: agreed.rank as usize,
             state,
+            privacy: agreed.privacy,
             evaluate_before: assignment.evaluate_before,
             max_eval_examples: (limit > 0).then_some(limit),
         };
@@ -143,9 +164,37 @@ impl<A: Api> Daemon<A> {
             }
             Outcome::Update(update) => {
                 let entry = self.spool_update(key, task, &agreed, published, update).await?;
-                self.deliver(&entry, beat).await
+                self.deliver(entry, beat).await
             }
         }
+    }
+
+    /// An update of an earlier attempt at the same round, from the same state, that the ledger has: to send it again
+    /// costs nothing, to make another would.
+    async fn paid_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
+        let spool = Arc::clone(&self.spool);
+        let entries = spawn_blocking(move || spool.list()).await??;
+        let version = u32::try_from(published).unwrap_or(u32::MAX);
+        Ok(entries.into_iter().rfind(|entry| {
+            (&entry.key.run, entry.key.round) == (&key.run, key.round)
+                && entry.facts.base_version == version
+                && matches!(entry.facts.charge, Charge::Paid(_))
+        }))
+    }
+
+    /// Enters an update that has yet to be paid for into the ledger. Only what comes out of here may leave.
+    pub(super) async fn release(&self, entry: Entry) -> Result<Entry, Failure> {
+        if entry.facts.charge != Charge::Due {
+            return Ok(entry);
+        }
+        let (guard, spool) = (self.guard.clone(), Arc::clone(&self.spool));
+        Ok(spawn_blocking(move || -> Result<Entry, Failure> {
+            let report = guard.release(&entry)?;
+            let v1::PrivacyReport { epsilon, total_steps, .. } = report;
+            tracing::info!(key = %entry.key, epsilon, total_steps, "release entered into the ledger");
+            Ok(spool.mark_paid(entry, report)?)
+        })
+        .await??)
     }
 
     /// Fetches what the state needs and builds it.
@@ -210,6 +259,7 @@ impl<A: Api> Daemon<A> {
             rank: agreed.rank,
             base_version: u32::try_from(base_version).unwrap_or(u32::MAX),
             before,
+            charge: if agreed.privacy.is_some() && task == Task::Train { Charge::Due } else { Charge::None },
         };
         tracing::info!(%key, examples, train_loss, seconds, "trained");
         let (spool, key) = (Arc::clone(&self.spool), key.clone());
@@ -229,10 +279,11 @@ impl<A: Api> Daemon<A> {
     }
 
     /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.
-    async fn deliver(&self, entry: &Entry, beat: &Beat) -> Result<(), Failure> {
+    async fn deliver(&self, entry: Entry, beat: &Beat) -> Result<(), Failure> {
+        let entry = self.release(entry).await?;
         beat.uploading();
-        match transfer::upload(self.api.as_ref(), &self.retry, entry).await {
-            Ok(()) => Ok(self.spool.mark_accepted(entry)?),
+        match transfer::upload(self.api.as_ref(), &self.retry, &entry).await {
+            Ok(()) => Ok(self.spool.mark_accepted(&entry)?),
             Err(error) => {
                 if error.is_final() {
                     self.spool.remove(&entry.key)?;

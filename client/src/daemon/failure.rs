@@ -1,6 +1,7 @@
 //! Why an assignment came to nothing, in two tellings: the whole of it for this machine's log, and one without paths,
 //! file names or anything out of the data for the coordinator.
 
+use rondo_dp::{LedgerError, PlanError, PrivacyError};
 use rondo_methods::MethodError;
 use rondo_proto::ids::InvalidId;
 use rondo_proto::run_file::RunFileError;
@@ -60,6 +61,15 @@ pub enum Failure {
         /// Its name.
         name: String,
     },
+    /// The run asks for a guarantee that makes no sense.
+    #[error(transparent)]
+    Promise(#[from] PrivacyError),
+    /// The run's guarantee cannot be kept with the data here.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The privacy ledger says no.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The base model is not here.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -108,6 +118,11 @@ impl Failure {
                 | MethodError::Missing { .. },
             )
             | Self::Work(WorkError::Method(_)) => format!("the adapter's state cannot be made; {log}"),
+            Self::Ledger(LedgerError::Budget { .. }) => {
+                format!("this client's privacy budget has no room for the run; {log}")
+            }
+            Self::Ledger(LedgerError::RunSpent { .. }) => "the run has spent its privacy budget here".to_owned(),
+            Self::Ledger(_) => format!("the client's privacy ledger refuses; {log}"),
             Self::Cache(CacheError::NoSpace { .. }) | Self::Spool(SpoolError::NoSpace { .. }) => {
                 format!("no space left on the client's disk; {log}")
             }

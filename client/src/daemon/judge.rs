@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rondo_dp::ExamplePlan;
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
@@ -16,6 +17,7 @@ use crate::models::Models;
 use crate::policy;
 
 use super::failure::Failure;
+use super::guard::Guard;
 
 /// A run as this client can work on it.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ pub struct Agreed {
     pub data: Arc<Dataset>,
     /// The rank this client trains with.
     pub rank: u32,
+    /// How its examples are clipped and noised.
+    pub privacy: Option<ExamplePlan>,
 }
 
 /// A data set that was read, and what it was read from.
@@ -48,14 +52,15 @@ pub struct Judge {
     registry: Arc<Registry>,
     models: Models,
     answers: Answers,
+    guard: Guard,
     /// The latest data set; rounds follow one another with the same.
     read: Option<Read>,
 }
 
 impl Judge {
     /// Judges by a configuration, the methods there are, and the models and answers at hand.
-    pub fn new(config: Arc<Config>, registry: Arc<Registry>, models: Models, answers: Answers) -> Self {
-        Self { config, registry, models, answers, read: None }
+    pub fn new(config: Arc<Config>, registry: Arc<Registry>, models: Models, answers: Answers, guard: Guard) -> Self {
+        Self { config, registry, models, answers, guard, read: None }
     }
 
     /// What a poll says of this client.
@@ -65,6 +70,7 @@ impl Judge {
             datasets: self.config.datasets.iter().map(|source| source.name.clone()).collect(),
             bases: self.models.digests(),
             max_rank: self.config.limits.max_rank,
+            reserved_runs: self.guard.open_runs(),
         }
     }
 
@@ -163,7 +169,7 @@ impl Judge {
         let choice =
             memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
         tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
-        let data = self.dataset(source, &run.task)?;
+        let data = self.dataset(source.clone(), &run.task)?;
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });
         }
@@ -171,7 +177,9 @@ impl Judge {
         if data.held_out().is_empty() && (measures || (run.rounds.eval_every > 0 && run.evaluation.is_none())) {
             return Err(Failure::NothingToEvaluate { name: name.to_owned() });
         }
-        Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank })
+        // Last, since it sets something aside.
+        let privacy = if measures { None } else { self.guard.agree(id, &run, &source, data.train().len())? };
+        Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank, privacy })
     }
 
     fn dataset(&mut self, source: Source, task: &Task) -> Result<Arc<Dataset>, Failure> {

@@ -7,6 +7,7 @@
 mod assignment;
 mod beat;
 mod failure;
+mod guard;
 mod judge;
 mod transfer;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rondo_dp::LedgerError;
 use rondo_methods::Registry;
 use rondo_proto::v1::{self, poll_reply::Next};
 use tokio::task::spawn_blocking;
@@ -27,10 +29,11 @@ use crate::config::Config;
 use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
-use crate::spool::{Entry, Key, Spool, SpoolError};
+use crate::spool::{Charge, Entry, Key, Spool, SpoolError};
 use crate::worker::{MakeTrainer, Task, Worker};
 
 pub use failure::Failure;
+pub use guard::{Guard, promise};
 pub use judge::{Agreed, Judge};
 
 /// Longest pause between tries while the coordinator is away.
@@ -82,6 +85,9 @@ pub enum StartError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The privacy ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The trainer's thread.
     #[error("the trainer's thread: {0}")]
     Thread(std::io::Error),
@@ -93,6 +99,7 @@ pub struct Daemon<A> {
     config: Arc<Config>,
     api: Arc<A>,
     judge: Arc<Mutex<Judge>>,
+    guard: Guard,
     spool: Arc<Spool>,
     cache: Arc<Mutex<Cache>>,
     worker: Worker,
@@ -117,7 +124,9 @@ impl<A: Api> Daemon<A> {
         }
         let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
-        let judge = Judge::new(Arc::clone(&config), Arc::new(registry), models, Answers::open(home.answers()));
+        let guard = Guard::open(&home.ledger(), Arc::clone(&config))?;
+        let (answers, registry) = (Answers::open(home.answers()), Arc::new(registry));
+        let judge = Judge::new(Arc::clone(&config), registry, models, answers, guard.clone());
         let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);
         let retry = Retry { first, most: LONGEST_PAUSE, within: None };
         Ok(Self {
@@ -125,6 +134,7 @@ impl<A: Api> Daemon<A> {
             config,
             api: Arc::new(api),
             judge: Arc::new(Mutex::new(judge)),
+            guard,
             spool: Arc::new(Spool::open(home.spool(), disk)?),
             cache: Arc::new(Mutex::new(Cache::open(home.cache())?)),
             worker: Worker::start(trainer).map_err(StartError::Thread)?,
@@ -168,6 +178,7 @@ impl<A: Api> Daemon<A> {
         };
         self.away.reset();
         self.settle(&reply);
+        self.guard.close(&reply.ended_runs);
         match reply.next {
             Some(Next::Invitation(invitation)) => self.answer(invitation).await,
             Some(Next::Assignment(assignment)) => self.assignment(assignment).await,
@@ -214,6 +225,12 @@ impl<A: Api> Daemon<A> {
         };
         let is_done = |entry: &Entry| {
             let key = Some(&entry.key);
+            // What was paid for may be asked for again in another attempt, and is never made twice.
+            if matches!(entry.facts.charge, Charge::Paid(_)) {
+                let later = |of: &Key| of.run == entry.key.run && of.round > entry.key.round;
+                let ended = reply.ended_runs.iter().any(|run| run == entry.key.run.as_str());
+                return ended || asked.iter().chain(&decided).any(later);
+            }
             key == decided.as_ref() || entry.accepted && key != asked.as_ref()
         };
         let settled = self.spool.list().and_then(|entries| {
@@ -236,7 +253,14 @@ impl<A: Api> Daemon<A> {
             tracing::warn!(%error, "spool");
             Vec::new()
         });
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| !entry.accepted) {
+            let entry = match self.release(entry).await {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tracing::warn!(%error, "an update left over");
+                    continue;
+                }
+            };
             let settled = match transfer::upload_once(self.api.as_ref(), &entry).await {
                 Ok(accepted) => accepted,
                 Err(error) => {

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 
 use crate::api::{Api, ApiError, Retry, UploadMessages};
 use crate::cache::Cache;
-use crate::spool::Entry;
+use crate::spool::{Charge, Entry};
 
 use super::failure::Failure;
 
@@ -130,6 +130,10 @@ pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, 
         rank: facts.rank,
         base_version: facts.base_version,
         before: facts.before.clone(),
+        privacy: match &facts.charge {
+            Charge::Paid(report) => Some(report.clone()),
+            Charge::None | Charge::Due => None,
+        },
     };
     let unreadable = |error: std::io::Error| ApiError {
         call: "upload",

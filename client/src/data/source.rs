@@ -47,6 +47,10 @@ pub struct Source {
     /// Rows with one of these labels (as the file has them) are left out.
     #[serde(default)]
     pub skip_labels: Vec<String>,
+    /// Whose data these are, as far as privacy is concerned: data sets that share records share a domain, and what runs
+    /// release of them adds up there. Absent = the data set's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy_domain: Option<String>,
     /// What happens when a row cannot be used.
     #[serde(default)]
     pub on_bad_row: OnBadRow,
@@ -151,6 +155,11 @@ fn default_max_bad_rows() -> f64 {
 }
 
 impl Source {
+    /// The privacy domain it belongs to.
+    pub fn domain(&self) -> &str {
+        self.privacy_domain.as_deref().unwrap_or(&self.name)
+    }
+
     /// A source with every option at its default.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self {
@@ -166,6 +175,7 @@ impl Source {
             eval_fraction: default_eval_fraction(),
             labels: BTreeMap::new(),
             skip_labels: Vec::new(),
+            privacy_domain: None,
             on_bad_row: OnBadRow::Stop,
             max_bad_rows: default_max_bad_rows(),
         }

@@ -15,7 +15,15 @@ fn key(round: u32, attempt: u32) -> Key {
 
 fn facts() -> Facts {
     let before = Some(v1::Evaluation { loss: 0.5, accuracy: 0.75, examples: 4, ..Default::default() });
-    Facts { examples: 9, train_loss: 0.1 + 0.2, train_seconds: 1.5, rank: 4, base_version: 2, before }
+    Facts {
+        examples: 9,
+        train_loss: 0.1 + 0.2,
+        train_seconds: 1.5,
+        rank: 4,
+        base_version: 2,
+        before,
+        charge: Charge::None,
+    }
 }
 
 fn open(root: &Path) -> Spool {

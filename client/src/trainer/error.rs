@@ -110,6 +110,15 @@ pub enum TrainerError {
     /// The method refused.
     #[error(transparent)]
     Method(#[from] rondo_methods::MethodError),
+    /// Noise cannot be added; nothing was released.
+    #[error("privacy: {0}")]
+    Lattice(#[from] rondo_dp::LatticeError),
+    /// Noise cannot be added; nothing was released.
+    #[error("privacy: {0}")]
+    Mechanism(#[from] rondo_dp::MechanismError),
+    /// There is no randomness.
+    #[error("privacy: {0}")]
+    Entropy(#[from] rondo_dp::EntropyError),
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -135,7 +144,9 @@ impl TrainerError {
             | Self::TooLong { .. }
             | Self::NoVocabulary
             | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
-            Self::Tensor { .. } | Self::Torch(_) => WorkError::Engine(self.to_string()),
+            Self::Lattice(_) | Self::Mechanism(_) | Self::Entropy(_) | Self::Tensor { .. } | Self::Torch(_) => {
+                WorkError::Engine(self.to_string())
+            }
         }
     }
 }

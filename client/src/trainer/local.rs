@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rondo_methods::{Kind, TensorSet};
 
+use super::dp_sgd::Private;
 use super::error::TrainerError;
 use super::optim::{AdamW, AdamWConfig, Proximal};
 use super::rows::{Rows, Taken};
@@ -24,8 +25,12 @@ pub(super) fn gradients(
     plan: Plan,
 ) -> Result<Gradients, TrainerError> {
     let labels = taken.labels();
-    let goal = if work.run.task.kind.needs_language_model() { Goal::Tokens } else { Goal::Labels(&labels) };
-    step::gradients(session, &taken.encoded, &taken.indices(), goal, plan)
+    step::gradients(session, &taken.encoded, &taken.indices(), goal(work, &labels), plan)
+}
+
+/// What a run's task trains towards.
+pub(super) fn goal<'l>(work: &Work, labels: &'l [i64]) -> Goal<'l> {
+    if work.run.task.kind.needs_language_model() { Goal::Tokens } else { Goal::Labels(labels) }
 }
 
 /// The order in which a client sees its rows: endless passes, the same in every round, of which round `n` takes the part
@@ -67,8 +72,12 @@ pub fn train(
     let mut losses = Vec::with_capacity(steps as usize);
     let lengths = rows.lengths();
     let mut order = batches(work, &lengths);
+    let mut private = work.privacy.as_ref().map(|plan| Private::new(session, plan)).transpose()?;
     for step in 1..=steps {
-        let mut found = gradients(session, work, &rows.draw(&mut order)?, plan)?;
+        let mut found = match &mut private {
+            Some(private) => private.step(session, work, rows, plan)?,
+            None => gradients(session, work, &rows.draw(&mut order)?, plan)?,
+        };
         if !found.loss.is_finite() {
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
@@ -90,11 +99,18 @@ pub fn train(
         }
     }
     let last = &losses[losses.len().saturating_sub(LOSS_STEPS)..];
+    let tensors = upload(work, Kind::Train, tensors)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if private.is_some() {
+        // How long it took goes by how many examples were drawn.
+        tracing::info!(seconds, "trained with noise");
+        return Ok(LocalUpdate { tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None });
+    }
     Ok(LocalUpdate {
-        tensors: upload(work, Kind::Train, tensors)?,
+        tensors,
         examples: usable(rows),
         train_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds,
         before: None,
     })
 }

@@ -10,6 +10,7 @@ pub mod adapted;
 pub mod batch;
 pub mod classify;
 pub mod device;
+pub mod dp_sgd;
 pub mod encoded;
 pub mod environment;
 pub mod error;

@@ -130,7 +130,8 @@ impl Api for Coordinator {
         }
         book.introduction = Some(request);
         let next = book.work.front().cloned();
-        Ok(v1::PollReply { next: Some(next.unwrap_or_else(|| Next::Wait(v1::Wait::default()))) })
+        let next = Some(next.unwrap_or_else(|| Next::Wait(v1::Wait::default())));
+        Ok(v1::PollReply { next, ended_runs: Vec::new() })
     }
 
     async fn answer(&self, request: v1::AnswerRequest) -> Result<(), ApiError> {

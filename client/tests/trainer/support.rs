@@ -165,6 +165,7 @@ impl TestRun {
             round,
             rank: self.job.rank(),
             state,
+            privacy: None,
             evaluate_before: false,
             max_eval_examples: None,
         }

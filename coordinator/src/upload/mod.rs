@@ -200,6 +200,7 @@ impl Uploads {
             norm: facts.norm,
             bytes_up,
             before: header.before.clone(),
+            privacy: header.privacy.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
         let putting = self.blobs.putting().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Keep, RunFile, RunFileError};
+use super::{Keep, RunFile, RunFileError, Weighting};
 use crate::ids::RunId;
 use crate::v1::BaseModel;
 
@@ -150,7 +150,29 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     require(privacy.delta > 0.0 && privacy.delta < 1.0, "privacy.delta", || {
         format!("is {}, must lie between 0 and 1", privacy.delta)
     })?;
-    positive("privacy.clip", privacy.clip)
+    positive("privacy.clip", privacy.clip)?;
+    privacy.noise_multiplier.map_or(Ok(()), |noise| positive("privacy.noise_multiplier", noise))?;
+    require(run.rounds.weighting != Some(Weighting::Examples), "rounds.weighting", || {
+        "is \"examples\", but with [privacy] example counts stay with the data owners; leave it out or use \"uniform\""
+            .to_owned()
+    })?;
+    if let Some(evaluation) = &run.evaluation {
+        return require(evaluation.public, "evaluation.public", || {
+            "must be true with [privacy]: a measurement on anybody's data would leak; name a client with a public data \
+             set, or leave [evaluation] out"
+                .to_owned()
+        });
+    }
+    for (key, measures) in
+        [("rounds.keep", run.rounds.keep == Keep::Best), ("rounds.rollback", run.rounds.rollback.is_some())]
+    {
+        require(!measures, key, || {
+            "chooses rounds by what was measured, which with [privacy] leaks unless the data are public; name a client \
+             with a public data set under [evaluation], with public = true"
+                .to_owned()
+        })?;
+    }
+    Ok(())
 }
 
 /// Checks a run file against the base model it names.

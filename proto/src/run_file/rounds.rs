@@ -23,9 +23,9 @@ pub struct Rounds {
     /// Evaluate the published adapter every so many rounds; the last one always is. 0 = never.
     #[serde(default = "default_eval_every")]
     pub eval_every: u32,
-    /// How updates weigh.
-    #[serde(default)]
-    pub weighting: Weighting,
+    /// How updates weigh; absent = by examples, and with `[privacy]`, which keeps example counts at home, all alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighting: Option<Weighting>,
     /// Largest L2 norm of an update that the door lets in; absent = any finite one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_update_norm: Option<f64>,
@@ -128,4 +128,7 @@ pub struct EvaluationChoice {
     pub client: String,
     /// Its data set, for example a public one; the whole of it counts as held out.
     pub dataset: String,
+    /// Nobody's privacy depends on the data set, so that a run with `[privacy]` may tell what is measured on it.
+    #[serde(default)]
+    pub public: bool,
 }

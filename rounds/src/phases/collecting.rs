@@ -6,6 +6,7 @@ use super::ended::{self, Outcome};
 use super::{Phase, Recruiting, aggregating};
 use crate::desk::{Desk, seconds};
 use crate::effect::UploadOutcome;
+use crate::guarantee;
 use crate::input::{StoredUpdate, WorkKey};
 use crate::policy::{Because, Progress, Verdict, Window};
 use crate::rejection::Rejection;
@@ -153,7 +154,10 @@ fn judge(
         });
     }
     let refused = |reason: String| Ok(UploadOutcome::Refused { reason });
-    if update.examples == 0 {
+    if let Some(breach) = guarantee::breach(run, update) {
+        return refused(breach);
+    }
+    if update.examples == 0 && run.spec.privacy.is_none() {
         return refused("it rests on no training example".to_owned());
     }
     if update.examples > MOST_EXAMPLES {
@@ -186,7 +190,12 @@ fn accept(desk: &mut Desk<'_>, client: &ClientId, update: StoredUpdate) {
             train_loss: update.train_loss,
             train_seconds: if update.train_seconds.is_finite() { update.train_seconds } else { 0.0 },
             norm: update.norm,
+            privacy: update.privacy.clone(),
         });
+    }
+    // What was spent stays spent, whatever becomes of the round.
+    if update.privacy.is_some() {
+        desk.member(client).privacy = update.privacy;
     }
     let (count, cohort) = (desk.run().accepted().count(), desk.run().spec.policy.cohort);
     desk.announce(Some(client), format!("update accepted ({count} of {cohort})"));

@@ -26,6 +26,8 @@ pub enum Outcome {
     Completed,
     /// An operator ended it.
     Cancelled,
+    /// Too few of its clients can afford another round within the promised epsilon. What is published stands.
+    BudgetSpent,
     /// It could not go on.
     Failed(String),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Completed => f.write_str("completed"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::BudgetSpent => f.write_str("privacy budget spent"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }
@@ -48,6 +51,7 @@ pub(crate) fn end(desk: &mut Desk<'_>, outcome: Outcome) {
     let reason = match &outcome {
         Outcome::Completed => "the run is complete".to_owned(),
         Outcome::Cancelled => "the run was cancelled".to_owned(),
+        Outcome::BudgetSpent => "the run has spent its privacy budget".to_owned(),
         Outcome::Failed(why) => format!("the run failed: {why}"),
     };
     let at_work: Vec<_> = desk

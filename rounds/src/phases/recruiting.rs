@@ -10,6 +10,7 @@ use crate::Millis;
 use crate::cohort;
 use crate::desk::Desk;
 use crate::effect::RoundKind;
+use crate::guarantee;
 use crate::policy::Window;
 use crate::state::{Client, EvaluationState, Part, PartState, Spec};
 
@@ -34,6 +35,10 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
     let policy = &desk.run().spec.policy;
     let now = desk.now();
 
+    if is_spent(desk) {
+        super::ended::end(desk, super::Outcome::BudgetSpent);
+        return true;
+    }
     let candidates = candidates(desk, engaged);
     if candidates.len() < policy.quorum as usize {
         let (here, quorum) = (u32::try_from(candidates.len()).unwrap_or(u32::MAX), policy.quorum);
@@ -66,13 +71,22 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
     true
 }
 
+/// Whether so many clients have spent their budget of the run that those who accepted make no quorum any more. Who
+/// joins later could still train, but the run would go on without most of its data: it ends instead.
+fn is_spent(desk: &Desk<'_>) -> bool {
+    let spec = &desk.run().spec;
+    let willing = || desk.run().members.values().filter(|member| member.answer.as_ref().is_some_and(|a| a.accepted));
+    let able = willing().filter(|member| guarantee::can_afford(&spec.privacy, member)).count();
+    able < willing().count() && able < spec.policy.quorum as usize
+}
+
 /// Willing clients that may be drawn now.
 fn candidates(desk: &Desk<'_>, engaged: &BTreeSet<ClientId>) -> Vec<ClientId> {
     let spec = &desk.run().spec;
     let silence = spec.policy.lost_after_ms;
     let willing = desk.run().members.iter().filter_map(|(client, member)| {
         let answer = member.answer.as_ref().filter(|answer| answer.accepted)?;
-        Some((client, answer.rank))
+        guarantee::can_afford(&spec.privacy, member).then_some((client, answer.rank))
     });
     willing
         .filter(|(id, rank)| {

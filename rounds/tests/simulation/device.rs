@@ -139,6 +139,7 @@ impl World {
                 norm: 2.0,
                 bytes_up: 1000,
                 before: assignment.evaluate_before.then_some(evaluation),
+                privacy: None,
             },
         }
     }

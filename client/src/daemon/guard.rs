@@ -1,0 +1,133 @@
+//! What keeps this client's promises of privacy: plans held against the ledger before any work, releases entered before
+//! their first byte leaves.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rondo_dp::{ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, Schedule};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::{RunId, v1};
+
+use super::failure::Failure;
+use crate::config::Config;
+use crate::data::Source;
+use crate::spool::Entry;
+
+/// The ledger of this client, and the budgets that client.toml declares.
+#[derive(Clone)]
+pub struct Guard {
+    ledger: Arc<Mutex<Ledger>>,
+    config: Arc<Config>,
+}
+
+/// The guarantee that a run asks its clients for.
+///
+/// # Errors
+/// A run file with numbers out of range.
+pub fn promise(run: &RunFile) -> Result<Privacy, PrivacyError> {
+    match &run.privacy {
+        None => Ok(Privacy::None),
+        Some(asked) => {
+            Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?.with_noise(asked.noise_multiplier)
+        }
+    }
+}
+
+impl Guard {
+    /// Opens the ledger.
+    ///
+    /// # Errors
+    /// A file that was changed or cannot be read.
+    pub fn open(path: &Path, config: Arc<Config>) -> Result<Self, LedgerError> {
+        Ok(Self { ledger: Arc::new(Mutex::new(Ledger::open(path)?)), config })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None` without a promise.
+    ///
+    /// # Errors
+    /// The promise cannot be kept here, or the domain's budget has no room for the run.
+    pub(super) fn agree(
+        &self,
+        id: &RunId,
+        run: &RunFile,
+        source: &Source,
+        examples: usize,
+    ) -> Result<Option<ExamplePlan>, Failure> {
+        let promise = promise(run)?;
+        promise.enforceable()?;
+        if promise.is_none() {
+            return Ok(None);
+        }
+        let (train, rounds) = (&run.train, run.rounds.count);
+        let schedule = Schedule { batch: train.batch, steps: train.local_steps, rounds };
+        let plan = ExamplePlan::new(&promise, examples as u64, schedule)?;
+        let domain = source.domain();
+        let declared = self.config.privacy.iter().find(|declared| declared.domain == domain);
+        let limit = declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose();
+        let limit = limit.map_err(LedgerError::from)?;
+        self.ledger().reserve(id.as_str(), domain, &plan, limit, now_ms())?;
+        Ok(Some(plan))
+    }
+
+    /// Whether another update of the run may be made; asked before the work.
+    ///
+    /// # Errors
+    /// The run has spent its budget here.
+    pub(super) fn check(&self, run: &RunId) -> Result<(), LedgerError> {
+        self.ledger().check(run.as_str())
+    }
+
+    /// Enters the release of a spooled update and says what the run has cost with it. Once this has returned the update
+    /// may leave; however often it leaves then, it is the same bytes.
+    ///
+    /// # Errors
+    /// The release cannot be entered; the update stays here.
+    pub(super) fn release(&self, entry: &Entry) -> Result<v1::PrivacyReport, LedgerError> {
+        let run = entry.key.run.as_str();
+        let mut ledger = self.ledger();
+        ledger.spend(run, entry.key.round, &entry.digest.to_string(), now_ms())?;
+        let head = ledger.head().to_string();
+        let books = ledger.books().runs.get(run).cloned();
+        drop(ledger);
+        let books = books.ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
+        let (plan, released) = (&books.plan, &books.released);
+        let epsilon = released.epsilon_enforced(plan.delta)?;
+        Ok(v1::PrivacyReport {
+            unit: "example".to_owned(),
+            noise_multiplier: plan.noise_multiplier,
+            sampling_rate: plan.sampling_rate,
+            steps: plan.steps,
+            total_steps: u32::try_from(released.events().iter().map(|event| event.steps()).sum::<u64>())
+                .unwrap_or(u32::MAX),
+            delta: plan.delta,
+            epsilon,
+            // The tighter figure may be out of its grid's reach; then the other one stands for it.
+            epsilon_pld: released.epsilon_pld(plan.delta).map_or(epsilon, |tighter| tighter.min(epsilon)),
+            next_epsilon: plan.cost_after_another(released)?,
+            ledger_head: head,
+        })
+    }
+
+    /// Runs for which something is set aside.
+    pub(super) fn open_runs(&self) -> Vec<String> {
+        self.ledger().books().runs.iter().filter(|(_, run)| !run.closed).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Frees what ended runs have set aside and not released.
+    pub(super) fn close(&self, runs: &[String]) {
+        for run in runs {
+            if let Err(error) = self.ledger().close(run, now_ms()) {
+                tracing::error!(run, %error, "what the run has set aside stays so");
+            }
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,232 @@
+//! How one data owner keeps a promise per example: how much noise, and how many rounds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accountant::{Accountant, AccountingError, Event};
+use crate::calibration::{self, CalibrationError, Figure, Target};
+use crate::curve::{Adjacency, Curve};
+use crate::privacy::Privacy;
+
+/// What a run asks of every data owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Expected examples of a step's batch.
+    pub batch: u32,
+    /// Steps of a round.
+    pub steps: u32,
+    /// Rounds of the run.
+    pub rounds: u32,
+}
+
+/// Why a data owner cannot keep a promise.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The promise is not one per example.
+    #[error("the run promises {promise}, which a client cannot keep on its own")]
+    Unit {
+        /// The promise in one line.
+        promise: String,
+    },
+    /// A delta that lets whole records through.
+    #[error(
+        "delta {delta:e} is not below 1/{examples}, one over this client's number of training examples: a mechanism that \
+         publishes one of them in full would keep it; the run needs a smaller delta"
+    )]
+    Delta {
+        /// The run's.
+        delta: f64,
+        /// Training examples here.
+        examples: u64,
+    },
+    /// Not one round fits.
+    #[error(
+        "noise multiplier {noise_multiplier} spends epsilon {epsilon:.4} in the first round, more than the {limit} of the \
+         whole run, with batches of {batch} out of {examples} examples"
+    )]
+    FirstRound {
+        /// The run's.
+        noise_multiplier: f64,
+        /// What a round costs.
+        epsilon: f64,
+        /// The run's epsilon.
+        limit: f64,
+        /// Expected batch.
+        batch: u32,
+        /// Training examples here.
+        examples: u64,
+    },
+    /// There is nothing to train on.
+    #[error("there is no training example")]
+    Empty,
+    /// No noise is enough, or a number is out of range.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A number is out of range.
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+}
+
+/// DP-SGD for one run at one data owner. Adjacency: one example added or removed; the number of examples, which fixes
+/// the sampling rate, counts as public.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ExamplePlan {
+    /// L2 clip norm of one example's gradient over all trained tensors together.
+    pub clip: f64,
+    /// Standard deviation of the noise in units of the clip.
+    pub noise_multiplier: f64,
+    /// Chance with which every example, by its own coin, is in a step's batch.
+    pub sampling_rate: f64,
+    /// Expected size of a batch, by which every noised sum is divided, however large the batch turned out.
+    pub expected_batch: f64,
+    /// Noised steps of a round.
+    pub steps: u32,
+    /// Rounds that fit the budget, at most the run's.
+    pub rounds: u32,
+    /// The run's budget.
+    pub epsilon: f64,
+    /// Its chance of failure.
+    pub delta: f64,
+}
+
+impl ExamplePlan {
+    /// The plan for `examples` training examples. Without a noise multiplier of the run's own, the least noise whose
+    /// whole schedule stays within the budget under the enforced figure.
+    ///
+    /// # Errors
+    /// A promise of another unit; delta at or above 1/examples; a budget that not even one round fits.
+    pub fn new(privacy: &Privacy, examples: u64, schedule: Schedule) -> Result<Self, PlanError> {
+        let Privacy::Example { epsilon, delta, clip, noise_multiplier } = *privacy else {
+            return Err(PlanError::Unit { promise: privacy.statement() });
+        };
+        let Schedule { batch, steps, rounds } = schedule;
+        if examples == 0 {
+            return Err(PlanError::Empty);
+        }
+        if delta >= 1.0 / examples as f64 {
+            return Err(PlanError::Delta { delta, examples });
+        }
+        let sampling_rate = (f64::from(batch) / examples as f64).min(1.0);
+        let target = Target::new(epsilon, delta)?;
+        let all = u64::from(steps) * u64::from(rounds);
+        let noise = match noise_multiplier {
+            Some(noise) => noise,
+            None => calibration::noise_multiplier(target, sampling_rate, all, Figure::Enforced)?,
+        };
+        let nothing = Curve::zero(Adjacency::AddOrRemove);
+        let fitting = calibration::steps(target, noise, sampling_rate, &nothing)? / u64::from(steps.max(1));
+        let plan = Self {
+            clip,
+            noise_multiplier: noise,
+            sampling_rate,
+            expected_batch: sampling_rate * examples as f64,
+            steps,
+            rounds: rounds.min(u32::try_from(fitting).unwrap_or(u32::MAX)),
+            epsilon,
+            delta,
+        };
+        if plan.rounds == 0 {
+            let epsilon = Curve::enforceable(&plan.round()?).epsilon_enforced(delta)?;
+            return Err(PlanError::FirstRound {
+                noise_multiplier: noise,
+                epsilon,
+                limit: plan.epsilon,
+                batch,
+                examples,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// What one round releases.
+    ///
+    /// # Errors
+    /// Numbers out of range, in a plan that was read from somewhere.
+    pub fn round(&self) -> Result<Event, AccountingError> {
+        Event::new(self.noise_multiplier, self.sampling_rate, self.steps.into())
+    }
+
+    /// What all planned rounds release.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn whole(&self) -> Result<Event, AccountingError> {
+        self.rounds_of(self.rounds)
+    }
+
+    /// What so many rounds release.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn rounds_of(&self, rounds: u32) -> Result<Event, AccountingError> {
+        Event::new(self.noise_multiplier, self.sampling_rate, u64::from(self.steps) * u64::from(rounds))
+    }
+
+    /// Whether the run's budget has room for one more round after what the run released so far.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn allows_another(&self, released: &Accountant) -> Result<bool, AccountingError> {
+        Ok(self.cost_after_another(released)? <= self.epsilon)
+    }
+
+    /// The enforced epsilon of the run if one more round followed.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn cost_after_another(&self, released: &Accountant) -> Result<f64, AccountingError> {
+        let mut next = released.clone();
+        next.record(self.round()?);
+        next.epsilon_enforced(self.delta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEDULE: Schedule = Schedule { batch: 128, steps: 10, rounds: 6 };
+
+    fn promise(noise: Option<f64>) -> Privacy {
+        Privacy::new("example", 3.0, 1e-5, 1.0).unwrap().with_noise(noise).unwrap()
+    }
+
+    #[test]
+    fn the_noise_is_just_enough() {
+        let plan = ExamplePlan::new(&promise(None), 2376, SCHEDULE).unwrap();
+        let whole = Curve::of(&plan.whole().unwrap()).epsilon_enforced(1e-5).unwrap();
+        assert!(whole <= 3.0 && whole > 2.999, "{whole}");
+        assert_eq!(plan.rounds, 6);
+        let less = Event::new(plan.noise_multiplier * 0.999, plan.sampling_rate, 60).unwrap();
+        assert!(Curve::of(&less).epsilon_enforced(1e-5).unwrap() > 3.0);
+    }
+
+    #[test]
+    fn given_noise_decides_how_many_rounds_fit() {
+        let plan = ExamplePlan::new(&promise(Some(1.1)), 2376, SCHEDULE).unwrap();
+        assert!((1..6).contains(&plan.rounds), "{}", plan.rounds);
+        let cost = |rounds| Curve::of(&plan.rounds_of(rounds).unwrap()).epsilon_enforced(1e-5).unwrap();
+        assert!(cost(plan.rounds) <= 3.0 && cost(plan.rounds + 1) > 3.0);
+        let mut released = Accountant::new();
+        for round in 0..=plan.rounds {
+            assert_eq!(plan.allows_another(&released).unwrap(), round < plan.rounds);
+            released.record(plan.round().unwrap());
+        }
+    }
+
+    #[test]
+    fn promises_that_cannot_be_kept_are_refused() {
+        let refusal =
+            |privacy: &Privacy, examples| ExamplePlan::new(privacy, examples, SCHEDULE).unwrap_err().to_string();
+        assert!(refusal(&promise(None), 200_000).contains("not below 1/200000"));
+        assert!(refusal(&promise(Some(0.2)), 2376).contains("first round"));
+        assert!(refusal(&promise(None), 0).contains("no training example"));
+        assert!(refusal(&Privacy::None, 10).contains("no privacy"));
+        assert!(refusal(&Privacy::new("client", 3.0, 1e-5, 1.0).unwrap(), 10).contains("on its own"));
+    }
+
+    #[test]
+    fn a_batch_of_everything_is_the_plain_gaussian_mechanism() {
+        let plan = ExamplePlan::new(&promise(None), 50, SCHEDULE).unwrap();
+        assert_eq!((plan.sampling_rate, plan.expected_batch), (1.0, 50.0));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a run's promise of privacy asks of it, of its updates, and of who may go on.
+//!
+//! With unit `example` every data owner clips, noises and keeps the books at home; the coordinator sees what each update
+//! cost, refuses one that cost more than was promised, and stops when too few can afford another round.
+
+use rondo_dp::Privacy;
+use rondo_methods::{Job, Statistic};
+use rondo_proto::v1;
+
+use crate::effect::RoundKind;
+use crate::input::StoredUpdate;
+use crate::rejection::Rejection;
+use crate::state::{Member, Run};
+
+/// Checks that a promise can be kept with the run's method.
+pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
+    privacy.enforceable()?;
+    let reads_gradients = job.warm_up().is_some_and(|plan| plan.statistic == Statistic::Gradient);
+    if !privacy.is_none() && reads_gradients {
+        return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
+    }
+    Ok(())
+}
+
+/// Why an update breaks the run's promise, if it does.
+pub(crate) fn breach(run: &Run, update: &StoredUpdate) -> Option<String> {
+    let (epsilon, delta) = match run.spec.privacy {
+        Privacy::Example { epsilon, delta, .. } if run.live.open.kind == RoundKind::Train => (epsilon, delta),
+        // A warm-up of a private run reads no data.
+        Privacy::Example { .. } | Privacy::None | Privacy::Client { .. } => return None,
+    };
+    let Some(report) = &update.privacy else {
+        return Some("it carries no privacy report, and the run promises privacy per example".to_owned());
+    };
+    let sensible = report.unit == "example"
+        && report.delta == delta
+        && report.noise_multiplier > 0.0
+        && report.noise_multiplier.is_finite()
+        && report.sampling_rate > 0.0
+        && report.sampling_rate <= 1.0
+        && report.steps >= 1
+        && report.total_steps >= report.steps
+        && report.epsilon > 0.0
+        && report.next_epsilon >= report.epsilon;
+    if !sensible {
+        return Some(format!("its privacy report makes no sense for a promise per example at delta {delta:e}"));
+    }
+    if report.epsilon > epsilon {
+        return Some(format!("it cost its data owner epsilon {:.4}, and the run promises {epsilon}", report.epsilon));
+    }
+    let tells = [
+        ("an example count", update.examples != 0),
+        ("a training loss", update.train_loss != 0.0),
+        ("a measurement", update.before.is_some()),
+    ];
+    let told = tells.into_iter().find_map(|(what, tells)| tells.then_some(what))?;
+    Some(format!("it tells {what}, which a run with privacy keeps at home", what = told))
+}
+
+/// Whether a member's budget of the run has room for one more round.
+pub(crate) fn can_afford(privacy: &Privacy, member: &Member) -> bool {
+    match (privacy, &member.privacy) {
+        (Privacy::Example { epsilon, .. }, Some(report)) => report.next_epsilon <= *epsilon,
+        _ => true,
+    }
+}
+
+/// The promise in one line, with what it has cost so far.
+pub(crate) fn statement(run: &Run) -> String {
+    let promise = run.spec.privacy.statement();
+    match spent(run) {
+        Some(v1::PrivacyReport { epsilon, epsilon_pld, total_steps, .. }) => {
+            format!("{promise}; spent at most {epsilon:.4} ({epsilon_pld:.4} by PLD), {total_steps} steps")
+        }
+        None => promise,
+    }
+}
+
+/// The most that any member has spent in the run so far.
+fn spent(run: &Run) -> Option<&v1::PrivacyReport> {
+    let reports = run.members.values().filter_map(|member| member.privacy.as_ref());
+    reports.max_by(|left, right| left.epsilon.total_cmp(&right.epsilon))
+}
