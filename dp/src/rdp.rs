@@ -7,7 +7,7 @@
 //! For **integer** orders the figure also bounds the discrete Gaussian: with an integer shift mu of norm m the moments
 //! E[(P/Q)^k] of N_Z(mu, s^2) against N_Z(0, s^2) are at most exp(k (k - 1) m^2 / (2 s^2)) (Canonne, Kamath and
 //! Steinke 2020, theorem 14), A is a sum of them with positive weights, and the reflection x -> mu - x keeps the
-//! lattice, so that the other direction is no larger (theorem 5 of Mironov et al.). Fractional orders describe the
+//! lattice, so that the other direction is no larger (the argument by symmetry of Mironov et al., section 3). Fractional orders describe the
 //! continuous Gaussian.
 
 use std::f64::consts::PI;
