@@ -89,7 +89,8 @@ impl Curve {
     }
 
     /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete Gaussian noise that
-    /// is really added (see [`rdp`]). Infinite if no order is known.
+    /// is really added (see [`rdp`]; a curve of fixed cohorts rests on moments of the continuous one at these orders
+    /// too). Infinite if no order is known.
     ///
     /// # Errors
     /// `delta` outside (0, 1).

@@ -40,8 +40,8 @@ pub enum MechanismError {
 /// Adds discrete Gaussian noise to a sum of clipped contributions, and scales the result back.
 ///
 /// The privacy map is the one opendp gives for its own `make_gaussian` over integer vectors (rho = m^2 / (2 s^2), by
-/// Canonne, Kamath and Steinke 2020, theorem 14); the draws are ours ([`DiscreteGaussian`]), as exact and some thirty
-/// times faster. opendp's objects cannot change threads, so they are built for each call; this type can.
+/// Canonne, Kamath and Steinke 2020, theorem 14); the draws are ours ([`DiscreteGaussian`]), as exact and some
+/// fifteen times faster. opendp's objects cannot change threads, so they are built for each call; this type can.
 #[derive(Debug, Clone)]
 pub struct GaussianMechanism {
     lattice: Lattice,

@@ -7,8 +7,8 @@
 //! For **integer** orders the figure also bounds the discrete Gaussian: with an integer shift mu of norm m the moments
 //! E[(P/Q)^k] of N_Z(mu, s^2) against N_Z(0, s^2) are at most exp(k (k - 1) m^2 / (2 s^2)) (Canonne, Kamath and
 //! Steinke 2020, theorem 14), A is a sum of them with positive weights, and the reflection x -> mu - x keeps the
-//! lattice, so that the other direction is no larger (theorem 5 of Mironov et al.). Fractional orders describe the
-//! continuous Gaussian.
+//! lattice, so that the other direction is no larger (the argument by symmetry of Mironov et al., section 3).
+//! Fractional orders describe the continuous Gaussian.
 
 use std::f64::consts::PI;
 
@@ -45,8 +45,9 @@ pub(crate) fn poisson_step(sigma: f64, q: f64, order: f64) -> Option<f64> {
     loss.is_finite().then_some(loss)
 }
 
-/// ln A for an integer order, from A - 1 = sum over k from 2 to a of C(a, k) (1-q)^(a-k) q^k (exp(k(k-1)/(2 sigma^2)) - 1).
-/// The terms of the binomial sum, which add up to one, are taken out: nothing cancels however small the loss.
+/// ln A for an integer order, from A - 1 = sum over k from 2 to a of
+/// C(a, k) (1-q)^(a-k) q^k (exp(k(k-1)/(2 sigma^2)) - 1). The terms of the binomial sum, which add up to one, are taken
+/// out: nothing cancels however small the loss.
 fn integer_moment(sigma: f64, q: f64, order: f64) -> f64 {
     let (ln_q, ln_rest) = (q.ln(), log1p(-q));
     let excess = (2..=order as u32).map(f64::from).fold(f64::NEG_INFINITY, |sum, k| {

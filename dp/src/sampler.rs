@@ -10,13 +10,14 @@
 use dashu::integer::UBig;
 use rand_core::{CryptoRng, RngCore};
 
-/// Largest standard deviation: 2 s^2 (s + 1)^2, times the few rounds of a Bernoulli draw, must stay below 2^128.
+/// Largest standard deviation: the numbers of [`DiscreteGaussian::sample`] then fit 128 bits.
 pub const MAX_SCALE: u64 = 1 << 24;
 
-/// Error bound of a probability in f64, in units of 2^-64. A quotient of two rounded integers divided by a small one
-/// is off by less than 2^-50 of itself, that is 2^14 units; the random word itself rounds by 2^10. 2^16 covers both.
-const MARGIN: f64 = 65536.0;
-const TWO_64: f64 = 18_446_744_073_709_551_616.0;
+/// Error bound of a probability in f64, in units of 2^-63. A quotient of two rounded integers, divided by a small one,
+/// is off by less than 2^-50 of itself, that is 2^13 units; the random word rounds by 2^9, and by the bit it loses.
+/// 2^15 covers them all.
+const MARGIN: f64 = 32_768.0;
+const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// Why a sampler was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,7 @@ pub struct ScaleError {
 }
 
 /// N_Z(0, s^2): the probability of x is proportional to exp(-x^2 / (2 s^2)) over the integers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DiscreteGaussian {
     /// s.
     scale: u64,
@@ -35,6 +36,8 @@ pub struct DiscreteGaussian {
     proposal: u64,
     /// 2 s^2 t^2.
     denominator: u128,
+    /// The same, rounded once.
+    rounded_denominator: f64,
 }
 
 impl DiscreteGaussian {
@@ -48,7 +51,8 @@ impl DiscreteGaussian {
         }
         let proposal = scale + 1;
         let product = u128::from(scale) * u128::from(proposal);
-        Ok(Self { scale, proposal, denominator: 2 * product * product })
+        let denominator = 2 * product * product;
+        Ok(Self { scale, proposal, denominator, rounded_denominator: denominator as f64 })
     }
 
     /// s, in lattice units.
@@ -69,7 +73,7 @@ impl DiscreteGaussian {
             // fits: |x| beyond 2^15 t has probability e^-32768.
             let distance = (u128::from(magnitude) * u128::from(self.proposal))
                 .abs_diff(u128::from(self.scale) * u128::from(self.scale));
-            if bernoulli_exp(distance * distance, self.denominator, rng) {
+            if self.kept(distance * distance, rng) {
                 return if negative { -(magnitude as i64) } else { magnitude as i64 };
             }
         }
@@ -82,7 +86,9 @@ impl DiscreteGaussian {
         let t = self.proposal;
         let remainder = loop {
             let u = below(t, rng);
-            if bernoulli_exp_unit(u128::from(u), u128::from(t), rng) {
+            // Both are below 2^25, so that they are converted as signed numbers, which is one instruction.
+            let quotient = u as i64 as f64 / t as i64 as f64;
+            if bernoulli_exp_unit(u128::from(u), u128::from(t), quotient, rng) {
                 break u;
             }
         };
@@ -92,27 +98,40 @@ impl DiscreteGaussian {
         }
         remainder + t * whole
     }
+
+    /// True with probability exp(-numerator / (2 s^2 t^2)) (CKS20, algorithm 1, from its second part on).
+    #[inline]
+    fn kept<R: RngCore>(&self, mut numerator: u128, rng: &mut R) -> bool {
+        while numerator > self.denominator {
+            if !bernoulli_exp_one(rng) {
+                return false;
+            }
+            numerator -= self.denominator;
+        }
+        let quotient = numerator as f64 / self.rounded_denominator;
+        bernoulli_exp_unit(numerator, self.denominator, quotient, rng)
+    }
 }
 
-/// True with probability `numerator / denominator` <= 1; `quotient` is that in f64, within the error of [`MARGIN`].
+/// True with probability `numerator / (denominator k)` <= 1; `quotient` is that in f64, within the error of [`MARGIN`].
 #[inline]
-fn bernoulli<R: RngCore>(numerator: u128, denominator: u128, quotient: f64, rng: &mut R) -> bool {
+fn bernoulli<R: RngCore>(numerator: u128, denominator: u128, k: u32, quotient: f64, rng: &mut R) -> bool {
     let word = rng.next_u64();
-    let (drawn, threshold) = (word as f64, quotient * TWO_64);
+    // One bit less than there is, for the conversion of a signed number.
+    let (drawn, threshold) = ((word >> 1) as i64 as f64, quotient * TWO_63);
     if drawn + MARGIN < threshold {
         return true;
     }
     if drawn > threshold + MARGIN {
         return false;
     }
-    bernoulli_by_digits(numerator, denominator, word, rng)
+    bernoulli_by_digits(UBig::from(numerator), UBig::from(denominator) * k, word, rng)
 }
 
 /// Compares a uniform number in [0, 1), whose first base-2^64 digit is `word`, with `numerator / denominator`.
 #[cold]
-fn bernoulli_by_digits<R: RngCore>(numerator: u128, denominator: u128, mut word: u64, rng: &mut R) -> bool {
-    let denominator = UBig::from(denominator);
-    let mut rest = UBig::from(numerator);
+fn bernoulli_by_digits<R: RngCore>(numerator: UBig, denominator: UBig, mut word: u64, rng: &mut R) -> bool {
+    let mut rest = numerator;
     loop {
         rest <<= 64;
         let digit = &rest / &denominator;
@@ -131,11 +150,9 @@ fn bernoulli_by_digits<R: RngCore>(numerator: u128, denominator: u128, mut word:
 /// True with probability exp(-numerator / denominator), for a quotient up to 1: the parity of the first failure in
 /// draws of probability quotient / 1, quotient / 2, ... (CKS20, algorithm 1).
 #[inline]
-fn bernoulli_exp_unit<R: RngCore>(numerator: u128, denominator: u128, rng: &mut R) -> bool {
-    let quotient = numerator as f64 / denominator as f64;
-    // The product fits: the k-th round is reached with probability below 1 / (k - 1)!, and 2^98 k needs k < 2^30.
+fn bernoulli_exp_unit<R: RngCore>(numerator: u128, denominator: u128, quotient: f64, rng: &mut R) -> bool {
     let mut k = 1u32;
-    while bernoulli(numerator, denominator * u128::from(k), quotient / f64::from(k), rng) {
+    while bernoulli(numerator, denominator, k, quotient / f64::from(k), rng) {
         k += 1;
     }
     k % 2 == 1
@@ -145,22 +162,10 @@ fn bernoulli_exp_unit<R: RngCore>(numerator: u128, denominator: u128, rng: &mut 
 #[inline]
 fn bernoulli_exp_one<R: RngCore>(rng: &mut R) -> bool {
     let mut k = 2u32;
-    while bernoulli(1, u128::from(k), 1.0 / f64::from(k), rng) {
+    while bernoulli(1, 1, k, 1.0 / f64::from(k), rng) {
         k += 1;
     }
     k % 2 == 1
-}
-
-/// True with probability exp(-numerator / denominator).
-#[inline]
-fn bernoulli_exp<R: RngCore>(mut numerator: u128, denominator: u128, rng: &mut R) -> bool {
-    while numerator > denominator {
-        if !bernoulli_exp_one(rng) {
-            return false;
-        }
-        numerator -= denominator;
-    }
-    bernoulli_exp_unit(numerator, denominator, rng)
 }
 
 /// Uniform below `bound`, without bias (Lemire, "Fast Random Integer Generation in an Interval", 2019).
@@ -195,7 +200,7 @@ mod tests {
         let hits = (0..draws)
             .filter(|_| {
                 let word = rng.next_u64();
-                bernoulli_by_digits(2, 7, word, &mut rng)
+                bernoulli_by_digits(2u8.into(), 7u8.into(), word, &mut rng)
             })
             .count();
         let (share, sd) = (hits as f64 / f64::from(draws), (2.0 / 7.0 * 5.0 / 7.0 / f64::from(draws)).sqrt());
@@ -206,13 +211,13 @@ mod tests {
     fn the_slow_path_decides_at_the_edge() {
         let mut rng = Noise::repeatable_for_tests(2);
         // 1/2 is the digit 2^63 exactly: below it true, at it false.
-        assert!(bernoulli_by_digits(1, 2, (1 << 63) - 1, &mut rng));
-        assert!(!bernoulli_by_digits(1, 2, 1 << 63, &mut rng));
-        assert!(bernoulli_by_digits(5, 5, u64::MAX, &mut rng));
-        assert!(!bernoulli_by_digits(0, 5, 0, &mut rng));
+        assert!(bernoulli_by_digits(1u8.into(), 2u8.into(), (1 << 63) - 1, &mut rng));
+        assert!(!bernoulli_by_digits(1u8.into(), 2u8.into(), 1 << 63, &mut rng));
+        assert!(bernoulli_by_digits(5u8.into(), 5u8.into(), u64::MAX, &mut rng));
+        assert!(!bernoulli_by_digits(0u8.into(), 5u8.into(), 0, &mut rng));
         // 1/3 = 0.5555... in base 16: the word equals the first digit, so the next words decide, both ways.
         let third = u64::MAX / 3;
-        let hits = (0..2000).filter(|_| bernoulli_by_digits(1, 3, third, &mut rng)).count();
+        let hits = (0..2000).filter(|_| bernoulli_by_digits(1u8.into(), 3u8.into(), third, &mut rng)).count();
         assert!((550..790).contains(&hits), "{hits}");
     }
 }

@@ -42,7 +42,7 @@ const THRESHOLDS: u32 = 101;
 /// 2023, section 4), and so epsilon at `delta`.
 ///
 /// `release` takes a sum of shape `[dimension]` in lattice units and returns it with noise, in units of the data. With
-/// 10^6 coordinates a noise that is a twentieth too small is found.
+/// 10^6 coordinates and a noise multiplier of 1 or less, a noise that is a twentieth too small is found.
 ///
 /// # Errors
 /// Fewer than 1000 coordinates, a senseless delta or confidence, no randomness, or a mechanism that fails.

@@ -8,12 +8,12 @@ use super::PldError;
 use super::loss::{Direction, Kind, Loss};
 use crate::rdp::{self, is_integer, orders};
 
-/// Points of a transform: as many as give an answer in a second without optimisation.
+/// Points of a transform, where a fine step allows it: an answer takes about half a second.
 const POINTS: f64 = 1_048_576.0;
 const MAX_POINTS: usize = 1 << 22;
 /// Up to this step the figures agree with Google's to six digits; above it more points are taken.
 const FINE_STEP: f64 = 1e-4;
-/// The coarsest step: figures are then too high by about one percent, still on the safe side.
+/// The coarsest step. Figures rise with it, to the safe side.
 const COARSE_STEP: f64 = 1e-3;
 /// Losses up to which e^loss is a number.
 const MAX_REACH: f64 = 600.0;
