@@ -8,6 +8,7 @@ mod assignment;
 mod beat;
 mod failure;
 mod judge;
+mod outfit;
 mod transfer;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use crate::answers::Answers;
 use crate::api::{Api, Backoff, Retry};
 use crate::cache::{Cache, CacheError};
 use crate::config::Config;
+use crate::data::DataError;
 use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
@@ -73,7 +75,7 @@ pub enum StartError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// A data file of client.toml.
-    #[error("data set {name:?}: {}: {source}", .path.display())]
+    #[error("data set {name:?}: cannot open {}: {source}; set the right `path` in its [[dataset]] table of client.toml", .path.display())]
     Dataset {
         /// Its name.
         name: String,
@@ -81,6 +83,14 @@ pub enum StartError {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// The columns of a data file are not those that client.toml names, or serve no task.
+    #[error("data set {name:?}: {source}")]
+    Rows {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: Box<DataError>,
     },
     /// The trainer's thread.
     #[error("the trainer's thread: {0}")]
@@ -108,13 +118,7 @@ impl<A: Api> Daemon<A> {
     /// Opens the folder's records and looks at the models and data files that the configuration names.
     pub fn new(parts: Parts<A>) -> Result<Self, StartError> {
         let Parts { home, config, client, api, registry, trainer, disk } = parts;
-        for source in &config.datasets {
-            std::fs::File::open(&source.path).map_err(|error| StartError::Dataset {
-                name: source.name.clone(),
-                path: source.path.clone(),
-                source: error,
-            })?;
-        }
+        outfit::check(&config)?;
         let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
         let judge = Judge::new(Arc::clone(&config), Arc::new(registry), models, Answers::open(home.answers()));
