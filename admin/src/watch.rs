@@ -85,10 +85,9 @@ impl Waiting {
 }
 
 fn tell(line: &str, bars: Option<&Bars>, output: &mut Output) -> Result<(), CliError> {
-    match bars {
-        Some(bars) => Ok(bars.print(line)),
-        None => output.line(line),
-    }
+    let Some(bars) = bars else { return output.line(line) };
+    bars.print(line);
+    Ok(())
 }
 
 fn show(update: &RunUpdate, story: &mut Story, bars: Option<&mut Bars>, output: &mut Output) -> Result<(), CliError> {

@@ -107,19 +107,21 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
     Ok(())
 }
 
-/// A name may be given again: then it says no longer which run is meant.
+/// A name may be given again; then it says no longer which run is meant.
 async fn tell_namesakes(admin: &mut Administration, run: &RunSummary) -> Result<(), CliError> {
     let runs = admin.list_runs(ListRunsRequest {}).await?.into_inner().runs;
-    let others = runs.into_iter().filter(|other| other.name == run.name && other.run != run.run);
-    let ids: Vec<String> = others.map(|other| other.run).collect();
-    if let Some(first) = ids.first() {
-        output::note(&format!(
-            "the name {:?} is also that of {}; say the id where one of them is meant, as in `rondo run show {first}`",
-            run.name,
-            ids.join(", ")
-        ));
+    if let Some(text) = namesakes(&runs, run) {
+        output::note(&text);
     }
     Ok(())
+}
+
+fn namesakes(runs: &[RunSummary], run: &RunSummary) -> Option<String> {
+    let others = runs.iter().filter(|other| other.name == run.name && other.run != run.run);
+    let ids: Vec<&str> = others.map(|other| other.run.as_str()).collect();
+    let first = ids.first()?;
+    let (name, all) = (&run.name, ids.join(", "));
+    Some(format!("{name:?} is also the name of {all}; say the id where one of them is meant: `rondo run show {first}`"))
 }
 
 /// A run file that parses; what depends on the base and the method the coordinator checks.
@@ -216,4 +218,18 @@ fn details(reply: &GetRunReply, waits_for: Option<&str>) -> String {
         text += &format!("{}\n", watch::event_line(event));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_the_same_name_are_told_by_id() {
+        let run = |id: &str, name: &str| RunSummary { run: id.into(), name: name.into(), ..RunSummary::default() };
+        let (first, new) = (run("sentiment-a", "sentiment"), run("sentiment-b", "sentiment"));
+        let told = namesakes(&[first.clone(), run("topics-c", "topics"), new.clone()], &new).unwrap();
+        assert!(told.contains("name of sentiment-a;") && told.ends_with("`rondo run show sentiment-a`"), "{told}");
+        assert_eq!(namesakes(std::slice::from_ref(&first), &first), None);
+    }
 }

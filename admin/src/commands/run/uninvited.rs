@@ -46,7 +46,7 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
         return (busy.len() == fit.len())
             .then(|| format!("the clients that fit are at other work: {}", busy.join(", ")));
     }
-    let lack = match (connected.iter().any(|client| holds(client)), connected.iter().any(|client| maps(client))) {
+    let lack = match (connected.iter().any(holds), connected.iter().any(maps)) {
         (false, true) => format!("none holds base {base:?}"),
         (true, false) => format!("none has data set {data:?}"),
         (false, false) => format!("none holds base {base:?}, and none has data set {data:?}"),
