@@ -153,10 +153,12 @@ pub enum OfflineError {
         dir: PathBuf,
     },
     /// A conversation without the template that lays it out.
-    #[error("the model in {} has no chat template (chat_template in tokenizer_config.json, or chat_template.jinja) that can be used; {mend}", .model.display())]
+    #[error("the model in {} {lacks}; {mend}", .model.display())]
     NoChatTemplate {
         /// The base model.
         model: PathBuf,
+        /// What is wrong with its template.
+        lacks: String,
         /// What to do instead.
         mend: &'static str,
     },
