@@ -54,7 +54,14 @@ impl CliError {
 
     /// A file that cannot be read or written.
     pub fn io(path: &Path, source: &io::Error) -> Self {
-        Self::failed(format!("{}: {source}", path.display()))
+        if source.kind() != io::ErrorKind::NotFound {
+            return Self::failed(format!("{}: {source}", path.display()));
+        }
+        let error = Self::failed(format!("{} is not there", path.display()));
+        match std::env::current_dir() {
+            Ok(here) if path.is_relative() => error.hint(format!("check the path; it starts at {}", here.display())),
+            _ => error.hint("check the path"),
+        }
     }
 
     /// 1 or 2.

@@ -82,6 +82,12 @@ pub fn warn(error: &CliError) {
     let _ = writeln!(io::stderr(), "warning: {}{hint}", error.message);
 }
 
+/// Tells something worth knowing beside the command's result, on standard error.
+pub fn note(text: &str) {
+    // As above.
+    let _ = writeln!(io::stderr(), "note: {text}");
+}
+
 /// A plain table: a line of titles, then the rows; `nothing` when there are none.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>, nothing: &str) -> String {
     if rows.is_empty() {

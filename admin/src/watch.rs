@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{GetRunRequest, RoundRecord, RunEvent, RunSummary, RunUpdate};
+use tokio::time::timeout;
 use tonic::Status;
 
 use crate::commands::round::{number, totals};
-use crate::commands::run::best;
+use crate::commands::run::{best, uninvited};
 use crate::context::Administration;
 use crate::error::CliError;
 use crate::output::Output;
@@ -18,6 +19,8 @@ use bars::Bars;
 
 /// How long a coordinator may be away before watching is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// After so long without a change, a run that waits for clients is asked about again.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before the next attempt to reach it.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,21 +29,28 @@ pub async fn watch(client: &mut Administration, run: &str, output: &mut Output) 
     let mut story = Story::default();
     let mut bars = output.live().then(Bars::new);
     let mut away: Option<Instant> = None;
+    let mut waiting = Waiting::default();
     loop {
         let status = match client.watch_run(GetRunRequest { run: run.to_owned() }).await {
             Ok(reply) => {
                 let mut updates = reply.into_inner();
                 loop {
-                    match updates.message().await {
-                        Ok(Some(update)) => {
+                    match timeout(LOOK_AGAIN, updates.message()).await {
+                        Ok(Ok(Some(update))) => {
                             away = None;
                             show(&update, &mut story, bars.as_mut(), output)?;
-                            if let Some(verdict) = verdict(update.summary.as_ref()) {
+                            if let Some(verdict) = verdict(update.summary.as_ref(), output.json()) {
                                 return verdict;
                             }
+                            waiting.run = update.summary;
                         }
-                        Ok(None) => break Status::unavailable("the coordinator closed the stream"),
-                        Err(status) => break status,
+                        Ok(Ok(None)) => break Status::unavailable("the coordinator closed the stream"),
+                        Ok(Err(status)) => break status,
+                        // A run for which nothing happens sends nothing.
+                        Err(_) => {}
+                    }
+                    if let Some(reason) = waiting.news(client, output).await {
+                        tell(&format!("waits: {reason}"), bars.as_ref(), output)?;
                     }
                 }
             }
@@ -53,6 +63,31 @@ pub async fn watch(client: &mut Administration, run: &str, output: &mut Output) 
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// A run that waits, and what was last said of why nobody is invited.
+#[derive(Default)]
+struct Waiting {
+    run: Option<RunSummary>,
+    said: Option<String>,
+}
+
+impl Waiting {
+    /// The reason, where it is another than the one said.
+    async fn news(&mut self, client: &mut Administration, output: &Output) -> Option<String> {
+        let run = self.run.as_ref().filter(|run| !output.json() && uninvited::waits(run))?;
+        // The watch does not depend on it: a coordinator that is away shows at the stream.
+        let reason = uninvited::reason(client, run).await.ok()?;
+        let is_news = reason != self.said;
+        self.said.clone_from(&reason);
+        reason.filter(|_| is_news)
+    }
+}
+
+fn tell(line: &str, bars: Option<&Bars>, output: &mut Output) -> Result<(), CliError> {
+    let Some(bars) = bars else { return output.line(line) };
+    bars.print(line);
+    Ok(())
 }
 
 fn show(update: &RunUpdate, story: &mut Story, bars: Option<&mut Bars>, output: &mut Output) -> Result<(), CliError> {
@@ -68,13 +103,16 @@ fn show(update: &RunUpdate, story: &mut Story, bars: Option<&mut Bars>, output: 
     }
 }
 
-/// How the command ends, once the run has.
-fn verdict(summary: Option<&RunSummary>) -> Option<Result<(), CliError>> {
+/// How the command ends, once the run has. People were told how it ended; a program reads it in the error.
+fn verdict(summary: Option<&RunSummary>, json: bool) -> Option<Result<(), CliError>> {
     let summary = summary.filter(|summary| !summary.outcome.is_empty())?;
     Some(match summary.outcome.as_str() {
         "completed" => Ok(()),
-        outcome => Err(CliError::failed(format!("run {} ended: {outcome}", summary.run))
-            .hint(format!("`rondo run show {}` tells what happened", summary.run))),
+        outcome => Err(CliError::failed(match json {
+            true => format!("run {} ended: {outcome}", summary.run),
+            false => format!("run {} did not complete", summary.run),
+        })
+        .hint(format!("`rondo run show {}` tells what happened", summary.run))),
     })
 }
 
@@ -103,8 +141,13 @@ impl Story {
         self.event = update.events.iter().map(|event| event.sequence).fold(self.event, u64::max);
         if let Some(summary) = update.summary.as_ref().filter(|summary| !summary.outcome.is_empty() && !self.outcome) {
             let best = best(summary);
-            let best = if best.is_empty() { best } else { format!("; best round {best}") };
-            lines.push(format!("run {} ended: {}{best}", summary.run, summary.outcome));
+            // The run's own last event tells how it ended.
+            let event_tells = update.events.last().is_some_and(|event| event.text.ends_with(&summary.outcome));
+            match (best.is_empty(), event_tells) {
+                (false, _) => lines.push(format!("run {} ended: {}; best round {best}", summary.run, summary.outcome)),
+                (true, false) => lines.push(format!("run {} ended: {}", summary.run, summary.outcome)),
+                (true, true) => {}
+            }
             self.outcome = true;
         }
         lines
@@ -234,11 +277,22 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_end_is_told_once() {
+        let end = event(1, "", "the run has ended: failed: no quorum");
+        let update = RunUpdate { summary: Some(summary("failed: no quorum", None)), events: vec![end] };
+        let lines = Story::default().lines(&update);
+        assert_eq!(lines.iter().filter(|line| line.contains("no quorum")).count(), 1, "{lines:?}");
+    }
+
+    #[test]
     fn the_outcome_decides_the_exit() {
-        assert!(verdict(Some(&summary("", None))).is_none());
-        assert_eq!(verdict(Some(&summary("completed", None))), Some(Ok(())));
+        assert!(verdict(Some(&summary("", None)), false).is_none());
+        assert_eq!(verdict(Some(&summary("completed", None)), false), Some(Ok(())));
         for outcome in ["cancelled", "failed: no quorum"] {
-            assert!(verdict(Some(&summary(outcome, None))).is_some_and(|end| end.is_err()), "{outcome}");
+            for json in [false, true] {
+                let end = verdict(Some(&summary(outcome, None)), json).and_then(Result::err).map(|error| error.message);
+                assert!(end.is_some_and(|message| message.contains(outcome) == json), "{outcome}");
+            }
         }
     }
 }

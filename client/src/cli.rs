@@ -63,6 +63,11 @@ impl Command {
     pub fn json_logs(&self) -> bool {
         matches!(self, Self::Run(args) if args.json)
     }
+
+    /// Whether it works without a coordinator, set by options alone.
+    pub fn is_offline(&self) -> bool {
+        !matches!(self, Self::Join(_) | Self::Run(_))
+    }
 }
 
 #[cfg(test)]

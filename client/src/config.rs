@@ -1,9 +1,9 @@
 //! client.toml: what this machine has, how much it gives and what it accepts.
 
+mod check;
 mod error;
 mod keys;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -265,86 +265,6 @@ impl Config {
     /// The data set of that name.
     pub fn dataset(&self, name: &str) -> Option<&Source> {
         self.datasets.iter().find(|source| source.name == name)
-    }
-
-    fn check(&self, file: &Path) -> Result<(), ConfigError> {
-        let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
-        for (number, model) in self.models.iter().enumerate() {
-            let key = |name: &str| format!("model[{number}].{name}");
-            match (&model.hub, is_empty(&model.path)) {
-                (None, true) => {
-                    return refuse(key("path"), "is missing; give a `path` or a `hub` repository".to_owned());
-                }
-                (Some(_), false) => return refuse(key("path"), "stands beside `hub`; give one of them".to_owned()),
-                (None, false) if model.revision.is_some() || model.file.is_some() => {
-                    let name = if model.revision.is_some() { "revision" } else { "file" };
-                    return refuse(key(name), "is for models with `hub`".to_owned());
-                }
-                _ => {}
-            }
-        }
-        let mut seen = BTreeMap::new();
-        for (number, source) in self.datasets.iter().enumerate() {
-            let key = |name: &str| format!("dataset[{number}].{name}");
-            if source.name.is_empty() {
-                return refuse(key("name"), "is empty; give the name that run files use".to_owned());
-            }
-            if let Some(first) = seen.insert(&source.name, number) {
-                return refuse(key("name"), format!("is {:?}, as is that of dataset[{first}]", source.name));
-            }
-            if !(0.0..1.0).contains(&source.eval_fraction) {
-                let problem = format!("is {}; allowed is 0 up to, but not, 1", source.eval_fraction);
-                return refuse(key("eval_fraction"), problem);
-            }
-            if !(0.0..=1.0).contains(&source.max_bad_rows) {
-                let problem =
-                    format!("is {}; allowed is 0 to 1, the share of rows that may be skipped", source.max_bad_rows);
-                return refuse(key("max_bad_rows"), problem);
-            }
-            if source.mapping.options.as_ref().is_some_and(|options| options.len() < 2) {
-                return refuse(key("options"), "must name at least two options".to_owned());
-            }
-            if source.mapping.options.is_some() && source.mapping.choices.is_some() {
-                return refuse(
-                    key("options"),
-                    "and `choices` are both set; a row's options come from one of them".to_owned(),
-                );
-            }
-            if let Some((role, column)) = source.unlisted_column() {
-                return refuse(key(role), format!("is {column:?}, which `columns` does not list"));
-            }
-        }
-        let device = &self.limits.device;
-        let cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
-        if !(cuda || ["cpu", "cuda", "auto"].contains(&device.as_str())) {
-            let problem = format!("is {device:?}; allowed are \"cpu\", \"cuda:N\" and \"auto\"");
-            return refuse("limits.device".to_owned(), problem);
-        }
-        if self.policy.max_epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) {
-            return refuse("policy.max_epsilon".to_owned(), "must be above 0".to_owned());
-        }
-        for (number, budget) in self.privacy.iter().enumerate() {
-            let key = |name: &str| format!("privacy[{number}].{name}");
-            if !self.datasets.iter().any(|source| source.domain() == budget.domain) {
-                return refuse(key("domain"), format!("is {:?}, which no data set has as its domain", budget.domain));
-            }
-            if self.privacy[..number].iter().any(|earlier| earlier.domain == budget.domain) {
-                return refuse(key("domain"), format!("is {:?} a second time", budget.domain));
-            }
-            if let Err(error) = rondo_dp::Limit::new(budget.epsilon, budget.delta) {
-                return refuse(key("epsilon"), format!("and `delta` make no budget: {error}"));
-            }
-        }
-        for (key, value) in [
-            ("poll.interval_ms", self.poll.interval_ms),
-            ("poll.heartbeat_ms", self.poll.heartbeat_ms),
-            ("poll.timeout_ms", self.poll.timeout_ms),
-        ] {
-            if value == 0 {
-                return refuse(key.to_owned(), "must be above 0".to_owned());
-            }
-        }
-        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use rondo_proto::base;
 use serde::Deserialize;
 
 /// The revision where none is given.
@@ -334,7 +335,7 @@ fn weights<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
 }
 
 fn is_weights(name: &str) -> bool {
-    is_plain_path(name) && !name.contains('/') && name.ends_with(".safetensors")
+    is_plain_path(name) && !name.contains('/') && base::is_weights(name)
 }
 
 /// The mend where a repository holds .gguf files.

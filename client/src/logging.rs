@@ -42,9 +42,13 @@ pub fn start(as_json: bool) -> Result<(), LoggingError> {
 /// An error's message and those of its causes that it does not tell already.
 pub fn with_causes(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !message.contains(&cause) {
-            message = format!("{message}: {cause}");
+    for cause in error.chain().skip(1) {
+        let told = cause.to_string();
+        // "is not there" says what the system would say, and more.
+        let absent = cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let is_told = message.contains(&told) || absent && message.contains(" is not there");
+        if !is_told {
+            message = format!("{message}: {told}");
         }
     }
     message
@@ -58,5 +62,8 @@ mod tests {
     fn a_cause_is_told_once() {
         let told = anyhow::anyhow!("no space left").context("update.safetensors: no space left").context("round 1");
         assert_eq!(with_causes(&told), "round 1: update.safetensors: no space left");
+        let absent =
+            anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound)).context("x.tsv is not there; name another");
+        assert_eq!(with_causes(&absent), "x.tsv is not there; name another");
     }
 }

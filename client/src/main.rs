@@ -18,8 +18,11 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let told = logging::with_causes(&error);
+            #[cfg(feature = "torch")]
+            let told = if cli.command.is_offline() { commands::wording::with_options(&told) } else { told };
             // Nobody is there to be told when standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {}", logging::with_causes(&error));
+            let _ = writeln!(io::stderr(), "error: {told}");
             ExitCode::FAILURE
         }
     }

@@ -81,7 +81,8 @@ struct ServeArgs {
     /// Directory that `init` made.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Address and port; port 0 takes a free one. DIR/address says which.
+    /// Address and port; port 0 takes a free one, DIR/address says which [default: the configuration's, else
+    /// 127.0.0.1:7461]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Configuration file, TOML.
@@ -140,6 +141,19 @@ pub enum CliError {
     Json(#[from] serde_json::Error),
 }
 
+impl CliError {
+    /// What to do about it, where the message does not say so itself.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::SetUp(SetUpError::Identity(error)) | Self::Serve(ServeError::Identity(error)) => error.hint(),
+            Self::Config(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("name the file with --config, or leave --config out: every setting has a default".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> CliError {
     move |source| CliError::System { action, source }
 }
@@ -163,9 +177,18 @@ fn run_init(args: InitArgs) -> Result<(), CliError> {
     if args.if_missing && data.is_initialised() {
         return Ok(());
     }
-    let InitArgs { hosts, tokens, token_dir, listen, json, .. } = args;
+    let InitArgs { hosts, tokens, token_dir, listen, json, config: config_file, .. } = args;
+    let usual = Config::default().listen;
+    let mut serve = format!("rondo-coordinator serve --data-dir {}", data.root().display());
+    // What was said to `init` has to be said to `serve` too: nothing of it is kept in the data directory.
+    if let Some(file) = config_file {
+        serve.push_str(&format!(" --config {}", file.display()));
+    }
+    if listen != usual || config.listen != usual {
+        serve.push_str(&format!(" --listen {listen}"));
+    }
     let made = init(&data, &InitRequest { hosts, port: listen.port(), tokens, token_dir, config }, &SystemClock)?;
-    let text = if json { serde_json::to_string(&made)? } else { instructions(&data, &made) };
+    let text = if json { serde_json::to_string(&made)? } else { instructions(&data, &made, &serve) };
     writeln!(std::io::stdout(), "{text}").map_err(system("print"))
 }
 
@@ -182,14 +205,13 @@ fn run_operator(args: OperatorArgs) -> Result<(), CliError> {
     writeln!(std::io::stdout(), "{text}").map_err(system("print"))
 }
 
-fn instructions(data: &DataDir, made: &Initialised) -> String {
+fn instructions(data: &DataDir, made: &Initialised, serve: &str) -> String {
     let Initialised { ca_fingerprint, url, operator_dir, tokens } = made;
     let mut text = format!(
         "initialised {}\n\nCA fingerprint  {ca_fingerprint}\nURL             {url}\noperator        {}\n\n\
-         start the coordinator:\n  rondo-coordinator serve --data-dir {}\n\n",
+         start the coordinator:\n  {serve}\n\n",
         data.root().display(),
-        operator_dir.display(),
-        data.root().display()
+        operator_dir.display()
     );
     if tokens.is_empty() {
         text.push_str(&format!(

@@ -1,7 +1,8 @@
 //! The Rondo coordinator: gRPC over mutual TLS, enrolment, storage, the driver of the round engine and the executor of
 //! its effects. The engine decides, the driver does.
 //!
-//! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`], [`operator`] and [`set_up`] are the way in.
+//! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`], [`operator`] and [`set_up`] are the way in,
+//!   [`complaint`] the way out of a command that failed.
 //! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
 //! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them.
 //! - [`incoming`] takes connections, [`upkeep`] looks after what ages.
@@ -10,6 +11,7 @@
 pub mod bases;
 pub mod cli;
 pub mod clock;
+pub mod complaint;
 pub mod config;
 pub mod data_dir;
 pub mod driver;

@@ -1,8 +1,20 @@
 //! The coordinator's program.
 
+use std::io::{self, Write};
+use std::process::ExitCode;
+
 use clap::Parser;
 use rondo_coordinator::cli::{Cli, run};
+use rondo_coordinator::complaint::complaint;
 
-fn main() -> anyhow::Result<()> {
-    Ok(run(Cli::parse())?)
+fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2.
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is there to be told when standard error is closed.
+            let _ = writeln!(io::stderr(), "{}", complaint(&error));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod folder;
 mod single_file;
 mod targets;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,12 +15,13 @@ use crate::manifest::ManifestError;
 use crate::v1;
 
 pub use targets::find_targets;
+pub use weights::{ADAPTER_FILE, HEAD_FILE, is_weights};
 
 /// Why a model folder or file cannot serve as a base, or is not the one it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     /// A file or the folder cannot be read.
-    #[error("cannot read {path}: {source}", path = .path.display())]
+    #[error("{}", unread(.path, .source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -90,6 +92,17 @@ pub enum BaseError {
         /// The names there are, without layer numbers.
         there_are: String,
     },
+}
+
+fn unread(path: &Path, source: &io::Error) -> String {
+    let path = path.display();
+    match source.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{path} is not there; a base is a folder with config.json, tokenizer.json and .safetensors files, or one .gguf \
+             file"
+        ),
+        _ => format!("cannot read {path}: {source}"),
+    }
 }
 
 /// What headers say of a model.

@@ -84,6 +84,21 @@ fn check_names_the_file_that_differs() {
 }
 
 #[test]
+fn heads_and_adapters_beside_the_weights_are_no_part_of_a_base() {
+    let (dir, base) = described("");
+    let tensor = TensorView::new(Dtype::F32, vec![2, 4], &[0; 32]).unwrap();
+    for file in [HEAD_FILE, ADAPTER_FILE] {
+        let bytes = safetensors::serialize([("head.weight", tensor.clone())], None).unwrap();
+        std::fs::write(dir.path().join(file), bytes).unwrap();
+    }
+    check(dir.path(), &base).unwrap();
+    assert_eq!(describe(dir.path(), "tiny").unwrap(), base);
+    std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let error = describe(dir.path(), "tiny").unwrap_err().to_string();
+    assert!(error.contains("holds no *.safetensors"), "{error}");
+}
+
+#[test]
 fn what_is_missing_or_unsupported_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = || describe(dir.path(), "x").unwrap_err().to_string();

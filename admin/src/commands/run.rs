@@ -1,5 +1,7 @@
 //! `rondo run`: federated fine-tuning jobs.
 
+pub(crate) mod uninvited;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -8,7 +10,7 @@ use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequ
 
 use crate::context::{Administration, Context};
 use crate::error::CliError;
-use crate::output::{facts, table};
+use crate::output::{self, facts, table};
 use crate::run_names::resolve;
 use crate::text::{clock, moment, now_ms, span};
 use crate::watch;
@@ -63,6 +65,7 @@ impl Id {
 /// Does a command about runs.
 pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
+    let creates = matches!(command, RunCommand::Create { .. });
     let summary = match command {
         RunCommand::Create { file } => {
             let run_file = read(&file)?;
@@ -75,7 +78,9 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
         RunCommand::Show(id) => {
             let request = id.request(&mut admin).await?;
             let reply = admin.get_run(request).await?.into_inner();
-            return context.output.show(&reply, details);
+            let summary = reply.summary.clone().unwrap_or_default();
+            let waits_for = if context.output.json() { None } else { uninvited::reason(&mut admin, &summary).await? };
+            return context.output.show(&reply, |reply| details(reply, waits_for.as_deref()));
         }
         RunCommand::Watch(id) => {
             let GetRunRequest { run } = id.request(&mut admin).await?;
@@ -94,7 +99,29 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
             admin.cancel_run(request).await?
         }
     };
-    context.output.show(&summary.into_inner(), overview)
+    let summary = summary.into_inner();
+    context.output.show(&summary, overview)?;
+    if creates {
+        tell_namesakes(&mut admin, &summary).await?;
+    }
+    Ok(())
+}
+
+/// A name may be given again; then it says no longer which run is meant.
+async fn tell_namesakes(admin: &mut Administration, run: &RunSummary) -> Result<(), CliError> {
+    let runs = admin.list_runs(ListRunsRequest {}).await?.into_inner().runs;
+    if let Some(text) = namesakes(&runs, run) {
+        output::note(&text);
+    }
+    Ok(())
+}
+
+fn namesakes(runs: &[RunSummary], run: &RunSummary) -> Option<String> {
+    let others = runs.iter().filter(|other| other.name == run.name && other.run != run.run);
+    let ids: Vec<&str> = others.map(|other| other.run.as_str()).collect();
+    let first = ids.first()?;
+    let (name, all) = (&run.name, ids.join(", "));
+    Some(format!("{name:?} is also the name of {all}; say the id where one of them is meant: `rondo run show {first}`"))
 }
 
 /// A run file that parses; what depends on the base and the method the coordinator checks.
@@ -169,7 +196,7 @@ pub(crate) fn best(run: &RunSummary) -> String {
     format!("{round} (held-out loss {loss:.4}{kept})")
 }
 
-fn details(reply: &GetRunReply) -> String {
+fn details(reply: &GetRunReply, waits_for: Option<&str>) -> String {
     let summary = reply.summary.clone().unwrap_or_default();
     let mut text = overview(&summary);
     let row = |willing: &Willing| {
@@ -179,6 +206,7 @@ fn details(reply: &GetRunReply) -> String {
     };
     let rows = summary.willing.iter().map(row).collect();
     text += &format!("\n{}", table(&["CLIENT", "INVITATION", "RANK", "REASON"], rows, "no client has answered yet\n"));
+    text += &waits_for.map(|reason| format!("{reason}\n")).unwrap_or_default();
     for (title, record) in [("open round", &summary.open), ("latest round", &summary.latest)] {
         if let Some(record) = record {
             text += &format!("\n{title}\n{}", super::round::details(record, super::round::wire(&reply.run_file)));
@@ -190,4 +218,18 @@ fn details(reply: &GetRunReply) -> String {
         text += &format!("{}\n", watch::event_line(event));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_the_same_name_are_told_by_id() {
+        let run = |id: &str, name: &str| RunSummary { run: id.into(), name: name.into(), ..RunSummary::default() };
+        let (first, new) = (run("sentiment-a", "sentiment"), run("sentiment-b", "sentiment"));
+        let told = namesakes(&[first.clone(), run("topics-c", "topics"), new.clone()], &new).unwrap();
+        assert!(told.contains("name of sentiment-a;") && told.ends_with("`rondo run show sentiment-a`"), "{told}");
+        assert_eq!(namesakes(std::slice::from_ref(&first), &first), None);
+    }
 }

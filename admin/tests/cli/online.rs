@@ -106,6 +106,32 @@ async fn watching_survives_a_restart_and_ends_as_the_run_does() {
 }
 
 #[tokio::test]
+async fn why_nobody_is_invited_is_told_where_it_is_known() {
+    let summary = RunSummary { phase: "recruiting".to_owned(), ..summary("") };
+    let updates = vec![vec![RunUpdate { summary: Some(summary.clone()), events: vec![] }]];
+    let end = vec![RunUpdate { summary: Some(self::summary("failed: no quorum")), events: vec![] }];
+    let script = Script { summary, updates: [updates, vec![end]].concat(), ..Script::default() };
+    let reason = "no client is connected; `rondo client list` tells";
+    let (_, text) = rondo(&script, &["run", "show", "sentiment-1"]).await;
+    assert!(text.contains(reason), "{text}");
+    let (end, text) = rondo(&script, &["run", "watch", "sentiment-1"]).await;
+    assert_eq!(text.matches(reason).count(), 1, "{text}");
+    // How it ended is told once: here, and not in the error too.
+    assert_eq!(text.matches("failed: no quorum").count(), 1, "{text}");
+    assert!(end.is_err_and(|error| error.message == "run sentiment-1 did not complete" && error.hint.is_some()));
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_named_with_where_it_was_looked_for() {
+    let script = Script { summary: summary(""), ..Script::default() };
+    let (end, _) = rondo(&script, &["run", "create", "no-such-run.toml"]).await;
+    let error = end.unwrap_err();
+    assert_eq!(error.message, "no-such-run.toml is not there");
+    let here = std::env::current_dir().unwrap();
+    assert!(error.hint.is_some_and(|hint| hint.contains(&here.display().to_string())));
+}
+
+#[tokio::test]
 async fn json_is_the_wire_message_and_text_is_for_people() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");

@@ -70,6 +70,11 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
     let stops = loaded.tokens.ends().to_vec();
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops };
     // A model without a chat template is refused before a word is typed.
+    if let Some(lacks) = loaded.tokens.lacks_chat_template() {
+        let mend =
+            "talk with a model that was tuned for chats, or have this one go on from a text: `rondo-client generate`";
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+    }
     loaded.tokens.conversation(&[Message { role: Role::User, content: "?".into() }])?;
     let mut talk = Talk {
         session: &session,

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use rondo_methods::export::head::Head;
 use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
@@ -27,8 +28,8 @@ use crate::trainer::tasks::{self, Outcome};
   rondo-client evaluate --model smollm2 --task causal-lm --data dolly.json --data-option group=category
   rondo-client evaluate --model smollm2.gguf --adapter adapter --task exact-answer --data gsm8k.jsonl --limit 100 --json
 
-Without an adapter (or with --adapter none) the bare base model is evaluated; a classifier then has the head that a run of
-this --seed starts with.")]
+Without an adapter (or with --adapter none) the bare base model is evaluated; a classifier then has the head beside the
+weights, if the folder is a merged one, or else the head that a run of this --seed starts with.")]
 pub struct EvaluateArgs {
     /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
@@ -42,7 +43,8 @@ pub struct EvaluateArgs {
     /// What is measured.
     #[command(flatten)]
     pub task: TaskArgs,
-    /// The labels of a classification, in the order of the classifier's outputs [default: the adapter's]
+    /// The labels of a classification, in the order of the classifier's outputs [default: the adapter's, or those of a merged
+    /// model's head]
     #[arg(long, value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
     /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]. Which rows these are
@@ -77,7 +79,8 @@ pub struct EvaluateArgs {
 /// Evaluates and tells the outcome.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let adapter = subject::adapter(args.adapter.as_ref())?;
-    let kind = kind(args, adapter.as_ref())?;
+    let head = trained_head(args, adapter.as_ref())?;
+    let kind = kind(args, head.as_ref())?;
     if args.logits.is_some() && kind != TaskKind::CausalLm {
         let problem = "belongs to --task causal-lm; --predictions has the logits of a classification".to_owned();
         return Err(OfflineError::Value { option: "--logits", problem });
@@ -86,7 +89,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
     let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
-    let (session, task) = session(args, kind, adapter.as_ref(), model, device)?;
+    let (session, task) = session(args, kind, adapter.as_ref(), head, model, device)?;
 
     let data = args.data.load(&task, args.held_out.unwrap_or(0.0))?;
     let part = if args.held_out.is_some() { data.held_out() } else { data.train() };
@@ -119,16 +122,15 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
 }
 
 /// The task said, or the one that is meant when nothing is said.
-fn kind(args: &EvaluateArgs, adapter: Option<&PeftAdapter>) -> Result<TaskKind, OfflineError> {
-    match args.task.task {
-        Some(kind) => Ok(kind.into()),
-        None if args.labels.is_some() || adapter.is_some_and(|adapter| adapter.head.is_some()) => {
-            Ok(TaskKind::Classification)
-        }
-        None => {
-            let problem = "is needed: classification (with --labels), causal-lm, multiple-choice or exact-answer";
-            Err(OfflineError::Value { option: "--task", problem: problem.to_owned() })
-        }
+fn kind(args: &EvaluateArgs, head: Option<&Head>) -> Result<TaskKind, OfflineError> {
+    args.task.kind(args.labels.is_some() || head.is_some())
+}
+
+/// The head that was trained: the adapter's; without an adapter, the one that a merge put beside the weights.
+fn trained_head(args: &EvaluateArgs, adapter: Option<&PeftAdapter>) -> Result<Option<Head>, OfflineError> {
+    match adapter {
+        Some(adapter) => Ok(adapter.head.clone()),
+        None => Ok(Head::load(&args.model)?),
     }
 }
 
@@ -137,6 +139,7 @@ fn session<'m>(
     args: &EvaluateArgs,
     kind: TaskKind,
     adapter: Option<&PeftAdapter>,
+    trained: Option<Head>,
     model: &'m dyn Transformer,
     device: tch::Device,
 ) -> Result<(Session<'m>, Task), OfflineError> {
@@ -150,8 +153,19 @@ fn session<'m>(
         }
         subject::language(model, device, &args.model, named)?
     } else {
-        let head = head(args, adapter, model, &mut task)?;
-        let mut session = Session::new(model, device, &head, task.pooling)?;
+        let head = match trained {
+            Some(trained) => taken(args, trained, adapter.is_some(), &mut task)?,
+            None if adapter.is_some() => {
+                return Err(OfflineError::NoHead { dir: args.adapter.clone().unwrap_or_default() });
+            }
+            None => seeded_head(args, model, &task)?,
+        };
+        let mut session = match (Session::new(model, device, &head, task.pooling), named) {
+            (Err(source), Some((dir, adapter))) => {
+                return Err(subject::another_base(&args.model, dir, adapter, source));
+            }
+            (session, _) => session?,
+        };
         if let Some((dir, adapter)) = named {
             subject::attach(&mut session, &args.model, dir, adapter)?;
         }
@@ -164,32 +178,28 @@ fn session<'m>(
     Ok((session, task))
 }
 
-/// The classifier's head: the adapter's, with its labels, pooling and limit, or a run's first one.
-fn head(
-    args: &EvaluateArgs,
-    adapter: Option<&PeftAdapter>,
-    model: &dyn Transformer,
-    task: &mut Task,
-) -> Result<TensorSet, OfflineError> {
-    let Some(adapter) = adapter else {
-        if task.labels.is_empty() {
-            let problem = "is needed for the head of a bare base".to_owned();
-            return Err(OfflineError::Value { option: "--labels", problem });
-        }
-        let hidden = model.hidden_size();
-        let identity = Identity { seed: args.seed, name: HEAD_WEIGHT, fresh: None };
-        let weight = seeded::uniform(identity, &[task.labels.len(), hidden], seeded::kaiming_bound(hidden));
-        let bias = Tensor::zeros(&[task.labels.len()]);
-        return Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]));
-    };
-    let no_head = || OfflineError::NoHead { dir: args.adapter.clone().unwrap_or_default() };
-    let head = adapter.head.as_ref().ok_or_else(no_head)?;
+/// A trained head, with its labels, pooling and limit.
+fn taken(args: &EvaluateArgs, head: Head, of_adapter: bool, task: &mut Task) -> Result<TensorSet, OfflineError> {
     if let Some(labels) = args.labels.as_ref().filter(|labels| **labels != head.labels) {
-        let problem = format!("says {}, the adapter has {}", labels.join(","), head.labels.join(","));
+        let whose = if of_adapter { "the adapter" } else { "the head beside the model" };
+        let problem = format!("says {}, {whose} has {}", labels.join(","), head.labels.join(","));
         return Err(OfflineError::Value { option: "--labels", problem });
     }
-    task.labels = head.labels.clone();
+    task.labels = head.labels;
     task.pooling = head.pooling;
     task.max_tokens = args.task.max_tokens.unwrap_or(head.max_tokens);
-    Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), head.weight.clone()), (HEAD_BIAS.to_owned(), head.bias.clone())]))
+    Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), head.weight), (HEAD_BIAS.to_owned(), head.bias)]))
+}
+
+/// The head that a run of this seed starts with.
+fn seeded_head(args: &EvaluateArgs, model: &dyn Transformer, task: &Task) -> Result<TensorSet, OfflineError> {
+    if task.labels.is_empty() {
+        let problem = "is needed for the head of a bare base".to_owned();
+        return Err(OfflineError::Value { option: "--labels", problem });
+    }
+    let hidden = model.hidden_size();
+    let identity = Identity { seed: args.seed, name: HEAD_WEIGHT, fresh: None };
+    let weight = seeded::uniform(identity, &[task.labels.len(), hidden], seeded::kaiming_bound(hidden));
+    let bias = Tensor::zeros(&[task.labels.len()]);
+    Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]))
 }

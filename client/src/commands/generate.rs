@@ -66,6 +66,10 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
+    if let Some(lacks) = tokens.lacks_chat_template().filter(|_| args.chat) {
+        let mend = "leave --chat out, and write the prompt as the model is to read it";
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+    }
     let ids = if args.chat { tokens.conversation(&messages(args, &prompt))? } else { open_ended(tokens, &prompt)? };
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
 

@@ -1,7 +1,7 @@
 //! `rondo-client merge`: an exported adapter put into the weights of its base model.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use rondo_methods::{MergedReport, MethodError};
@@ -9,6 +9,7 @@ use rondo_proto::base;
 use serde_json::json;
 
 use super::offline::OfflineError;
+use super::out_dir::check_empty;
 use super::subject;
 
 /// Writes a base model's weights with an adapter in them, for programs that know no adapters
@@ -51,15 +52,4 @@ pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         writeln!(out, "rounding to the files' number format: {rounding:.1e} of the change")?;
     }
     Ok(())
-}
-
-/// The folder is made anew, so that no file of another model stays in it.
-fn check_empty(out: &Path) -> Result<(), OfflineError> {
-    let problem = match std::fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => format!("{}: {error}", out.display()),
-        Ok(false) => format!("{} is not empty; name a folder that is not there yet, or empty this one", out.display()),
-    };
-    Err(OfflineError::Value { option: "--out", problem })
 }

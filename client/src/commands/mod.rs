@@ -18,6 +18,8 @@ pub mod merge;
 #[cfg(feature = "torch")]
 mod offline;
 #[cfg(feature = "torch")]
+mod out_dir;
+#[cfg(feature = "torch")]
 pub mod plan;
 #[cfg(feature = "torch")]
 mod predictions;
@@ -30,3 +32,5 @@ mod subject;
 mod task;
 #[cfg(feature = "torch")]
 pub mod train;
+#[cfg(feature = "torch")]
+pub mod wording;

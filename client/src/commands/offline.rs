@@ -152,6 +152,16 @@ pub enum OfflineError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A conversation without the template that lays it out.
+    #[error("the model in {} {lacks}; {mend}", .model.display())]
+    NoChatTemplate {
+        /// The base model.
+        model: PathBuf,
+        /// What is wrong with its template.
+        lacks: String,
+        /// What to do instead.
+        mend: &'static str,
+    },
     /// The folder is no adapter.
     #[error("no adapter in {}: adapter_config.json is not there; name a folder that `rondo-client train` or `rondo adapter export` wrote, or leave --adapter out for the bare base", .dir.display())]
     NoAdapter {
@@ -171,7 +181,7 @@ pub enum OfflineError {
         source: Box<TrainerError>,
     },
     /// A file cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("cannot read {}: {source}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -179,7 +189,7 @@ pub enum OfflineError {
         source: std::io::Error,
     },
     /// A file cannot be written.
-    #[error("{}: {source}", .path.display())]
+    #[error("cannot write {}: {source}", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -216,6 +226,16 @@ impl Bar {
         }
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
+    }
+
+    /// A line for work that has no steps to count.
+    pub(super) fn waiting(what: &'static str, message: &'static str) -> Self {
+        let bar = Self::new(what);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:10} {spinner} {msg} {elapsed}") {
+            bar.0.set_style(style);
+        }
+        bar.0.set_message(message);
+        bar
     }
 
     /// Shows where the work stands.

@@ -63,6 +63,18 @@ pub enum RunError {
         /// Where it was looked for.
         file: PathBuf,
     },
+    /// The folder holds no identity.
+    #[error(
+        "{} holds no identity: {file} is missing\nhint: enrol first: rondo-client join https://HOST:PORT --token TOKEN \
+         --ca-fingerprint SHA256 --dir {}; an operator makes the token with `rondo token create`, which prints the rest",
+        .dir.display(), .dir.display()
+    )]
+    NotEnrolled {
+        /// The folder.
+        dir: PathBuf,
+        /// The file that is missing.
+        file: &'static str,
+    },
     /// The identity.
     #[error("{source}{}", .source.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
     Identity {
@@ -100,7 +112,10 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let stop = stop_signal().map_err(RunError::Signals)?;
     let home = Home::open(&args.dir)?;
     let config = read_config(args)?;
-    let identity = identity::load(&args.dir)?;
+    let identity = identity::load(&args.dir).map_err(|error| match error {
+        IdentityError::Missing { dir, file } => RunError::NotEnrolled { dir, file },
+        error => error.into(),
+    })?;
     if identity.role != "client" {
         let (role, name) = (identity.role, identity.name);
         return Err(RunError::Role { dir: args.dir.clone(), role, name });

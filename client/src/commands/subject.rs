@@ -9,6 +9,7 @@ use rondo_proto::v1::BaseModel;
 use tch::Device;
 
 use super::offline::OfflineError;
+use crate::trainer::error::TrainerError;
 use crate::trainer::models::Transformer;
 use crate::trainer::session::Session;
 
@@ -53,17 +54,16 @@ pub(super) fn attach(
     for target in &adapter.targets {
         let parts = TensorSet::from([("lora_A".to_owned(), target.a.clone()), ("lora_B".to_owned(), target.b.clone())]);
         let delta = Delta::product(&["lora_B", "lora_A"]).scaled(target.scale);
-        session.attach(&target.name, &delta, &parts, &Default::default()).map_err(|source| {
-            let made_for = adapter.base_model_name.clone();
-            OfflineError::AnotherBase {
-                dir: dir.to_owned(),
-                model: path.to_owned(),
-                made_for,
-                source: Box::new(source),
-            }
-        })?;
+        let attached = session.attach(&target.name, &delta, &parts, &Default::default());
+        attached.map_err(|source| another_base(path, dir, adapter, source))?;
     }
     Ok(())
+}
+
+/// What does not fit, told as the likeliest cause of it.
+pub(super) fn another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, source: TrainerError) -> OfflineError {
+    let (dir, model, made_for) = (dir.to_owned(), path.to_owned(), adapter.base_model_name.clone());
+    OfflineError::AnotherBase { dir, model, made_for, source: Box::new(source) }
 }
 
 /// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as a folder and another

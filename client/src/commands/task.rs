@@ -4,6 +4,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use rondo_proto::run_file::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template};
 
+use super::offline::OfflineError;
+
 /// The kinds of task, as run files write them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
@@ -60,6 +62,18 @@ const CLASSIFIER_TOKENS: usize = 64;
 const LANGUAGE_TOKENS: usize = 512;
 
 impl TaskArgs {
+    /// The kind said; classification where labels are known and nothing is said.
+    pub(super) fn kind(&self, labels_are_known: bool) -> Result<TaskKind, OfflineError> {
+        match self.task {
+            Some(kind) => Ok(kind.into()),
+            None if labels_are_known => Ok(TaskKind::Classification),
+            None => {
+                let problem = "is needed: classification (with --labels), causal-lm, multiple-choice or exact-answer";
+                Err(OfflineError::Value { option: "--task", problem: problem.to_owned() })
+            }
+        }
+    }
+
     /// The task of a run with these options. `limit` = positions of the model.
     pub(super) fn task(&self, kind: TaskKind, dataset: &str, labels: &[String], limit: usize) -> Task {
         let usual = if kind.needs_language_model() { LANGUAGE_TOKENS } else { CLASSIFIER_TOKENS };

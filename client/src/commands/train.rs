@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Args;
 use rondo_methods::{ExportInfo, Job, Registry};
@@ -15,6 +16,7 @@ use serde_json::json;
 
 use super::figures;
 use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError, option};
+use super::out_dir::check_empty;
 use super::task::TaskArgs;
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::solo::{CLIENT, Solo};
@@ -42,7 +44,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub task: TaskArgs,
     /// The labels of a classification, in the order of the classifier's outputs
-    #[arg(long, value_delimiter = ',', required_unless_present = "task", required_if_eq("task", "classification"))]
+    #[arg(long, value_delimiter = ',')]
     pub labels: Vec<String>,
     /// Share of the rows held out and evaluated before and after training
     #[arg(long, default_value_t = 0.1)]
@@ -102,7 +104,7 @@ pub struct TrainArgs {
     /// What to compute on.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Folder to write the adapter to, in PEFT's format
+    /// Folder to make for the adapter, in PEFT's format; it must be empty or not there yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Print the outcome as JSON
@@ -112,12 +114,15 @@ pub struct TrainArgs {
 
 /// Trains, evaluates before and after, and writes the adapter.
 pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
+    check_empty(&args.out)?;
     let name = args.model.file_name().map_or_else(|| "base".to_owned(), |name| name.to_string_lossy().into_owned());
     let base = base::describe(&args.model, &name)?;
     let run = run_file(args, &base)?;
     run.check_base(&base)?;
     let job = Job::new(&Registry::builtin(), &run, &base)?;
     let data = args.data.load(&run.task, args.eval_fraction)?;
+    // A folder that cannot be made is best told before the training.
+    std::fs::create_dir_all(&args.out).map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
     let mut trainer = args.device.trainer()?;
     let mut solo = Solo::new(job)?;
     let at_start = solo.state(0)?;
@@ -135,11 +140,10 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         evaluate_before: false,
         max_eval_examples: args.limit,
     };
-    if solo.job().needs_warm_up() {
-        let mut bar = Bar::new("warm-up");
-        let statistic = trainer.warm_up(&work, &mut |progress| bar.show(progress))?;
-        solo.publish(0, &statistic.tensors)?;
-    }
+    let warm_up = match solo.job().needs_warm_up() {
+        true => Some(warm_up(&mut trainer, &mut solo, &work)?),
+        false => None,
+    };
     (work.round, work.state) = (1, solo.state(1)?);
     let before = evaluation(&mut trainer, &work)?;
     let update = {
@@ -155,7 +159,31 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         ..ExportInfo::default()
     };
     solo.job().export_peft(&work.state, &args.out, &info)?;
-    tell(args, work.run.task.kind, before.as_ref(), &update, after.as_ref(), out)
+    let report = Report { before, warm_up, update, after };
+    tell(args, work.run.task.kind, &report, out)
+}
+
+/// The round before the first one, which some methods need: what it took, in seconds.
+fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut Solo, work: &Work) -> Result<f64, OfflineError> {
+    let started = Instant::now();
+    tracing::info!("the method's warm-up comes before the first step");
+    let statistic = {
+        let mut bar = Bar::new("warm-up");
+        trainer.warm_up(work, &mut |progress| bar.show(progress))?
+    };
+    // Turning the statistic into factors takes its time too, and has no steps to show.
+    let _bar = Bar::waiting("warm-up", "decomposing the targets' statistics");
+    solo.publish(0, &statistic.tensors)?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// What there is to tell.
+struct Report {
+    before: Option<v1::Evaluation>,
+    /// Seconds of the warm-up, where the method has one.
+    warm_up: Option<f64>,
+    update: LocalUpdate,
+    after: Option<v1::Evaluation>,
 }
 
 /// The held-out examples' evaluation, if any are held out.
@@ -167,20 +195,15 @@ fn evaluation(trainer: &mut LibtorchTrainer, work: &Work) -> Result<Option<v1::E
     Ok(Some(trainer.evaluate(work, &mut |progress| bar.show(progress))?))
 }
 
-fn tell(
-    args: &TrainArgs,
-    kind: TaskKind,
-    before: Option<&v1::Evaluation>,
-    update: &LocalUpdate,
-    after: Option<&v1::Evaluation>,
-    out: &mut dyn Write,
-) -> Result<(), OfflineError> {
+fn tell(args: &TrainArgs, kind: TaskKind, report: &Report, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let Report { before, warm_up, update, after } = report;
+    let LocalUpdate { examples, train_loss, seconds, .. } = update;
     if args.json {
+        let figures = |evaluation: &Option<v1::Evaluation>| evaluation.as_ref().map(|it| figures::json(kind, it));
         let told = json!({
-            "method": args.method, "rank": args.rank, "steps": args.steps, "examples": update.examples,
-            "train_loss": update.train_loss, "train_seconds": update.seconds,
-            "before": before.map(|evaluation| figures::json(kind, evaluation)),
-            "after": after.map(|evaluation| figures::json(kind, evaluation)), "out": args.out,
+            "method": args.method, "rank": args.rank, "steps": args.steps, "examples": examples,
+            "train_loss": train_loss, "train_seconds": seconds, "warm_up_seconds": warm_up,
+            "before": figures(before), "after": figures(after), "out": args.out,
         });
         return Ok(writeln!(out, "{told}")?);
     }
@@ -192,8 +215,10 @@ fn tell(
     if let Some(evaluation) = after {
         figures::groups(kind, evaluation, out)?;
     }
-    let LocalUpdate { examples, train_loss, seconds, .. } = update;
-    writeln!(out, "trained {} steps on {examples} examples in {seconds:.1} s, loss {train_loss:.4}", args.steps)?;
+    let all = seconds + warm_up.unwrap_or(0.0);
+    let of_these = warm_up.map_or_else(String::new, |warm_up| format!(" ({warm_up:.1} s of them the warm-up)"));
+    let steps = args.steps;
+    writeln!(out, "trained {steps} steps on {examples} examples in {all:.1} s{of_these}, loss {train_loss:.4}")?;
     Ok(writeln!(out, "adapter in {}", args.out.display())?)
 }
 
@@ -203,7 +228,11 @@ fn run_file(args: &TrainArgs, base: &v1::BaseModel) -> Result<RunFile, OfflineEr
         let problem = format!("is {}; it takes 0 (hold none out) to below 1", args.eval_fraction);
         return Err(OfflineError::Value { option: "--eval-fraction", problem });
     }
-    let kind = args.task.task.map_or(TaskKind::Classification, TaskKind::from);
+    let kind = args.task.kind(!args.labels.is_empty())?;
+    if kind == TaskKind::Classification && args.labels.is_empty() {
+        let problem = "is needed for a classification: its labels, in the order of the classifier's outputs".to_owned();
+        return Err(OfflineError::Value { option: "--labels", problem });
+    }
     let mut task = args.task.task(kind, &args.data.dataset, &args.labels, base.max_positions as usize);
     task.head = if args.freeze_head { HeadMode::Freeze } else { HeadMode::Train };
     task.pooling = if args.pooling == "cls" { Pooling::Cls } else { Pooling::Mean };

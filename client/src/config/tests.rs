@@ -50,6 +50,11 @@ fn bad_files_are_refused_with_the_mend() {
         ),
         ("[limits]\ndevice='gpu'", "\"cuda:N\""),
         ("[policy]\nmax_epsilon=-1.0", "`policy.max_epsilon` must be above 0"),
+        (
+            "[policy]\nmethods=['fed-bs']",
+            "`policy.methods` names \"fed-bs\", which there is not, did you mean \"fed-sb\"?",
+        ),
+        ("[policy]\ntasks=['classify']", "did you mean \"classification\"?; there are classification, causal-lm"),
         ("[[model]]", "`model[0].path` is missing; give a `path` or a `hub` repository"),
         ("[[model]]\npath='m'\nhub='o/n'", "`model[0].path` stands beside `hub`"),
         ("[[model]]\npath='m'\nrevision='main'", "`model[0].revision` is for models with `hub`"),

@@ -151,6 +151,7 @@ fn data(error: &DataError) -> &'static str {
         }
         DataError::UnknownLabel { .. } => "has a label that the run does not know",
         DataError::NoRows { .. } => "has no rows",
+        DataError::NoTask { .. } => "has columns that no task can use",
     }
 }
 

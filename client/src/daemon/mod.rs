@@ -9,6 +9,7 @@ mod beat;
 mod failure;
 mod guard;
 mod judge;
+mod outfit;
 mod transfer;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use crate::answers::Answers;
 use crate::api::{Api, Backoff, Retry};
 use crate::cache::{Cache, CacheError};
 use crate::config::Config;
+use crate::data::DataError;
 use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
@@ -76,7 +78,7 @@ pub enum StartError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// A data file of client.toml.
-    #[error("data set {name:?}: {}: {source}", .path.display())]
+    #[error("data set {name:?}: cannot open {}: {source}; set the right `path` in its [[dataset]] table of client.toml", .path.display())]
     Dataset {
         /// Its name.
         name: String,
@@ -88,6 +90,14 @@ pub enum StartError {
     /// The privacy ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The columns of a data file are not those that client.toml names, or serve no task.
+    #[error("data set {name:?}: {source}")]
+    Rows {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: Box<DataError>,
+    },
     /// The trainer's thread.
     #[error("the trainer's thread: {0}")]
     Thread(std::io::Error),
@@ -115,13 +125,7 @@ impl<A: Api> Daemon<A> {
     /// Opens the folder's records and looks at the models and data files that the configuration names.
     pub fn new(parts: Parts<A>) -> Result<Self, StartError> {
         let Parts { home, config, client, api, registry, trainer, disk } = parts;
-        for source in &config.datasets {
-            std::fs::File::open(&source.path).map_err(|error| StartError::Dataset {
-                name: source.name.clone(),
-                path: source.path.clone(),
-                source: error,
-            })?;
-        }
+        outfit::check(&config)?;
         let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
         let guard = Guard::open(&home.ledger(), Arc::clone(&config))?;

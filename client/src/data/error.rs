@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rondo_proto::run_file::TaskKind;
 
@@ -30,7 +30,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file cannot be opened or read.
-    #[error("{}: {source}", .file.display())]
+    #[error("{}", unread(.file, .source))]
     Io {
         /// The data file.
         file: PathBuf,
@@ -72,7 +72,7 @@ pub enum DataError {
         problem: String,
     },
     /// A column that the rows' shape needs is not there.
-    #[error("{}{at}: missing column `{column}`; there are {}", .file.display(), list(.there))]
+    #[error("{}{at}: missing column `{column}`; there are {}; name the column there is in the [[dataset]] table", .file.display(), list(.there))]
     MissingColumn {
         /// The data file.
         file: PathBuf,
@@ -85,9 +85,9 @@ pub enum DataError {
     },
     /// The columns fit none of the shapes that the task can use.
     #[error(
-        "{}{at}: the columns {} fit no shape of rows that a {} run can use: {}; name the columns in the [[dataset]] table, \
+        "{}{at}: the columns {} fit no shape of rows that {} can use: {}; name the columns in the [[dataset]] table, \
          for example `question = \"their name\"`, or set `rows`",
-        .file.display(), list(.there), .kind.name(), shape::described(*.kind)
+        .file.display(), list(.there), a_run(*.kind), shape::described(*.kind)
     )]
     UnknownShape {
         /// The data file.
@@ -99,10 +99,24 @@ pub enum DataError {
         /// What the rows are for.
         kind: TaskKind,
     },
+    /// The columns fit none of the shapes that any task can use.
+    #[error(
+        "{}{at}: no task can use rows with the columns {}; name the columns in the [[dataset]] table, for example \
+         `question = \"their name\"`, or set `rows`",
+        .file.display(), list(.there)
+    )]
+    NoTask {
+        /// The data file.
+        file: PathBuf,
+        /// The row, or the header.
+        at: Place,
+        /// The columns there are.
+        there: Vec<String>,
+    },
     /// `rows` names a shape that the task cannot use.
     #[error(
-        "{}: rows = \"{}\" does not serve a {} run, which takes {}",
-        .file.display(), .rows.name(), .kind.name(), shape::names(*.kind)
+        "{}: rows = \"{}\" does not serve {}, which takes {}",
+        .file.display(), .rows.name(), a_run(*.kind), shape::names(*.kind)
     )]
     ShapeOfTask {
         /// The data file.
@@ -191,11 +205,27 @@ impl DataError {
             | Self::UnknownFormat { .. }
             | Self::File { .. }
             | Self::Changed { .. }
+            | Self::NoTask { .. }
             | Self::ShapeOfTask { .. }
             | Self::TooManyBad { .. }
             | Self::NoRows { .. } => false,
         }
     }
+}
+
+fn unread(file: &Path, source: &io::Error) -> String {
+    let file = file.display();
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            format!("the data file {file} is not there; set the right `path` in its [[dataset]] table")
+        }
+        _ => format!("{file}: {source}"),
+    }
+}
+
+fn a_run(kind: TaskKind) -> String {
+    let article = if kind.name().starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {} run", kind.name())
 }
 
 fn list(names: &[String]) -> String {

@@ -11,6 +11,7 @@ mod column;
 mod dataset;
 mod error;
 mod example;
+mod look;
 mod read;
 mod shape;
 mod shaper;

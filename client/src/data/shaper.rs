@@ -31,6 +31,9 @@ enum Fields {
     Question { question: Column, answer: Column, answer_after: Option<String> },
 }
 
+/// A column that a JSON row may leave out, so that the first row does not tell whether it is there.
+const MAY_BE_ABSENT: &str = "input";
+
 impl Shaper {
     /// Refuses a `rows` that the task cannot use, before a file is opened.
     pub(super) fn check(source: &Source, wants: Wants<'_>) -> Result<(), DataError> {
@@ -42,10 +45,7 @@ impl Shaper {
 
     /// The reading for rows with these columns.
     pub(super) fn new(source: &Source, wants: Wants<'_>, columns: &[String], at: Place) -> Result<Self, DataError> {
-        let missing = |column: &Column| {
-            let name = column.bases().find(|base| !column::has(columns, base)).unwrap_or(&column.name).to_owned();
-            DataError::MissingColumn { file: source.path.clone(), at, column: name, there: columns.to_vec() }
-        };
+        Self::check_named(source, columns, at)?;
         let candidates: Vec<Shape> = match (source.rows, shapes(wants.kind)) {
             (Shape::Auto, [one]) => vec![*one],
             (Shape::Auto, several) => {
@@ -60,12 +60,22 @@ impl Shaper {
             let fields = Fields::new(source, *shape, columns);
             match fields.needed().into_iter().find(|column| !column.is_in(columns)) {
                 None => return Ok(Self::with(source, wants, *shape, fields, columns)),
-                Some(column) if candidates.len() == 1 => return Err(missing(column)),
+                Some(column) if candidates.len() == 1 => return Err(missing(source, column, columns, at)),
                 Some(_) => {}
             }
         }
         let there = columns.to_vec();
         Err(DataError::UnknownShape { file: source.path.clone(), at, there, kind: wants.kind })
+    }
+
+    /// Refuses a column that is named and not there: it would else be passed over where the rows have another shape
+    /// besides.
+    pub(super) fn check_named(source: &Source, columns: &[String], at: Place) -> Result<(), DataError> {
+        let named = source.named_columns().filter(|(role, _)| *role != MAY_BE_ABSENT);
+        match named.map(|(_, name)| Column::new(name)).find(|column| !column.is_in(columns)) {
+            Some(column) => Err(missing(source, &column, columns, at)),
+            None => Ok(()),
+        }
     }
 
     fn is_named(source: &Source, shape: Shape) -> bool {
@@ -173,6 +183,11 @@ impl Shaper {
         }
         Content::Completion { prompt: plain(given).into(), completion: completion.into() }
     }
+}
+
+fn missing(source: &Source, column: &Column, columns: &[String], at: Place) -> DataError {
+    let name = column.bases().find(|base| !column::has(columns, base)).unwrap_or(&column.name).to_owned();
+    DataError::MissingColumn { file: source.path.clone(), at, column: name, there: columns.to_vec() }
 }
 
 impl Fields {

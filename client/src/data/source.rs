@@ -181,10 +181,15 @@ impl Source {
         }
     }
 
-    /// The first key that names a column which `columns` does not list. `text` and `label` have names by default; they
-    /// are looked at only where the rows are said to be labelled texts.
+    /// The first key that names a column which `columns` does not list.
     pub fn unlisted_column(&self) -> Option<(&'static str, &str)> {
         let listed = self.columns.as_ref()?;
+        self.named_columns().find(|(_, column)| !Column::new(column).is_in(listed))
+    }
+
+    /// The keys that name a column, and their columns. `text` and `label` have names by default, which say nothing unless
+    /// the rows are said to be labelled texts.
+    pub(super) fn named_columns(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let map = &self.mapping;
         let named = [
             ("prompt", &map.prompt),
@@ -198,11 +203,16 @@ impl Source {
             ("answer", &map.answer),
             ("group", &map.group),
         ];
-        let texts = [("text", self.text.as_str()), ("label", self.label.as_str())];
-        let labelled = (self.rows == Shape::Labelled).then_some(texts);
+        let texts = [("text", &self.text, default_text()), ("label", &self.label, default_label())];
+        let said = texts.into_iter().filter(|(_, column, default)| self.rows == Shape::Labelled || *column != default);
+        let choices = map.choices.iter().flat_map(|choices| match choices {
+            Columns::One(column) => std::slice::from_ref(column),
+            Columns::Many(columns) => columns,
+        });
         let named = named.into_iter().filter_map(|(role, column)| Some((role, column.as_deref()?)));
-        let mut all = labelled.into_iter().flatten().chain(named);
-        all.find(|(_, column)| !Column::new(column).is_in(listed))
+        said.map(|(role, column, _)| (role, column.as_str()))
+            .chain(named)
+            .chain(choices.map(|column| ("choices", column.as_str())))
     }
 
     /// The format said, or the one that the extension and, of JSON, the first character say.

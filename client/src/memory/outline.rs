@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rondo_proto::architecture::{self, Architecture, Orientation};
-use rondo_proto::base::is_gguf;
+use rondo_proto::base::{is_gguf, is_weights};
 use rondo_proto::gguf::{self, BlockKind, GgufError};
 use rondo_proto::gguf_names;
 use rondo_proto::manifest::{self, ManifestError};
@@ -125,7 +125,7 @@ impl Outline {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io(path))? {
             let file = entry.map_err(io(path))?.path();
-            if file.extension().is_some_and(|extension| extension == "safetensors") {
+            if file.file_name().and_then(|name| name.to_str()).is_some_and(is_weights) {
                 files.push(file);
             }
         }

@@ -42,6 +42,21 @@ pub(super) enum Missing {
     Unreadable(TemplateError),
 }
 
+impl Missing {
+    /// The same without what to do, which is another thing for a run than for a conversation.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Absent => {
+                "has no chat template (chat_template in tokenizer_config.json, or chat_template.jinja)".to_owned()
+            }
+            Self::Unreadable(TemplateError::Syntax(problem)) => {
+                format!("has a chat template that cannot be read: {problem}")
+            }
+            Self::Unreadable(error) => format!("has a chat template that cannot be used: {error}"),
+        }
+    }
+}
+
 /// Why a row has no use.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -208,9 +223,7 @@ impl Codec {
         }
         self.chat.as_ref().map_err(|missing| {
             let problem = match missing {
-                Missing::Absent => "the model has no chat template (chat_template in tokenizer_config.json, or \
-                                    chat_template.jinja); set task.template = \"plain\""
-                    .to_owned(),
+                Missing::Absent => format!("the model {}; set task.template = \"plain\"", missing.reason()),
                 Missing::Unreadable(error) => error.to_string(),
             };
             Refusal::All(self.error(problem))

@@ -183,9 +183,9 @@ impl Tokens {
         &self.ends
     }
 
-    /// Whether the model has a chat template that can be used.
-    pub fn has_chat_template(&self) -> bool {
-        self.codec.chat.is_ok()
+    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it can be.
+    pub fn lacks_chat_template(&self) -> Option<String> {
+        self.codec.chat.as_ref().err().map(|missing| missing.reason())
     }
 
     fn codec_for(&mut self, layout: Layout) -> Result<Arc<Codec>, TrainerError> {

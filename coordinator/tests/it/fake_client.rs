@@ -67,6 +67,7 @@ impl FakeClient {
             datasets: self.datasets.clone(),
             bases: vec![base().digest, wide_base().digest],
             max_rank: 0,
+            reserved_runs: Vec::new(),
         };
         Ok(self.api.poll(request).await?.into_inner().next.unwrap())
     }
@@ -214,6 +215,7 @@ pub(crate) fn header(assignment: &v1::Assignment, bytes: &[u8]) -> v1::UploadHea
         rank,
         base_version: state.map_or(0, |state| state.published.len() as u32),
         before: None,
+        privacy: None,
     }
 }
 

@@ -33,6 +33,38 @@ fn initialise(dir: &Path) -> serde_json::Value {
     serde_json::from_slice(&out.stdout).unwrap()
 }
 
+#[test]
+fn init_prints_how_to_serve_as_it_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let said = |more: &[&str], data: &Path| {
+        let out = program().args(["init", "--data-dir"]).arg(data).args(more).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (_, told, _) = said(&["--listen", "0.0.0.0:9000"], &data);
+    assert!(told.contains(&format!("serve --data-dir {} --listen 0.0.0.0:9000\n", data.display())), "{told}");
+    let (_, told, _) = said(&[], &dir.path().join("usual"));
+    assert!(told.contains(&format!("serve --data-dir {}\n", dir.path().join("usual").display())), "{told}");
+    let help = program().args(["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains(rondo_coordinator::config::DEFAULT_LISTEN), "{help}");
+
+    // A failure is told as the other programs tell it, and once.
+    let (code, _, complaint) = said(&[], &data);
+    assert_eq!(code, Some(1));
+    assert!(complaint.starts_with("error: ") && complaint.contains("is initialised already"), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    let missing = dir.path().join("none.toml");
+    let out = program().args(["serve", "--data-dir"]).arg(&data).arg("--config").arg(&missing).output().unwrap();
+    let complaint = String::from_utf8(out.stderr).unwrap();
+    let lines: Vec<&str> = complaint.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].starts_with("error: cannot read") && lines[1].starts_with("hint: "),
+        "{complaint}"
+    );
+    assert_eq!(complaint.matches("No such file").count(), 1, "{complaint}");
+}
+
 impl Process {
     fn start(dir: &Path) -> Self {
         // What a killed process left does not say where this one listens.

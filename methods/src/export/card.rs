@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::head::{HEAD_FILE, pooling_word};
+use rondo_proto::base::HEAD_FILE;
+
+use super::head::pooling_word;
 use super::merged::MergedReport;
 use super::peft::{ExportInfo, ExportReport, PeftAdapter};
 use crate::job::Job;

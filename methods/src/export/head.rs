@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rondo_proto::base::HEAD_FILE;
 use rondo_proto::run_file::{Dtype, Pooling};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, write};
 use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::tensor::{Tensor, TensorSet};
-
-/// Name of the file in an exported folder.
-pub const HEAD_FILE: &str = "rondo_head.safetensors";
 
 /// A classifier head: logits = pooled . weight^T + bias.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +43,8 @@ impl Head {
         Ok(())
     }
 
-    /// Reads the head of a folder, if it has one.
-    pub(super) fn load(dir: &Path) -> Result<Option<Self>, MethodError> {
+    /// Reads the head of a folder, an adapter's or a merged model's, if it has one.
+    pub fn load(dir: &Path) -> Result<Option<Self>, MethodError> {
         let path = dir.join(HEAD_FILE);
         if !path.exists() {
             return Ok(None);

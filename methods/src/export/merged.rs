@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rondo_proto::architecture::{self, Architecture, Orientation};
-use rondo_proto::{base, v1};
+use rondo_proto::base::{self, HEAD_FILE, is_weights};
+use rondo_proto::v1;
 
 use super::card;
 use super::copy::{Copy, Rounding};
-use super::head::{HEAD_FILE, Head};
-use super::peft::{ExportInfo, PeftAdapter};
+use super::head::Head;
+use super::peft::{CONFIG_FILE, ExportInfo, PeftAdapter};
 use crate::error::MethodError;
 use crate::job::{AdapterState, Job};
 use crate::linalg::Matrix;
@@ -118,7 +119,7 @@ impl Merge<'_> {
     fn write(&self, model_dir: &Path, out_dir: &Path) -> Result<MergedReport, MethodError> {
         check_folder(model_dir)?;
         let names = file_names(model_dir)?;
-        if !names.iter().any(|name| name.ends_with(".safetensors") && name != HEAD_FILE) {
+        if !names.iter().any(|name| is_weights(name)) {
             let problem = format!("{} holds no *.safetensors files to merge into", model_dir.display());
             return Err(MethodError::Export(problem));
         }
@@ -128,10 +129,9 @@ impl Merge<'_> {
         let mut files = Vec::new();
         for name in names {
             let (from, to) = (model_dir.join(&name), out_dir.join(&name));
-            let extension = from.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-            if name == "README.md" || name == HEAD_FILE || OTHER_WEIGHTS.contains(&extension) {
+            if !belongs(&name) {
                 continue;
-            } else if extension == "safetensors" {
+            } else if is_weights(&name) {
                 let mut copy = Copy::create(&from, &to, &self.provenance)?;
                 while let Some(located) = copy.next() {
                     match self.target_of(&located.entry.name) {
@@ -177,6 +177,15 @@ impl MergedReport {
         self.files.push(readme);
         Ok(())
     }
+}
+
+/// Whether a file of the base's folder has a place in the merged one. Weights in other formats, heads and adapters would
+/// say what the unchanged base says; the card is written anew; files of a leading dot are some program's own notes on the
+/// folder they lie in.
+fn belongs(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let other_tensors = OTHER_WEIGHTS.contains(&extension) || extension == "safetensors" && !is_weights(name);
+    !(other_tensors || name == "README.md" || name == CONFIG_FILE || name.starts_with('.'))
 }
 
 /// The plain files of a folder, sorted.

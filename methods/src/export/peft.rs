@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rondo_proto::architecture::{self, Orientation};
+use rondo_proto::base::{ADAPTER_FILE, HEAD_FILE};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 
 pub use super::peft_load::{PeftAdapter, PeftTarget, load};
 
 use super::card::card;
-use super::head::{HEAD_FILE, Head};
+use super::head::Head;
 use crate::delta::Folded;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
@@ -23,7 +24,7 @@ use crate::tensor::{Tensor, TensorSet, parts_of};
 /// Name of the configuration in a PEFT folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// Name of the weights in a PEFT folder.
-pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+pub const WEIGHTS_FILE: &str = ADAPTER_FILE;
 /// What PEFT puts before a module's name.
 pub(super) const PREFIX: &str = "base_model.model.";
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{BaseError, Model, size_of};
+use super::{BaseError, Model, is_weights, size_of};
 use crate::architecture::{self, Architecture};
 use crate::manifest::{self, TensorEntry};
 use crate::v1;
@@ -12,7 +12,6 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 /// Which file holds which tensor; says what a whole set of files is. Some checkpoints come without.
 const INDEX: &str = "model.safetensors.index.json";
-const WEIGHTS: &str = "safetensors";
 /// Largest config.json or index that is read.
 const MAX_JSON_BYTES: u64 = 32 << 20;
 
@@ -128,10 +127,6 @@ fn linears<'t>(architecture: &Architecture, tensors: impl Iterator<Item = &'t Te
         found.insert(place, v1::LinearLayer { name: module.to_owned(), out_features, in_features });
     }
     found.into_values().collect()
-}
-
-fn is_weights(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == WEIGHTS)
 }
 
 fn is_float(tensor: &TensorEntry) -> bool {

@@ -66,7 +66,7 @@ struct About {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The folder holds no identity.
-    #[error("{dir} holds no identity: {file} is missing; enrol first with `join`", dir = .dir.display())]
+    #[error("{dir} holds no identity: {file} is missing", dir = .dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,

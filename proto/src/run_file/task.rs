@@ -60,6 +60,9 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Classification, Self::CausalLm, Self::MultipleChoice, Self::ExactAnswer];
+
     /// As a run file writes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -121,8 +121,12 @@ pub(super) fn parse(source: &Source, element: &[u8], at: Place) -> Result<Record
         super::syntax(source, at, format!("not UTF-8 at byte {} of the row", error.valid_up_to() + 1))
     })?;
     serde_json::from_str(text).map_err(|error| {
-        let (line, column, error) = (error.line(), error.column(), error.to_string());
+        let place = match (error.line(), error.column()) {
+            (_, 0) => String::new(),
+            (line, column) => format!(" at line {line}, column {column} of the row"),
+        };
+        let error = error.to_string();
         let error = error.split(" at line ").next().unwrap_or(&error);
-        super::syntax(source, at, format!("not a JSON object at line {line}, column {column} of the row: {error}"))
+        super::syntax(source, at, format!("not a JSON object{place}: {error}"))
     })
 }

@@ -100,7 +100,7 @@ const BAD: [(&str, &[u8], &[&str]); 22] = [
     (
         "a.jsonl",
         b"{\"text\":\"x\",\"label\":\"positive\"}\n{\"text\":\"x\",\n",
-        &["a.jsonl:2: not a JSON object at column"],
+        &["a.jsonl:2: not a JSON object: EOF while parsing"],
     ),
     (
         "a.jsonl",

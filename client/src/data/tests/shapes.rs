@@ -240,6 +240,47 @@ fn parquet_holds_what_pyarrow_wrote() {
     assert!(said.contains("choice.parquet, row 0: missing column `text`; there are `id`, `question`"), "{said}");
 }
 
+#[test]
+fn a_column_that_is_named_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = json!({"prompt": "p", "completion": "c"}).to_string();
+    let mut source = source(dir.path(), "rows.jsonl", rows.as_bytes());
+    let load = |source: &Source| load_for(source, CAUSAL, Template::Auto).map(|data| data.train().len());
+    assert_eq!(load(&source).unwrap(), 1);
+    // Without a look at the name, the prompts and completions would be taken instead.
+    source.text = "nosuch".to_owned();
+    for error in [load(&source).unwrap_err(), source.look().unwrap_err()] {
+        assert!(error.to_string().contains("rows.jsonl:1: missing column `nosuch`; there are `completion`"), "{error}");
+    }
+    (source.text, source.mapping.input) = ("text".to_owned(), Some("may_be_left_out".to_owned()));
+    assert_eq!(load(&source).unwrap(), 1);
+}
+
+#[test]
+fn a_look_reads_the_first_row_and_no_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let look = |name: &str, content: &str| {
+        source(dir.path(), name, content.as_bytes()).look().map_err(|error| error.to_string()).err().unwrap_or_default()
+    };
+    assert_eq!(look("a.csv", "text,label\nx,y,z\n"), "");
+    assert_eq!(look("a.jsonl", "{\"text\": \"x\"}\nbroken"), "");
+    assert_eq!(look("a.json", "[{\"messages\": []}, broken"), "");
+    assert!(
+        look("b.csv", "mood,review\nx,y\n").contains("b.csv:1: no task can use rows with the columns `mood`, `review`")
+    );
+    assert!(look("b.jsonl", "broken\n").contains("b.jsonl:1: not a JSON object"));
+    assert!(look("c.jsonl", "\n").contains("no rows"));
+    // A line that ends too soon is wrong at no column of its own.
+    assert!(look("d.jsonl", "{\"text\"\n").contains("d.jsonl:1: not a JSON object: EOF while parsing"));
+    assert!(look("e.jsonl", "{\"text\": x}\n").contains("e.jsonl:1: not a JSON object at column 10: expected value"));
+    let labelled =
+        Source { label: "mod".to_owned(), text: "review".to_owned(), ..source(dir.path(), "b.csv", b"mood,review") };
+    assert!(labelled.look().unwrap_err().to_string().contains("missing column `mod`; there are `mood`, `review`"));
+    let parquet = Source { text: "body".to_owned(), ..Source::new("x", golden("rows/choice.parquet")) };
+    assert!(parquet.look().unwrap_err().to_string().contains("missing column `body`"));
+    assert!(Source::new("x", golden("rows/choice.parquet")).look().is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

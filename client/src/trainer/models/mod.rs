@@ -96,7 +96,7 @@ pub trait Transformer {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", unread(.path, .source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -159,6 +159,19 @@ pub enum ModelError {
     /// libtorch could not take the numbers.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+fn unread(path: &Path, source: &std::io::Error) -> String {
+    let path = path.display();
+    match source.kind() {
+        // Also said of a folder that lacks something, in words of its own; the system's words say nothing more.
+        std::io::ErrorKind::NotFound if source.raw_os_error().is_some() => {
+            format!(
+                "{path} is not there; a model is a folder with config.json, tokenizer.json and .safetensors files, or one .gguf file"
+            )
+        }
+        _ => format!("{path}: {source}"),
+    }
 }
 
 /// The values of `model_type` that [`load`] takes.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
+use rondo_proto::base::is_weights;
 use serde::Deserialize;
 use tch::{Device, Kind};
 
@@ -25,7 +26,8 @@ struct Index {
 }
 
 impl WeightFiles {
-    /// Reads the headers of the *.safetensors files in `dir`: those that its index names, if it has one, else all.
+    /// Reads the headers of the *.safetensors files in `dir`: those that its index names, if it has one, else all that
+    /// hold weights.
     /// Tensors will be put on `device` as `kind`.
     ///
     /// Names lose a leading `prefix`, and the TensorFlow spelling of layer norms (`gamma`, `beta`) is put right.
@@ -97,7 +99,7 @@ fn paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let io = |source| ModelError::Io { path: dir.to_owned(), source };
     let mut there = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
-        if let Some(name) = entry.map_err(io)?.file_name().to_str().filter(|name| name.ends_with(".safetensors")) {
+        if let Some(name) = entry.map_err(io)?.file_name().to_str().filter(|name| is_weights(name)) {
             there.insert(name.to_owned());
         }
     }
