@@ -116,7 +116,7 @@ impl Coordinator {
     pub async fn create_run(&self, base: v1::BaseModel, run_file: String) -> String {
         let mut api = self.api();
         api.add_base(base).await.unwrap();
-        api.create_run(v1::CreateRunRequest { run_file }).await.unwrap().into_inner().run
+        api.create_run(v1::CreateRunRequest { run_file, ..Default::default() }).await.unwrap().into_inner().run
     }
 
     pub async fn client(&self, client: &str) -> v1::ClientInfo {
