@@ -63,7 +63,7 @@ fn setup() -> Setup {
 
 #[test]
 fn it_outlives_restarts_rounds_and_the_run() {
-    for method in 0..IDS.len() {
+    for (method, id) in IDS.iter().enumerate() {
         let mut world = World::new(Setup { method, ..setup() });
         let told = |world: &World| {
             let summary = world.engine.run_summary(&world.runs[0]).unwrap();
@@ -77,7 +77,7 @@ fn it_outlives_restarts_rounds_and_the_run() {
         world.restart();
         assert_eq!(told(&world), digest);
         world.heal();
-        assert_eq!(world.outcome(0), "completed", "{}", IDS[method]);
+        assert_eq!(world.outcome(0), "completed", "{id}");
         assert_eq!(world.closed(1).initial_digest, digest);
         world.restart();
         assert!(world.blobs.contains_key(&World::initial_digest()), "an export still needs it");
