@@ -109,4 +109,10 @@ macro_rules! failure {
     };
 }
 
-failure!(BaseError, FileError, InvalidDigest, ManifestError, MethodError, ReceiveError, RunFileError);
+failure!(BaseError, FileError, InvalidDigest, ManifestError, ReceiveError, RunFileError);
+
+impl From<MethodError> for CliError {
+    fn from(error: MethodError) -> Self {
+        Self { kind: ErrorKind::Failed, message: error.to_string(), hint: error.hint().map(str::to_owned) }
+    }
+}

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod context;
 pub mod error;
+pub mod initial;
 pub mod output;
 pub mod renewal;
 pub mod run_names;

@@ -21,6 +21,9 @@ pub struct Answer {
     pub run_file: Digest,
     /// Digest of the base model, as the coordinator spelt it.
     pub base: String,
+    /// Digest of the adapter that the run starts from, likewise; empty without one.
+    #[serde(default)]
+    pub initial: String,
     /// The rank offered; of no meaning when declined.
     pub rank: u32,
     /// Why the run was declined; `None` = accepted.

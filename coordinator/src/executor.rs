@@ -277,6 +277,8 @@ impl Made {
 
 fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Result<AggregateOutput, MethodError> {
     let path = |digest: &Digest| blobs.path(&plan.work.run, digest);
+    let started = plan.initial.as_ref().map(|digest| job.starting_from(&path(digest))).transpose()?;
+    let job = started.as_ref().unwrap_or(job);
     let updates = plan.updates.iter().map(|update| Contribution {
         client: update.client.to_string(),
         weight: update.weight,

@@ -43,7 +43,7 @@ async fn full_at_the_aggregation() -> Bench {
         version: String::new(),
     };
     let steps = [
-        Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base() },
+        Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None },
         Input::Enrolled { client: client.clone(), fingerprint: "f".into(), expires: i64::MAX, approved: true },
         poll.clone(),
         Input::Answer { client: client.clone(), run: run.clone(), accept: true, reason: String::new(), rank: 0 },

@@ -4,7 +4,8 @@
 //! - [`serve`] puts the parts together; [`cli`], [`config`], [`init`], [`operator`] and [`set_up`] are the way in,
 //!   [`complaint`] the way out of a command that failed.
 //! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
-//! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them.
+//! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them, [`initials`] that of
+//!   an adapter that a run starts from.
 //! - [`incoming`] takes connections, [`upkeep`] looks after what ages.
 //! - [`grpc`] holds the services, [`tls`] the certificates, [`members`] and [`tokens`] who may call.
 
@@ -20,6 +21,7 @@ pub mod garbage;
 pub mod grpc;
 pub mod incoming;
 pub mod init;
+pub mod initials;
 pub mod logging;
 pub mod members;
 pub mod operator;

@@ -32,6 +32,7 @@ use crate::grpc::enrolment::EnrolmentService;
 use crate::grpc::federation::FederationService;
 use crate::grpc::identity::Gate;
 use crate::incoming::{self, Connection};
+use crate::initials::Initials;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::checkpoint::replace_file;
 use crate::store::durable::DurableStore;
@@ -136,6 +137,8 @@ pub async fn serve(
     let blobs = Arc::new(Blobs::open(&data.blobs())?);
     let staging_error = |source| ServeError::Staging { path: data.staging(), source };
     let staging = Arc::new(Staging::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?);
+    let staging_error = |source| ServeError::Staging { path: data.staging(), source };
+    let initials = Initials::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?;
     let listen_error = |source| ServeError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
@@ -160,6 +163,7 @@ pub async fn serve(
         store: Arc::clone(&store),
         blobs: Arc::clone(&blobs),
         uploads: Uploads::new(driver.clone(), blobs, staging),
+        initials,
         authority,
         config,
         clock,

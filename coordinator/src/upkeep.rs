@@ -1,4 +1,5 @@
-//! What has to be looked after while the coordinator serves: its certificate and tokens that open nothing any more.
+//! What has to be looked after while the coordinator serves: its certificate, tokens that open nothing any more, and
+//! uploaded adapters that no run has named.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ impl Upkeep {
                 "the server certificate nears its end and cannot be renewed; free space or mend the data directory"
             ),
         }
+        self.shared.initials.prune().await;
         let _writing = writing.lock().await;
         let pruned = match TokenRecord::prune(&**store, now) {
             Ok(batch) if batch.is_empty() => return,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::delta::DeltaError;
 use crate::file::FileError;
+use crate::initial::InitialError;
 use crate::linalg::LinalgError;
 
 /// Why something about a method was refused or failed.
@@ -173,6 +174,9 @@ pub enum MethodError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An adapter cannot be what a run starts from.
+    #[error(transparent)]
+    Initial(#[from] InitialError),
     /// A tensor file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -187,6 +191,14 @@ pub enum MethodError {
 }
 
 impl MethodError {
+    /// How to mend it, where there is more to say than the message does.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Initial(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn delta(target: &str, source: DeltaError) -> Self {
         Self::Delta { target: target.to_owned(), source }
     }

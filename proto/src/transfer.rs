@@ -9,7 +9,7 @@ use prost::Message;
 use tokio_stream::Stream;
 
 use crate::digest::{Digest, Hasher};
-use crate::v1::{Chunk, UploadHeader, UploadMessage, upload_message};
+use crate::v1::{Chunk, InitialHeader, InitialMessage, UploadHeader, UploadMessage, initial_message, upload_message};
 
 /// Largest gRPC message of a transfer, frame included.
 pub const MESSAGE_BYTES: usize = 1 << 20;
@@ -90,6 +90,17 @@ pub fn upload_messages(
     let pieces = pieces(path, header.offset)?;
     let first = UploadMessage { part: Some(upload_message::Part::Header(header)) };
     let data = pieces.map(|piece| piece.map(|data| UploadMessage { part: Some(upload_message::Part::Data(data)) }));
+    Ok(std::iter::once(Ok(first)).chain(data))
+}
+
+/// The messages that bring an adapter that a run starts from: the header, then the whole file.
+pub fn initial_messages(
+    header: InitialHeader,
+    path: &Path,
+) -> io::Result<impl Iterator<Item = io::Result<InitialMessage>> + Send + use<>> {
+    let pieces = pieces(path, 0)?;
+    let first = InitialMessage { part: Some(initial_message::Part::Header(header)) };
+    let data = pieces.map(|piece| piece.map(|data| InitialMessage { part: Some(initial_message::Part::Data(data)) }));
     Ok(std::iter::once(Ok(first)).chain(data))
 }
 

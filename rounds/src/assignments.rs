@@ -9,6 +9,7 @@ use crate::desk::{Desk, Turn, clean};
 use crate::effect::Reply;
 use crate::engine::{Answering, Engine};
 use crate::fleet::withhold;
+use crate::initial::Initial;
 use crate::phases::measuring::can_measure;
 use crate::phases::{Phase, Training, WarmUp, recruiting};
 use crate::record::RecordKey;
@@ -204,7 +205,8 @@ fn invite(desk: &mut Desk<'_>, client: &ClientId, record: &Client) -> Option<v1:
         Ok(_) => {
             let spec = &desk.run().spec;
             let (run_file, base) = (spec.run_file.clone(), Some(spec.base.clone()));
-            Some(v1::Invitation { run: desk.id.to_string(), run_file, base })
+            let initial = spec.initial.as_ref().map(Initial::message);
+            Some(v1::Invitation { run: desk.id.to_string(), run_file, base, initial })
         }
         Err(reason) => {
             let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true, at: desk.now() };
@@ -267,6 +269,7 @@ fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
         evaluate_before: kind == Training::WORK && Training::evaluates_before(&run.spec, open.round),
         upload_settled: kind == v1::WorkKind::Evaluate,
         dataset: run.measuring().map(|measuring| measuring.dataset.clone()).unwrap_or_default(),
+        initial: run.spec.initial.as_ref().map(Initial::message),
     })
 }
 

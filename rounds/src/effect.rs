@@ -63,6 +63,8 @@ pub struct AggregatePlan {
     pub kind: RoundKind,
     /// In client-id order; weights sum to 1.
     pub updates: Vec<PlannedUpdate>,
+    /// The adapter that the run started from, if any: it may hold the head's start.
+    pub initial: Option<Digest>,
     /// Frozen tensors that hold now.
     pub frozen: Option<Digest>,
     /// Published entries that hold now, oldest first (one for methods that replace, all for methods that accumulate).

@@ -95,7 +95,9 @@ impl Engine {
 
     fn take(&mut self, input: Input, turn: &mut Turn) -> Result<Answering, Rejection> {
         match input {
-            Input::CreateRun { run, run_file, base } => self.create_run(run, run_file, base, turn),
+            Input::CreateRun { run, run_file, base, initial } => {
+                self.create_run(run, run_file, base, initial.map(|initial| *initial), turn)
+            }
             Input::Pause { run } => self.pause(run, turn),
             Input::Resume { run } => self.unpause(run, turn),
             Input::Cancel { run } => self.cancel(run, turn),

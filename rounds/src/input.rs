@@ -27,6 +27,10 @@ pub enum Input {
         run_file: String,
         /// The registered base model that the run file names.
         base: v1::BaseModel,
+        /// The adapter that the run starts from, if any: checked against the base, its blob durable under the run's id.
+        ///
+        /// When this is rejected, the driver drops the blob unless [`Engine::references`](crate::Engine::references) it.
+        initial: Option<Box<v1::InitialAdapter>>,
     },
     /// An operator pauses a run: no new work is handed out and its deadlines stand still; work in hand is accepted.
     Pause {

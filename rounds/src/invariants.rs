@@ -185,6 +185,9 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
     for (round, closed) in &run.rounds {
         let (record, publication) = (&closed.record, &closed.publication);
         ensure(record.round == *round, || format!("round {round} is recorded as {}", record.round))?;
+        ensure(record.initial_digest == run.spec.initial_digest(), || {
+            format!("round {round} is recorded as standing on {:?}", record.initial_digest)
+        })?;
         ensure(record.global_digest == publication.global.to_string(), || {
             format!("round {round} published {} but records {}", publication.global, record.global_digest)
         })?;

@@ -11,6 +11,7 @@
 pub mod cohort;
 pub mod effect;
 pub mod engine;
+pub mod initial;
 pub mod input;
 pub mod invariants;
 pub mod phases;

@@ -39,7 +39,8 @@ impl Run {
     /// The adapter after `round`, or the present one.
     pub fn adapter(&self, round: Option<u32>) -> AdapterBlobs {
         let publications: BTreeMap<u32, &Publication> = self.publications().collect();
-        let mut adapter = AdapterBlobs::default();
+        let initial = self.spec.initial.as_ref().map(|initial| (initial.digest, initial.layout_bytes));
+        let mut adapter = AdapterBlobs { initial, ..AdapterBlobs::default() };
         for number in self.lineage(round) {
             let Some(publication) = publications.get(&number) else { continue };
             adapter.round = number;

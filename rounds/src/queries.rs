@@ -13,6 +13,8 @@ use crate::state::{Frozen, Part, PartState, Publication, Run, State, Update};
 pub struct AdapterBlobs {
     /// The latest round that is part of it; 0 when nothing was published.
     pub round: u32,
+    /// What is merged into the base before everything else: digest, and size by formula.
+    pub initial: Option<(Digest, u64)>,
     /// Frozen tensors, if any.
     pub frozen: Option<Frozen>,
     /// Published entries by round, oldest first.
@@ -25,7 +27,10 @@ impl AdapterBlobs {
     /// Every blob that travels, with its size by formula.
     pub fn blobs(&self) -> impl Iterator<Item = (Digest, u64)> + '_ {
         let frozen = self.frozen.iter().map(|frozen| (frozen.digest, frozen.layout_bytes));
-        frozen.chain(self.published.iter().map(|(_, entry)| (entry.global, entry.layout_bytes)))
+        self.initial
+            .into_iter()
+            .chain(frozen)
+            .chain(self.published.iter().map(|(_, entry)| (entry.global, entry.layout_bytes)))
     }
 
     /// Published entries, as the version of the base that a client trains on.
@@ -47,6 +52,7 @@ impl AdapterBlobs {
                     bytes: entry.bytes,
                 })
                 .collect(),
+            initial_digest: self.initial.map(|(digest, _)| digest.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -115,7 +121,8 @@ impl Run {
         let published = self.publications().flat_map(|(_, publication)| {
             std::iter::once(publication.global).chain(publication.frozen.as_ref().map(|frozen| frozen.digest))
         });
-        published.chain(self.update_blobs()).chain(self.server_blobs())
+        let initial = self.spec.initial.iter().map(|initial| initial.digest);
+        initial.chain(published).chain(self.update_blobs()).chain(self.server_blobs())
     }
 }
 

@@ -26,6 +26,12 @@ pub enum Rejection {
         /// The name.
         client: ClientId,
     },
+    /// The adapter to start from does not fit the run.
+    #[error("the adapter to start from does not fit this run: {problem}")]
+    Initial {
+        /// What does not fit.
+        problem: String,
+    },
     /// The run id is taken.
     #[error("run `{run}` exists already")]
     RunExists {
@@ -217,6 +223,7 @@ impl Rejection {
             Self::RunExists { .. } | Self::ClientExists { .. } => ErrorCode::AlreadyExists,
             Self::RunFile(_)
             | Self::Method(_)
+            | Self::Initial { .. }
             | Self::PrivateWarmUp { .. }
             | Self::Rank { .. }
             | Self::Offers { .. } => ErrorCode::InvalidArgument,
@@ -241,6 +248,9 @@ impl Rejection {
             Self::UnknownClient { .. } => "`rondo client list` shows the clients there are",
             Self::UnknownEvaluator { .. } => {
                 "enrol it first, or correct the name; `rondo client list` shows the clients there are"
+            }
+            Self::Initial { .. } => {
+                "`rondo adapter inspect` shows what it changes, `rondo base show` what the base has"
             }
             Self::ClientExists { .. } => "choose another name, or revoke the client first",
             Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => {

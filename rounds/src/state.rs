@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 use crate::effect::RoundKind;
+use crate::initial::Initial;
 use crate::phases::Phase;
 use crate::policy::Policy;
 
@@ -120,6 +121,16 @@ pub struct Spec {
     /// The one client that measures; absent = every participant, on its own held-out data.
     #[serde(default)]
     pub evaluator: Option<Evaluator>,
+    /// The adapter that it starts from; absent = the base alone.
+    #[serde(default)]
+    pub initial: Option<Initial>,
+}
+
+impl Spec {
+    /// Digest of the adapter that it starts from, as messages spell it; empty without one.
+    pub(crate) fn initial_digest(&self) -> String {
+        self.initial.as_ref().map(|initial| initial.digest.to_string()).unwrap_or_default()
+    }
 }
 
 /// A client that measures for a run, whether or not it trains.

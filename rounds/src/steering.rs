@@ -9,6 +9,7 @@ use crate::desk::Turn;
 use crate::effect::RoundKind;
 use crate::engine::{Answering, Engine};
 use crate::guarantee;
+use crate::initial::Initial;
 use crate::phases::{Outcome, Phase, Recruiting, ended, publishing};
 use crate::policy::Policy;
 use crate::rejection::Rejection;
@@ -22,7 +23,13 @@ impl Spec {
 }
 
 /// Checks everything about a run that can be checked before it starts.
-fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> Result<(Spec, Job), Rejection> {
+fn specify(
+    text: String,
+    base: v1::BaseModel,
+    initial: Option<v1::InitialAdapter>,
+    now: i64,
+    registry: &Registry,
+) -> Result<(Spec, Job), Rejection> {
     let file = RunFile::parse(&text)?;
     file.check_base(&base)?;
     let privacy = match &file.privacy {
@@ -35,6 +42,7 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
     guarantee::check(&privacy, &job)?;
     let policy = policy(&file);
     let evaluator = file.evaluation.as_ref().map(evaluator).transpose()?;
+    let initial = initial.map(|initial| Initial::of(initial, &base, &job)).transpose()?;
     let spec = Spec {
         run_file: text,
         base,
@@ -50,6 +58,7 @@ fn specify(text: String, base: v1::BaseModel, now: i64, registry: &Registry) -> 
         accumulates: job.method().publication() == Publication::Accumulate,
         max_update_norm: file.rounds.max_update_norm,
         evaluator,
+        initial,
     };
     Ok((spec, job))
 }
@@ -75,19 +84,21 @@ impl Engine {
         run: RunId,
         text: String,
         base: v1::BaseModel,
+        initial: Option<v1::InitialAdapter>,
         turn: &mut Turn,
     ) -> Result<Answering, Rejection> {
         if self.state.runs.contains_key(&run) {
             return Err(Rejection::RunExists { run });
         }
-        let (spec, job) = specify(text, base, turn.now, &self.registry)?;
+        let (spec, job) = specify(text, base, initial, turn.now, &self.registry)?;
         if let Some(Evaluator { client, .. }) = &spec.evaluator {
             let known = self.state.clients.get(client).filter(|known| known.standing != Standing::Revoked);
             known.ok_or_else(|| Rejection::UnknownEvaluator { client: client.clone() })?;
         }
         let (round, kind) = if job.needs_warm_up() { (0, RoundKind::WarmUp) } else { (1, RoundKind::Train) };
+        let start = spec.initial.as_ref().map(|initial| format!(" and adapter {}", initial.digest)).unwrap_or_default();
         let line = format!(
-            "created: {} of base {} on data set {}, {} rounds, {}",
+            "created: {} of base {}{start} on data set {}, {} rounds, {}",
             spec.method,
             spec.base.name,
             spec.dataset,

@@ -54,6 +54,7 @@ pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::Rou
             .and_then(|publication| publication.server)
             .map(|d| d.to_string())
             .unwrap_or_default(),
+        initial_digest: run.spec.initial_digest(),
     }
 }
 
@@ -172,6 +173,7 @@ impl Engine {
             },
             evaluation_client: evaluator.map(|evaluator| evaluator.client.to_string()).unwrap_or_default(),
             evaluation_dataset: evaluator.map(|evaluator| evaluator.dataset.clone()).unwrap_or_default(),
+            initial_digest: run.spec.initial_digest(),
         }
     }
 

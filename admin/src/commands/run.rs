@@ -10,6 +10,7 @@ use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequ
 
 use crate::context::{Administration, Context};
 use crate::error::CliError;
+use crate::initial;
 use crate::output::{self, facts, table};
 use crate::run_names::resolve;
 use crate::text::{clock, moment, now_ms, span};
@@ -24,10 +25,19 @@ const EVENTS_SHOWN: usize = 20;
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
     /// Creates a run from a run file
-    #[command(after_help = "Example:\n  rondo run create examples/runs/fed-sb.toml")]
+    ///
+    /// With --from-adapter the run starts from an adapter instead of the bare base model: everybody merges it into the base
+    /// first, and what the run trains comes on top. Evaluations and exports include it. Any method goes with any adapter.
+    #[command(
+        after_help = "Example:\n  rondo run create examples/runs/fed-sb.toml\n  rondo run create examples/runs/ffa-lora.toml --from-adapter adapter"
+    )]
     Create {
         /// The run file, TOML
         file: PathBuf,
+        /// A PEFT folder to start from: adapter_config.json and adapter_model.safetensors, as PEFT saves them and
+        /// `rondo adapter export --format peft` writes them
+        #[arg(long, value_name = "DIR")]
+        from_adapter: Option<PathBuf>,
     },
     /// Lists all runs
     #[command(after_help = "Example:\n  rondo run list")]
@@ -67,9 +77,13 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
     let mut admin = context.administration().await?;
     let creates = matches!(command, RunCommand::Create { .. });
     let summary = match command {
-        RunCommand::Create { file } => {
-            let run_file = read(&file)?;
-            admin.create_run(CreateRunRequest { run_file }).await?
+        RunCommand::Create { file, from_adapter } => {
+            let (run_file, run) = read(&file)?;
+            let initial_digest = match from_adapter {
+                Some(dir) => initial::upload(&mut admin, &run, &dir).await?,
+                None => String::new(),
+            };
+            admin.create_run(CreateRunRequest { run_file, initial_digest }).await?
         }
         RunCommand::List => {
             let reply = admin.list_runs(ListRunsRequest {}).await?.into_inner();
@@ -125,16 +139,16 @@ fn namesakes(runs: &[RunSummary], run: &RunSummary) -> Option<String> {
 }
 
 /// A run file that parses; what depends on the base and the method the coordinator checks.
-fn read(file: &std::path::Path) -> Result<String, CliError> {
+fn read(file: &std::path::Path) -> Result<(String, RunFile), CliError> {
     let length = std::fs::metadata(file).map_err(|error| CliError::io(file, &error))?.len();
     if length > MAX_FILE_BYTES {
         return Err(CliError::failed(format!("{} has {length} bytes, that is no run file", file.display())));
     }
     let text = std::fs::read_to_string(file).map_err(|error| CliError::io(file, &error))?;
-    RunFile::parse(&text).map_err(|error| {
+    let run = RunFile::parse(&text).map_err(|error| {
         CliError::failed(format!("{}: {error}", file.display())).hint("examples/runs holds commented run files")
     })?;
-    Ok(text)
+    Ok((text, run))
 }
 
 /// Phase and, where it ended, how.
@@ -168,6 +182,7 @@ fn overview(run: &RunSummary) -> String {
         ("method", run.method.clone()),
         ("aggregation", run.exactness.clone()),
         ("base", run.base.clone()),
+        ("starts from", start(run)),
         ("data set", run.dataset.clone()),
         ("measured at", measured_at(run)),
         ("best round", best(run)),
@@ -175,6 +190,11 @@ fn overview(run: &RunSummary) -> String {
         ("created", moment(run.created_at_ms)),
         ("ended", moment(run.ended_at_ms)),
     ])
+}
+
+/// The adapter below everything that the run trains, if any.
+fn start(run: &RunSummary) -> String {
+    if run.initial_digest.is_empty() { String::new() } else { format!("adapter {}", run.initial_digest) }
 }
 
 /// Where the published adapters are measured, if at one client.

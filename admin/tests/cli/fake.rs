@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use rondo_proto::digest::Digest;
 use rondo_proto::error::{ErrorCode, status};
 use rondo_proto::transfer;
 use rondo_proto::v1::administration_server::{Administration, AdministrationServer};
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Items<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -90,7 +91,23 @@ impl Administration for Fake {
         self.noted("base", self.script.base.clone())
     }
     async fn create_run(&self, request: Request<CreateRunRequest>) -> Answer<RunSummary> {
-        self.noted(request.into_inner().run_file, self.script.summary.clone())
+        let CreateRunRequest { run_file, initial_digest } = request.into_inner();
+        let summary = RunSummary { initial_digest, ..self.script.summary.clone() };
+        self.noted(run_file, summary)
+    }
+    async fn upload_initial(&self, request: Request<Streaming<InitialMessage>>) -> Answer<InitialAdapter> {
+        let mut messages = request.into_inner();
+        let (mut header, mut bytes) = (InitialHeader::default(), Vec::new());
+        while let Some(message) = messages.message().await? {
+            match message.part {
+                Some(initial_message::Part::Header(first)) => header = first,
+                Some(initial_message::Part::Data(data)) => bytes.extend_from_slice(&data),
+                None => {}
+            }
+        }
+        assert_eq!((header.total_bytes, header.digest.clone()), (bytes.len() as u64, Digest::of(&bytes).to_string()));
+        let asked = format!("upload for {}: {}", header.base, header.digest);
+        self.noted(asked, InitialAdapter { digest: header.digest, ..InitialAdapter::default() })
     }
     async fn list_runs(&self, _: Request<ListRunsRequest>) -> Answer<ListRunsReply> {
         self.noted("runs", ListRunsReply { runs: vec![self.script.summary.clone()] })

@@ -205,6 +205,11 @@ fn base() -> BaseModel {
 fn adapter(method: &str, dir: &Path, base: BaseModel) -> Script {
     let text = RUN.replace("METHOD", method);
     let job = Job::new(&Registry::builtin(), &RunFile::parse(&text).unwrap(), &base).unwrap();
+    adapter_of(&job, method, dir, base)
+}
+
+fn adapter_of(job: &Job, method: &str, dir: &Path, base: BaseModel) -> Script {
+    let text = RUN.replace("METHOD", method);
     let mut script = Script { base: base.clone(), ..Script::default() };
     let mut state = AdapterState { round: 2, ..AdapterState::default() };
     let mut files = Vec::new();
@@ -294,6 +299,65 @@ async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
         assert!(end.is_err_and(|error| error.message.contains("have digest")));
         assert!(!bad.exists());
     }
+}
+
+/// Exported by one run, the start of another.
+#[tokio::test]
+async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut script = Script { summary: summary(""), ..adapter("flora", &blobs_dir(dir.path()), base()) };
+    let first = path("first");
+    assert_eq!(rondo(&script, &["adapter", "export", "sentiment", "--out", &first]).await.0, Ok(()));
+
+    let file = path("run.toml");
+    std::fs::write(&file, RUN.replace("METHOD", "ffa-lora")).unwrap();
+    let create = ["run", "create", &file, "--from-adapter", &first];
+    let (end, text) = rondo(&script, &create).await;
+    assert_eq!(end, Ok(()));
+    let asked = script.asked.lock().unwrap().clone();
+    let at = asked.iter().position(|asked| asked.starts_with("upload for tiny: blake3:")).unwrap();
+    let digest = asked[at].strip_prefix("upload for tiny: ").unwrap().to_owned();
+    assert!(asked[at + 1].contains("ffa-lora"), "{asked:?}");
+    assert!(text.contains("starts from") && text.contains(&digest), "{text}");
+    let (_, text) = rondo(&script, &["run", "create", &file, "--from-adapter", &first, "--json"]).await;
+    assert_eq!(serde_json::from_str::<RunSummary>(&text).unwrap().initial_digest, digest);
+
+    // The second run, as the coordinator would hold it.
+    let run = RunFile::parse(&RUN.replace("METHOD", "ffa-lora")).unwrap();
+    let initial = dir.path().join("initial");
+    let job = Job::new(&Registry::builtin(), &run, &base()).unwrap();
+    let converted = rondo_methods::initial::convert(Path::new(&first), &base(), &run.task, &initial).unwrap();
+    assert_eq!(converted.digest().to_string(), digest, "the same folder gives the same bytes");
+    let second = adapter_of(&job.starting_from(&initial).unwrap(), "ffa-lora", &blobs_dir(dir.path()), base());
+    script = Script { summary: summary(""), ..second };
+    script.blobs.insert(digest.clone(), initial);
+    script.adapter.state.as_mut().unwrap().initial_digest = digest.clone();
+    let out = path("second");
+    let (end, text) = rondo(&script, &["adapter", "export", "sentiment", "--json", "--out", &out]).await;
+    assert_eq!(end, Ok(()));
+    let told: Value = serde_json::from_str(&text).unwrap();
+    // Two rounds of two clients of rank 2 each, and 2 on top.
+    assert_eq!((told["rank"].as_u64(), told["initial"].as_str()), (Some(8 + 2), Some(digest.as_str())));
+    let card = std::fs::read_to_string(Path::new(&out).join("README.md")).unwrap();
+    assert!(card.contains(&format!("| rondo.initial_digest | {digest} |")), "{card}");
+    // A file that was trained on something else below is not mixed in.
+    script.adapter.state.as_mut().unwrap().initial_digest.clear();
+    let (end, _) = rondo(&script, &["adapter", "export", "sentiment", "--out", &path("third")]).await;
+    assert!(end.is_err_and(|error| error.message.contains("stands on initial adapter")));
+
+    // What does not fit is refused here, before anything is sent.
+    let asked = script.asked.lock().unwrap().len();
+    std::fs::write(&file, RUN.replace("METHOD", "fedit").replace("\"yes\"", "\"aye\"")).unwrap();
+    let error = rondo(&script, &create).await.0.unwrap_err();
+    assert!(error.message.contains("its labels are no, yes, those of the run no, aye"), "{error:?}");
+    assert!(error.hint.unwrap().contains("rondo_head.safetensors"));
+    script.base.linears[1].out_features = 7;
+    std::fs::write(&file, RUN.replace("METHOD", "fedit")).unwrap();
+    let error = rondo(&script, &create).await.0.unwrap_err();
+    assert!(error.message.contains("that weight is [7, 5]") && error.hint.unwrap().contains("base show"));
+    let told = script.asked.lock().unwrap()[asked..].to_vec();
+    assert_eq!(told, ["base", "base"]);
 }
 
 /// A BERT of two layers whose six linear layers are [6, 5] each.

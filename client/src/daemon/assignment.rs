@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rondo_methods::{AdapterState, Kind};
+use rondo_methods::{AdapterState, Job, Kind, MethodError};
 use rondo_proto::{Digest, RunId, v1};
 use tokio::task::spawn_blocking;
 
@@ -131,11 +131,11 @@ impl<A: Api> Daemon<A> {
                 self.guard.check(&key.run)?;
             }
         }
-        let state = self.state(assignment, &key.run, task, &agreed).await?;
+        let (job, state) = self.state(assignment, &key.run, task, &agreed).await?;
 
         let limit = self.config.limits.max_eval_examples as usize;
         let work = Work {
-            job: agreed.job.clone(),
+            job,
             run: Arc::clone(&agreed.run),
             base: Arc::clone(&agreed.base),
             model_dir: agreed.model_dir.clone(),
@@ -197,43 +197,54 @@ impl<A: Api> Daemon<A> {
         .await??)
     }
 
-    /// Fetches what the state needs and builds it.
+    /// Fetches what the state needs and builds it; with it comes the run as it starts from its adapter, if it does.
     async fn state(
         &self,
         assignment: &v1::Assignment,
         run: &RunId,
         task: Task,
         agreed: &Agreed,
-    ) -> Result<AdapterState, Failure> {
-        if task == Task::WarmUp {
-            return Ok(AdapterState {
-                round: 0,
-                rank: agreed.rank as usize,
-                tensors: agreed.job.warm_up_initial(),
-                merged: Vec::new(),
-            });
-        }
+    ) -> Result<(Job, AdapterState), Failure> {
         let described = assignment.state.clone().unwrap_or_default();
         let read = |text: &str| {
             text.parse::<Digest>().map_err(|error| Failure::NotAgreed(format!("the state of run {run}: {error}")))
         };
-        let frozen = match described.frozen_digest.as_str() {
-            "" => None,
-            digest => Some(read(digest)?),
-        };
+        let some = |text: &str| if text.is_empty() { Ok(None) } else { read(text).map(Some) };
+        let (initial, frozen) = (some(&described.initial_digest)?, some(&described.frozen_digest)?);
         let published =
             described.published.iter().map(|published| read(&published.digest)).collect::<Result<Vec<_>, _>>()?;
-        let needed = frozen.iter().chain(&published).copied();
+        let needed = initial.iter().chain(&frozen).chain(&published).copied();
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).keep(run, needed)?;
-        let mut paths = Vec::new();
-        for digest in frozen.iter().chain(&published) {
-            let name = &assignment.run;
-            paths.push(transfer::fetch(self.api.as_ref(), &self.retry, &self.cache, name, *digest).await?);
-        }
-        let frozen: Option<PathBuf> = frozen.map(|_| paths.remove(0));
+        let initial = self.fetch(assignment, initial).await?.pop();
+        let frozen = self.fetch(assignment, frozen).await?.pop();
+        let published = self.fetch(assignment, published).await?;
         let (job, client, rank) = (agreed.job.clone(), self.client.clone(), agreed.rank as usize);
         let round = assignment.round;
-        Ok(spawn_blocking(move || job.state(round, &client, rank, frozen.as_deref(), &paths)).await??)
+        let build = move || {
+            let job = match initial {
+                Some(path) => job.starting_from(&path)?,
+                None => job,
+            };
+            let state = match task {
+                Task::WarmUp => job.warm_up_state(rank)?,
+                Task::Train | Task::Evaluate => job.state(round, &client, rank, frozen.as_deref(), &published)?,
+            };
+            Ok::<_, MethodError>((job, state))
+        };
+        Ok(spawn_blocking(build).await??)
+    }
+
+    /// The files of these blobs.
+    async fn fetch(
+        &self,
+        assignment: &v1::Assignment,
+        digests: impl IntoIterator<Item = Digest>,
+    ) -> Result<Vec<PathBuf>, Failure> {
+        let mut paths = Vec::new();
+        for digest in digests {
+            paths.push(transfer::fetch(self.api.as_ref(), &self.retry, &self.cache, &assignment.run, digest).await?);
+        }
+        Ok(paths)
     }
 
     /// Checks what the trainer made and puts it into the spool.

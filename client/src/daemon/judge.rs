@@ -76,9 +76,9 @@ impl Judge {
 
     /// Judges an invitation. The answer is on the disk before it is given.
     pub fn invited(&mut self, invitation: &v1::Invitation) -> v1::AnswerRequest {
-        let v1::Invitation { run, run_file, base } = invitation;
+        let v1::Invitation { run, run_file, base, initial } = invitation;
         let judged = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
-            let agreed = self.consider(&id, run_file, base.as_ref(), "");
+            let agreed = self.consider(&id, run_file, base.as_ref(), initial.as_ref(), "");
             let (rank, declined) = match &agreed {
                 Ok(agreed) => (agreed.rank, None),
                 Err(failure) => (0, Some(failure.for_coordinator())),
@@ -86,7 +86,9 @@ impl Judge {
             let base = base.as_ref().map(|base| base.digest.clone()).unwrap_or_default();
             // An answer to another text under the same id stands: the id means the text that was agreed first.
             if self.answers.get(&id).is_none_or(|before| before.run_file == Digest::of(run_file.as_bytes())) {
-                let answer = Answer { run: id, run_file: Digest::of(run_file.as_bytes()), base, rank, declined };
+                let initial = digest_of(initial.as_ref()).to_owned();
+                let answer =
+                    Answer { run: id, run_file: Digest::of(run_file.as_bytes()), base, initial, rank, declined };
                 self.answers.put(answer).map_err(|error| {
                     Failure::NotAgreed(format!("this client cannot note its answer: {}", error.kind()))
                 })?;
@@ -113,7 +115,15 @@ impl Judge {
         if let Some(reason) = declined {
             return Err(Failure::NotAgreed(format!("this client declined run {run}: {reason}")));
         }
-        let agreed = self.consider(&run, &assignment.run_file, assignment.base.as_ref(), &assignment.dataset)?;
+        let initial = assignment.initial.as_ref();
+        let state = assignment.state.as_ref().map_or("", |state| state.initial_digest.as_str());
+        if state != digest_of(initial) {
+            let problem =
+                format!("the state of run {run} stands on {state:?}, the run starts from {:?}", digest_of(initial));
+            return Err(Failure::NotAgreed(problem));
+        }
+        let agreed =
+            self.consider(&run, &assignment.run_file, assignment.base.as_ref(), initial, &assignment.dataset)?;
         let most = self.answers.get(&run).map_or(agreed.rank, |answer| answer.rank);
         // Whoever measures alone measures the whole adapter; a limit on ranks is one on what is trained here.
         if assignment.rank > most && assignment.dataset.is_empty() {
@@ -131,6 +141,7 @@ impl Judge {
         id: &RunId,
         text: &str,
         base: Option<&v1::BaseModel>,
+        initial: Option<&v1::InitialAdapter>,
         measured: &str,
     ) -> Result<Agreed, Failure> {
         let refuse = |problem: String| Err(Failure::NotAgreed(problem));
@@ -144,6 +155,10 @@ impl Judge {
             if answer.base != base.digest {
                 let (now, then) = (&base.digest, &answer.base);
                 return refuse(format!("run {id} now names base {now}; this client answered to {then}"));
+            }
+            if answer.initial != digest_of(initial) {
+                let (now, then) = (digest_of(initial), &answer.initial);
+                return refuse(format!("run {id} now starts from adapter {now:?}; this client answered to {then:?}"));
             }
         }
         let run = RunFile::parse(text)?;
@@ -165,7 +180,7 @@ impl Judge {
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, job.mixed_ranks())?;
         let model_dir = self.models.find(base)?;
         let outline = Outline::read(&model_dir)?;
-        let load = Load::new(outline, &run, &job, rank as usize);
+        let load = Load::new(outline, &run, &job, rank as usize).starting_from(initial, base, &job);
         let choice =
             memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
         tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
@@ -203,4 +218,9 @@ impl Judge {
         self.read = Some(Read { source, task: task.clone(), stamp, data: Arc::clone(&data) });
         Ok(data)
     }
+}
+
+/// Digest of the adapter that a run starts from; empty without one.
+fn digest_of(initial: Option<&v1::InitialAdapter>) -> &str {
+    initial.map_or("", |initial| initial.digest.as_str())
 }

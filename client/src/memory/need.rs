@@ -6,6 +6,7 @@
 use rondo_methods::method::Publication;
 use rondo_methods::{Job, Role};
 use rondo_proto::run_file::{Dtype, Quantise, RunFile};
+use rondo_proto::v1;
 use serde::Serialize;
 
 use super::outline::{Family, Outline};
@@ -42,9 +43,10 @@ pub struct Load {
     pub frozen: u64,
     /// Rows that the widest layer's adapters give per token.
     pub narrow: u64,
-    /// Numbers of stacks published in earlier rounds, at the run's end (of methods that accumulate).
+    /// Numbers that are merged into the base: of the adapter that the run starts from, and of stacks published in earlier
+    /// rounds, at the run's end (of methods that accumulate).
     pub stacked: u64,
-    /// Numbers of the targets' weights, which such methods hold a second time.
+    /// Numbers of the weights that they change, which are held a second time.
     pub merged: u64,
     /// True when FedProx keeps the adapter as received.
     pub proximal: bool,
@@ -116,6 +118,20 @@ impl Load {
             proximal: run.train.proximal != 0.0,
             outline,
         }
+    }
+
+    /// The same for a run that starts from an adapter, if it does.
+    pub fn starting_from(mut self, initial: Option<&v1::InitialAdapter>, base: &v1::BaseModel, job: &Job) -> Self {
+        let Some(initial) = initial else { return self };
+        let stacks = self.merged > 0;
+        let is_changed = |linear: &&v1::LinearLayer| {
+            initial.targets.contains(&linear.name)
+                || stacks && job.targets().iter().any(|target| target.name == linear.name)
+        };
+        let changed = base.linears.iter().filter(is_changed);
+        self.merged = changed.map(|linear| u64::from(linear.out_features) * u64::from(linear.in_features)).sum();
+        self.stacked += initial.layout_bytes / 4;
+        self
     }
 
     /// True when some weights are unpacked for each use; then the step is always checkpointed.

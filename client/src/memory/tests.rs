@@ -1,6 +1,8 @@
 //! The arithmetic of the prediction, by hand on a small model, and the order of the ways.
 
-use rondo_proto::run_file::{Dtype, Quantise};
+use rondo_methods::{Job, Registry};
+use rondo_proto::run_file::{Dtype, Quantise, RunFile};
+use rondo_proto::v1;
 
 use super::*;
 use crate::config::{Checkpoint, Limits};
@@ -80,6 +82,34 @@ fn stacks_are_merged_where_they_can_be() {
     let packed = Load { quantise: Quantise::Nf4, ..stacks };
     assert_eq!(part(&packed.need(PLAIN), "base weights"), 4 * 64_000 + 14 * 4096 * 9 / 16);
     assert_eq!(part(&packed.need(PLAIN), "adapter"), 4 * (5 * 1000 + 2 * 500 + 2 * 700));
+}
+
+#[test]
+fn an_adapter_to_start_from_counts_with_the_layers_it_changes() {
+    let run = |method: &str| {
+        let text = format!(
+            r#"
+            name = "x"
+            base = {{ model = "tiny" }}
+            task = {{ kind = "classification", dataset = "d", labels = ["a", "b"] }}
+            method = {{ id = "{method}", rank = 2, targets = ["query"] }}
+            train = {{ local_steps = 1, batch = 1, lr = 1e-3 }}
+            rounds = {{ count = 2, cohort = 1, quorum = 1 }}
+            "#
+        );
+        RunFile::parse(&text).unwrap()
+    };
+    let linear = |name: &str, out| v1::LinearLayer { name: name.into(), out_features: out, in_features: 10 };
+    let base = v1::BaseModel { linears: vec![linear("0.query", 10), linear("0.key", 7)], ..Default::default() };
+    let initial = v1::InitialAdapter { layout_bytes: 4000, targets: vec!["0.key".into()], ..Default::default() };
+    for (method, stacks, changed) in [("fedit", 0, 70), ("flora", 40, 170)] {
+        let run = run(method);
+        let job = Job::new(&Registry::builtin(), &run, &base).unwrap();
+        let bare = || Load::new(load().outline, &run, &job, 2);
+        assert_eq!((bare().starting_from(None, &base, &job), bare().stacked > 0), (bare(), stacks > 0));
+        let starts = bare().starting_from(Some(&initial), &base, &job);
+        assert_eq!((starts.stacked - bare().stacked, starts.merged), (1000, changed), "{method}");
+    }
 }
 
 #[test]

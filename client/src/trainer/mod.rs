@@ -35,7 +35,7 @@ pub mod warm_up;
 
 use std::path::{Path, PathBuf};
 
-use rondo_methods::Statistic;
+use rondo_methods::{Initial, Statistic};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use tch::{Device, Kind};
@@ -108,7 +108,9 @@ impl LibtorchTrainer {
 
     /// How this work's steps are carried out: the fastest way that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
+        let initial = work.job.initial_adapter().map(Initial::message);
         let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
+        let load = load.starting_from(initial.as_ref(), &work.base, &work.job);
         // A GPU's memory is another; there `[limits]` alone speaks.
         let room = if self.device == Device::Cpu { machine::room() } else { None };
         let choice = memory::choose(&load, &self.limits, room)?;
@@ -180,7 +182,8 @@ impl LibtorchTrainer {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
             Statistic::Gradient => {
                 let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
-                let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, work.run.task.pooling)?;
+                let pooling = work.run.task.pooling;
+                let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, &work.state, pooling)?;
                 warm_up::gradient(&session, work, plan.examples, &rows, steps, progress)
             }
         }

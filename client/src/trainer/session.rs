@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
-use rondo_methods::{AdapterState, Delta, Job, NamedSpec, TensorSet, WarmUpPlan};
+use rondo_methods::{AdapterState, Delta, Job, MergedDelta, NamedSpec, TensorSet, WarmUpPlan};
 use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind, Tensor};
 
@@ -107,9 +107,7 @@ impl<'m> Session<'m> {
         training: bool,
     ) -> Result<Self, TrainerError> {
         let mut session = Self::of_job(model, device, job, &state.tensors, pooling)?;
-        for (target, delta, parts) in &state.merged {
-            session.merge(&job.targets()[*target].name, delta, parts)?;
-        }
+        session.merge_all(job, &state.merged)?;
         let layout = job.layout(state.round, state.rank);
         let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
         let delta = job.delta(state.rank);
@@ -132,23 +130,30 @@ impl<'m> Session<'m> {
         Ok(session)
     }
 
-    /// A warm-up's probe on the bare base model, with the run's head as seeded; only the probe takes gradients.
+    /// A warm-up's probe on what the run starts from, the bare base model or an adapter merged into it, with the run's head
+    /// at its start; only the probe takes gradients.
     pub fn of_probe(
         model: &'m dyn Transformer,
         device: Device,
         job: &Job,
         plan: &WarmUpPlan,
+        state: &AdapterState,
         pooling: Pooling,
     ) -> Result<Self, TrainerError> {
         // The head never starts anew in a round, so neither round nor client matter to it.
         let mut session = Self::of_job(model, device, job, &job.initial(0, "", job.rank()), pooling)?;
-        let tensors = job.warm_up_initial();
+        session.merge_all(job, &state.merged)?;
         let trained = trained_names(&plan.layout);
         for target in job.targets() {
-            session.attach(&target.name, &plan.delta, &parts_of(&tensors, &target.name), &trained)?;
+            session.attach(&target.name, &plan.delta, &parts_of(&state.tensors, &target.name), &trained)?;
         }
         session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
         Ok(session)
+    }
+
+    fn merge_all(&mut self, job: &Job, merged: &[MergedDelta]) -> Result<(), TrainerError> {
+        let layers = job.layers();
+        merged.iter().try_for_each(|(layer, delta, parts)| self.merge(&layers[*layer].name, delta, parts))
     }
 
     /// Adds a delta to a base weight for the life of this session.

@@ -33,8 +33,7 @@ impl Solo {
     /// The adapter from which the client works in `round`; of a run whose warm-up is due, the probe's start.
     pub fn state(&self, round: u32) -> Result<AdapterState, MethodError> {
         if round == 0 {
-            let tensors = self.job.warm_up_initial();
-            return Ok(AdapterState { round, rank: self.job.rank(), tensors, merged: Vec::new() });
+            return self.job.warm_up_state(self.job.rank());
         }
         self.job.state(round, CLIENT, self.job.rank(), self.frozen.as_deref(), &self.published)
     }

@@ -81,7 +81,8 @@ pub fn gradient(
     })
 }
 
-/// The truncated SVD of each target's base weight, in f64. Needs no data.
+/// The truncated SVD of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts
+/// from in it. Needs no data.
 pub fn base_factors(
     model: &dyn Transformer,
     work: &Work,
@@ -91,10 +92,16 @@ pub fn base_factors(
     let targets = work.job.targets();
     let steps = targets.len() as u32;
     let mut tensors = TensorSet::new();
-    for (step, target) in (1..=steps).zip(targets) {
-        let weight = to_plain(&adapted::base_weight(model.linears(), &target.name)?)?;
-        let factors = base_svd::factors(&weight.to_matrix(), work.job.rank())
-            .map_err(|source| TrainerError::Method(MethodError::Linalg { target: target.name.clone(), source }))?;
+    for (step, (index, target)) in (1..=steps).zip(targets.iter().enumerate()) {
+        let failed = |source| TrainerError::Method(source);
+        let mut weight = to_plain(&adapted::base_weight(model.linears(), &target.name)?)?.to_matrix();
+        for (_, delta, parts) in work.state.merged.iter().filter(|(layer, ..)| *layer == index) {
+            let change =
+                delta.dense(parts).map_err(|source| MethodError::Delta { target: target.name.clone(), source });
+            weight.add_scaled(1.0, &change.map_err(failed)?);
+        }
+        let factors = base_svd::factors(&weight, work.job.rank())
+            .map_err(|source| failed(MethodError::Linalg { target: target.name.clone(), source }))?;
         tensors.extend(factors.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));
         if progress(Progress { step, steps, loss: 0.0 }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);

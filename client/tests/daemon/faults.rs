@@ -78,7 +78,7 @@ async fn a_download_goes_on_where_it_broke_and_a_wrong_one_is_fetched_again() {
     machine.invite("one", &run_file);
     let mut train = machine.assignment(v1::WorkKind::Train, "one", 2, &run_file);
     let published = vec![v1::Published { round: 1, digest, bytes: 0 }];
-    train.state = Some(v1::AdapterState { round: 1, frozen_digest: String::new(), published });
+    train.state = Some(v1::AdapterState { round: 1, published, ..Default::default() });
     machine.coordinator.give(Next::Assignment(train));
     {
         let trouble = &mut machine.coordinator.book().trouble;
@@ -117,7 +117,7 @@ async fn a_state_that_the_coordinator_does_not_give_is_a_failure() {
     machine.invite("one", &run_file);
     let mut train = machine.assignment(v1::WorkKind::Train, "one", 2, &run_file);
     let published = vec![v1::Published { round: 1, digest: Digest::of(b"gone").to_string(), bytes: 0 }];
-    train.state = Some(v1::AdapterState { round: 1, frozen_digest: String::new(), published });
+    train.state = Some(v1::AdapterState { round: 1, published, ..Default::default() });
     machine.coordinator.give(Next::Assignment(train));
     machine.start();
     machine.coordinator.until("the failure", |book| !book.failures.is_empty()).await;

@@ -17,7 +17,7 @@ fn published(machine: &Machine, run_file: &str, add: f32) -> (Vec<u8>, f32) {
 
 fn state(round: u32, digests: &[&String]) -> Option<v1::AdapterState> {
     let published = digests.iter().map(|digest| v1::Published { round, digest: (*digest).clone(), bytes: 0 }).collect();
-    Some(v1::AdapterState { round, frozen_digest: String::new(), published })
+    Some(v1::AdapterState { round, published, ..Default::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,28 @@ async fn work_for_another_run_file_than_agreed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_from_another_adapter_than_agreed_is_refused() {
+    let mut machine = Machine::new();
+    let run_file = machine.run_file("fedit", 2);
+    machine.invite("one", &run_file);
+    let digest = format!("blake3:{}", "ab".repeat(32));
+    let mut other = machine.assignment(v1::WorkKind::Train, "one", 1, &run_file);
+    other.initial = Some(v1::InitialAdapter { digest: digest.clone(), ..Default::default() });
+    other.state = Some(v1::AdapterState { initial_digest: digest.clone(), ..Default::default() });
+    machine.coordinator.give(Next::Assignment(other.clone()));
+    let mut torn = v1::Assignment { round: 2, initial: None, ..other };
+    torn.state = Some(v1::AdapterState { initial_digest: digest, ..Default::default() });
+    machine.coordinator.give(Next::Assignment(torn));
+    machine.start();
+    machine.coordinator.until("both failures", |book| book.failures.len() == 2).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    assert!(book.failures[0].reason.contains("now starts from adapter \"blake3:abab"), "{:?}", book.failures);
+    assert!(book.failures[1].reason.contains("the run starts from \"\""), "{:?}", book.failures);
+    assert_eq!(machine.trained(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_for_a_declined_run_is_refused_after_a_restart_too() {
     let mut machine = Machine::new();
     machine.config += "[policy]\nmethods = [\"fed-sb\"]\n";

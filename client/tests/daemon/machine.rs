@@ -181,6 +181,7 @@ impl Machine {
             run: run.to_owned(),
             run_file: run_file.to_owned(),
             base: Some(self.base.clone()),
+            initial: None,
         }));
     }
 

@@ -14,8 +14,8 @@ use rondo_coordinator::init::{InitRequest, init};
 use rondo_coordinator::serve::serve;
 use rondo_methods::Registry;
 use rondo_proto::identity::{self, Identity};
-use rondo_proto::v1;
 use rondo_proto::v1::administration_client::AdministrationClient;
+use rondo_proto::{Digest, transfer, v1};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -116,7 +116,43 @@ impl Coordinator {
     pub async fn create_run(&self, base: v1::BaseModel, run_file: String) -> String {
         let mut api = self.api();
         api.add_base(base).await.unwrap();
-        api.create_run(v1::CreateRunRequest { run_file }).await.unwrap().into_inner().run
+        api.create_run(v1::CreateRunRequest { run_file, ..Default::default() }).await.unwrap().into_inner().run
+    }
+
+    /// Uploads an adapter and creates a run that starts from it.
+    pub async fn create_run_from(&self, base: v1::BaseModel, initial: &Path, run_file: String) -> String {
+        let mut api = self.api();
+        let digest = Digest::of_file(initial).unwrap().to_string();
+        let total_bytes = std::fs::metadata(initial).unwrap().len();
+        let header = v1::InitialHeader { base: base.name, digest: digest.clone(), total_bytes };
+        let messages = transfer::initial_messages(header, initial).unwrap().map(Result::unwrap);
+        let told = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
+        assert_eq!(told.digest, digest);
+        let request = v1::CreateRunRequest { run_file, initial_digest: digest };
+        api.create_run(request).await.unwrap().into_inner().run
+    }
+
+    /// Where a run stands, and the files of which its adapter is made: initial, frozen and published.
+    pub async fn adapter(&self, run: &str, dir: &Path) -> (v1::GetAdapterReply, [Vec<PathBuf>; 3]) {
+        let mut api = self.api();
+        let request = v1::GetAdapterRequest { run: run.into(), round: None };
+        let reply = api.get_adapter(request).await.unwrap().into_inner();
+        let state = reply.state.clone().unwrap();
+        let published = state.published.into_iter().map(|published| published.digest).collect();
+        let mut files: [Vec<PathBuf>; 3] = Default::default();
+        for (place, digests) in [vec![state.initial_digest], vec![state.frozen_digest], published].iter().enumerate() {
+            for digest in digests.iter().filter(|digest| !digest.is_empty()) {
+                let request = v1::DownloadRequest { run: run.into(), digest: digest.clone(), offset: 0 };
+                let mut chunks = api.fetch_blob(request).await.unwrap().into_inner();
+                let digest: Digest = digest.parse().unwrap();
+                let mut receiver = transfer::Receiver::open(&dir.join(digest.hex()), digest).unwrap();
+                while let Some(chunk) = chunks.message().await.unwrap() {
+                    receiver.absorb(&chunk).unwrap();
+                }
+                files[place].push(receiver.finish().unwrap());
+            }
+        }
+        (reply, files)
     }
 
     pub async fn client(&self, client: &str) -> v1::ClientInfo {

@@ -6,3 +6,4 @@ mod client;
 mod coordinator;
 mod renewal;
 mod rounds;
+mod starting;

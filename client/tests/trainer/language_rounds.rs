@@ -77,7 +77,7 @@ fn sketches_are_the_mean_gradient_times_the_seeded_matrices() {
         let (loss, gradients) = by_definition(&whole, &all.encoded, &all.indices());
 
         for plan_of_step in [Plan::default(), Plan { checkpoint: true, micro_batch: 1, chunk: 3 }] {
-            let session = Session::of_probe(&*model, Device::Cpu, &run.job, &plan, Pooling::Mean).unwrap();
+            let session = Session::of_probe(&*model, Device::Cpu, &run.job, &plan, &work.state, Pooling::Mean).unwrap();
             let update = warm_up::gradient(&session, &work, plan.examples, &rows, plan_of_step, &mut go_on).unwrap();
             assert!((update.train_loss - loss).abs() < 1e-5 * loss, "{name}: {} {loss}", update.train_loss);
             assert_eq!(update.examples, 8);

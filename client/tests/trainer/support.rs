@@ -173,8 +173,7 @@ impl TestRun {
 
     /// The statistic of the warm-up.
     pub(crate) fn statistic(&self, trainer: &mut LibtorchTrainer) -> LocalUpdate {
-        let state =
-            AdapterState { round: 0, rank: self.job.rank(), tensors: self.job.warm_up_initial(), merged: Vec::new() };
+        let state = self.job.warm_up_state(self.job.rank()).unwrap();
         trainer.warm_up(&self.work(0, state), &mut go_on).unwrap()
     }
 }

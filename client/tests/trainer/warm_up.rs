@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rondo_client::data::batches::Batches;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::tokens::Tokens;
+use rondo_methods::file::write;
+use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::init::{base_svd, gradient_sketch};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{Delta, Matrix, Tensor, TensorSet};
-use rondo_proto::run_file::Pooling;
+use rondo_proto::run_file::{Dtype, Pooling};
 use tch::Device;
 
 use crate::support::*;
@@ -133,4 +135,58 @@ fn the_gradient_of_r_is_the_projected_gradient() {
         compared += 1;
     }
     assert_eq!(compared, run.job.targets().len());
+}
+
+/// The run with an adapter below it, drawn at random, for `query` alone; and what that adds to each weight.
+fn on_an_adapter(method: &str) -> (TestRun, BTreeMap<String, (Delta, TensorSet)>) {
+    let mut run = TestRun::new(method);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("initial.safetensors");
+    let mut tensors = TensorSet::new();
+    for target in run.job.targets().iter().filter(|target| target.name.ends_with("query")) {
+        for (part, shape) in [("lora_A", [3, target.inp]), ("lora_B", [target.out, 3])] {
+            let name = full_name(&target.name, part);
+            let drawn = seeded::uniform(Identity { seed: 3, name: &name, fresh: None }, &shape, 0.5);
+            tensors.insert(name, drawn);
+        }
+    }
+    write(&path, &tensors, Dtype::F32, &BTreeMap::new()).unwrap();
+    run.job = run.job.starting_from(&path).unwrap();
+    let initial = run.job.initial_adapter().unwrap();
+    let changes = initial.layers().iter().map(|layer| (layer.name.clone(), initial.delta(&layer.name).unwrap()));
+    let changes: BTreeMap<_, _> = changes.collect();
+    assert!(!changes.is_empty());
+    (run, changes)
+}
+
+#[test]
+fn statistics_stand_on_the_adapter_that_the_run_starts_from() {
+    let encoder = encoder(&tiny());
+    let (run, changes) =
+        on_an_adapter("id = \"fed-sb\"\nrank = 4\ninit = \"update-approximation\"\nwarm_up_examples = 11");
+    let update = run.statistic(&mut trainer());
+    let head = run.job.initial(0, "", 4);
+    let mut session = Session::new(&*encoder, Device::Cpu, &head, Pooling::Mean).unwrap();
+    for (layer, (delta, parts)) in &changes {
+        session.merge(layer, delta, parts).unwrap();
+    }
+    for (target, gradient) in dense_gradients(&run, &mut session, &first_examples(&run, 11)) {
+        let found = parts_of(&update.tensors, &target).into_values().next().unwrap();
+        assert_close(&target, &found, &Tensor::from_matrix(&gradient), 1e-4);
+    }
+
+    let (run, changes) = on_an_adapter("id = \"fed-sb\"\nrank = 32\ninit = \"base-svd\"");
+    let update = run.statistic(&mut trainer());
+    for target in run.job.targets() {
+        let parts = parts_of(&update.tensors, &target.name);
+        let part = |name: &str| parts[name].to_matrix();
+        let rebuilt = part(base_svd::U).times(&Matrix::diagonal(part(base_svd::S).data())).times(&part(base_svd::V));
+        let weight = encoder.linears().weight(encoder.linears().find(&target.name).unwrap()).dense().unwrap();
+        let data = Vec::<f32>::try_from(&weight.contiguous().view(-1)).unwrap();
+        let mut weight = Tensor { shape: vec![target.out, target.inp], data }.to_matrix();
+        if let Some((delta, parts)) = changes.get(&target.name) {
+            weight.add_scaled(1.0, &delta.dense(parts).unwrap());
+        }
+        assert_close(&target.name, &Tensor::from_matrix(&rebuilt), &Tensor::from_matrix(&weight), 1e-5);
+    }
 }

@@ -110,7 +110,11 @@ async fn in_training(bench: &Bench) -> rondo_proto::RunId {
         rounds = { count = 1, cohort = 1, quorum = 1, deadline_s = 100, max_attempts = 1 }\n"
         .to_owned();
     let run = rondo_proto::RunId::new("a-1").unwrap();
-    bench.driver.step(Input::CreateRun { run: run.clone(), run_file, base: base.clone() }).await.unwrap();
+    bench
+        .driver
+        .step(Input::CreateRun { run: run.clone(), run_file, base: base.clone(), initial: None })
+        .await
+        .unwrap();
     let client = ClientId::new("movies").unwrap();
     bench.driver.step(enrolled("movies")).await.unwrap();
     let poll = Input::Poll {

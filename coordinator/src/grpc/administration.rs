@@ -7,18 +7,20 @@ use rondo_proto::v1::administration_server::Administration;
 use rondo_proto::v1::{
     Ack, BaseModel, Chunk, ClientInfo, CreateRunRequest, CreateTokenReply, CreateTokenRequest, DownloadRequest,
     GetAdapterReply, GetAdapterRequest, GetBaseRequest, GetClientRequest, GetInfoRequest, GetRoundRequest, GetRunReply,
-    GetRunRequest, ListBasesReply, ListBasesRequest, ListClientsReply, ListClientsRequest, ListOperatorsReply,
-    ListOperatorsRequest, ListRoundsReply, ListRunsReply, ListRunsRequest, ListTokensReply, ListTokensRequest,
-    RevokeOperatorRequest, RevokeTokenRequest, RoundRecord, RunSummary, RunUpdate, ServerInfo,
+    GetRunRequest, InitialAdapter, InitialMessage, ListBasesReply, ListBasesRequest, ListClientsReply,
+    ListClientsRequest, ListOperatorsReply, ListOperatorsRequest, ListRoundsReply, ListRunsReply, ListRunsRequest,
+    ListTokensReply, ListTokensRequest, RevokeOperatorRequest, RevokeTokenRequest, RoundRecord, RunSummary, RunUpdate,
+    ServerInfo,
 };
 use rondo_proto::{ClientId, RunId};
 use rondo_rounds::Input;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::download::asked;
 use super::identity::operator;
 use super::{Replies, Shared, invalid, run_id};
 use crate::bases::{self, BaseRefused};
+use crate::initials::Initials;
 use crate::members::Member;
 use crate::tls::Role;
 use crate::tokens::TokenRecord;
@@ -41,6 +43,16 @@ impl From<BaseRefused> for Status {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl Shared {
+    /// The registered base of that name.
+    fn base(&self, name: &str) -> Result<BaseModel, Status> {
+        bases::find(&*self.store, name)?.ok_or_else(|| {
+            let hint = Some("`rondo base list` shows those there are");
+            status(ErrorCode::NotFound, format!("there is no base model `{name}`"), hint)
+        })
+    }
 }
 
 impl AdministrationService {
@@ -98,17 +110,32 @@ impl Administration for AdministrationService {
 
     async fn get_base(&self, request: Request<GetBaseRequest>) -> Result<Response<BaseModel>, Status> {
         operator(&request)?;
-        let name = &request.get_ref().name;
-        let base = bases::find(&*self.0.store, name)?.ok_or_else(|| {
-            let hint = Some("`rondo base list` shows those there are");
-            status(ErrorCode::NotFound, format!("there is no base model `{name}`"), hint)
-        })?;
-        Ok(Response::new(base))
+        Ok(Response::new(self.0.base(&request.get_ref().name)?))
+    }
+
+    async fn upload_initial(
+        &self,
+        request: Request<Streaming<InitialMessage>>,
+    ) -> Result<Response<InitialAdapter>, Status> {
+        let operator = operator(&request)?;
+        let mut messages = request.into_inner();
+        let header = Initials::header(&mut messages).await?;
+        let base = self.0.base(&header.base)?;
+        let initial = self.0.initials.receive(&header, base, &mut messages).await?;
+        tracing::info!(
+            operator,
+            base = header.base,
+            digest = initial.digest,
+            bytes = initial.bytes,
+            "adapter uploaded"
+        );
+        Ok(Response::new(initial))
     }
 
     async fn create_run(&self, request: Request<CreateRunRequest>) -> Result<Response<RunSummary>, Status> {
         let operator = operator(&request)?;
-        let summary = self.0.create_run(request.into_inner().run_file).await?;
+        let CreateRunRequest { run_file, initial_digest } = request.into_inner();
+        let summary = self.0.create_run(run_file, &initial_digest).await?;
         tracing::info!(operator, run = summary.run, method = summary.method, "run created");
         Ok(Response::new(summary))
     }

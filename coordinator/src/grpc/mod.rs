@@ -22,6 +22,7 @@ use tonic::Status;
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::initials::Initials;
 use crate::store::blobs::Blobs;
 use crate::store::{Store, StoreError};
 use crate::tls::ca::Authority;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub blobs: Arc<Blobs>,
     /// Updates on their way in.
     pub uploads: Uploads,
+    /// Adapters that runs are to start from.
+    pub initials: Initials,
     /// Signs certificates.
     pub authority: Authority,
     /// Settings.

@@ -1,15 +1,18 @@
 //! Runs, as operators make and read them.
 
-use rondo_proto::RunId;
+use std::path::PathBuf;
+
 use rondo_proto::error::{ErrorCode, status};
 use rondo_proto::run_file::RunFile;
-use rondo_proto::v1::{GetAdapterReply, GetRunReply, RoundRecord, RunSummary};
+use rondo_proto::v1::{BaseModel, GetAdapterReply, GetRunReply, InitialAdapter, RoundRecord, RunSummary};
+use rondo_proto::{Digest, RunId};
 use rondo_rounds::{Engine, Input, Rejection, Reply};
 use tonic::Status;
 
 use super::{Shared, invalid, no_run};
 use crate::bases;
 use crate::driver::DriverError;
+use crate::garbage::drop_unneeded;
 use crate::tls::hex;
 
 /// Random bytes at the end of a run id, each two hex digits.
@@ -17,10 +20,18 @@ const SUFFIX_BYTES: usize = 3;
 /// Draws of an id before giving up; one is taken with probability of some runs in 16 million.
 const DRAWS: usize = 8;
 
+/// The adapter that a run is to start from.
+struct Start {
+    digest: Digest,
+    /// Where it was uploaded to.
+    path: PathBuf,
+    message: InitialAdapter,
+}
+
 impl Shared {
     /// Makes a run from a run file. The base is the registered one of that name; the engine refuses another digest and
-    /// everything that cannot be trained.
-    pub(crate) async fn create_run(&self, text: String) -> Result<RunSummary, Status> {
+    /// everything that cannot be trained. With a digest the run starts from the adapter that was uploaded under it.
+    pub(crate) async fn create_run(&self, text: String, initial: &str) -> Result<RunSummary, Status> {
         let file = RunFile::parse(&text).map_err(invalid)?;
         let base = bases::find(&*self.store, &file.base.model)?;
         let Some(base) = base else {
@@ -32,15 +43,44 @@ impl Shared {
             };
             return Err(status(ErrorCode::NotFound, message, Some(&hint)));
         };
+        let start = match initial {
+            "" => None,
+            digest => {
+                let digest = digest.parse().map_err(invalid)?;
+                let (path, message) = self.initials.find(&digest, base.clone()).await?;
+                Some(Start { digest, path, message })
+            }
+        };
         for _ in 0..DRAWS {
             let run = draw_id(&file.name)?;
-            let input = Input::CreateRun { run, run_file: text.clone(), base: base.clone() };
-            match self.driver.step(input).await {
+            match self.try_create(run, text.clone(), base.clone(), start.as_ref()).await {
                 Err(DriverError::Rejected(Rejection::RunExists { .. })) => {}
                 outcome => return summary(outcome),
             }
         }
         Err(status(ErrorCode::Unavailable, "no free run id was found", Some("try again")))
+    }
+
+    /// Creates a run under an id. What it starts from is among its blobs before anybody hears of it, and goes with a run
+    /// that is refused.
+    async fn try_create(
+        &self,
+        run: RunId,
+        run_file: String,
+        base: BaseModel,
+        start: Option<&Start>,
+    ) -> Result<Reply, DriverError> {
+        let initial = start.map(|start| Box::new(start.message.clone()));
+        let input = Input::CreateRun { run: run.clone(), run_file, base, initial };
+        let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
+        let putting = self.blobs.putting().await;
+        self.blobs.put_file(&run, digest, path).await.map_err(|error| DriverError::Store(error.to_string()))?;
+        let outcome = self.driver.step(input).await;
+        drop(putting);
+        if outcome.is_err() {
+            drop_unneeded(&self.driver, &self.blobs, &run, vec![*digest]).await;
+        }
+        outcome
     }
 
     /// Gives an input about a run to the engine.

@@ -142,6 +142,6 @@ impl Operator {
         let mut api = self.api.clone();
         api.add_base(crate::tensors::base()).await.unwrap();
         api.add_base(crate::tensors::wide_base()).await.unwrap();
-        api.create_run(v1::CreateRunRequest { run_file }).await.unwrap().into_inner()
+        api.create_run(v1::CreateRunRequest { run_file, ..Default::default() }).await.unwrap().into_inner()
     }
 }

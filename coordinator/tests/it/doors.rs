@@ -35,7 +35,7 @@ async fn too_large(channel: Channel) -> (Status, Status) {
     let text = "x".repeat(20 << 20);
     let poll = v1::PollRequest { version: text.clone(), ..Default::default() };
     let polled = FederationClient::new(channel.clone()).poll(poll).await.unwrap_err();
-    let run = v1::CreateRunRequest { run_file: text };
+    let run = v1::CreateRunRequest { run_file: text, ..Default::default() };
     (polled, AdministrationClient::new(channel).create_run(run).await.unwrap_err())
 }
 

@@ -150,7 +150,8 @@ impl FakeClient {
     pub(crate) async fn fetch(&mut self, assignment: &v1::Assignment) -> Result<(), Status> {
         let state = assignment.state.clone().unwrap_or_default();
         let published = state.published.into_iter().map(|published| published.digest);
-        let digests: Vec<String> = published.chain([state.frozen_digest]).filter(|digest| !digest.is_empty()).collect();
+        let others = [state.frozen_digest, state.initial_digest];
+        let digests: Vec<String> = published.chain(others).filter(|digest| !digest.is_empty()).collect();
         for digest in digests {
             if !self.held.contains(&digest) {
                 let bytes = self.download(&assignment.run, &digest, 0).await?;

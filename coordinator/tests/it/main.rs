@@ -11,5 +11,6 @@ mod fake_client;
 mod process;
 mod restart;
 mod runs;
+mod starting;
 mod tensors;
 mod uploads;

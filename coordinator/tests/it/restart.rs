@@ -108,7 +108,7 @@ async fn between_the_commit_and_the_aggregation() {
     let round = scene.operator.round(&scene.run, 1).await;
     assert_eq!(round.participants.iter().filter(|part| part.state == "accepted").count(), 3);
     assert_eq!(std::fs::read_dir(scene.coordinator.dir.join("staging")).unwrap().flatten().count(), {
-        let names = ["uploads", "aggregates"];
+        let names = ["uploads", "aggregates", "initials"];
         names.iter().filter(|name| scene.coordinator.dir.join("staging").join(name).exists()).count()
     });
 }

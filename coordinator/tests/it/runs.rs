@@ -119,7 +119,7 @@ async fn bad_runs_are_refused_with_words() {
     let coordinator = Coordinator::start(dir.path());
     let mut api = coordinator.operator().api;
     let mut refused = async |text: String| {
-        let status = api.create_run(v1::CreateRunRequest { run_file: text }).await.unwrap_err();
+        let status = api.create_run(v1::CreateRunRequest { run_file: text, ..Default::default() }).await.unwrap_err();
         (ErrorCode::of(&status), status.message().to_owned())
     };
     let (code, message) = refused(run_file("fedit", 1)).await;

@@ -77,12 +77,15 @@ impl Job {
         self.check_contributions(&input)?;
         let ranks: Vec<usize> = input.updates.iter().map(|update| update.rank).collect();
         let global = input.out_dir.join("global.safetensors");
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("rondo.method".to_owned(), self.method().id().to_owned()),
             ("rondo.round".to_owned(), input.round.to_string()),
             (crate::job::VERSION.to_owned(), input.published.len().to_string()),
             (crate::job::SEEDS.to_owned(), self.seeds_digest()),
         ]);
+        if self.initial_adapter().is_some() {
+            metadata.insert(crate::job::STARTED.to_owned(), self.start_digest());
+        }
         let mut publisher =
             TensorWriter::create(&global, self.published_tensors(&ranks), self.wire_dtype(), &metadata)?;
         let mut froze = Frozen { path: input.out_dir.join("frozen.safetensors"), tensors: TensorSet::new() };

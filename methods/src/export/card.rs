@@ -86,7 +86,7 @@ fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
         method.title(),
         method.paper(),
         job.exactness(),
-        job.targets().len(),
+        job.layers().len(),
         task.base_digest,
     );
     if !info.owners.is_empty() {

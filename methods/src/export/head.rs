@@ -73,7 +73,7 @@ impl Head {
 }
 
 /// A pooling as the run file spells it.
-pub(super) fn pooling_word(pooling: Pooling) -> &'static str {
+pub(crate) fn pooling_word(pooling: Pooling) -> &'static str {
     match pooling {
         Pooling::Mean => "mean",
         Pooling::Cls => "cls",

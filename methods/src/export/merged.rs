@@ -30,7 +30,7 @@ pub struct MergedReport {
 }
 
 impl Job {
-    /// Writes `W0 + dW` for every target, in the base's own files, names, shards and number formats, with its tokenizer
+    /// Writes `W0 + dW` for every layer that changes, in the base's own files, names, shards and number formats, with its tokenizer
     /// and configuration beside them. One weight is in memory at a time. `model_dir` must hold the run's base (the
     /// caller has compared the digest).
     pub fn export_merged(
@@ -42,8 +42,8 @@ impl Job {
     ) -> Result<MergedReport, MethodError> {
         let mut report = Merge {
             architecture: architecture::find(&self.task().architecture),
-            targets: self.targets().iter().map(|target| target.name.clone()).collect(),
-            delta: &|target| self.dense_delta(state, target),
+            targets: self.layers().iter().map(|layer| layer.name.clone()).collect(),
+            delta: &|layer| self.dense_delta(state, layer),
             head: self.exported_head(state)?,
             provenance: self.provenance(info),
         }

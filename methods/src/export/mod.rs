@@ -6,3 +6,4 @@ pub mod head;
 pub mod merged;
 pub mod peft;
 mod peft_load;
+mod peft_options;

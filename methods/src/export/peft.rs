@@ -8,7 +8,7 @@ use rondo_proto::base::{ADAPTER_FILE, HEAD_FILE};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 
-pub use super::peft_load::{PeftAdapter, PeftTarget, load};
+pub use super::peft_load::{PeftAdapter, PeftTarget, SavedHead, load, load_with_saved_head};
 
 use super::card::card;
 use super::head::Head;
@@ -112,7 +112,8 @@ pub struct ExportReport {
 
 impl Job {
     /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, `rondo_head.safetensors`
-    /// for the classifier head, and a model card. Methods that accumulate are written as all their stacks side by side.
+    /// for the classifier head, and a model card. What is merged into the base is written beside the adapter's own factors:
+    /// what the run started from, and all stacks of methods that accumulate.
     pub fn export_peft(
         &self,
         state: &AdapterState,
@@ -125,14 +126,14 @@ impl Job {
         std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
         let mut error = AggregationError::default();
         let mut written = Written { tensors: TensorSet::new(), shapes: Vec::new() };
-        for index in 0..self.targets().len() {
+        for (index, layer) in self.layers().iter().enumerate() {
             let mut factors = self.factors(state, index)?;
             if let Some(rank) = info.recompress {
                 let smaller = self.recompressed(&factors, index, rank)?;
                 error.add(&smaller.dense(), &factors.dense());
                 factors = smaller;
             }
-            written.add(self.task().module_name(&self.targets()[index].name), &factors);
+            written.add(self.task().module_name(&layer.name), &factors);
         }
         let provenance = self.provenance(info);
         let (config, weights) = (out_dir.join(CONFIG_FILE), out_dir.join(WEIGHTS_FILE));
@@ -156,23 +157,28 @@ impl Job {
         Ok(report)
     }
 
-    /// A target's change as one LoRA pair.
+    /// A layer's change as one LoRA pair.
     fn factors(&self, state: &AdapterState, index: usize) -> Result<PeftFactors, MethodError> {
-        let target = &self.targets()[index];
-        let parts = parts_of(&state.tensors, &target.name);
-        let own = self.method().export(self.config(), target, state.rank, &parts)?;
-        if self.publication() == Publication::Replace {
-            return Ok(own);
-        }
+        let name = &self.layers()[index].name;
+        let own = match self.targets().get(index) {
+            Some(target) => {
+                let parts = parts_of(&state.tensors, name);
+                Some(self.method().export(self.config(), target, state.rank, &parts)?)
+            }
+            // Only the adapter that the run started from changes it.
+            None => None,
+        };
         let mut all = Vec::new();
         for (_, delta, parts) in state.merged.iter().filter(|(owner, ..)| *owner == index) {
-            let folded = delta.fold(parts).map_err(|source| MethodError::delta(&target.name, source))?;
+            let folded = delta.fold(parts).map_err(|source| MethodError::delta(name, source))?;
             all.push(PeftFactors::from_folded(&folded));
         }
-        // After a round the adapter on top is fresh and changes nothing.
-        if all.is_empty() || !own.is_zero() {
-            all.push(own);
+        // Alone it keeps its own scale.
+        if let (Some(own), true) = (&own, all.is_empty() && self.publication() == Publication::Replace) {
+            return Ok(own.clone());
         }
+        // After a round the adapter on top is fresh and changes nothing.
+        all.extend(own.filter(|own| all.is_empty() || !own.is_zero()));
         let inner: Vec<Matrix> = all.iter().map(PeftFactors::scaled_a).collect();
         let outer: Vec<Matrix> = all.into_iter().map(|factors| factors.b).collect();
         let a = Matrix::below(&inner);
@@ -181,7 +187,7 @@ impl Job {
 
     /// The best approximation of a lower rank: (U_r diag(S_r), V_r), alpha = r.
     fn recompressed(&self, factors: &PeftFactors, index: usize, rank: usize) -> Result<PeftFactors, MethodError> {
-        let target = &self.targets()[index];
+        let target = &self.layers()[index];
         let rank = rank.min(target.out).min(target.inp);
         if factors.rank() <= rank {
             return Ok(factors.clone());

@@ -1,16 +1,18 @@
-//! Reading PEFT folders back, ours or another program's.
+//! Reading a PEFT folder by PEFT's own rules, ours and those that other programs wrote.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::head::Head;
 use super::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
+use super::peft_options::Options;
 use crate::error::MethodError;
 use crate::file::TensorFile;
 use crate::linalg::Matrix;
 use crate::tensor::Tensor;
+
+/// Names that a classifier's last layer has among `modules_to_save`.
+const HEAD_MODULES: [&str; 2] = ["classifier", "score"];
 
 /// A LoRA adapter from a PEFT folder.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,67 +47,95 @@ impl PeftTarget {
     }
 }
 
-/// The parts of PEFT's LoraConfig that decide what the weights mean.
-#[derive(Deserialize)]
-struct Config {
-    peft_type: String,
-    #[serde(default)]
-    base_model_name_or_path: Option<String>,
-    r: usize,
-    lora_alpha: f64,
-    #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
+/// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows have no labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedHead {
+    /// Its module.
+    pub module: String,
+    /// `[labels, hidden]`.
+    pub weight: Tensor,
+    /// `[labels]`, where the layer has one.
+    pub bias: Option<Tensor>,
 }
 
-/// Reads a PEFT folder and the head beside it.
+/// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors is refused: they do not
+/// say what its rows stand for.
 pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
-    let path = dir.join(CONFIG_FILE);
-    let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
-    let text = std::fs::read_to_string(&path).map_err(|source| MethodError::io(&path, source))?;
-    let config: Config = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-    if config.peft_type != "LORA" || config.use_dora {
-        return Err(refuse("only plain LoRA can be read".into()));
+    match load_with_saved_head(dir)? {
+        (adapter, None) => Ok(adapter),
+        (_, Some(head)) => Err(MethodError::Adapter {
+            path: dir.join(CONFIG_FILE),
+            problem: format!(
+                "`modules_to_save` holds the classifier `{}`, which only a run that starts from the adapter can take up",
+                head.module
+            ),
+        }),
     }
+}
+
+/// Reads a PEFT folder, the head beside it, and a classifier among `modules_to_save`.
+pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead>), MethodError> {
+    let options = Options::read(&dir.join(CONFIG_FILE))?;
     let path = dir.join(WEIGHTS_FILE);
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
     let file = TensorFile::open(&path)?;
-    let mut targets = Vec::new();
+    let (mut targets, mut saved) = (Vec::new(), None);
     for entry in file.entries() {
-        let module = |side: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(side));
+        let module = |end: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(end));
         if module(".lora_B.weight").is_some() {
             continue;
         }
         let Some(name) = module(".lora_A.weight") else {
-            return Err(refuse(format!("tensor `{}` is no LoRA factor", entry.name)));
+            let owner = module(".weight").or_else(|| module(".bias"));
+            let owner = owner
+                .filter(|module| is_saved(&options, module))
+                .ok_or_else(|| refuse(format!("tensor `{}` is no LoRA factor", entry.name)))?;
+            let head = saved_head(&file, owner).map_err(|error| error.unwrap_or_else(|| refuse(unusable(owner))))?;
+            if saved.get_or_insert_with(|| head.clone()) != &head {
+                return Err(refuse(unusable(owner)));
+            }
+            continue;
         };
         let (a, b) = (file.read(&entry.name)?, file.read(&format!("{PREFIX}{name}.lora_B.weight"))?);
-        let rank = pattern(&config.rank_pattern, name).unwrap_or(config.r);
-        let alpha = pattern(&config.alpha_pattern, name).unwrap_or(config.lora_alpha);
+        let rank = options.rank(name);
         if a.shape.len() != 2 || b.shape.len() != 2 || a.shape[0] != rank || b.shape[1] != rank || rank == 0 {
             return Err(refuse(format!("`{name}` has factors {:?} and {:?}, its rank is {rank}", b.shape, a.shape)));
         }
-        let scale = if config.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
-        targets.push(PeftTarget { name: name.to_owned(), a, b, scale });
+        targets.push(PeftTarget { name: name.to_owned(), a, b, scale: options.scale(name) });
     }
     if targets.is_empty() {
         return Err(refuse("it holds no LoRA factors".into()));
     }
-    Ok(PeftAdapter {
-        base_model_name: config.base_model_name_or_path.unwrap_or_default(),
+    let adapter = PeftAdapter {
+        base_model_name: options.base_model_name(),
         targets,
         head: Head::load(dir)?,
         provenance: file.metadata().clone(),
-    })
+    };
+    Ok((adapter, saved))
 }
 
-/// The value for a module: its full name, or the longest dotted suffix of it that the pattern knows.
-fn pattern<T: Copy>(values: &BTreeMap<String, T>, module: &str) -> Option<T> {
-    let fits = |key: &str| module == key || module.strip_suffix(key).is_some_and(|rest| rest.ends_with('.'));
-    values.iter().filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len()).map(|(_, value)| *value)
+fn unusable(module: &str) -> String {
+    format!(
+        "`modules_to_save` holds `{module}`: of modules trained as a whole only a classifier's last layer ({}) can be used",
+        HEAD_MODULES.join(", ")
+    )
+}
+
+/// Whether a module is, or lies inside of, one that was trained as a whole.
+fn is_saved(options: &Options, module: &str) -> bool {
+    let names = options.saved_modules();
+    names.iter().any(|name| module == name || format!(".{module}.").contains(&format!(".{name}.")))
+}
+
+/// The classifier's last layer; `Err(None)` when the module is something else.
+fn saved_head(file: &TensorFile, module: &str) -> Result<SavedHead, Option<MethodError>> {
+    let last = module.rsplit('.').next().unwrap_or_default();
+    let [weight, bias] = ["weight", "bias"].map(|part| format!("{PREFIX}{module}.{part}"));
+    if !HEAD_MODULES.contains(&last) || file.shape(&weight).is_none_or(|shape| shape.len() != 2) {
+        return Err(None);
+    }
+    let read = |name: &str| file.read(name).map_err(|error| Some(error.into()));
+    let bias = if file.contains(&bias) { Some(read(&bias)?) } else { None };
+    Ok(SavedHead { module: module.to_owned(), weight: read(&weight)?, bias })
 }

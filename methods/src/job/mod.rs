@@ -2,6 +2,7 @@
 
 mod manifest;
 mod resolve;
+mod starting;
 mod state;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
 pub(crate) use manifest::is_shipped_frozen;
 pub use manifest::{HEAD_BIAS, HEAD_WEIGHT};
 pub use state::{AdapterState, MergedDelta};
-pub(crate) use state::{SEEDS, VERSION};
+pub(crate) use state::{SEEDS, STARTED, VERSION};
 
 use crate::config::MethodConfig;
 use crate::delta::Delta;
@@ -60,6 +61,8 @@ pub struct WarmUpPlan {
 #[derive(Clone)]
 pub struct Job {
     inner: Arc<Inner>,
+    /// The adapter that the run starts from.
+    start: Option<Arc<starting::Start>>,
 }
 
 struct Inner {

@@ -67,7 +67,8 @@ impl Job {
             max_tokens: run.task.max_tokens,
         };
         let (wire, server) = (run.wire.dtype, run.server.clone());
-        Ok(Self { inner: Arc::new(Inner { method, config, targets, head, wire, server, warm_up, task }) })
+        let inner = Inner { method, config, targets, head, wire, server, warm_up, task };
+        Ok(Self { inner: Arc::new(inner), start: None })
     }
 }
 

@@ -22,8 +22,10 @@ use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
 pub(crate) const SEEDS: &str = "rondo.seeds";
 /// Metadata key: count of files published before this one.
 pub(crate) const VERSION: &str = "rondo.version";
+/// Metadata key: digest of the adapter that the run started from.
+pub(crate) const STARTED: &str = "rondo.initial";
 
-/// A change to merge into the base: index of the target, the expression, and its tensors by part name.
+/// A change to merge into the base: index among [`Job::layers`], the expression, and its tensors by part name.
 pub type MergedDelta = (usize, Delta, TensorSet);
 
 /// An adapter as a client holds it.
@@ -35,7 +37,8 @@ pub struct AdapterState {
     pub rank: usize,
     /// Every tensor of the layout, by full name, head included.
     pub tensors: TensorSet,
-    /// For methods that accumulate: what is merged into the base before the adapter is attached, in order.
+    /// What is merged into the base before the adapter is attached, in order: what the run started from, and what methods
+    /// that accumulate have published.
     pub merged: Vec<MergedDelta>,
 }
 
@@ -55,6 +58,11 @@ impl Job {
     /// One tensor at its start; the head never starts anew.
     pub(crate) fn start(&self, named: &NamedSpec, fresh: Option<(u32, &str)>) -> Option<(String, Tensor)> {
         let fresh = fresh.filter(|_| named.target.is_some());
+        if let (None, Some(initial)) = (named.target, self.initial_adapter())
+            && let Some(tensor) = initial.head(&named.name)
+        {
+            return Some((named.name.clone(), tensor.clone()));
+        }
         let tensor = match named.spec.start {
             Start::Zero => Tensor::zeros(&named.spec.shape),
             Start::SeededUniform { bound } => {
@@ -86,7 +94,7 @@ impl Job {
     }
 
     /// The adapter from which `client` works in `round`: its start, overlaid by the frozen artefact, overlaid by the
-    /// published files. Methods that accumulate need every published file, in order; of the others the last decides.
+    /// published files, all on top of the adapter that the run started from. Methods that accumulate need every published file, in order; of the others the last decides.
     pub fn state(
         &self,
         round: u32,
@@ -100,8 +108,8 @@ impl Job {
         if let Some(path) = frozen {
             tensors.extend(self.open_checked(path, |_| self.frozen_manifest())?.read_all(|_| true)?);
         }
-        let mut merged = Vec::new();
-        let seeds = self.seeds_digest();
+        let mut merged = self.start_deltas()?;
+        let (seeds, started) = (self.seeds_digest(), self.start_digest());
         for (index, path) in published.iter().enumerate() {
             let last = index + 1 == published.len();
             let accumulates = self.publication() == Publication::Accumulate;
@@ -109,6 +117,12 @@ impl Job {
                 continue;
             }
             let file = self.open_checked(path, |file| self.manifest_like(file))?;
+            let below = file.metadata().get(STARTED).map_or("", String::as_str);
+            if below != started {
+                let [theirs, ours] = [below, &started].map(|digest| if digest.is_empty() { "none" } else { digest });
+                let problem = format!("it stands on initial adapter {theirs}, this run's is {ours}");
+                return Err(MethodError::Artefact { path: path.clone(), problem });
+            }
             if file.metadata().get(SEEDS).is_some_and(|theirs| *theirs != seeds) {
                 return Err(MethodError::Seeds(path.clone()));
             }
@@ -193,12 +207,16 @@ impl Job {
         Ok(())
     }
 
-    /// The whole change of a target's weight `[out, in]`: what was merged, and the adapter on top.
-    pub fn dense_delta(&self, state: &AdapterState, target: usize) -> Result<Matrix, MethodError> {
-        let name = &self.targets()[target].name;
+    /// The whole change of a weight `[out, in]`, by its index among [`Job::layers`]: what was merged, and the adapter on top.
+    pub fn dense_delta(&self, state: &AdapterState, layer: usize) -> Result<Matrix, MethodError> {
+        let Target { name, out, inp } = &self.layers()[layer];
         let failed = |source| MethodError::delta(name, source);
-        let mut sum = self.delta(state.rank).dense(&parts_of(&state.tensors, name)).map_err(failed)?;
-        for (_, delta, parts) in state.merged.iter().filter(|(index, ..)| *index == target) {
+        let mut sum = if layer < self.targets().len() {
+            self.delta(state.rank).dense(&parts_of(&state.tensors, name)).map_err(failed)?
+        } else {
+            Matrix::zeros(*out, *inp)
+        };
+        for (_, delta, parts) in state.merged.iter().filter(|(index, ..)| *index == layer) {
             sum.add_scaled(1.0, &delta.dense(parts).map_err(failed)?);
         }
         Ok(sum)

@@ -120,7 +120,11 @@ impl Federation {
     /// Starts a run and, when the method asks, does its warm-up with three clients.
     pub fn start(registry: &Registry, id: &str, rank: usize, options: &str, rest: &str) -> Self {
         let run = run_file(id, rank, options, rest);
-        let job = Job::new(registry, &run, &base()).unwrap_or_else(|error| panic!("{id} {options}: {error}"));
+        Self::of(Job::new(registry, &run, &base()).unwrap_or_else(|error| panic!("{id} {options}: {error}")))
+    }
+
+    /// The same for a job that is there already.
+    pub fn of(job: Job) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut federation = Self { job, dir, frozen: None, published: Vec::new(), server_state: None, round: 0 };
         if federation.job.needs_warm_up() {

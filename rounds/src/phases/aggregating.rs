@@ -61,6 +61,7 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
                 rank: part.rank,
             })
             .collect(),
+        initial: adapter.initial.map(|(digest, _)| digest),
         frozen: adapter.frozen.map(|frozen| frozen.digest),
         published: adapter.published.into_iter().map(|(_, entry)| entry.global).collect(),
         server: adapter.server,

@@ -129,6 +129,7 @@ impl World {
             let may = self.runs.iter().any(|run| self.engine.may_download(name, run, server));
             assert!(!may, "{name} may fetch the server optimiser's state");
         }
+        self.audit_initial(reply);
         let Some(v1::poll_reply::Next::Assignment(assignment)) = &reply.next else { return };
         let measures = assignment.kind() == v1::WorkKind::Evaluate;
         let evaluator = self.setup.evaluator();

@@ -11,7 +11,9 @@ impl World {
         let weights: f64 = plan.updates.iter().map(|update| update.weight).sum();
         assert!((weights - 1.0).abs() < 1e-9, "weights sum to {weights}");
         assert!(plan.updates.is_sorted_by(|a, b| a.client < b.client), "updates are not in client order");
-        let needed = plan.published.iter().chain(&plan.frozen).chain(&plan.server);
+        let initial = self.initial().map(|initial| initial.digest.parse().unwrap());
+        assert_eq!(plan.initial, initial);
+        let needed = plan.published.iter().chain(&plan.frozen).chain(&plan.server).chain(&plan.initial);
         let missing = needed.into_iter().find(|digest| !self.blobs.contains_key(digest));
         assert!(missing.is_none(), "the plan needs {missing:?}");
         // An order of an attempt that is over may find its updates dropped; its result would be let go anyway.

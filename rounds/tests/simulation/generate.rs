@@ -13,12 +13,12 @@ fn setup() -> impl Strategy<Value = Setup> {
     let measures =
         prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
-    let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000);
+    let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000, any::<bool>());
     (counts, policy, language).prop_map(
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
-            (course, keep_best, rollback, measures, server, refactor_every, ranks),
+            (course, keep_best, rollback, measures, server, refactor_every, ranks, initial),
         )| {
             // The run file refuses to compare what is never measured.
             let measured = eval_every > 0;
@@ -40,6 +40,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 server,
                 refactor_every,
                 ranks,
+                initial,
             }
         },
     )

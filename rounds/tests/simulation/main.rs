@@ -14,6 +14,7 @@ mod comparing;
 mod device;
 mod executor;
 mod generate;
+mod initial;
 mod lifecycle;
 mod measuring;
 mod methods;

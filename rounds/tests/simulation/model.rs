@@ -129,6 +129,8 @@ pub(crate) struct Setup {
     pub(crate) refactor_every: u32,
     /// Draws the ranks that clients allow and ask for, of methods that mix them; 0 = all the run's but client 5.
     pub(crate) ranks: u64,
+    /// Whether runs start from an adapter.
+    pub(crate) initial: bool,
 }
 
 /// What measurements come to.
@@ -173,6 +175,7 @@ impl Default for Setup {
             server: false,
             refactor_every: 0,
             ranks: 0,
+            initial: false,
         }
     }
 }

@@ -223,7 +223,8 @@ impl World {
         let (name, run) = (self.devices[client].name.clone(), RunId::new(&assignment.run).unwrap());
         let state = assignment.state.unwrap_or_default();
         let published = state.published.iter().map(|entry| entry.digest.clone());
-        let digests: Vec<String> = published.chain([state.frozen_digest]).filter(|digest| !digest.is_empty()).collect();
+        let others = [state.frozen_digest, state.initial_digest];
+        let digests: Vec<String> = published.chain(others).filter(|digest| !digest.is_empty()).collect();
         for digest in digests {
             let digest = digest.parse().unwrap();
             if !self.devices[client].cache.contains(&digest) && self.engine.may_download(&name, &run, &digest) {
@@ -244,6 +245,7 @@ impl World {
             // Its blobs may be gone, as after any restart: the executor would have made them anew.
             Input::Aggregated { global, frozen, server, .. }
                 if [Some(global), frozen, server].iter().flatten().any(|digest| !self.blobs.contains_key(digest)) => {}
+            input @ Input::CreateRun { .. } => drop(self.create_from(input)),
             input => drop(self.step(input)),
         }
     }

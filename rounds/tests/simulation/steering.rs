@@ -187,7 +187,7 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     let file = world.run_file();
     let mut create = |run_file: String, base: v1::BaseModel| {
         let run = RunId::new("another").unwrap();
-        world.step(Input::CreateRun { run, run_file, base }).rejection()
+        world.step(Input::CreateRun { run, run_file, base, initial: None }).rejection()
     };
     let base = World::base;
     let private = format!("{file}\n[privacy]\nunit = \"example\"\nepsilon = 3.0\ndelta = 1e-5\nclip = 1.0\n");
@@ -207,7 +207,7 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     assert!(target.contains("kwery"), "{target}");
     let other = v1::BaseModel { digest: "blake3:00".to_owned(), ..base() };
     assert!(create(file.clone(), other).to_string().contains("blake3:00"));
-    let taken = Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base() };
+    let taken = Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base(), initial: None };
     assert!(matches!(world.step(taken).rejection(), Rejection::RunExists { .. }));
 }
 

@@ -172,8 +172,8 @@ impl World {
 
     pub(crate) fn create(&mut self) -> Outcome {
         let run = RunId::new(format!("run-{}", self.runs.len())).unwrap();
-        let input = Input::CreateRun { run: run.clone(), run_file: self.run_file(), base: Self::base() };
-        let outcome = self.step(input);
+        let (run_file, initial) = (self.run_file(), self.initial().map(Box::new));
+        let outcome = self.create_from(Input::CreateRun { run: run.clone(), run_file, base: Self::base(), initial });
         if !matches!(outcome, Outcome::Rejected(_)) && self.engine.run_file(&run).is_some() {
             self.runs.push(run);
         }

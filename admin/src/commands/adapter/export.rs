@@ -59,6 +59,8 @@ struct Exported {
     round: u32,
     method: String,
     privacy: String,
+    /// Digest of the adapter that the run started from and that is in this one; empty without.
+    initial: String,
     out: PathBuf,
     files: Vec<PathBuf>,
     /// Of a PEFT folder.
@@ -93,8 +95,11 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
     if let (Format::Merged, Some(model)) = (args.format, &args.model) {
         check_model(model, &base)?;
     }
-    let job = job(&reply)?;
+    let mut job = job(&reply)?;
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
+    if !state.initial_digest.is_empty() {
+        job = job.starting_from(&blobs::fetch(&mut client, &run, &state.initial_digest, folder.path()).await?)?;
+    }
     let (frozen, published) = fetch(&mut client, &run, &state, job.publication(), folder.path()).await?;
     let adapter = job.state(state.round, "export", 0, frozen.as_deref(), &published)?;
     let rounds = client.list_rounds(GetRunRequest { run }).await?.into_inner().rounds;
@@ -110,6 +115,7 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
         round: state.round,
         method: reply.method,
         privacy: reply.privacy,
+        initial: state.initial_digest,
         out: args.out,
         files: Vec::new(),
         rank: None,
@@ -207,6 +213,7 @@ fn provenance(reply: &GetAdapterReply, state: &AdapterState) -> BTreeMap<String,
         ("rondo.base", base.name),
         ("rondo.adapter_digest", latest),
         ("rondo.frozen_digest", state.frozen_digest.clone()),
+        ("rondo.initial_digest", state.initial_digest.clone()),
         ("rondo.version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     facts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key.to_owned(), value)).collect()
@@ -218,6 +225,10 @@ fn words(exported: &Exported) -> String {
         ("exported", format!("{} after round {}", exported.run, exported.round)),
         ("method", exported.method.clone()),
         ("privacy", exported.privacy.clone()),
+        (
+            "started from",
+            if exported.initial.is_empty() { String::new() } else { format!("adapter {}", exported.initial) },
+        ),
         ("rank", exported.rank.map(|rank| rank.to_string()).unwrap_or_default()),
         ("parameters", exported.parameters.map(|count| count.to_string()).unwrap_or_default()),
         ("recompression", exported.recompression_error.map(|e| format!("relative error {e:.2e}")).unwrap_or_default()),
