@@ -42,8 +42,8 @@ pub fn choose(load: &Load, limits: &Limits, available: Option<u64>) -> Result<Ch
     let limited = limits.memory_mb > 0;
     let room = if limited { Some(u64::from(limits.memory_mb) * 1_000_000) } else { available };
     let whole = match limits.micro_batch {
-        0 => load.batch,
-        texts => u64::from(texts).min(load.batch),
+        0 => load.most_texts(),
+        texts => u64::from(texts).min(load.most_texts()),
     }
     .max(1);
     let plain = Way { checkpoint: false, micro_batch: whole };

@@ -21,6 +21,8 @@ const CHUNK_NUMBERS: u64 = 8 << 20;
 const CHUNK_TOKENS: u64 = 16;
 /// Rows of a packed vocabulary matrix that are unpacked at once.
 const UNPACKED_ROWS: u64 = 4096;
+/// Texts at once where each has a copy of the adapter.
+const COPIES: u64 = 32;
 /// Bytes per number of a matrix packed to NF4: half a byte, and an f32 scale for 64.
 const NF4_BYTES: (u64, u64) = (9, 16);
 
@@ -50,6 +52,8 @@ pub struct Load {
     pub merged: u64,
     /// True when FedProx keeps the adapter as received.
     pub proximal: bool,
+    /// True when every text has a copy of the adapter, as gradients of single examples need it.
+    pub copies: bool,
 }
 
 /// How a step is carried out.
@@ -116,6 +120,7 @@ impl Load {
             stacked: if accumulates { trained * earlier } else { 0 },
             merged: if accumulates && earlier > 0 { targets } else { 0 },
             proximal: run.train.proximal != 0.0,
+            copies: run.privacy.as_ref().is_some_and(|asked| asked.unit == "example"),
             outline,
         }
     }
@@ -132,6 +137,12 @@ impl Load {
         self.merged = changed.map(|linear| u64::from(linear.out_features) * u64::from(linear.in_features)).sum();
         self.stacked += initial.layout_bytes / 4;
         self
+    }
+
+    /// Texts that go through the model at once when nothing stands against it: the whole batch or, where every text has a
+    /// copy of the adapter, so many that their number hardly costs speed.
+    pub fn most_texts(&self) -> u64 {
+        if self.copies { self.batch.min(COPIES) } else { self.batch }
     }
 
     /// True when some weights are unpacked for each use; then the step is always checkpointed.
@@ -157,6 +168,11 @@ impl Load {
         } else {
             parts.push(("every layer's tape", layers * tokens * saved, Phase::Always));
             parts.push(("one layer, backward", tokens * passing, Phase::Layers));
+        }
+        if self.copies {
+            // The copies, their gradients, and these once more as plain numbers; a sum in 64-bit integers and its release.
+            let bytes = self.trained * (way.micro_batch * 12 + 24);
+            parts.push(("a copy of the adapter per text", bytes, Phase::Always));
         }
         if self.is_packed() {
             parts.push(("one layer's weights, unpacked", self.unpacked(), Phase::Layers));

@@ -38,6 +38,7 @@ fn load() -> Load {
         stacked: 0,
         merged: 0,
         proximal: false,
+        copies: false,
     }
 }
 

@@ -16,9 +16,6 @@ use super::session::Session;
 use super::step::{self, Gradients, Plan};
 use crate::work::Work;
 
-/// Texts at once where the memory plan sets no bound of its own: every one has a copy of the adapter.
-const MICRO_BATCH: usize = 32;
-
 /// Draws batches and gives their noised gradients.
 pub struct Private<'p> {
     plan: &'p ExamplePlan,
@@ -52,11 +49,10 @@ impl<'p> Private<'p> {
         let taken = rows.take(&batch)?;
         let labels = taken.labels();
         let goal = local::goal(work, &labels);
-        let micro_batch = if plan.micro_batch == 0 { MICRO_BATCH } else { plan.micro_batch };
         let mut sum = vec![0; self.mechanism.lattice().dimension()];
         let lattice = *self.mechanism.lattice();
         let mut add = |gradients: &[Tensor]| add_clipped(&lattice, gradients, &mut sum);
-        step::per_text(session, &taken.encoded, &taken.indices(), goal, Plan { micro_batch, ..plan }, &mut add)?;
+        step::per_text(session, &taken.encoded, &taken.indices(), goal, plan, &mut add)?;
         let noised = self.mechanism.release(&sum)?;
         Ok(Gradients { loss: 0.0, units: 1, tensors: self.mean(&noised, session)? })
     }

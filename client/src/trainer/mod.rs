@@ -115,7 +115,9 @@ impl LibtorchTrainer {
         let room = if self.device == Device::Cpu { machine::room() } else { None };
         let choice = memory::choose(&load, &self.limits, room)?;
         tracing::debug!(peak = choice.need.peak, way = ?choice.way, "memory of a training step");
-        let micro_batch = if choice.way.micro_batch < load.batch { choice.way.micro_batch as usize } else { 0 };
+        // A private batch has no fixed size, so its parts have.
+        let whole = choice.way.micro_batch >= load.batch && !load.copies;
+        let micro_batch = if whole { 0 } else { choice.way.micro_batch as usize };
         Ok(Plan { checkpoint: choice.way.checkpoint, micro_batch, chunk: 0 })
     }
 

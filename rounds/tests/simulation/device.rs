@@ -6,7 +6,7 @@ use rondo_proto::{ClientId, Digest, RunId, v1};
 use rondo_rounds::{Input, Reply, StoredUpdate, UploadOutcome, WorkKey};
 
 use crate::model::{Course, Measures, Setup, Wrong};
-use crate::world::{BASE, DATASET, Outcome, PUBLIC, RANK, World, work_of};
+use crate::world::{BASE, DATASET, DELTA, Outcome, PUBLIC, RANK, World, work_of};
 
 /// A client's machine.
 #[derive(Debug, Clone)]
@@ -94,6 +94,40 @@ impl Device {
     }
 }
 
+/// What a round costs every data owner.
+pub(crate) const COST: f64 = 0.4;
+
+impl Packed {
+    /// With privacy an update tells what it cost, and nothing else.
+    fn kept_private(mut self, private: bool, round: u32, count: u32) -> Self {
+        if !private {
+            return self;
+        }
+        let spent = COST * f64::from(count);
+        let report = v1::PrivacyReport {
+            unit: "example".to_owned(),
+            noise_multiplier: 1.0,
+            sampling_rate: 0.1,
+            steps: 1,
+            total_steps: count,
+            delta: DELTA,
+            epsilon: spent,
+            epsilon_pld: 0.9 * spent,
+            next_epsilon: spent + COST,
+            ledger_head: format!("blake3:{round}"),
+        };
+        self.update = StoredUpdate {
+            examples: 0,
+            train_loss: 0.0,
+            train_seconds: 0.0,
+            before: None,
+            privacy: (round > 0).then_some(report),
+            ..self.update
+        };
+        self
+    }
+}
+
 impl World {
     /// The client asks what to do.
     pub(crate) fn poll(&mut self, client: usize) -> Option<v1::poll_reply::Next> {
@@ -142,6 +176,15 @@ impl World {
                 privacy: None,
             },
         }
+        .kept_private(self.setup.epsilon.is_some(), *round, self.rounds_of(client, assignment) + 1)
+    }
+
+    /// Rounds of a run before this one in which the client's update was taken.
+    fn rounds_of(&self, client: usize, assignment: &v1::Assignment) -> u32 {
+        let name = &self.devices[client].name;
+        let before =
+            |work: &WorkKey| work.run.as_str() == assignment.run && (1..assignment.round).contains(&work.round);
+        self.promised.iter().filter(|(work, client, _)| client == name && before(work)).count() as u32
     }
 
     /// The client uploads, and the door lets it in.

@@ -14,13 +14,16 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
     let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000, any::<bool>());
-    (counts, policy, language).prop_map(
+    (counts, policy, language, proptest::bool::weighted(0.2)).prop_map(
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
             (course, keep_best, rollback, measures, server, refactor_every, ranks, initial),
+            private,
         )| {
             // The run file refuses to compare what is never measured.
+            // A private one measures on public data, which `measures` names, or nowhere.
+            let eval_every = if private && measures == Measures::Everybody { 0 } else { eval_every };
             let measured = eval_every > 0;
             Setup {
                 method,
@@ -32,6 +35,8 @@ fn setup() -> impl Strategy<Value = Setup> {
                 eval_every,
                 max_attempts,
                 weigh_examples,
+                // So much that no run comes to an end for it.
+                epsilon: private.then_some(1000),
                 seed: seed >> 1,
                 course,
                 keep_best: keep_best && measured,

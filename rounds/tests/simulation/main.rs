@@ -19,6 +19,7 @@ mod lifecycle;
 mod measuring;
 mod methods;
 mod model;
+mod privacy;
 mod ranks;
 mod reproduction;
 mod run;

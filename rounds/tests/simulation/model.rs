@@ -113,6 +113,8 @@ pub(crate) struct Setup {
     pub(crate) max_attempts: u32,
     /// Whether updates weigh by example count, or all alike.
     pub(crate) weigh_examples: bool,
+    /// Tenths of the epsilon that the run promises per example; `None` = no privacy.
+    pub(crate) epsilon: Option<u32>,
     /// Seed of the draws.
     pub(crate) seed: u64,
     /// What measurements come to.
@@ -167,6 +169,7 @@ impl Default for Setup {
             eval_every: 1,
             max_attempts: 3,
             weigh_examples: true,
+            epsilon: None,
             seed: 7,
             course: Course::Level,
             keep_best: false,

@@ -190,12 +190,6 @@ fn a_run_that_cannot_be_is_refused_with_words() {
         world.step(Input::CreateRun { run, run_file, base, initial: None }).rejection()
     };
     let base = World::base;
-    let private = format!("{file}\n[privacy]\nunit = \"example\"\nepsilon = 3.0\ndelta = 1e-5\nclip = 1.0\n");
-    let refusal = create(private, base());
-    assert_eq!(refusal.code(), ErrorCode::Unimplemented);
-    assert!(refusal.to_string().contains("cannot give that guarantee"), "{refusal}");
-    assert!(refusal.hint().unwrap().contains("[privacy]"));
-
     let unknown_key = create(file.replace("quorum", "qourum"), base()).to_string();
     assert!(unknown_key.contains("did you mean `rounds.quorum`?") || unknown_key.contains("quorum"), "{unknown_key}");
     let method = create(file.replace("\"fedit\"", "\"fedot\""), base());

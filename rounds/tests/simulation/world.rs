@@ -17,6 +17,8 @@ pub(crate) const DATASET: &str = "reviews";
 pub(crate) const PUBLIC: &str = "public";
 /// Adapter rank of every run.
 pub(crate) const RANK: u32 = 4;
+/// Delta of every promise.
+pub(crate) const DELTA: f64 = 1e-5;
 /// Deadline of every phase.
 pub(crate) const DEADLINE_S: u32 = 20;
 /// Grace time of every phase.
@@ -111,12 +113,18 @@ impl World {
         let keep = if self.setup.keep_best { "best" } else { "last" };
         let refactor = self.setup.refactors().then(|| format!("refactor_every = {}", self.setup.refactor_every));
         let measures = self.setup.evaluator().map(|client| {
-            format!("[evaluation]\n            client = \"c{client}\"\n            dataset = \"{PUBLIC}\"")
+            format!("[evaluation]\n            client = \"c{client}\"\n            dataset = \"{PUBLIC}\"\n            public = true")
         });
         let server = self.setup.serves().then_some("[server]\n            optimiser = \"fed-avg-m\"");
         let (rollback, refactor) = (rollback.unwrap_or_default(), refactor.unwrap_or_default());
         let (measures, server) = (measures.unwrap_or_default(), server.unwrap_or_default());
-        let weighting = if self.setup.weigh_examples { "examples" } else { "uniform" };
+        let private = self.setup.epsilon.is_some();
+        let weighting = if self.setup.weigh_examples && !private { "examples" } else { "uniform" };
+        let init = if private && method == "fed-sb" { "init = \"base-svd\"" } else { "" };
+        let privacy = self.setup.epsilon.map(|tenths| {
+            format!("[privacy]\n            unit = \"example\"\n            epsilon = {}\n            delta = {DELTA}\n            clip = 1.0", f64::from(tenths) / 10.0)
+        });
+        let privacy = privacy.unwrap_or_default();
         format!(
             r#"name = "simulated"
             base = {{ model = "tiny", digest = "{BASE}" }}
@@ -129,6 +137,7 @@ impl World {
             rank = {RANK}
             targets = ["query"]
             {refactor}
+            {init}
             [train]
             local_steps = 1
             batch = 1
@@ -148,6 +157,7 @@ impl World {
             {rollback}
             {measures}
             {server}
+            {privacy}
             "#
         )
     }

@@ -1,0 +1,127 @@
+//! Noised gradients: clipped jointly, exact sums, noise of the right size, nothing told.
+
+use std::sync::Arc;
+
+use rondo_client::trainer::dp_sgd::Private;
+use rondo_client::trainer::session::Session;
+use rondo_client::trainer::step::{self, Goal, Plan};
+use rondo_client::trainer::tokens_of;
+use rondo_client::work::Trainer;
+use rondo_dp::{ExamplePlan, Privacy, Schedule};
+use rondo_proto::run_file::Pooling;
+use tch::{Device, Kind, Tensor};
+
+use crate::support::*;
+
+/// A plan with almost no noise, or with a given one, and batches of everything.
+fn plan(noise: f64) -> ExamplePlan {
+    ExamplePlan {
+        clip: 0.05,
+        noise_multiplier: noise,
+        sampling_rate: 1.0,
+        expected_batch: 100.0,
+        steps: 1,
+        rounds: 1,
+        epsilon: 1.0,
+        delta: 1e-5,
+    }
+}
+
+fn flat(tensors: &[Tensor]) -> Vec<f64> {
+    tensors.iter().flat_map(|tensor| Vec::<f64>::try_from(&tensor.to_kind(Kind::Double).view(-1)).unwrap()).collect()
+}
+
+/// (sum of the jointly clipped gradients of single examples) / expected batch, in f64 and by the formula (Abadi et al.
+/// 2016, algorithm 1); in micro-batches of any size, in the same bits.
+#[test]
+fn a_step_is_the_formula_whatever_the_micro_batches() {
+    for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
+        let run = TestRun::new(method);
+        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        stir(&run.job, &mut state);
+        let model = encoder(&tiny());
+        let work = run.work(1, state.clone());
+        let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+        let mut tokens = tokens_of::tokens_of(&tiny()).unwrap();
+        let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
+        let taken = rows.take(&(0..rows.len()).collect::<Vec<_>>()).unwrap();
+        let own = |(text, label): (usize, &i64)| {
+            let goal = Goal::Labels(std::slice::from_ref(label));
+            flat(&step::gradients(&session, &taken.encoded, &[text], goal, Plan::default()).unwrap().tensors)
+        };
+        let each: Vec<Vec<f64>> = taken.labels().iter().enumerate().map(own).collect();
+        let norm = |own: &Vec<f64>| own.iter().map(|number| number * number).sum::<f64>().sqrt();
+        let mut norms: Vec<f64> = each.iter().map(norm).collect();
+        norms.sort_by(f64::total_cmp);
+        // Half of them are clipped.
+        let clip = norms[norms.len() / 2];
+        let mut sum = vec![0.0; each[0].len()];
+        for own in &each {
+            let shrink = (clip / norm(own)).min(1.0);
+            sum.iter_mut().zip(own).for_each(|(sum, number)| *sum += shrink * number);
+        }
+        // 2^-13 of the clip as noise, the least that a lattice takes with a clip of 2^24 steps.
+        let quiet = ExamplePlan { clip, ..plan(1.0 / 8192.0) };
+        for micro_batch in [1, 7, 64] {
+            let plan = Plan { micro_batch, ..Plan::default() };
+            let found = Private::new(&session, &quiet).unwrap().step(&session, &work, &rows, plan).unwrap();
+            assert_eq!((found.loss, found.units), (0.0, 1));
+            let found = flat(&found.tensors);
+            let off = found.iter().zip(&sum).map(|(found, sum)| (found - sum / 100.0).abs()).fold(0.0, f64::max);
+            // Six standard deviations of the noise over the expected batch, and the rounding of f32 gradients.
+            assert!(off < 6.0 * clip / 8192.0 / 100.0 + 1e-7, "{method}, {micro_batch}: off by {off}");
+        }
+    }
+}
+
+#[test]
+fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
+    let run = TestRun::new("id = \"fedit\"\nrank = 4");
+    let state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let model = encoder(&tiny());
+    let work = run.work(1, state.clone());
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let mut tokens = tokens_of::tokens_of(&tiny()).unwrap();
+    let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
+    let nobody = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
+    let mut private = Private::new(&session, &nobody).unwrap();
+    let plan = Plan { micro_batch: 8, ..Plan::default() };
+    let mut draw = || flat(&private.step(&session, &work, &rows, plan).unwrap().tensors);
+    let (first, second) = (draw(), draw());
+    let deviation = |numbers: &[f64]| (numbers.iter().map(|n| n * n).sum::<f64>() / numbers.len() as f64).sqrt();
+    let expected = 2.0 * 0.05 / 100.0;
+    let window = 5.0 / (2.0 * first.len() as f64).sqrt();
+    for numbers in [&first, &second] {
+        assert!((deviation(numbers) / expected - 1.0).abs() < window, "{} {expected}", deviation(numbers));
+    }
+    let product: f64 = first.iter().zip(&second).map(|(a, b)| a * b).sum();
+    let correlation = product / first.len() as f64 / (deviation(&first) * deviation(&second));
+    assert!(correlation.abs() < 5.0 / (first.len() as f64).sqrt(), "{correlation}");
+}
+
+/// With privacy a whole round tells nothing but its tensors, and two trainings of the same round differ.
+#[test]
+fn a_round_tells_nothing_but_its_tensors() {
+    let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
+    let mut trainer = trainer();
+    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let promise = Privacy::new("example", 8.0, 1e-3, 1.0).unwrap();
+    let examples = run.data.train().len() as u64;
+    let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };
+    let mut work = run.work(1, state);
+    work.privacy = Some(ExamplePlan::new(&promise, examples, schedule).unwrap());
+    work.run = Arc::clone(&run.run);
+    let mut losses = Vec::new();
+    let mut train = || {
+        trainer
+            .train(&work, &mut |progress| {
+                losses.push(progress.loss);
+                go_on(progress)
+            })
+            .unwrap()
+    };
+    let (first, second) = (train(), train());
+    assert_eq!((first.examples, first.train_loss, first.seconds), (0, 0.0, 0.0));
+    assert!(first.before.is_none() && losses.iter().all(|&loss| loss == 0.0));
+    assert_ne!(first.tensors, second.tensors, "noise is never repeated");
+}

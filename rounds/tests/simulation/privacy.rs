@@ -1,0 +1,125 @@
+//! Runs that promise privacy per example: what is let in, who goes on, and how they end.
+
+use rondo_proto::RunId;
+use rondo_proto::error::ErrorCode;
+use rondo_rounds::{Input, Reply, UploadOutcome};
+
+use crate::device::Packed;
+use crate::methods::IDS;
+use crate::model::{Op, Setup};
+use crate::run::simulate;
+use crate::world::World;
+
+/// Three rounds fit epsilon 1.5, a fourth would cost 1.6.
+fn private() -> Setup {
+    Setup { epsilon: Some(15), rounds: 3, ..Setup::default() }
+}
+
+#[test]
+fn every_method_keeps_the_promise_to_its_end() {
+    for method in 0..IDS.len() {
+        let world = simulate(Setup { method, ..private() }, &[]);
+        let summary = world.engine.run_summary(&world.runs[0]).unwrap();
+        assert_eq!(summary.outcome, "completed", "{}", IDS[method]);
+        assert!(summary.privacy.contains("(1.5, 1e-5)"), "{}", summary.privacy);
+        assert!(summary.privacy.contains("spent at most 1.2000 (1.0800 by PLD), 3 steps"), "{}", summary.privacy);
+        let mut steps = std::collections::BTreeMap::new();
+        for record in world.engine.rounds(&world.runs[0]) {
+            let accepted = record.participants.iter().filter(|participant| participant.state == "accepted");
+            for participant in accepted {
+                let report = participant.privacy.as_ref();
+                let before = steps.entry(participant.client.clone()).or_insert(0);
+                *before += u32::from(record.round > 0);
+                assert_eq!(report.map(|report| report.total_steps), (record.round > 0).then_some(*before));
+                assert!(participant.before.is_none() && participant.after.is_none());
+                assert_eq!((participant.examples, participant.train_loss, participant.train_seconds), (0, 0.0, 0.0));
+            }
+            assert_eq!(record.held_out_loss, None);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_has_spent_its_budget_ends_in_a_state_of_its_own_and_keeps_its_adapter() {
+    let world = simulate(Setup { rounds: 9, ..private() }, &[]);
+    let summary = world.engine.run_summary(&world.runs[0]).unwrap();
+    assert_eq!((summary.phase.as_str(), summary.outcome.as_str()), ("ended", "privacy budget spent"));
+    // Five clients of three rounds each, three in a cohort and never fewer than two.
+    let last = summary.latest.as_ref().map_or(0, |record| record.round);
+    assert!((4..=7).contains(&last), "{last}");
+    let most =
+        summary.latest.unwrap().participants.iter().filter_map(|p| p.privacy.clone()).map(|r| r.total_steps).max();
+    assert!(most <= Some(3), "{most:?}");
+    assert!(world.engine.adapter_state(&world.runs[0], None).is_some());
+    let events = world.engine.events(&world.runs[0], 0);
+    assert!(events.last().unwrap().text.contains("privacy budget spent"), "{events:?}");
+}
+
+#[test]
+fn the_budget_outlives_a_restart() {
+    let ops = [Op::Everybody, Op::Everybody, Op::CrashAfterCommit, Op::Everybody, Op::Restart];
+    let world = simulate(Setup { rounds: 9, cohort: 5, quorum: 5, ..private() }, &ops);
+    let summary = world.engine.run_summary(&world.runs[0]).unwrap();
+    assert_eq!((summary.outcome.as_str(), summary.latest.unwrap().round), ("privacy budget spent", 3));
+}
+
+#[test]
+fn an_update_that_breaks_the_promise_is_refused_by_name() {
+    let told = |change: &dyn Fn(&mut Packed)| {
+        let mut world = World::new(private());
+        world.gather();
+        let client = world.cohort()[0];
+        let assignment = world.devices[client].assignment.clone().unwrap();
+        let mut packed = world.pack(client, &assignment, "");
+        change(&mut packed);
+        match world.upload(client, &packed).reply() {
+            Reply::Upload(UploadOutcome::Refused { reason }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    type Change = (&'static str, fn(&mut Packed));
+    let changes: [Change; 9] = [
+        ("carries no privacy report", |packed| packed.update.privacy = None),
+        ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().noise_multiplier = 0.0),
+        ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().sampling_rate = f64::NAN),
+        ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().delta = 1e-3),
+        ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().epsilon = f64::NAN),
+        ("cost its data owner epsilon 1.6", |packed| {
+            let report = packed.update.privacy.as_mut().unwrap();
+            (report.epsilon, report.next_epsilon) = (1.6, 2.0);
+        }),
+        ("tells an example count", |packed| packed.update.examples = 7),
+        ("tells a training loss", |packed| packed.update.train_loss = 0.5),
+        ("tells a measurement", |packed| packed.update.before = Some(Default::default())),
+    ];
+    for (says, change) in changes {
+        let reason = told(&change);
+        assert!(reason.contains(says), "{reason:?} should say {says:?}");
+    }
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_refused_before_anything_starts() {
+    let mut world = World::new(private());
+    let file = world.run_file();
+    let mut create = |run_file: String| {
+        let run = RunId::new("another").unwrap();
+        world.step(Input::CreateRun { run, run_file, base: World::base(), initial: None }).rejection()
+    };
+    let client = create(file.replace("unit = \"example\"", "unit = \"client\""));
+    assert_eq!(client.code(), ErrorCode::Unimplemented);
+    assert!(client.to_string().contains("cannot give that guarantee"), "{client}");
+    let rank = create(file.replace("id = \"fedit\"", "id = \"fed-sb\""));
+    assert!(rank.to_string().contains("statistic of the clients' data"), "{rank}");
+    assert!(rank.hint().unwrap().contains("base-svd"));
+    for (from, to, says) in [
+        ("weighting = \"uniform\"", "weighting = \"examples\"", "example counts stay with the data owners"),
+        ("keep = \"last\"", "keep = \"best\"", "leaks unless the data are public"),
+        ("keep = \"last\"", "rollback = 0.1", "leaks unless the data are public"),
+        ("[privacy]", "[evaluation]\nclient = \"c0\"\ndataset = \"public\"\n[privacy]", "must be true with [privacy]"),
+        ("clip = 1.0", "clip = 1.0\nnoise_multiplier = 0.0", "noise_multiplier"),
+    ] {
+        let refusal = create(file.replace(from, to));
+        assert!(refusal.to_string().contains(says), "{refusal}");
+    }
+}
