@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::cargo::Binaries;
 use crate::paths::Paths;
 use crate::process::{self, Service};
-use crate::records::{Clients, Round, Rounds, Shown, Summary, Token};
+use crate::records::{Clients, Evaluation, Round, Rounds, Shown, Summary, Token};
 
 /// How long the coordinator and the clients may take to be ready.
 const START: Duration = Duration::from_secs(60);
@@ -155,6 +155,30 @@ impl Federation {
         let out = self.dir.join(format!("adapter-{name}"));
         process::output(self.rondo().args(["adapter", "export", run, "--format", "peft", "--out"]).arg(&out))?;
         Ok(out)
+    }
+
+    /// A client's rows.
+    pub(crate) fn data(&self, client: &str) -> PathBuf {
+        self.dir.join("clients").join(client).join("data/reviews.tsv")
+    }
+
+    /// A client measures an exported adapter on the rows it holds out, offline.
+    pub(crate) fn evaluate(
+        &self,
+        paths: &Paths,
+        client: &str,
+        adapter: &Path,
+        held_out: f64,
+        limit: Option<u32>,
+    ) -> Result<Evaluation> {
+        let mut command = Command::new(&self.binaries.client);
+        command.arg("evaluate").arg("--model").arg(paths.demo_model()).arg("--adapter").arg(adapter);
+        command.arg("--data").arg(self.data(client)).args(["--dataset", "reviews", "--device", "cpu", "--json"]);
+        command.args(["--held-out", &held_out.to_string()]);
+        if let Some(limit) = limit {
+            command.args(["--limit", &limit.to_string()]);
+        }
+        process::json(&mut command)
     }
 
     /// The ends of all logs.

@@ -78,6 +78,19 @@ pub(crate) struct Participant {
     pub(crate) train_seconds: Option<f64>,
     pub(crate) before: Option<Evaluation>,
     pub(crate) after: Option<Evaluation>,
+    /// What the update cost; absent without privacy.
+    pub(crate) privacy: Option<Spent>,
+}
+
+/// What a run has cost a client's data, by its own ledger.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Spent {
+    pub(crate) noise_multiplier: f64,
+    pub(crate) sampling_rate: f64,
+    pub(crate) total_steps: u32,
+    pub(crate) epsilon: f64,
+    pub(crate) epsilon_pld: f64,
 }
 
 /// A measurement on held-out examples.

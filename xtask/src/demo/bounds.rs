@@ -1,5 +1,6 @@
 //! What the project promises of a demo.
 
+use super::private;
 use super::report::{MethodReport, Report};
 
 /// Held-out accuracy that a full demo reaches at least, by domain.
@@ -18,19 +19,26 @@ const SECONDS: f64 = 360.0;
 pub(crate) fn misses(report: &Report) -> Vec<String> {
     let mut misses = Vec::new();
     for method in &report.methods {
-        if report.clients == 4 {
+        if let Some(epsilon) = report.epsilon {
+            private::misses(method, epsilon, report.fast, &mut misses);
+        } else if report.clients == 4 {
             accuracy(method, report.fast, &mut misses);
         }
         errors(method, &mut misses);
         bytes(method, &mut misses);
     }
     let upload = |id: &str| report.methods.iter().find(|method| method.method == id).map(MethodReport::upload);
-    if let (Some(fed_sb), Some(fedit)) = (upload("fed-sb"), upload("fedit"))
+    // A private demo compares the methods at ranks of their own.
+    if let (Some(fed_sb), Some(fedit), None) = (upload("fed-sb"), upload("fedit"), report.epsilon)
         && fed_sb * SMALLER > fedit
     {
         misses.push(format!("fed-sb uploads {fed_sb} bytes, fedit {fedit}: not {SMALLER} times as many"));
     }
-    if report.methods.len() == 1 && report.methods[0].method == "fed-sb" && report.seconds > SECONDS {
+    if report.methods.len() == 1
+        && report.methods[0].method == "fed-sb"
+        && report.epsilon.is_none()
+        && report.seconds > SECONDS
+    {
         misses.push(format!("the demo took {:.0} s, more than {SECONDS:.0}", report.seconds));
     }
     misses
@@ -125,7 +133,7 @@ mod tests {
     }
 
     fn misses_of(methods: Vec<MethodReport>) -> Vec<String> {
-        let mut report = Report::new(false, 4);
+        let mut report = Report::new(false, 4, None);
         methods.into_iter().for_each(|method| report.add(method));
         misses(&report)
     }

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod members;
+mod private;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use clap::Args;
 
 use self::report::{MethodReport, Report};
 use crate::cargo;
-use crate::examples::{self, METHODS, RunChanges};
+use crate::examples::{self, METHODS, PRIVATE_METHODS, RunChanges};
 use crate::federation::Federation;
 use crate::paths::Paths;
 use crate::process;
@@ -22,9 +23,12 @@ use crate::setup::{self, MODEL, SetupArgs};
 /// `cargo xtask demo`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
-    /// fed-sb, ffa-lora, flora, fedit, or all of them one after another.
-    #[arg(long, default_value = "fed-sb", value_parser = ["fed-sb", "ffa-lora", "flora", "fedit", "all"])]
-    method: String,
+    /// fed-sb, ffa-lora, flora, fedit, or all of them one after another [default: fed-sb, with --epsilon all].
+    #[arg(long, value_parser = ["fed-sb", "ffa-lora", "flora", "fedit", "all"])]
+    method: Option<String>,
+    /// With privacy for every example, at this epsilon over the whole run; of fed-sb, ffa-lora and fedit.
+    #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
+    epsilon: Option<f64>,
     /// Training rounds [default: what the run file of the method says].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
@@ -45,11 +49,22 @@ pub(crate) struct DemoArgs {
 impl DemoArgs {
     /// The quickest demo of every method.
     pub(crate) fn fast_all() -> Self {
-        Self { method: "all".to_owned(), rounds: None, clients: 4, fast: true, keep: false, check: false }
+        Self {
+            method: Some("all".to_owned()),
+            epsilon: None,
+            rounds: None,
+            clients: 4,
+            fast: true,
+            keep: false,
+            check: false,
+        }
     }
 
     fn methods(&self) -> Vec<&'static str> {
-        METHODS.into_iter().filter(|method| self.method == "all" || self.method == *method).collect()
+        let (known, default): (&[&str], _) =
+            if self.epsilon.is_some() { (&PRIVATE_METHODS, "all") } else { (&METHODS, "fed-sb") };
+        let said = self.method.as_deref().unwrap_or(default);
+        known.iter().copied().filter(|method| said == "all" || said == *method).collect()
     }
 
     fn changes(&self) -> RunChanges {
@@ -59,6 +74,7 @@ impl DemoArgs {
             rounds: self.rounds.or(short(2)),
             local_steps: short(6),
             warm_up_examples: short(64),
+            epsilon: self.epsilon,
         }
     }
 
@@ -70,6 +86,9 @@ impl DemoArgs {
 /// Sets up, builds, runs the federation and reports.
 pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
+    if args.methods().is_empty() {
+        bail!("there is no run file with privacy for this method; those there are: {}", PRIVATE_METHODS.join(", "));
+    }
     let binaries = cargo::binaries(paths)?;
     let dir = next_dir(&paths.demos())?;
     let start = Instant::now();
@@ -77,7 +96,7 @@ pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
     cargo::step(&format!("a federation of {} clients in {}", args.clients, paths.show(&dir)));
     let members = members::members(paths, args.clients, args.max_eval_examples())?;
     let mut federation = Federation::start(binaries, &dir, (MODEL, &paths.demo_model()), &members)?;
-    let mut report = Report::new(args.fast, args.clients);
+    let mut report = Report::new(args.fast, args.clients, args.epsilon);
     for method in args.methods() {
         cargo::step(&format!("{method}: federated fine-tuning"));
         match run_method(paths, &mut federation, method, args) {
@@ -118,7 +137,18 @@ fn run_method(paths: &Paths, federation: &mut Federation, method: &str, args: &D
     }
     let rounds = federation.rounds(&run)?;
     let adapter = federation.export(&run, method)?;
-    MethodReport::new(method, &run, rounds, adapter, seconds)
+    let mut report = MethodReport::new(method, &run, rounds, adapter, seconds)?;
+    if args.epsilon.is_some() {
+        private::measure(paths, federation, &mut report, args.max_eval_examples())?;
+    }
+    Ok(report)
+}
+
+fn epsilon(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(epsilon) if epsilon > 0.0 && epsilon.is_finite() => Ok(epsilon),
+        _ => Err("must be a number above 0".to_owned()),
+    }
 }
 
 /// The next free numbered folder.

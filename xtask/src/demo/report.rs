@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::private;
 use crate::paths::Paths;
-use crate::records::Round;
+use crate::records::{Round, Spent};
 
 const FILE: &str = "report.json";
 
@@ -18,6 +19,9 @@ pub(crate) struct Report {
     pub(crate) fast: bool,
     /// Number of clients.
     pub(crate) clients: u32,
+    /// The epsilon of a private demo.
+    #[serde(default)]
+    pub(crate) epsilon: Option<f64>,
     /// From the first process to the last result; set-up and compilation left out.
     pub(crate) seconds: f64,
     /// One entry per method, in the order they ran.
@@ -52,6 +56,12 @@ pub(crate) struct ClientReport {
     pub(crate) after: Option<f64>,
     /// Held-out examples of that measurement.
     pub(crate) held_out: u64,
+    /// Share of its larger class; of a private run.
+    #[serde(default)]
+    pub(crate) majority: Option<f64>,
+    /// What the run cost its data; of a private run.
+    #[serde(default)]
+    pub(crate) privacy: Option<Spent>,
 }
 
 impl MethodReport {
@@ -62,11 +72,19 @@ impl MethodReport {
             let known = clients.iter().position(|client| client.client == participant.client);
             let index = known.unwrap_or_else(|| {
                 let client = participant.client.clone();
-                clients.push(ClientReport { client, before: None, after: None, held_out: 0 });
+                clients.push(ClientReport {
+                    client,
+                    before: None,
+                    after: None,
+                    held_out: 0,
+                    majority: None,
+                    privacy: None,
+                });
                 clients.len() - 1
             });
             let client = &mut clients[index];
             client.before = client.before.or(participant.before.as_ref().map(|evaluation| evaluation.accuracy));
+            client.privacy = participant.privacy.clone().or(client.privacy.take());
             if let Some(after) = &participant.after {
                 client.after = Some(after.accuracy);
                 client.held_out = after.examples;
@@ -75,6 +93,12 @@ impl MethodReport {
         clients.sort_by_key(|client| domain_order(&client.client));
         rounds.last().with_context(|| format!("run {run} has no closed round"))?;
         Ok(Self { method: method.to_owned(), run: run.to_owned(), seconds, adapter, clients, rounds })
+    }
+
+    /// The rank of the adapter.
+    pub(crate) fn rank(&self) -> u32 {
+        let all = self.rounds.iter().flat_map(|round| &round.participants);
+        all.map(|participant| participant.rank).max().unwrap_or(0)
     }
 
     /// Bytes up of the largest training update of one client and round, as counted on the wire.
@@ -92,8 +116,8 @@ fn domain_order(client: &str) -> (usize, String) {
 
 impl Report {
     /// An empty report.
-    pub(crate) fn new(fast: bool, clients: u32) -> Self {
-        Self { fast, clients, seconds: 0.0, methods: Vec::new() }
+    pub(crate) fn new(fast: bool, clients: u32, epsilon: Option<f64>) -> Self {
+        Self { fast, clients, epsilon, seconds: 0.0, methods: Vec::new() }
     }
 
     /// Adds a run.
@@ -125,8 +149,10 @@ impl Report {
         for method in &self.methods {
             section(&mut out, method, paths);
         }
-        if self.methods.len() > 1 {
-            comparison(&mut out, &self.methods);
+        match self.epsilon {
+            Some(_) => private::comparison(&mut out, &self.methods),
+            None if self.methods.len() > 1 => comparison(&mut out, &self.methods),
+            None => {}
         }
         let _ = write!(out, "\n{:.0} s in all, set-up and compilation left out.", self.seconds);
         out
@@ -136,10 +162,10 @@ impl Report {
 fn section(out: &mut String, method: &MethodReport, paths: &Paths) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "\n== {}: what it did ({:.0} s)\n", method.method, method.seconds);
-    let _ = writeln!(out, "Held-out accuracy      before   after   examples");
-    for client in &method.clients {
-        let (before, after) = (share(client.before), share(client.after));
-        let _ = writeln!(out, "  {:<18} {before:>8} {after:>7} {:>10}", client.client, client.held_out);
+    if method.clients.iter().any(|client| client.privacy.is_some()) {
+        private::section(out, method);
+    } else {
+        accuracies(out, method);
     }
     let _ = writeln!(out, "\nBytes on the wire             up      formula         down      formula");
     for round in &method.rounds {
@@ -158,6 +184,14 @@ fn section(out: &mut String, method: &MethodReport, paths: &Paths) {
         }
     }
     let _ = writeln!(out, "\nThe adapter as a PEFT folder: {}", paths.show(&method.adapter));
+}
+
+fn accuracies(out: &mut String, method: &MethodReport) {
+    let _ = writeln!(out, "Held-out accuracy      before   after   examples");
+    for client in &method.clients {
+        let (before, after) = (share(client.before), share(client.after));
+        let _ = writeln!(out, "  {:<18} {before:>8} {after:>7} {:>10}", client.client, client.held_out);
+    }
 }
 
 /// What a round was, how long it took, and how far its aggregate is from the dense weighted mean.
@@ -192,7 +226,7 @@ fn comparison(out: &mut String, methods: &[MethodReport]) {
     }
 }
 
-fn share(value: Option<f64>) -> String {
+pub(super) fn share(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.3}"))
 }
 
@@ -229,7 +263,7 @@ mod tests {
     fn a_saved_report_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Report::load(dir.path()).unwrap().is_none());
-        let mut report = Report::new(true, 4);
+        let mut report = Report::new(true, 4, None);
         let rounds = vec![Round { round: 1, aggregation_error: Some(1e-9), ..Round::default() }];
         report.add(MethodReport::new("flora", "r", rounds, PathBuf::from("/a"), 1.0).unwrap());
         report.save(dir.path()).unwrap();
