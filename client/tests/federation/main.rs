@@ -4,6 +4,7 @@
 
 mod client;
 mod coordinator;
+mod privacy;
 mod renewal;
 mod rounds;
 mod starting;

@@ -1,0 +1,144 @@
+//! A client with privacy is killed again and again: what left it stands in its ledger, and the run still ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rondo_coordinator::config::Config;
+use rondo_dp::{Books, Ledger};
+use rondo_proto::{base, v1};
+
+use crate::client::{Client, model_dir};
+use crate::coordinator::{Coordinator, Shifted};
+
+const DELTA: f64 = 1e-3;
+/// `RONDO_KILLS=200` makes it long.
+const KILLS: u32 = 12;
+
+/// The tiny run with privacy at this epsilon, so many rounds of two steps.
+fn run_file(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
+    format!(
+        r#"
+        name = "private"
+        base = {{ model = "tiny", digest = "{}" }}
+        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
+        method = {{ id = "ffa-lora", rank = 2, targets = ["query", "value"] }}
+        train = {{ local_steps = 2, batch = 8, lr = 1e-2 }}
+        rounds = {{ count = {rounds}, cohort = 1, quorum = 1, deadline_s = 600 }}
+        privacy = {{ unit = "example", delta = {DELTA}, clip = 1.0, {privacy} }}
+        "#,
+        base.digest
+    )
+}
+
+fn books(client: &Client) -> Books {
+    Ledger::read(&client.dir.join("ledger.jsonl")).map(|(books, _)| books).unwrap_or_default()
+}
+
+/// Digests of uploads of which any byte came.
+fn came(staging: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            came(&path, found);
+        } else if let Some((_, digest)) = path.file_name().unwrap().to_string_lossy().split_once('.') {
+            found.insert(digest.to_owned());
+        }
+    }
+}
+
+/// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has.
+fn assert_entered(data: &Path, client: &Client) {
+    let books = books(client);
+    let entered: BTreeSet<&str> = books
+        .runs
+        .values()
+        .flat_map(|run| run.updates.keys())
+        .map(|digest| digest.trim_start_matches("blake3:"))
+        .collect();
+    let mut found = BTreeSet::new();
+    came(&data.join("staging/uploads"), &mut found);
+    for digest in found {
+        let bare = digest.trim_start_matches("blake3-").trim_start_matches("blake3:");
+        assert!(entered.contains(bare), "{bare} left and is not in the ledger: {entered:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger() {
+    let kills = std::env::var("RONDO_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    // One round takes a client half a second; it is killed some once a round.
+    let rounds = (kills / 2).max(4);
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let coordinator = Coordinator::new(&data, Config::default(), Arc::<Shifted>::default());
+    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let mut client = Client::join(&coordinator, dir.path(), "books").await;
+    coordinator.until_seen("books").await;
+    let run = coordinator.create_run(base.clone(), run_file(&base, rounds, "epsilon = 20.0")).await;
+    // Not random, but as good as: the points fall everywhere from the start of the process to the end of a round.
+    let mut wait = 7_u64;
+    for _ in 0..kills {
+        wait = wait * 48_271 % 2_147_483_647;
+        tokio::time::sleep(Duration::from_millis(50 + wait % 900)).await;
+        client.kill();
+        assert_entered(&data, &client);
+        client = Client::start("books", client.dir.clone());
+    }
+    let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
+    assert_eq!(ended.outcome, "completed");
+    assert_entered(&data, &client);
+
+    let account = &books(&client).runs[&run];
+    let records = coordinator.rounds(&run).await;
+    let mut counted = BTreeMap::new();
+    for record in records.iter().filter(|record| record.kind == "training") {
+        let part = &record.participants[0];
+        assert_eq!(account.updates.get(&part.update_digest), Some(&record.round), "round {}", record.round);
+        let report = part.privacy.as_ref().unwrap();
+        assert!(report.epsilon <= 20.0 && report.epsilon_pld <= report.epsilon, "{report:?}");
+        counted.insert(record.round, report.epsilon);
+        assert_eq!((part.examples, part.train_loss, part.train_seconds), (0, 0.0, 0.0));
+        assert!(part.before.is_none() && part.after.is_none());
+    }
+    assert_eq!(counted.len() as u32, rounds);
+    // A kill costs nothing: what was released once is sent again, what was not was never charged.
+    assert_eq!(account.updates.len() as u32, rounds);
+    assert!(counted.values().is_sorted(), "{counted:?}");
+    let spent = account.released.epsilon_enforced(DELTA).unwrap();
+    assert_eq!(counted[&rounds], spent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
+    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let client = Client::enrol(&coordinator, dir.path(), "books").await;
+    let config = client.join("client.toml");
+    let budget = "[[privacy]]\ndomain = \"reviews\"\nepsilon = 6.2\ndelta = 1e-3\n";
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + budget).unwrap();
+    let client = Client::start("books", client);
+    coordinator.until_seen("books").await;
+    // So little noise that few of the nine rounds fit.
+    let file = run_file(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7");
+    let run = coordinator.create_run(base.clone(), file).await;
+    let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
+    assert_eq!(ended.outcome, "privacy budget spent");
+    let last = ended.latest.unwrap();
+    assert!(last.round < 9 && !last.global_digest.is_empty(), "{last:?}");
+    let report = last.participants[0].privacy.clone().unwrap();
+    assert!(report.epsilon <= 6.0 && report.next_epsilon > 6.0, "{report:?}");
+    assert!(ended.privacy.contains("spent at most"), "{}", ended.privacy);
+
+    // Over the same data a second run of this size does not fit, and the client says so before any work.
+    let second = run_file(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7").replace("\"private\"", "\"second\"");
+    let second = coordinator.create_run(base.clone(), second).await;
+    let declined = coordinator.until(&second, "the client answers", |run| !run.willing.is_empty()).await;
+    assert!(!declined.willing[0].accepted);
+    assert!(declined.willing[0].reason.contains("privacy budget has no room"), "{:?}", declined.willing);
+    let books = books(&client);
+    assert!(!books.runs.contains_key(&second), "nothing is set aside for it");
+    assert_eq!(books.runs[&run].updates.len() as u32, last.round);
+}
