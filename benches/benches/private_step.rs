@@ -1,0 +1,83 @@
+//! What privacy costs a training step: fed-sb on the demo's encoder with the same 32 texts in every batch, plain and with
+//! a gradient per example, clipped and noised. The ratio of the two is what counts.
+#![allow(missing_docs)] // criterion's macros make a public function.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use rondo_benches::{example_run, model_dir};
+use rondo_client::data::Dataset;
+use rondo_client::trainer::LibtorchTrainer;
+use rondo_client::trainer::device::DeviceChoice;
+use rondo_client::trainer::solo::{CLIENT, Solo};
+use rondo_client::work::{Trainer, Work};
+use rondo_dp::ExamplePlan;
+use rondo_methods::{Job, Registry};
+use rondo_proto::base;
+
+const BATCH: u32 = 32;
+/// Steps of one measured round, so that building the session weighs little.
+const STEPS: u32 = 4;
+
+/// A first round of fed-sb on factors of the base.
+fn work(trainer: &mut LibtorchTrainer) -> Work {
+    let dir = model_dir();
+    let base = base::describe(&dir, "minilm-l6").expect("`cargo xtask setup` fetches the model");
+    let mut run = example_run("private/fed-sb").expect("the examples are part of the repository and tested");
+    (run.train.local_steps, run.train.batch) = (STEPS, BATCH);
+    let job = Job::new(&Registry::builtin(), &run, &base).expect("the example fits the model");
+    let mut solo = Solo::new(job.clone()).expect("there is room for a temporary folder");
+    // Every text fills all tokens, so the time does not hang on the draw of the batch.
+    let text = |number: u32| (format!("{number} {}", "a rather long and winding review of it ".repeat(10)), number % 2);
+    let data = Dataset::of("reviews", &run.task.labels, (0..BATCH).map(text), 0.0);
+    let mut work = Work {
+        rank: job.rank(),
+        job,
+        run: Arc::new(run),
+        base: Arc::new(base),
+        model_dir: dir,
+        data: Arc::new(data),
+        client: CLIENT.to_owned(),
+        round: 0,
+        state: solo.state(0).expect("the state of a warm-up"),
+        privacy: None,
+        evaluate_before: false,
+        max_eval_examples: None,
+    };
+    let factors = trainer.warm_up(&work, &mut |_| ControlFlow::Continue(())).expect("the base has factors");
+    solo.publish(0, &factors.tensors).expect("a warm-up of one client");
+    (work.round, work.state) = (1, solo.state(1).expect("the first round follows the warm-up"));
+    work
+}
+
+fn private_step(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fed-sb, four steps of 32 texts");
+    group.sample_size(10).measurement_time(Duration::from_secs(30));
+    let mut trainer = LibtorchTrainer::new(DeviceChoice::Cpu, None).expect("there is always a CPU");
+    let plain = work(&mut trainer);
+    let plan = ExamplePlan {
+        clip: 1.0,
+        noise_multiplier: 1.0,
+        // Everybody is in every batch, as in the plain step.
+        sampling_rate: 1.0,
+        expected_batch: BATCH.into(),
+        steps: STEPS,
+        rounds: 1,
+        epsilon: 100.0,
+        delta: 1e-5,
+    };
+    let private = Work { privacy: Some(plan), ..plain.clone() };
+    for (name, work) in [("plain", &plain), ("private", &private)] {
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                trainer.train(work, &mut |_| ControlFlow::Continue(())).expect("the example trains on these texts")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, private_step);
+criterion_main!(benches);
