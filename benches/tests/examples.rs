@@ -10,7 +10,8 @@ use rondo_proto::run_file::RunFile;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = workspace().join("examples").join(folder);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
     files.sort();
     assert!(!files.is_empty(), "{}", folder.display());
     files
@@ -36,6 +37,26 @@ fn every_run_file_is_a_run_on_the_demos_encoder() {
         assert_eq!(path.file_stem().unwrap().to_str(), Some(run.method.id.as_str()), "named after its method");
     }
     assert_eq!(files.len(), METHODS.len(), "one per method");
+}
+
+#[test]
+fn every_private_run_file_promises_privacy_per_example() {
+    for path in files("runs/private") {
+        let run = check_run(&path);
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(run.method.id.as_str()), "named after its method");
+        assert_eq!(run.privacy.unwrap().unit, "example", "{}", path.display());
+    }
+}
+
+#[test]
+fn first_runs_fit_their_clients() {
+    for folder in ["reviews", "instructions"] {
+        let text = std::fs::read_to_string(workspace().join("examples").join(folder).join("run.toml")).unwrap();
+        let run = RunFile::parse(&text).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let client = check_client(&workspace().join("examples").join(folder).join("client.toml"));
+        let source = client.dataset(&run.task.dataset).unwrap_or_else(|| panic!("{folder}: no such data set"));
+        assert!(source.path.is_file(), "{}", source.path.display());
+    }
 }
 
 #[test]
