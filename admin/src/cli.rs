@@ -11,6 +11,7 @@ use crate::commands::doctor::DoctorArgs;
 use crate::commands::join::JoinArgs;
 use crate::commands::method::MethodCommand;
 use crate::commands::operator::OperatorCommand;
+use crate::commands::privacy::PrivacyCommand;
 use crate::commands::round::RoundCommand;
 use crate::commands::run::RunCommand;
 use crate::commands::token::TokenCommand;
@@ -70,6 +71,12 @@ pub enum Command {
     /// Exports, inspects, compares and aggregates adapters
     #[command(subcommand, after_help = "Example:\n  rondo adapter export sentiment --format peft --out adapter")]
     Adapter(AdapterCommand),
+    /// Counts the cost of privacy: of a schedule, of a run, and as ledgers have it
+    #[command(
+        subcommand,
+        after_help = "Example:\n  rondo privacy epsilon --noise-multiplier 1 --sampling-rate 0.01 --steps 1000 --delta 1e-5"
+    )]
+    Privacy(PrivacyCommand),
     /// Shows the federated methods and their options
     #[command(subcommand, after_help = "Example:\n  rondo method list")]
     Method(MethodCommand),

@@ -8,7 +8,7 @@ use crate::commands::fetch::FetchArgs;
 use crate::commands::{
     chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, merge::MergeArgs, plan::PlanArgs, train::TrainArgs,
 };
-use crate::commands::{join::JoinArgs, run::RunArgs};
+use crate::commands::{join::JoinArgs, ledger::LedgerArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Runs the daemon.
     Run(RunArgs),
+    /// Shows what was promised and released with privacy here.
+    Ledger(LedgerArgs),
     /// Fetches a model from a Hugging Face hub.
     #[cfg(feature = "hub")]
     Fetch(FetchArgs),

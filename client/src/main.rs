@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
     #[cfg(feature = "torch")]
-    if !matches!(cli.command, Command::Join(_)) {
+    if !matches!(cli.command, Command::Join(_) | Command::Ledger(_)) {
         let steps = matches!(cli.command, Command::Run(_) | Command::Train(_) | Command::Plan(_));
         rondo_client::trainer::environment::restart_with_settings(steps);
     }
@@ -34,6 +34,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Join(args) => runtime.block_on(commands::join::join(args, &mut io::stdout().lock()))?,
         Command::Run(args) => runtime.block_on(commands::run::run(args))?,
+        Command::Ledger(args) => commands::ledger::ledger(args, &mut io::stdout().lock())?,
         #[cfg(feature = "hub")]
         Command::Fetch(args) => commands::fetch::fetch(args, &mut io::stdout().lock())?,
         #[cfg(feature = "torch")]

@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("rondo-rounds", &["rondo-proto", "rondo-methods", "rondo-dp"]),
     ("rondo-coordinator", &["rondo-proto", "rondo-methods", "rondo-dp", "rondo-rounds"]),
     ("rondo-client", &["rondo-proto", "rondo-methods", "rondo-dp"]),
-    ("rondo", &["rondo-proto", "rondo-methods"]),
+    ("rondo", &["rondo-proto", "rondo-methods", "rondo-dp"]),
     ("rondo-benches", &["rondo-proto", "rondo-methods", "rondo-client"]),
     ("xtask", &[]),
 ];

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod join;
 pub mod method;
 pub mod operator;
+pub mod privacy;
 pub mod round;
 pub mod run;
 pub mod token;
@@ -26,6 +27,7 @@ pub async fn run(command: Command, context: &mut Context) -> Result<(), CliError
         Command::Token(command) => token::run(command, context).await,
         Command::Operator(command) => operator::run(command, context).await,
         Command::Adapter(command) => adapter::run(command, context).await,
+        Command::Privacy(command) => privacy::run(command, context).await,
         Command::Method(command) => method::run(command, context),
         Command::Doctor(args) => doctor::run(args, context).await,
     }

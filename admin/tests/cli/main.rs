@@ -6,5 +6,6 @@ mod fake;
 mod help;
 mod offline;
 mod online;
+mod privacy;
 mod program;
 mod renewal;

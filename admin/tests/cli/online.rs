@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::fake::{self, Script};
 
-const RUN: &str = r#"
+pub(crate) const RUN: &str = r#"
 name = "sentiment"
 base = { model = "tiny" }
 task = { kind = "classification", dataset = "reviews", labels = ["no", "yes"], max_tokens = 8 }
@@ -42,7 +42,7 @@ impl Write for Paper {
 }
 
 /// Runs one command against a script; answers how it ended and what it printed.
-async fn rondo(script: &Script, args: &[&str]) -> (Result<(), CliError>, String) {
+pub(crate) async fn rondo(script: &Script, args: &[&str]) -> (Result<(), CliError>, String) {
     let cli = Cli::try_parse_from(std::iter::once(&"rondo").chain(args)).unwrap();
     let paper = Paper::default();
     let output = Output::to(Box::new(paper.clone()), cli.global.json);
@@ -52,7 +52,7 @@ async fn rondo(script: &Script, args: &[&str]) -> (Result<(), CliError>, String)
     (end, text)
 }
 
-fn summary(outcome: &str) -> RunSummary {
+pub(crate) fn summary(outcome: &str) -> RunSummary {
     RunSummary {
         run: "sentiment-1".to_owned(),
         name: "sentiment".to_owned(),

@@ -11,6 +11,7 @@ mod figures;
 #[cfg(feature = "torch")]
 pub mod generate;
 pub mod join;
+pub mod ledger;
 #[cfg(feature = "torch")]
 mod logits;
 #[cfg(feature = "torch")]

@@ -94,15 +94,20 @@ pub struct Books {
 }
 
 impl Books {
+    /// What a domain has released, at the integer orders.
+    pub fn spent(&self, domain: &str) -> Curve {
+        match self.domains.get(domain) {
+            Some(books) => books.released.enforceable(),
+            None => Curve::zero(Adjacency::AddOrRemove),
+        }
+    }
+
     /// What a domain has released and what its open runs may still release, at the integer orders.
     ///
     /// # Errors
     /// Numbers out of range, in an entry that was read.
     pub fn committed(&self, domain: &str) -> Result<Curve, LedgerError> {
-        let mut sum = match self.domains.get(domain) {
-            Some(books) => books.released.enforceable(),
-            None => Curve::zero(Adjacency::AddOrRemove),
-        };
+        let mut sum = self.spent(domain);
         for run in self.runs.values().filter(|run| run.domain == domain) {
             sum = sum.plus(&run.reserved()?)?;
         }

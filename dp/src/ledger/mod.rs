@@ -9,7 +9,7 @@ mod chain;
 mod error;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use books::{Books, DomainBooks, Entry, RunBooks};
@@ -153,36 +153,41 @@ impl Ledger {
         Ok(())
     }
 
-    /// The entries, read anew, oldest first.
+    /// The entries, read anew, oldest first, each with the hash that pins it and all before it.
     ///
     /// # Errors
-    /// As of [`Ledger::open`].
-    pub fn entries(path: &Path) -> Result<Vec<Entry>, LedgerError> {
-        let mut text = String::new();
-        let mut file = File::open(path).map_err(io_error(path))?;
-        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)).map_err(io_error(path))?;
+    /// As of [`Ledger::read`].
+    pub fn entries(path: &Path) -> Result<Vec<(Entry, Head)>, LedgerError> {
+        let bytes = std::fs::read(path).map_err(io_error(path))?;
         let mut head = Head::default();
         let mut entries = Vec::new();
-        for line in whole_lines(&text) {
+        for line in whole_lines(whole_text(&bytes)?) {
             let (entry, next) = head.read(line)?;
             head = next;
-            entries.push(entry);
+            entries.push((entry, next));
         }
         Ok(entries)
     }
 }
 
 fn read(bytes: &[u8]) -> Result<(Books, Head, u64), LedgerError> {
-    let length = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    let text = whole_text(bytes)?;
     let (mut books, mut head) = (Books::default(), Head::default());
-    let text = std::str::from_utf8(&bytes[..length])
-        .map_err(|error| LedgerError::Edited { line: 0, problem: error.to_string() })?;
     for line in whole_lines(text) {
         let (entry, next) = head.read(line)?;
         books.apply(&entry).map_err(|problem| LedgerError::Edited { line: next.entries, problem })?;
         head = next;
     }
-    Ok((books, head, length as u64))
+    Ok((books, head, text.len() as u64))
+}
+
+/// The lines that were written to their end; what follows was cut off while it was written.
+fn whole_text(bytes: &[u8]) -> Result<&str, LedgerError> {
+    let length = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    std::str::from_utf8(&bytes[..length]).map_err(|error| {
+        let before = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        LedgerError::Edited { line: before as u64 + 1, problem: error.to_string() }
+    })
 }
 
 fn whole_lines(text: &str) -> impl Iterator<Item = &str> {

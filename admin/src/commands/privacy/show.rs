@@ -1,0 +1,140 @@
+//! `rondo privacy show`: a run's promise and what it has cost so far.
+
+use rondo_dp::Privacy;
+use rondo_proto::run_file::RunFile;
+use rondo_proto::v1::{GetRunRequest, PrivacyReport, RoundRecord};
+use serde::Serialize;
+
+use super::figures::shown;
+use super::schedule::ADJACENCY;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::output::{facts, table};
+use crate::run_names::resolve;
+
+/// A run's promise and its costs.
+#[derive(Debug, Serialize)]
+struct Account {
+    run: String,
+    /// The promise in one line; "no privacy" without one.
+    statement: String,
+    promise: Privacy,
+    costs: Vec<Cost>,
+    /// The cost that is the largest.
+    most: Option<Cost>,
+}
+
+/// What an update cost its data owner, with all of the run before it.
+#[derive(Debug, Clone, Serialize)]
+struct Cost {
+    round: u32,
+    client: String,
+    noise_multiplier: f64,
+    sampling_rate: f64,
+    steps: u32,
+    total_steps: u32,
+    epsilon: f64,
+    epsilon_pld: f64,
+    next_epsilon: f64,
+}
+
+/// Asks and tells.
+pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError> {
+    let mut admin = context.administration().await?;
+    let run = resolve(&mut admin, run).await?;
+    let reply = admin.get_run(GetRunRequest { run: run.clone() }).await?.into_inner();
+    let promise = promise(&reply.run_file)?;
+    let rounds = admin.list_rounds(GetRunRequest { run: run.clone() }).await?.into_inner().rounds;
+    let costs = costs(&rounds);
+    let most = costs.iter().max_by(|left, right| left.epsilon.total_cmp(&right.epsilon)).cloned();
+    context.output.show(&Account { run, statement: promise.statement(), promise, costs, most }, text)
+}
+
+/// The guarantee that a run file asks for.
+fn promise(run_file: &str) -> Result<Privacy, CliError> {
+    let Some(asked) = RunFile::parse(run_file)?.privacy else { return Ok(Privacy::None) };
+    Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)
+        .and_then(|privacy| privacy.with_noise(asked.noise_multiplier))
+        .map_err(|error| CliError::failed(error.to_string()))
+}
+
+/// Every report that came with an update, by round and client.
+fn costs(rounds: &[RoundRecord]) -> Vec<Cost> {
+    let of_round = |record: &RoundRecord| {
+        let round = record.round;
+        let reports = record.participants.iter().filter_map(|client| Some((client, client.privacy.as_ref()?)));
+        reports.map(|(client, report)| cost(round, &client.client, report)).collect::<Vec<_>>()
+    };
+    let mut costs: Vec<Cost> = rounds.iter().flat_map(of_round).collect();
+    costs.sort_by(|left, right| (left.round, &left.client).cmp(&(right.round, &right.client)));
+    costs
+}
+
+fn cost(round: u32, client: &str, report: &PrivacyReport) -> Cost {
+    Cost {
+        round,
+        client: client.to_owned(),
+        noise_multiplier: report.noise_multiplier,
+        sampling_rate: report.sampling_rate,
+        steps: report.steps,
+        total_steps: report.total_steps,
+        epsilon: report.epsilon,
+        epsilon_pld: report.epsilon_pld,
+        next_epsilon: report.next_epsilon,
+    }
+}
+
+fn text(account: &Account) -> String {
+    let (unit, epsilon, delta, clip, noise) = match account.promise {
+        Privacy::None => {
+            return format!(
+                "run {}: no privacy\nnothing is promised to data owners, and no noise is added",
+                account.run
+            );
+        }
+        Privacy::Example { epsilon, delta, clip, noise_multiplier } => {
+            let noise = match noise_multiplier {
+                Some(noise) => format!("{noise} times the clip, at every client"),
+                None => "at every client the least that spends epsilon over all rounds".to_owned(),
+            };
+            (format!("example: {ADJACENCY}, each step on a Poisson sample"), epsilon, delta, clip, noise)
+        }
+        Privacy::Client { epsilon, delta, clip } => ("client".to_owned(), epsilon, delta, clip, String::new()),
+    };
+    let mut told = facts(&[
+        ("run", account.run.clone()),
+        ("promise", account.statement.clone()),
+        ("unit", unit),
+        ("epsilon", epsilon.to_string()),
+        ("delta", format!("{delta:e}")),
+        ("clip", clip.to_string()),
+        ("noise", noise),
+        ("accountant", "RDP at integer orders is enforced; PLD, tighter, is reported beside it".to_owned()),
+    ]);
+    let row = |cost: &Cost| {
+        let next = if cost.next_epsilon > epsilon { " (not allowed)" } else { "" };
+        vec![
+            cost.round.to_string(),
+            cost.client.clone(),
+            format!("{:.4}", cost.noise_multiplier),
+            format!("{:.6}", cost.sampling_rate),
+            cost.steps.to_string(),
+            cost.total_steps.to_string(),
+            shown(cost.epsilon),
+            shown(cost.epsilon_pld),
+            format!("{}{next}", shown(cost.next_epsilon)),
+        ]
+    };
+    let titles =
+        ["ROUND", "CLIENT", "NOISE", "RATE", "STEPS", "TOTAL", "EPSILON (RDP)", "EPSILON (PLD)", "AFTER ONE MORE"];
+    told +=
+        &format!("\n{}", table(&titles, account.costs.iter().map(row).collect(), "nothing has been released yet\n"));
+    if let Some(Cost { round, client, epsilon: spent, epsilon_pld, .. }) = &account.most {
+        told += &format!(
+            "\nthe most that any data owner spent: {} of {epsilon} ({} by PLD), {client}, as of round {round}\n",
+            shown(*spent),
+            shown(*epsilon_pld)
+        );
+    }
+    told
+}

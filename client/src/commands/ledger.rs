@@ -1,0 +1,84 @@
+//! `rondo-client ledger`: what this client has promised and released with privacy, as its own ledger has it.
+
+mod account;
+mod text;
+
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rondo_dp::{AccountingError, Books, Entry, Head, Ledger, LedgerError};
+
+use crate::home::LEDGER;
+use account::Account;
+
+/// Shows what was promised and released with privacy here: budgets by domain, costs by run
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  rondo-client ledger --dir ~/rondo
+  rondo-client ledger --dir ~/rondo --entries
+
+Every entry is checked against the hash chain; the daemon may be running. An operator sees with `rondo privacy ledger RUN`
+which heads this client reported: they are the heads of its entries.")]
+pub struct LedgerArgs {
+    /// Folder of this client, as given to `join`
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// List all entries too, with their times and with the head after each
+    #[arg(long)]
+    pub entries: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why nothing is shown.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerCommandError {
+    /// The folder.
+    #[error("{} is not there\nhint: name the folder that was given to `rondo-client join`", .dir.display())]
+    NoFolder {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The ledger was changed or cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// An entry has numbers out of range.
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+    /// The outcome cannot be printed.
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Reads the ledger and tells what it says.
+pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
+    let path = args.dir.join(LEDGER);
+    let (books, head) = match Ledger::read(&path) {
+        Err(LedgerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            if !args.dir.is_dir() {
+                return Err(LedgerCommandError::NoFolder { dir: args.dir.clone() });
+            }
+            (Books::default(), Head::default())
+        }
+        read => read?,
+    };
+    let entries = args.entries.then(|| entries(&path, head)).transpose()?;
+    let account = Account::new(path, &books, head, entries)?;
+    if args.json {
+        let told = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
+        return Ok(writeln!(out, "{told}")?);
+    }
+    Ok(text::tell(&account, out)?)
+}
+
+/// The entries up to a head; the daemon may have entered more since.
+fn entries(path: &Path, head: Head) -> Result<Vec<(Entry, Head)>, LedgerError> {
+    if head == Head::default() {
+        return Ok(Vec::new());
+    }
+    let mut entries = Ledger::entries(path)?;
+    entries.truncate(usize::try_from(head.entries).unwrap_or(usize::MAX));
+    Ok(entries)
+}

@@ -1,0 +1,126 @@
+//! What a ledger adds up to, by domain and by run.
+
+use std::path::PathBuf;
+
+use rondo_dp::{Books, Budget, DomainBooks, Entry, ExamplePlan, Head, LedgerError, RunBooks};
+use serde::Serialize;
+
+/// The whole ledger. In JSON a figure that is infinite is null.
+#[derive(Debug, Serialize)]
+pub(super) struct Account {
+    pub(super) ledger: PathBuf,
+    /// How many.
+    pub(super) entries: u64,
+    /// Pins them all.
+    pub(super) head: String,
+    pub(super) domains: Vec<DomainAccount>,
+    pub(super) runs: Vec<RunAccount>,
+    /// The entries themselves, where they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) history: Option<Vec<Dated>>,
+}
+
+/// A privacy domain.
+#[derive(Debug, Serialize)]
+pub(super) struct DomainAccount {
+    pub(super) domain: String,
+    /// As it was declared last.
+    pub(super) budget: Option<Budget>,
+    /// At the budget's delta or, without one, at the delta of each of its runs.
+    pub(super) costs: Vec<DomainCost>,
+}
+
+/// What a domain has spent over all runs.
+#[derive(Debug, Serialize)]
+pub(super) struct DomainCost {
+    pub(super) delta: f64,
+    pub(super) spent: f64,
+    /// With all that open runs may still release.
+    pub(super) with_set_aside: f64,
+}
+
+/// A run.
+#[derive(Debug, Serialize)]
+pub(super) struct RunAccount {
+    pub(super) run: String,
+    pub(super) domain: String,
+    pub(super) plan: ExamplePlan,
+    /// The rounds whose updates were released, in order; a round that was trained once more is there twice.
+    pub(super) released: Vec<u32>,
+    /// What that cost.
+    pub(super) epsilon: f64,
+    /// Whether something may still be set aside for it.
+    pub(super) open: bool,
+}
+
+/// An entry with its place and the head after it.
+#[derive(Debug, Serialize)]
+pub(super) struct Dated {
+    pub(super) number: u64,
+    pub(super) head: String,
+    #[serde(flatten)]
+    pub(super) entry: Entry,
+}
+
+impl Account {
+    /// Adds up.
+    pub(super) fn new(
+        ledger: PathBuf,
+        books: &Books,
+        head: Head,
+        entries: Option<Vec<(Entry, Head)>>,
+    ) -> Result<Self, LedgerError> {
+        let domains = books.domains.iter().map(|(name, domain)| domain_account(books, name, domain));
+        let runs = books.runs.iter().map(|(id, run)| run_account(id, run));
+        let dated = |(entry, head): (Entry, Head)| Dated { number: head.entries, head: head.to_string(), entry };
+        Ok(Self {
+            ledger,
+            entries: head.entries,
+            head: head.to_string(),
+            domains: domains.collect::<Result<_, _>>()?,
+            runs: runs.collect::<Result<_, _>>()?,
+            history: entries.map(|entries| entries.into_iter().map(dated).collect()),
+        })
+    }
+}
+
+fn domain_account(books: &Books, name: &str, domain: &DomainBooks) -> Result<DomainAccount, LedgerError> {
+    let (spent, committed) = (books.spent(name), books.committed(name)?);
+    let costs = match domain.budget {
+        Some(budget) => vec![DomainCost {
+            delta: budget.delta,
+            spent: budget.cost(&spent)?,
+            with_set_aside: budget.cost(&committed)?,
+        }],
+        None => {
+            let at = |delta: f64| {
+                let (spent, with_set_aside) = (spent.epsilon_enforced(delta)?, committed.epsilon_enforced(delta)?);
+                Ok(DomainCost { delta, spent, with_set_aside })
+            };
+            deltas(books, name).into_iter().map(at).collect::<Result<_, LedgerError>>()?
+        }
+    };
+    Ok(DomainAccount { domain: name.to_owned(), budget: domain.budget, costs })
+}
+
+/// The deltas of a domain's runs, each once.
+fn deltas(books: &Books, domain: &str) -> Vec<f64> {
+    let mut deltas: Vec<f64> =
+        books.runs.values().filter(|run| run.domain == domain).map(|run| run.plan.delta).collect();
+    deltas.sort_by(f64::total_cmp);
+    deltas.dedup();
+    deltas
+}
+
+fn run_account(id: &str, books: &RunBooks) -> Result<RunAccount, LedgerError> {
+    let mut released: Vec<u32> = books.updates.values().copied().collect();
+    released.sort_unstable();
+    Ok(RunAccount {
+        run: id.to_owned(),
+        domain: books.domain.clone(),
+        plan: books.plan,
+        released,
+        epsilon: books.released.epsilon_enforced(books.plan.delta)?,
+        open: !books.closed,
+    })
+}

@@ -1,0 +1,101 @@
+//! A ledger in words.
+
+use std::io::{self, Write};
+
+use rondo_dp::Entry;
+use time::OffsetDateTime;
+
+use super::account::{Account, Dated, DomainAccount, DomainCost, RunAccount};
+
+/// Tells all of it.
+pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
+    let path = account.ledger.display();
+    if account.entries == 0 {
+        return writeln!(out, "nothing was ever promised here: {path} has no entries");
+    }
+    writeln!(out, "ledger   {path}\nentries  {}\nhead     {}", account.entries, account.head)?;
+    writeln!(out, "epsilon is counted by RDP at integer orders, for one example added or removed")?;
+    for domain in &account.domains {
+        tell_domain(domain, out)?;
+        let runs: Vec<&RunAccount> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
+        tell_runs(&runs, out)?;
+    }
+    let Some(history) = &account.history else { return Ok(()) };
+    writeln!(out, "\nentries")?;
+    history.iter().try_for_each(|dated| tell_entry(dated, out))
+}
+
+fn tell_domain(domain: &DomainAccount, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\ndomain {}", domain.domain)?;
+    match &domain.budget {
+        Some(budget) => writeln!(
+            out,
+            "  budget  epsilon {} at delta {:e}, held at order {}",
+            budget.epsilon, budget.delta, budget.order
+        )?,
+        None => writeln!(out, "  budget  none was declared")?,
+    }
+    for DomainCost { delta, spent, with_set_aside } in &domain.costs {
+        writeln!(
+            out,
+            "  spent   epsilon {spent:.4} at delta {delta:e}; {with_set_aside:.4} with what is still set aside"
+        )?;
+    }
+    Ok(())
+}
+
+const TITLES: [&str; 9] = ["RUN", "STATE", "NOISE", "RATE", "STEPS", "ROUNDS", "RELEASED", "EPSILON", "DELTA"];
+
+fn tell_runs(runs: &[&RunAccount], out: &mut dyn Write) -> io::Result<()> {
+    let row = |run: &&RunAccount| {
+        let plan = &run.plan;
+        [
+            run.run.clone(),
+            if run.open { "open" } else { "closed" }.to_owned(),
+            format!("{:.4}", plan.noise_multiplier),
+            format!("{:.6}", plan.sampling_rate),
+            plan.steps.to_string(),
+            plan.rounds.to_string(),
+            run.released.len().to_string(),
+            format!("{:.4} of {}", run.epsilon, plan.epsilon),
+            format!("{:e}", plan.delta),
+        ]
+    };
+    let rows: Vec<[String; 9]> = std::iter::once(TITLES.map(str::to_owned)).chain(runs.iter().map(row)).collect();
+    for row in &rows {
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:width$}", width = width(column)));
+        writeln!(out, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn tell_entry(Dated { number, head, entry }: &Dated, out: &mut dyn Write) -> io::Result<()> {
+    let (at_ms, what) = match entry {
+        Entry::Reserve { run, domain, plan, budget, at_ms } => {
+            let held = budget.map_or_else(String::new, |budget| {
+                format!(", within epsilon {} at delta {:e}", budget.epsilon, budget.delta)
+            });
+            let (rounds, steps, noise, rate) = (plan.rounds, plan.steps, plan.noise_multiplier, plan.sampling_rate);
+            let plan = format!("{rounds} rounds of {steps} steps, noise {noise:.4}, rate {rate:.6}");
+            (at_ms, format!("reserved for run {run} in domain {domain}{held}: {plan}"))
+        }
+        Entry::Spend { run, round, update, at_ms, .. } => {
+            (at_ms, format!("released for run {run}, round {round}: {update}"))
+        }
+        Entry::Close { run, at_ms } => (at_ms, format!("closed run {run}")),
+    };
+    writeln!(out, "  {number}  {}  {what}\n  {:width$}  head {head}", moment(*at_ms), "", width = digits(*number))
+}
+
+fn digits(number: u64) -> usize {
+    number.to_string().len()
+}
+
+/// A day and time in UTC.
+fn moment(ms: i64) -> String {
+    let Ok(at) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000) else {
+        return format!("{ms} ms");
+    };
+    format!("{} {:02}:{:02}:{:02} UTC", at.date(), at.hour(), at.minute(), at.second())
+}

@@ -1,0 +1,136 @@
+//! `rondo-client ledger` from outside: the account, the entries, and files that are not what was written.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rondo_dp::{ExamplePlan, Ledger, Limit, Privacy, Schedule};
+use serde_json::Value;
+
+/// Runs the command; answers exit code, standard output and standard error.
+fn ledger(dir: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rondo-client"));
+    let output = command.arg("ledger").arg("--dir").arg(dir).args(more).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn json(dir: &Path, more: &[&str]) -> Value {
+    let (code, out, err) = ledger(dir, &[&["--json"], more].concat());
+    assert_eq!(code, Some(0), "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// Two runs in a domain with a budget, of which one is over, and one in a domain without.
+fn write(dir: &Path) -> Ledger {
+    let plan = |delta| {
+        let promise = Privacy::new("example", 3.0, delta, 1.0).unwrap().with_noise(Some(2.0)).unwrap();
+        ExamplePlan::new(&promise, 2000, Schedule { batch: 64, steps: 10, rounds: 4 }).unwrap()
+    };
+    let mut ledger = Ledger::open(&dir.join("ledger.jsonl")).unwrap();
+    let budget = Some(Limit::new(6.0, 1e-5).unwrap());
+    ledger.reserve("topics-1", "reviews", &plan(1e-5), budget, 1_700_000_000_000).unwrap();
+    ledger.spend("topics-1", 1, "blake3:one", 1_700_000_060_000).unwrap();
+    ledger.close("topics-1", 1_700_000_120_000).unwrap();
+    ledger.reserve("topics-2", "reviews", &plan(1e-5), budget, 1_700_000_180_000).unwrap();
+    ledger.spend("topics-2", 1, "blake3:two", 1_700_000_240_000).unwrap();
+    ledger.spend("topics-2", 2, "blake3:three", 1_700_000_300_000).unwrap();
+    ledger.reserve("notes-1", "notes", &plan(1e-6), None, 1_700_000_360_000).unwrap();
+    ledger
+}
+
+#[test]
+fn the_account_is_what_the_entries_add_up_to_while_the_daemon_has_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = write(dir.path());
+    let told = json(dir.path(), &[]);
+    assert_eq!((told["entries"].as_u64(), told["head"].as_str()), (Some(7), Some(&*open.head().to_string())));
+    assert!(told["history"].is_null());
+    let run = |at: usize| &told["runs"][at];
+    assert_eq!([run(0), run(1), run(2)].map(|run| run["run"].as_str().unwrap()), ["notes-1", "topics-1", "topics-2"]);
+    assert_eq!([run(0), run(1), run(2)].map(|run| run["open"].as_bool().unwrap()), [true, false, true]);
+    assert_eq!(run(2)["released"], serde_json::json!([1, 2]));
+    assert_eq!((run(2)["plan"]["rounds"].as_u64(), run(2)["plan"]["noise_multiplier"].as_f64()), (Some(4), Some(2.0)));
+    let books = open.books();
+    let spent = books.runs["topics-2"].released.epsilon_enforced(1e-5).unwrap();
+    assert_eq!(run(2)["epsilon"].as_f64(), Some(spent));
+
+    let (notes, reviews) = (&told["domains"][0], &told["domains"][1]);
+    let budget = books.domains["reviews"].budget.unwrap();
+    assert_eq!(reviews["budget"]["order"].as_f64(), Some(budget.order));
+    let cost = |name: &str| reviews["costs"][0][name].as_f64().unwrap();
+    let released = budget.cost(&books.domains["reviews"].released.curve()).unwrap();
+    assert!((cost("spent") - released).abs() < 1e-9, "{reviews}");
+    assert_eq!(cost("with_set_aside"), budget.cost(&books.committed("reviews").unwrap()).unwrap());
+    assert!(cost("spent") < cost("with_set_aside"));
+    assert!(notes["budget"].is_null() && notes["costs"][0]["spent"] == 0.0 && notes["costs"][0]["delta"] == 1e-6);
+
+    let (code, text, _) = ledger(dir.path(), &[]);
+    assert_eq!(code, Some(0));
+    for words in
+        ["domain reviews\n  budget  epsilon 6 at delta 1e-5, held at order", "budget  none", "closed", "of 3", "head"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("blake3:one"));
+}
+
+#[test]
+fn entries_are_listed_with_times_and_heads() {
+    let dir = tempfile::tempdir().unwrap();
+    let heads: Vec<String> = {
+        write(dir.path());
+        Ledger::entries(&dir.path().join("ledger.jsonl")).unwrap().iter().map(|(_, head)| head.to_string()).collect()
+    };
+    let told = json(dir.path(), &["--entries"]);
+    let history = told["history"].as_array().unwrap();
+    assert_eq!(history.iter().map(|entry| entry["head"].as_str().unwrap()).collect::<Vec<_>>(), heads);
+    assert_eq!(
+        (&history[1]["kind"], &history[1]["number"], &history[1]["round"]),
+        (&"spend".into(), &2.into(), &1.into())
+    );
+    let (_, text, _) = ledger(dir.path(), &["--entries"]);
+    assert!(text.contains("2  2023-11-14 22:14:20 UTC  released for run topics-1, round 1: blake3:one\n"), "{text}");
+    assert!(heads.iter().all(|head| text.contains(&format!("head {head}\n"))), "{text}");
+}
+
+#[test]
+fn an_edited_file_is_refused_by_line_and_a_torn_last_line_is_not_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.jsonl");
+    drop(write(dir.path()));
+    let sound = fs::read_to_string(&path).unwrap();
+    // Said to be another round than was entered.
+    fs::write(&path, sound.replacen("\"round\":2", "\"round\":1", 1)).unwrap();
+    let (code, out, err) = ledger(dir.path(), &[]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("the privacy ledger was changed: line 6:"), "{err}");
+    let dropped: String =
+        sound.split_inclusive('\n').enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| line).collect();
+    fs::write(&path, dropped).unwrap();
+    assert!(ledger(dir.path(), &["--json"]).2.contains("line 2: it says that it is entry 3"));
+
+    let torn = &sound[..sound.len() - 20];
+    fs::write(&path, torn).unwrap();
+    let told = json(dir.path(), &["--entries"]);
+    assert_eq!((told["entries"].as_u64(), told["history"].as_array().unwrap().len()), (Some(6), 6));
+    assert_eq!(fs::read_to_string(&path).unwrap(), torn, "it is read, and nothing else");
+}
+
+#[test]
+fn without_a_ledger_nothing_was_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, text, _) = ledger(dir.path(), &["--entries"]);
+    assert!(code == Some(0) && text.starts_with("nothing was ever promised here"), "{text}");
+    let told = json(dir.path(), &[]);
+    assert_eq!(
+        (&told["entries"], &told["domains"], &told["runs"]),
+        (&0.into(), &Value::Array(vec![]), &Value::Array(vec![]))
+    );
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is made");
+    let (code, _, err) = ledger(&dir.path().join("elsewhere"), &[]);
+    assert!(code == Some(1) && err.contains("is not there") && err.contains("rondo-client join"), "{err}");
+    assert_eq!(ledger(dir.path(), &["--frobnicate"]).0, Some(2));
+}
