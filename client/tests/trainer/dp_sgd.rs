@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use rondo_client::data::Dataset;
 use rondo_client::trainer::dp_sgd::Private;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Plan};
 use rondo_client::trainer::tokens_of;
 use rondo_client::work::Trainer;
-use rondo_dp::{ExamplePlan, Privacy, Schedule};
+use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule};
 use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind, Tensor};
 
@@ -97,6 +98,61 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let product: f64 = first.iter().zip(&second).map(|(a, b)| a * b).sum();
     let correlation = product / first.len() as f64 / (deviation(&first) * deviation(&second));
     assert!(correlation.abs() < 5.0 / (first.len() as f64).sqrt(), "{correlation}");
+}
+
+/// An attacker who knows everybody's clipped gradient sees one noised step and solves for who was in it. Guessing must prove
+/// no more than the promise allows; with next to no noise it does prove more.
+#[test]
+fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
+    let run = TestRun::new("id = \"fedit\"\nrank = 4");
+    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    stir(&run.job, &mut state);
+    let model = encoder(&tiny());
+    let work = run.work(1, state.clone());
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let mut tokens = tokens_of::tokens_of(&tiny()).unwrap();
+    // Texts that differ: words of the tiny vocabulary in orders of their own.
+    let words =
+        ["film", "movie", "book", "phone", "food", "service", "bad", "awful", "good", "great", "day", "was", "so"];
+    let text = |canary: usize| {
+        let word = |place: usize| words[(canary * 7919 + place * 104_729 + canary * place * 31) / 17 % words.len()];
+        (0..5 + canary % 8).map(word).collect::<Vec<_>>().join(" ")
+    };
+    let rows: Vec<(String, u32)> = (0..100).map(|canary| (text(canary), (canary % 2) as u32)).collect();
+    let mut coins = rondo_dp::Noise::new().unwrap();
+    let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut coins);
+    let all = Dataset::of("tiny", &labels(), rows.clone(), 0.0);
+    let inside = Dataset::of("tiny", &labels(), members.iter().map(|&canary| rows[canary].clone()), 0.0);
+
+    let everybody = tokens.rows(all.train(), &run.run.task).unwrap();
+    let taken = everybody.take(&(0..rows.len()).collect::<Vec<_>>()).unwrap();
+    // A data set has an order of its own.
+    let is_member = |text: &str| members.iter().any(|&canary| rows[canary].0 == text);
+    let took_part: Vec<bool> = taken.examples.iter().map(|example| is_member(example.text())).collect();
+    let clip = 0.05;
+    let mut columns = Vec::new();
+    for (canary, label) in taken.labels().iter().enumerate() {
+        let goal = Goal::Labels(std::slice::from_ref(label));
+        let own = flat(&step::gradients(&session, &taken.encoded, &[canary], goal, Plan::default()).unwrap().tensors);
+        let shrink = (clip / own.iter().map(|number| number * number).sum::<f64>().sqrt()).min(1.0);
+        columns.push(Tensor::from_slice(&own.iter().map(|number| number * shrink).collect::<Vec<_>>()));
+    }
+    let gradients = Tensor::stack(&columns, 1);
+    let inside = tokens.rows(inside.train(), &run.run.task).unwrap();
+    let mut attack = |noise: f64| {
+        let plan = ExamplePlan { clip, ..plan(noise) };
+        let mut private = Private::new(&session, &plan).unwrap();
+        let seen = private.step(&session, &work, &inside, Plan { micro_batch: 32, ..Plan::default() }).unwrap();
+        let sum = Tensor::from_slice(&flat(&seen.tensors)) * plan.expected_batch;
+        let ridge = gradients.tr().matmul(&gradients) + Tensor::eye(100, (Kind::Double, Device::Cpu)) * 1e-14;
+        let found = Tensor::linalg_solve(&ridge, &gradients.tr().matmul(&sum), true);
+        let scores = Vec::<f64>::try_from(&found).unwrap();
+        rondo_dp::audit::one_run(&scores, &took_part, 100, 1e-5, 0.999)
+    };
+    let claimed = |noise: f64| Curve::of(&Event::new(noise, 1.0, 1).unwrap()).epsilon_enforced(1e-5).unwrap();
+    let (hidden, bare) = (attack(4.0), attack(1.0 / 1_048_576.0));
+    assert!(hidden.lower_bound <= claimed(4.0), "{hidden:?}, claimed {}", claimed(4.0));
+    assert!(bare.lower_bound > 1.5 && bare.lower_bound > claimed(4.0), "the attack is too weak to tell: {bare:?}");
 }
 
 /// With privacy a whole round tells nothing but its tensors, and two trainings of the same round differ.

@@ -7,9 +7,11 @@
 
 mod canary;
 mod interval;
+mod one_run;
 mod scale;
 
 pub use canary::{AuditReport, canary};
+pub use one_run::{OneRunReport, one_run};
 pub use scale::{ScaleReport, noise_scale};
 
 /// Why an audit did not take place.
