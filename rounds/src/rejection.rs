@@ -259,8 +259,10 @@ impl Rejection {
             Self::PrivateWarmUp { .. } => "set method.init = \"base-svd\", which reads the base model alone",
             Self::ClientState { state: "pending", .. } => "an operator must run `rondo client approve` first",
             Self::NotOffered { .. } => "add the data set or the model folder to the client's client.toml",
-            Self::WrongRound { .. } | Self::Dropped { .. } | Self::NotSelected { .. } | Self::RunEnded { .. } => {
-                "drop the work and poll again"
+            Self::RunEnded { .. } => "an ended run stays ended; `rondo run create` makes another from the same file",
+            Self::WrongRound { .. } | Self::Dropped { .. } | Self::NotSelected { .. } => "drop the work and poll again",
+            Self::ClientState { state: "revoked", .. } => {
+                "a revoked client stays out; enrol it anew under another name"
             }
             Self::AnotherUpdate { .. } => "the first update stands; drop the second",
             Self::BaseVersion { .. } => "fetch and merge every published entry of the assignment, then train again",

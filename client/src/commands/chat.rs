@@ -121,11 +121,18 @@ impl Talk<'_, '_> {
                 "/reset" => self.messages.retain(|message| message.role == Role::System),
                 "/system" => self.system(rest.trim()),
                 "/save" => self.save(rest.trim(), out)?,
-                "/help" => writeln!(out, "{HELP}")?,
-                command if command.starts_with('/') => writeln!(out, "there is no {command}\n{HELP}")?,
+                "/help" => self.say(out, "help", HELP)?,
+                command if command.starts_with('/') => {
+                    self.say(out, "error", &format!("there is no {command}\n{HELP}"))?
+                }
                 _ => self.answer(text, out, stop)?,
             }
         }
+    }
+
+    /// A line for people or, with --json, an object of this one key.
+    fn say(&self, out: &mut dyn Write, key: &str, text: &str) -> io::Result<()> {
+        if self.json { writeln!(out, "{}", json!({ key: text })) } else { writeln!(out, "{text}") }
     }
 
     fn system(&mut self, text: &str) {
@@ -137,12 +144,12 @@ impl Talk<'_, '_> {
 
     fn save(&self, path: &str, out: &mut dyn Write) -> io::Result<()> {
         if path.is_empty() {
-            return writeln!(out, "/save takes the name of a file");
+            return self.say(out, "error", "/save takes the name of a file");
         }
         // A name that cannot be written is no reason to lose the conversation.
         match std::fs::write(Path::new(path), format!("{}\n", json!({ "messages": self.messages }))) {
-            Ok(()) => writeln!(out, "saved {} messages in {path}", self.messages.len()),
-            Err(error) => writeln!(out, "{path}: {error}"),
+            Ok(()) => self.say(out, "saved", &format!("saved {} messages in {path}", self.messages.len())),
+            Err(error) => self.say(out, "error", &format!("{path}: {error}")),
         }
     }
 
@@ -168,7 +175,7 @@ impl Talk<'_, '_> {
             Err(error @ TrainerError::Prompt { .. }) => {
                 // The conversation is too long, not broken: it goes on after a /reset.
                 self.messages.pop();
-                return Ok(writeln!(out, "{error}; /reset starts anew")?);
+                return Ok(self.say(out, "error", &format!("{error}; /reset starts anew"))?);
             }
             Err(error) => return Err(error.into()),
         };

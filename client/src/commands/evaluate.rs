@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::generate::dtype;
 use super::offline::{Bar, DataArgs, DeviceArgs, OfflineError};
+use super::out_dir::check_file;
 use super::task::TaskArgs;
 use super::{figures, logits, predictions, subject};
 use crate::trainer::models::Transformer;
@@ -78,6 +79,9 @@ pub struct EvaluateArgs {
 
 /// Evaluates and tells the outcome.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
+    for (option, path) in [("--predictions", &args.predictions), ("--logits", &args.logits)] {
+        path.as_ref().map_or(Ok(()), |path| check_file(option, path, &[&args.data.data, &args.model]))?;
+    }
     let adapter = subject::adapter(args.adapter.as_ref())?;
     let head = trained_head(args, adapter.as_ref())?;
     let kind = kind(args, head.as_ref())?;

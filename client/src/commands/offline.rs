@@ -80,6 +80,9 @@ impl DataArgs {
         if let Some((key, _)) = self.data_option.iter().find(|(key, _)| !known.contains_key(key)) {
             return Err(refused(format!("{key:?} is no key of a [[dataset]] table; docs/data.md lists them")));
         }
+        if !(0.0..=1.0).contains(&source.max_bad_rows) {
+            return Err(refused(format!("max_bad_rows is {}; allowed is 0 to 1", source.max_bad_rows)));
+        }
         source.path = self.data.clone();
         source.format = self.format.as_deref().map(|name| match name {
             "jsonl" => Format::Jsonl,

@@ -24,7 +24,9 @@ pub(super) fn read(dir: &Path) -> Result<PeftAdapter, OfflineError> {
     if !dir.join(CONFIG_FILE).is_file() {
         return Err(OfflineError::NoAdapter { dir: dir.to_owned() });
     }
-    Ok(peft::load(dir)?)
+    let adapter = peft::load(dir)?;
+    adapter.check_finite()?;
+    Ok(adapter)
 }
 
 /// A language model with the adapter on it, if there is one.

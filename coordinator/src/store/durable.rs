@@ -68,6 +68,8 @@ impl DurableStore {
         let path = directory.join("sled");
         let (database, now) = match (open_whole(&open, &path), remembered) {
             (Err(e @ StoreError::InUse { .. }), _) => return Err(e),
+            // A database that has no room to open is not broken.
+            (Err(e), _) if e.is_full() => return Err(e),
             (Err(e), None) => return Err(StoreError::Lost { path, problem: e.to_string() }),
             (Err(e), Some(remembered)) => (rebuild(&open, &path, &remembered, &e.to_string())?, remembered),
             // One commit behind, the process died between the journal and the index. More than that, the index lost some.
@@ -81,6 +83,7 @@ impl DurableStore {
             (Ok(opened), Some(remembered)) if opened.sequence <= remembered.sequence => {
                 let database = match opened.follow(&path, &remembered) {
                     Ok(database) => database,
+                    Err(e) if e.is_full() => return Err(e),
                     Err(e) => rebuild(&open, &path, &remembered, &e.to_string())?,
                 };
                 (database, remembered)

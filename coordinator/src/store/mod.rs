@@ -118,11 +118,12 @@ fn with_prefix(records: &Records, prefix: &str) -> Records {
 
 /// True when an error, or what caused it, is a full disk.
 pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
         let io = error.downcast_ref::<std::io::Error>();
         io.is_some_and(|e| {
-            matches!(e.kind(), StorageFull | QuotaExceeded) || e.get_ref().is_some_and(|inner| is_full(inner))
+            matches!(e.kind(), FileTooLarge | StorageFull | QuotaExceeded)
+                || e.get_ref().is_some_and(|inner| is_full(inner))
         })
     })
 }

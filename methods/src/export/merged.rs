@@ -61,6 +61,7 @@ impl PeftAdapter {
         let canonical = |name: &str| known.map_or_else(|| name.to_owned(), |known| known.canonical(name).into_owned());
         let targets: Vec<String> = self.targets.iter().map(|target| canonical(&target.name)).collect();
         // Before anything is written.
+        self.check_finite()?;
         for (name, target) in targets.iter().zip(&self.targets) {
             check_target(&self.base_model_name, model, model_dir, name, [target.b.shape[0], target.a.shape[1]])?;
         }
@@ -137,6 +138,12 @@ impl Merge<'_> {
                     match self.target_of(&located.entry.name) {
                         Some((target, transposed)) => {
                             let delta = (self.delta)(target)?;
+                            // Finite factors may have a product beyond f32, in which weights are written at most.
+                            if delta.norm() > f64::from(f32::MAX) || delta.norm().is_nan() {
+                                let name = &self.targets[target];
+                                let problem = "is beyond what a weight can hold; take an earlier round";
+                                return Err(MethodError::Export(format!("the adapter's change of {name:?} {problem}")));
+                            }
                             let delta = if transposed { delta.transposed() } else { delta };
                             copy.changed(&located, &delta, &mut rounding)?;
                             left.remove(&target);

@@ -47,6 +47,25 @@ impl PeftTarget {
     }
 }
 
+impl PeftAdapter {
+    /// Refuses an adapter whose change of some weight holds a number that is not finite: trained into the ground, or damaged.
+    ///
+    /// # Errors
+    /// [`MethodError::Export`] with the module's name.
+    pub fn check_finite(&self) -> Result<(), MethodError> {
+        let is_finite = |tensor: &Tensor| tensor.data.iter().all(|number| number.is_finite());
+        let whole = |target: &PeftTarget| is_finite(&target.a) && is_finite(&target.b) && target.scale.is_finite();
+        match self.targets.iter().find(|target| !whole(target)) {
+            None => Ok(()),
+            Some(target) => Err(MethodError::Export(format!(
+                "the adapter's tensors of {:?} hold numbers that are not finite; take an earlier round, or train with a lower \
+                 learning rate",
+                target.name
+            ))),
+        }
+    }
+}
+
 /// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows have no labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedHead {

@@ -270,7 +270,8 @@ fn keep_window(desk: &mut Desk<'_>, judged: Window) {
 fn leave_behind(desk: &mut Desk<'_>, because: Because) {
     let policy = &desk.run().spec.policy;
     let reason = match because {
-        Because::Complete | Because::NobodyLeft => "the cohort was full".to_owned(),
+        Because::Complete => "the cohort was full".to_owned(),
+        Because::NobodyLeft => "too few of the others were left for a quorum".to_owned(),
         Because::Grace => format!("no update within {} after quorum was reached", seconds(policy.grace_ms)),
         Because::Deadline => format!("no update within the deadline of {}", seconds(policy.deadline_ms)),
     };
@@ -312,7 +313,8 @@ pub(crate) fn fail_attempt(desk: &mut Desk<'_>, why: &str) {
             desk.discard(update.digest);
         }
     }
+    let now = desk.now();
     let live = desk.live();
     live.open.attempt += 1;
-    live.phase = Phase::Recruiting(Recruiting::default());
+    live.phase = Phase::Recruiting(Recruiting::again(now, live.open.attempt));
 }

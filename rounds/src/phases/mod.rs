@@ -81,7 +81,7 @@ impl Phase {
     /// When the phase must be settled again if nothing else happens.
     pub(crate) fn next_wake(&self, grace_ms: Millis) -> Option<Millis> {
         match self {
-            Self::Recruiting(phase) => phase.quorum_since.map(|since| since.saturating_add(grace_ms)),
+            Self::Recruiting(phase) => phase.next_wake(grace_ms),
             Self::WarmUp(phase) => Some(phase.window.next_wake()),
             Self::Training(phase) => Some(phase.window.next_wake()),
             Self::Publishing(phase) => phase.window.as_ref().map(|window| window.next_wake()),
@@ -94,6 +94,7 @@ impl Phase {
         match self {
             Self::Recruiting(phase) => {
                 phase.quorum_since = phase.quorum_since.map(|since| since.saturating_add(pause));
+                phase.rest_until = phase.rest_until.map(|until| until.saturating_add(pause));
             }
             Self::WarmUp(phase) => phase.window.shift(pause),
             Self::Training(phase) => phase.window.shift(pause),

@@ -21,6 +21,29 @@ pub struct Recruiting {
     pub quorum_since: Option<Millis>,
     /// How many clients were there when the run last said that it waits for more.
     pub said: Option<u32>,
+    /// After a failed attempt: until when those who failed in it are not drawn again.
+    #[serde(default)]
+    pub rest_until: Option<Millis>,
+}
+
+/// How long those who failed are left alone before the second attempt; twice as long before each one after.
+const REST_MS: Millis = 5_000;
+/// And no longer than this.
+const LONGEST_REST_MS: Millis = 60_000;
+
+impl Recruiting {
+    /// Recruits for an attempt that follows a failed one. What made a client fail is often still so a moment later, and the
+    /// attempts of a run are few.
+    pub(crate) fn again(now: Millis, attempt: u32) -> Self {
+        let rest = REST_MS << attempt.saturating_sub(2).min(8);
+        Self { rest_until: Some(now.saturating_add(rest.min(LONGEST_REST_MS))), ..Self::default() }
+    }
+
+    /// When it must be settled again if nothing else happens.
+    pub(crate) fn next_wake(&self, grace_ms: Millis) -> Option<Millis> {
+        let grace = self.quorum_since.map(|since| since.saturating_add(grace_ms));
+        [grace, self.rest_until].into_iter().flatten().min()
+    }
 }
 
 /// Whether a client has what the run needs.
@@ -31,22 +54,29 @@ pub(crate) fn offers(client: &Client, spec: &Spec) -> bool {
 /// Draws a cohort if there are clients enough.
 pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool {
     let Phase::Recruiting(recruiting) = &desk.run().live.phase else { return false };
-    let Recruiting { mut quorum_since, said } = *recruiting;
-    let policy = &desk.run().spec.policy;
+    let Recruiting { mut quorum_since, said, rest_until } = *recruiting;
+    let policy = desk.run().spec.policy.clone();
     let now = desk.now();
 
     if is_spent(desk) {
         super::ended::end(desk, super::Outcome::BudgetSpent);
         return true;
     }
-    let candidates = candidates(desk, engaged);
+    // A clock that was set back must not stretch the rest.
+    let rests =
+        rest_until.is_some_and(|until| (now..=now.saturating_add(LONGEST_REST_MS)).contains(&until) && until > now);
+    let candidates = candidates(desk, engaged, rests);
+    if !rests && rest_until.is_some() {
+        desk.live().phase = Phase::Recruiting(Recruiting { quorum_since, said, rest_until: None });
+    }
+    let rest_until = rest_until.filter(|_| rests);
     if candidates.len() < policy.quorum as usize {
         let (here, quorum) = (u32::try_from(candidates.len()).unwrap_or(u32::MAX), policy.quorum);
         // A run that never had a client just waits to be joined; one that lost some says so, once for each change.
         let says = said != Some(here) && (said.is_some() || quorum_since.is_some() || !desk.run().rounds.is_empty());
         if quorum_since.is_some() || says {
             let said = if says { Some(here) } else { said };
-            desk.live().phase = Phase::Recruiting(Recruiting { quorum_since: None, said });
+            desk.live().phase = Phase::Recruiting(Recruiting { quorum_since: None, said, rest_until });
         }
         if says {
             desk.announce(None, format!("waits for clients: {here} of the {quorum} that a round needs are here"));
@@ -62,7 +92,7 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
         if now < since.saturating_add(policy.grace_ms) {
             if quorum_since != Some(since) {
                 quorum_since = Some(since);
-                desk.live().phase = Phase::Recruiting(Recruiting { quorum_since, said });
+                desk.live().phase = Phase::Recruiting(Recruiting { quorum_since, said, rest_until });
             }
             return false;
         }
@@ -80,13 +110,14 @@ fn is_spent(desk: &Desk<'_>) -> bool {
     able < willing().count() && able < spec.policy.quorum as usize
 }
 
-/// Willing clients that may be drawn now.
-fn candidates(desk: &Desk<'_>, engaged: &BTreeSet<ClientId>) -> Vec<ClientId> {
-    let spec = &desk.run().spec;
+/// Willing clients that may be drawn now; while it `rests`, without those who failed in an earlier attempt at the round.
+fn candidates(desk: &Desk<'_>, engaged: &BTreeSet<ClientId>, rests: bool) -> Vec<ClientId> {
+    let (spec, round) = (&desk.run().spec, desk.run().live.open.round);
     let silence = spec.policy.lost_after_ms;
     let willing = desk.run().members.iter().filter_map(|(client, member)| {
         let answer = member.answer.as_ref().filter(|answer| answer.accepted)?;
-        guarantee::can_afford(&spec.privacy, member).then_some((client, answer.rank))
+        let rests = rests && member.failed_in == Some(round);
+        (!rests && guarantee::can_afford(&spec.privacy, member)).then_some((client, answer.rank))
     });
     willing
         .filter(|(id, rank)| {

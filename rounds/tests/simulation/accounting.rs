@@ -4,7 +4,7 @@ use rondo_proto::v1;
 
 use crate::model::{Op, Setup};
 use crate::run::simulate;
-use crate::world::World;
+use crate::world::{REST_S, World};
 
 /// A in `[4, 16]` and B in `[16, 4]` of two targets, and the head `[2, 16]` + `[2]`, in f32.
 const FEDIT: u64 = (2 * 2 * 64 + 34) * 4;
@@ -106,6 +106,7 @@ fn a_second_attempt_adds_to_the_first() {
     world.gather();
     world.deliver(0);
     world.carry_out(Op::Wait(20));
+    world.carry_out(Op::Wait(REST_S));
     world.obey(0);
     world.deliver(0);
     assert_eq!(bytes(&world.participant(0)), [2 * UP, 2 * FEDIT, 0, 0]);

@@ -6,7 +6,7 @@ use rondo_rounds::{Input, Rejection, Reply, UploadOutcome};
 use crate::methods::IDS;
 use crate::model::{Op, Setup};
 use crate::run::simulate;
-use crate::world::{DEADLINE_S, GRACE_S, World};
+use crate::world::{DEADLINE_S, GRACE_S, REST_S, World};
 
 impl World {
     /// Every client joins and takes its assignment.
@@ -202,6 +202,7 @@ fn an_attempt_without_quorum_is_repeated_and_then_given_up() {
     let open = world.open();
     assert_eq!((open.attempt, open.notes.len()), (2, 1));
     assert!(open.notes[0].contains("1 of 2 needed updates"), "{:?}", open.notes);
+    world.carry_out(Op::Wait(REST_S));
     // Client 0's update was not used; it is asked anew, under a new key.
     let first = world.devices[0].assignment.clone().unwrap();
     world.obey(0);
@@ -218,6 +219,31 @@ fn an_attempt_without_quorum_is_repeated_and_then_given_up() {
     let last = world.open();
     assert!(last.participants.iter().any(|p| p.reason.contains("the client failed: no memory")), "{last:?}");
     assert!(world.blobs.is_empty());
+}
+
+/// Nobody else is there to take the place of who failed: the attempts do not go in a moment.
+#[test]
+fn who_failed_is_left_alone_for_a_while() {
+    let mut world = World::new(Setup { clients: 2, cohort: 2, quorum: 2, ..Setup::default() });
+    world.gather();
+    world.carry_out(Op::Fail(0));
+    let told = |world: &World| world.engine.events(&world.runs[0], 0).last().unwrap().text.clone();
+    for second in 0..REST_S {
+        assert_eq!((world.open().attempt, world.cohort()), (2, vec![]), "second {second}: {}", told(&world));
+        assert_eq!(world.open().participants.iter().filter(|part| part.state == "training").count(), 0);
+        let kept = world.participant(1).reason;
+        assert_eq!(kept, "attempt 1: too few of the others were left for a quorum");
+        (0..2).for_each(|client| world.obey(client));
+        world.carry_out(Op::Wait(1));
+    }
+    (0..2).for_each(|client| world.obey(client));
+    assert_eq!((world.open().attempt, world.cohort()), (2, vec![0, 1]), "{}", told(&world));
+    // The next rest is twice as long.
+    world.carry_out(Op::Fail(1));
+    world.carry_out(Op::Wait(2 * REST_S - 1));
+    assert!(world.cohort().is_empty());
+    world.carry_out(Op::Wait(1));
+    assert_eq!(world.cohort(), [0, 1]);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) const RANK: u32 = 4;
 pub(crate) const DELTA: f64 = 1e-5;
 /// Deadline of every phase.
 pub(crate) const DEADLINE_S: u32 = 20;
+/// Rest of those who failed before a second attempt.
+pub(crate) const REST_S: u32 = 5;
 /// Grace time of every phase.
 pub(crate) const GRACE_S: u32 = 3;
 

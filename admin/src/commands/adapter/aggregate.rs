@@ -134,6 +134,12 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
         path: path.clone(),
     };
     let updates: Vec<Contribution> = args.files.iter().zip(&weights).zip(&ranks).map(update).collect();
+    let read = args.files.iter().chain(&args.frozen).chain(&args.global);
+    let out = std::fs::canonicalize(&args.out).ok();
+    if let Some(file) = read.into_iter().find(|file| out.is_some() && std::fs::canonicalize(file).ok() == out) {
+        let message = format!("--out {} is one of the files that are read; it would be overwritten", file.display());
+        return Err(CliError::usage(message).hint("name a file that is not there yet"));
+    }
     let done = aggregate_files(&OfflineInput {
         method,
         config: &config,

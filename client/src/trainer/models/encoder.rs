@@ -101,7 +101,7 @@ impl Encoder {
             None => None,
         };
         let embedding_norm = LayerNorm::load(&mut weights, "embeddings.LayerNorm", hidden, eps)?;
-        let mut layers = Vec::with_capacity(shape.layers);
+        let mut layers = Vec::new();
         for number in 0..shape.layers {
             let at = |part: &str| format!("{}.{number}.{part}", names.layers);
             let mut linear = |part: &str, out, inp| linears.load(&mut weights, &at(part), out, inp);

@@ -67,7 +67,7 @@ impl Gpt2 {
         let mut linears = Linears::default();
         let words = weights.take("wte.weight", &[shape.vocabulary, hidden])?;
         let positions = weights.take("wpe.weight", &[shape.positions, hidden])?;
-        let mut layers = Vec::with_capacity(shape.layers);
+        let mut layers = Vec::new();
         let mut ignored: Vec<String> = HEADS.map(str::to_owned).into();
         for number in 0..shape.layers {
             let at = |part: &str| format!("h.{number}.{part}");

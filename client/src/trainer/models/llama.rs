@@ -60,7 +60,7 @@ impl Llama {
         let mut linears = Linears::default();
 
         let words = weights.take_table("model.embed_tokens.weight", &vocabulary)?;
-        let mut layers = Vec::with_capacity(shape.layers);
+        let mut layers = Vec::new();
         for number in 0..shape.layers {
             layers.push(Layer::load(number, &shape, &mut weights, &mut linears)?);
         }
