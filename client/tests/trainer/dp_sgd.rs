@@ -139,7 +139,7 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     }
     let gradients = Tensor::stack(&columns, 1);
     let inside = tokens.rows(inside.train(), &run.run.task).unwrap();
-    let mut attack = |noise: f64| {
+    let attack = |noise: f64| {
         let plan = ExamplePlan { clip, ..plan(noise) };
         let mut private = Private::new(&session, &plan).unwrap();
         let seen = private.step(&session, &work, &inside, Plan { micro_batch: 32, ..Plan::default() }).unwrap();
