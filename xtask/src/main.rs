@@ -4,6 +4,7 @@
 //! else of the workspace, so it builds in seconds and can explain what is missing before the rest is built.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command for people at a terminal.
 
+mod audit;
 mod cargo;
 mod compose;
 mod demo;
@@ -47,6 +48,8 @@ enum Command {
     Experiment(experiment::ExperimentArgs),
     /// Set up, then run the criterion benches.
     Bench(cargo::BenchArgs),
+    /// Attack the noise of private runs and kill a private client two hundred times; minutes.
+    Audit,
     /// Compare exported adapters with Python's transformers and peft.
     Interop(interop::InteropArgs),
     /// Build the Docker images, run two rounds across the compose stack, and take it down.
@@ -75,6 +78,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => demo::run(&paths, &args),
         Command::Experiment(args) => experiment::run(&paths, &args),
         Command::Bench(args) => cargo::bench(&paths, &args),
+        Command::Audit => audit::run(&paths),
         Command::Interop(args) => interop::run(&paths, &args),
         Command::ComposeTest(args) => compose::run(&paths, &args),
         Command::Walls => walls::run(&paths),

@@ -1,5 +1,6 @@
 //! `rondo privacy`: what a schedule costs, what noise it needs, and what a run has cost the data it trained on.
 
+mod audit;
 mod epsilon;
 mod figures;
 mod ledger;
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 
 use crate::context::Context;
 use crate::error::CliError;
+use audit::AuditArgs;
 use epsilon::EpsilonArgs;
 use sigma::SigmaArgs;
 
@@ -36,6 +38,8 @@ pub enum PrivacyCommand {
     /// client's ledger holds for the same update shows `rondo-client ledger --dir DIR --entries` there.
     #[command(after_help = "Example:\n  rondo privacy ledger sentiment")]
     Ledger(Id),
+    /// Measures and attacks the noise that runs use, beside broken mechanisms that must be caught
+    Audit(AuditArgs),
 }
 
 /// A run's id.
@@ -51,6 +55,7 @@ pub async fn run(command: PrivacyCommand, context: &mut Context) -> Result<(), C
         PrivacyCommand::Epsilon(args) => epsilon::run(&args, context),
         PrivacyCommand::Sigma(args) => sigma::run(&args, context),
         PrivacyCommand::Show(id) => show::run(&id.run, context).await,
+        PrivacyCommand::Audit(args) => audit::run(&args, context),
         PrivacyCommand::Ledger(id) => ledger::run(&id.run, context).await,
     }
 }

@@ -69,6 +69,20 @@ fn noise_is_the_least_that_stays_within_the_budget() {
     assert!(code == 1 && err.contains("no noise multiplier up to 8192"), "{err}");
 }
 
+/// The real noise is not refuted, and every broken one is.
+#[test]
+fn an_audit_tells_sound_noise_from_broken() {
+    let told = json("privacy audit --coordinates 20000 --confidence 0.999999");
+    let lines = told["mechanisms"].as_array().unwrap();
+    let passed: Vec<(&str, bool)> =
+        lines.iter().map(|line| (line["mechanism"].as_str().unwrap(), line["passed"].as_bool().unwrap())).collect();
+    let broken = ["noise-times-nine-tenths", "no-noise", "same-noise-twice", "twice-the-clip"];
+    assert_eq!(passed[0], ("as-used", true));
+    assert_eq!(passed[1..], broken.map(|name| (name, false)));
+    let (code, _, err) = run("privacy audit --coordinates 10");
+    assert_eq!(code, 2, "{err}");
+}
+
 #[test]
 fn doubtful_schedules_are_warned_of_and_senseless_ones_are_wrong_usage() {
     let schedule = "privacy epsilon --noise-multiplier 1 --steps 10";
