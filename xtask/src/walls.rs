@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("rondo-coordinator", &["rondo-proto", "rondo-methods", "rondo-dp", "rondo-rounds"]),
     ("rondo-client", &["rondo-proto", "rondo-methods", "rondo-dp"]),
     ("rondo", &["rondo-proto", "rondo-methods", "rondo-dp"]),
-    ("rondo-benches", &["rondo-proto", "rondo-methods", "rondo-client"]),
+    ("rondo-benches", &["rondo-proto", "rondo-methods", "rondo-dp", "rondo-client"]),
     ("xtask", &[]),
 ];
 
