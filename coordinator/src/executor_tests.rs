@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use rondo_methods::{Kind, Registry};
 use rondo_proto::{ClientId, RunId};
-use rondo_rounds::{Engine, StoredUpdate};
+use rondo_rounds::{CohortKey, Engine, StoredUpdate};
 
 use super::*;
 use crate::clock::SystemClock;
@@ -30,7 +30,8 @@ async fn full_at_the_aggregation() -> Bench {
     let Started { driver, orders, .. } = started;
     let blobs = Arc::new(Blobs::open(&dir.path().join("blobs")).unwrap());
     let staging = Arc::new(Staging::open(&dir.path().join("staging"), 1 << 20).unwrap());
-    tokio::spawn(Executor::new(driver.clone(), Arc::clone(&blobs), staging).run(orders));
+    let ledger = Ledger::open(&dir.path().join("ledger")).unwrap();
+    tokio::spawn(Executor::new(driver.clone(), Arc::clone(&blobs), staging, ledger).run(orders));
 
     let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 1").replace("quorum = 2", "quorum = 1");
     let run = RunId::new("sentiment-1").unwrap();
@@ -43,7 +44,13 @@ async fn full_at_the_aggregation() -> Bench {
         version: String::new(),
     };
     let steps = [
-        Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None },
+        Input::CreateRun {
+            run: run.clone(),
+            run_file: text.clone(),
+            base: base(),
+            initial: None,
+            key: CohortKey::new([1; 32]),
+        },
         Input::Enrolled { client: client.clone(), fingerprint: "f".into(), expires: i64::MAX, approved: true },
         poll.clone(),
         Input::Answer { client: client.clone(), run: run.clone(), accept: true, reason: String::new(), rank: 0 },
