@@ -1,5 +1,6 @@
 //! The executor: carries out the engine's effects. Every order names its run, round and attempt and may come twice.
 
+mod compute;
 mod made;
 
 use std::collections::BTreeSet;
@@ -8,10 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rondo_dp::Ledger;
-use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Job, MethodError};
-use rondo_proto::Digest;
+use rondo_methods::{Job, MethodError};
 use rondo_rounds::phases::Phase;
-use rondo_rounds::{AggregatePlan, Effect, Input, PlannedUpdate, Reply, WorkKey};
+use rondo_rounds::{AggregatePlan, Effect, Input, Reply, WorkKey};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::driver::{Driver, DriverError, Order};
@@ -20,6 +20,7 @@ use crate::release::{ReleaseError, Released, Sum};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::is_full;
 use crate::upload::staging::Staging;
+use compute::{compute, started};
 use made::Made;
 
 /// Pauses before a result is handed in again, or a full disk tried again; the last one is kept to.
@@ -271,61 +272,6 @@ impl Executor {
             _ => {}
         }
     }
-}
-
-/// The run's job as it starts.
-fn started(job: &Job, plan: &AggregatePlan, blobs: &Blobs) -> Result<Job, MethodError> {
-    match &plan.initial {
-        Some(digest) => job.starting_from(&blobs.path(&plan.work.run, digest)),
-        None => Ok(job.clone()),
-    }
-}
-
-fn compute(
-    job: &Job,
-    plan: &AggregatePlan,
-    blobs: &Blobs,
-    out_dir: &Path,
-    released: Option<Released>,
-) -> Result<AggregateOutput, MethodError> {
-    let path = |digest: &Digest| blobs.path(&plan.work.run, digest);
-    let job = &started(job, plan, blobs)?;
-    let updates = match &released {
-        Some(released) => vec![stand_in(job, plan, released, out_dir)?],
-        None => {
-            let contribution = |update: &PlannedUpdate| Contribution {
-                client: update.client.to_string(),
-                weight: update.weight,
-                rank: update.rank as usize,
-                path: path(&update.digest),
-            };
-            plan.updates.iter().map(contribution).collect()
-        }
-    };
-    let mut output = job.aggregate(AggregateInput {
-        kind: plan.kind.into(),
-        round: plan.work.round,
-        updates,
-        frozen: plan.frozen.as_ref().map(path),
-        server: job.server(),
-        server_state: plan.server.as_ref().map(path),
-        published: plan.published.iter().map(path).collect(),
-        out_dir,
-        progress: &|done, total| tracing::debug!(run = %plan.work.run, done, total, "aggregating"),
-    })?;
-    if let Some(Released { head, .. }) = released {
-        // Against the noised mean it would say nothing, and the true one is private.
-        output.error = None;
-        output.notes.push(format!("the release is entered in the coordinator's privacy ledger, head {head}"));
-    }
-    Ok(output)
-}
-
-/// What was released, as the only update of its round.
-fn stand_in(job: &Job, plan: &AggregatePlan, released: &Released, out_dir: &Path) -> Result<Contribution, MethodError> {
-    let path = out_dir.join("released.safetensors");
-    job.write_update(plan.kind.into(), plan.work.round, job.rank(), &released.tensors, &path)?;
-    Ok(Contribution { client: "released".to_owned(), weight: 1.0, rank: job.rank(), path })
 }
 
 #[cfg(test)]

@@ -34,3 +34,9 @@ pub mod tls;
 pub mod tokens;
 pub mod upkeep;
 pub mod upload;
+
+// The integration tests' updates.
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/it/tensors.rs"]
+mod test_tensors;

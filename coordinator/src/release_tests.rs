@@ -4,14 +4,10 @@ use rondo_dp::{ClientPlan, Privacy};
 use rondo_methods::{Kind, TensorFile};
 use rondo_proto::{ClientId, RunId};
 use rondo_rounds::{PlannedUpdate, RoundKind, WorkKey};
-use tensors::{file, job, run_file};
+
+use crate::test_tensors::{file, job, run_file};
 
 use super::*;
-
-// The integration tests' updates.
-#[allow(dead_code)]
-#[path = "../tests/it/tensors.rs"]
-mod tensors;
 
 const CLIP: f64 = 0.5;
 

@@ -22,7 +22,9 @@ pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
         return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
     }
     if let Privacy::Client { .. } = privacy {
+        let fresh = "every client starts each round from tensors of its own, so their changes have no sum";
         let why = match job.method().dp_support() {
+            DpSupport::Central { .. } if job.method().fresh_each_round() => fresh.to_owned(),
             DpSupport::Central { .. } => return Ok(()),
             DpSupport::LocalOnly(why) | DpSupport::Unsupported(why) => why,
         };

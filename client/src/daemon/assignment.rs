@@ -125,15 +125,13 @@ impl<A: Api> Daemon<A> {
         if promised {
             refuse_measuring(assignment, task, &agreed)?;
         }
-        if agreed.privacy.is_some() {
-            if task == Task::Train {
-                if let Some(entry) = self.paid_before(key, published).await? {
-                    tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
-                    let entry = self.spool.readdress(&entry, key)?;
-                    return self.deliver(entry, beat).await;
-                }
-                self.guard.check(&key.run)?;
+        if agreed.privacy.is_some() && task == Task::Train {
+            if let Some(entry) = self.paid_before(key, published).await? {
+                tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
+                let entry = self.spool.readdress(&entry, key)?;
+                return self.deliver(entry, beat).await;
             }
+            self.guard.check(&key.run)?;
         }
         let (job, state) = self.state(assignment, &key.run, task, &agreed).await?;
 
@@ -192,13 +190,13 @@ impl<A: Api> Daemon<A> {
             return Ok(entry);
         }
         let (guard, spool) = (self.guard.clone(), Arc::clone(&self.spool));
-        Ok(spawn_blocking(move || -> Result<Entry, Failure> {
+        spawn_blocking(move || -> Result<Entry, Failure> {
             let report = guard.release(&entry)?;
             let v1::PrivacyReport { epsilon, total_steps, .. } = report;
             tracing::info!(key = %entry.key, epsilon, total_steps, "release entered into the ledger");
             Ok(spool.mark_paid(entry, report)?)
         })
-        .await??)
+        .await?
     }
 
     /// Fetches what the state needs and builds it; with it comes the run as it starts from its adapter, if it does.

@@ -8,7 +8,7 @@ use rondo_client::trainer::step::{self, Goal, Plan};
 use rondo_client::trainer::tokens_of;
 use rondo_client::work::Trainer;
 use rondo_dp::{ExamplePlan, Privacy, Schedule};
-use rondo_methods::{Tensor, TensorSet};
+use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
 use rondo_proto::run_file::PrivacyChoice;
 use tch::{Device, Kind, Tensor};
@@ -139,7 +139,7 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
     let free = trainer.train(&work, &mut go_on).unwrap().tensors;
     let norm = |tensors: &TensorSet, start: &TensorSet| {
         let square = |new: f32, old: f32| (f64::from(new) - f64::from(old)).powi(2);
-        let of = |(name, tensor): (&String, &Tensor)| -> f64 {
+        let of = |(name, tensor): (&String, &rondo_methods::Tensor)| -> f64 {
             tensor.data.iter().zip(&start[name].data).map(|(&new, &old)| square(new, old)).sum()
         };
         tensors.iter().map(of).sum::<f64>().sqrt()

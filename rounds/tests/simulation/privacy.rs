@@ -16,10 +16,10 @@ fn private() -> Setup {
 
 #[test]
 fn every_method_keeps_the_promise_to_its_end() {
-    for method in 0..IDS.len() {
+    for (method, id) in IDS.iter().enumerate() {
         let world = simulate(Setup { method, ..private() }, &[]);
         let summary = world.engine.run_summary(&world.runs[0]).unwrap();
-        assert_eq!(summary.outcome, "completed", "{}", IDS[method]);
+        assert_eq!(summary.outcome, "completed", "{id}");
         assert!(summary.privacy.contains("(1.5, 1e-5)"), "{}", summary.privacy);
         assert!(summary.privacy.contains("spent at most 1.2000 (1.0800 by PLD), 3 steps"), "{}", summary.privacy);
         let mut steps = std::collections::BTreeMap::new();
