@@ -114,8 +114,14 @@ mod tests {
     }
 
     fn private(epsilon: f64) -> RunFile {
-        let privacy =
-            PrivacyChoice { unit: "example".to_owned(), epsilon, delta: 1e-5, clip: 1.0, noise_multiplier: None };
+        let privacy = PrivacyChoice {
+            unit: "example".to_owned(),
+            epsilon,
+            delta: 1e-5,
+            clip: 1.0,
+            noise_multiplier: None,
+            sampling_rate: None,
+        };
         RunFile { privacy: Some(privacy), ..run() }
     }
 

@@ -5,7 +5,7 @@
 //! DIR/server/            server certificate and key                     DIR/operator/    the first operator's identity
 //! DIR/store/             sled, checkpoint, journal                      DIR/blobs/       tensors by run and digest
 //! DIR/staging/           uploads that are not whole yet                 DIR/address      where the server listens
-//! DIR/lock               held while a coordinator serves
+//! DIR/lock               held while a coordinator serves                DIR/ledger.jsonl what was released of private runs
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -113,6 +113,11 @@ impl DataDir {
     /// Uploads that are not whole yet, and aggregates in the making.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// What was released in runs that promise privacy per client.
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger.jsonl")
     }
 
     /// Text file with the address the server listens on.

@@ -1,21 +1,27 @@
 //! The executor: carries out the engine's effects. Every order names its run, round and attempt and may come twice.
 
+mod compute;
+mod made;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Job, MethodError};
-use rondo_proto::Digest;
+use rondo_dp::Ledger;
+use rondo_methods::{Job, MethodError};
 use rondo_rounds::phases::Phase;
-use rondo_rounds::{AggregatePlan, Effect, Input, WorkKey};
+use rondo_rounds::{AggregatePlan, Effect, Input, Reply, WorkKey};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::driver::{Driver, DriverError, Order};
 use crate::garbage::drop_unneeded;
+use crate::release::{ReleaseError, Released, Sum};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::is_full;
 use crate::upload::staging::Staging;
+use compute::{compute, started};
+use made::Made;
 
 /// Pauses before a result is handed in again, or a full disk tried again; the last one is kept to.
 const PAUSES: [Duration; 4] =
@@ -31,9 +37,19 @@ pub struct Executor {
     driver: Driver,
     blobs: Arc<Blobs>,
     staging: Arc<Staging>,
+    /// What was released of private runs.
+    ledger: Arc<Mutex<Ledger>>,
     under_way: Arc<Mutex<BTreeSet<WorkKey>>>,
     /// One aggregation at a time: each uses what the machine has.
     aggregating: Arc<Semaphore>,
+}
+
+/// What a private run has paid for in one aggregation. A try that fails after it goes on with the same numbers.
+#[derive(Default)]
+struct Paid {
+    /// A release is charged and its noise not drawn.
+    charged: bool,
+    released: Option<Released>,
 }
 
 /// Why an aggregation came to nothing.
@@ -41,6 +57,8 @@ pub struct Executor {
 enum Failure {
     #[error(transparent)]
     Method(#[from] MethodError),
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
     #[error(transparent)]
     Blob(#[from] BlobError),
     #[error("cannot {action} {path}: {source}")]
@@ -67,9 +85,9 @@ impl Failure {
 
 impl Executor {
     /// An executor that reports to this driver.
-    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>) -> Self {
-        let aggregating = Arc::new(Semaphore::new(1));
-        Self { driver, blobs, staging, under_way: Arc::default(), aggregating }
+    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>, ledger: Ledger) -> Self {
+        let (aggregating, ledger) = (Arc::new(Semaphore::new(1)), Arc::new(Mutex::new(ledger)));
+        Self { driver, blobs, staging, ledger, under_way: Arc::default(), aggregating }
     }
 
     /// Carries out orders until the driver has ended.
@@ -111,9 +129,9 @@ impl Executor {
         let WorkKey { run, round, attempt } = &work;
         tracing::info!(%run, round, attempt, updates = plan.updates.len(), "aggregating");
         let folder = self.staging.aggregate_folder(&work);
-        let mut pauses = pauses();
+        let (mut pauses, mut paid) = (pauses(), Paid::default());
         let outcome = loop {
-            let outcome = self.try_aggregate(plan.clone(), &folder).await;
+            let outcome = self.try_aggregate(plan.clone(), &folder, &mut paid).await;
             // What a failed try has written takes space itself.
             self.clear(&folder).await;
             match (outcome, pauses.next()) {
@@ -162,7 +180,7 @@ impl Executor {
         self.driver.view(view).await?.ok_or(Failure::Ended)
     }
 
-    async fn try_aggregate(&self, plan: AggregatePlan, folder: &Path) -> Result<(), Failure> {
+    async fn try_aggregate(&self, plan: AggregatePlan, folder: &Path, paid: &mut Paid) -> Result<(), Failure> {
         // The semaphore is never closed.
         let _turn = self.aggregating.acquire().await.map_err(|_| Failure::Ended)?;
         let work = plan.work.clone();
@@ -173,9 +191,9 @@ impl Executor {
             path: folder.to_owned(),
             source,
         })?;
-        let blobs = Arc::clone(&self.blobs);
-        let out_dir = folder.to_owned();
-        let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir)).await??;
+        self.release(&job, &plan, paid).await?;
+        let (blobs, out_dir, released) = (Arc::clone(&self.blobs), folder.to_owned(), paid.released.clone());
+        let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir, released)).await??;
         let made = Made::of(output).await?;
         let mut pauses = pauses();
         loop {
@@ -188,6 +206,28 @@ impl Executor {
             tokio::time::sleep(pauses.next().unwrap_or_default()).await;
             self.wanted(&work).await?;
         }
+    }
+
+    /// Makes a private run's release, unless it was made already: charged first, drawn then.
+    async fn release(&self, job: &Job, plan: &AggregatePlan, paid: &mut Paid) -> Result<(), Failure> {
+        let Some(release) = plan.release.clone().filter(|_| paid.released.is_none()) else { return Ok(()) };
+        let (job, plan, blobs) = (job.clone(), Arc::new(plan.clone()), Arc::clone(&self.blobs));
+        let (summed, asked) = (Arc::clone(&plan), release.clone());
+        let sum = move || {
+            let job = started(&job, &summed, &blobs)?;
+            Sum::of(&job, &summed, &asked, |digest| blobs.path(&summed.work.run, digest))
+        };
+        let sum = tokio::task::spawn_blocking(sum).await??;
+        if !paid.charged {
+            match self.driver.step(Input::Releasing { work: plan.work.clone() }).await? {
+                Reply::Release { granted: true } => paid.charged = true,
+                _ => return Err(Failure::Ended),
+            }
+        }
+        let ledger = Arc::clone(&self.ledger);
+        let drawn = tokio::task::spawn_blocking(move || sum.release(&plan, &release, &ledger)).await??;
+        paid.released = Some(drawn);
+        Ok(())
     }
 
     /// Stores an aggregate and tells the engine. Blobs may be dropped again between one try and the next: on a full
@@ -232,70 +272,6 @@ impl Executor {
             _ => {}
         }
     }
-}
-
-/// A file that an aggregation made.
-struct MadeFile {
-    path: PathBuf,
-    digest: Digest,
-    bytes: u64,
-}
-
-impl MadeFile {
-    async fn of(path: PathBuf) -> Result<Self, Failure> {
-        let failed = |source| Failure::File { action: "read", path: path.clone(), source };
-        let file = path.clone();
-        let digest = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await?.map_err(failed)?;
-        let bytes = tokio::fs::metadata(&path).await.map_err(failed)?.len();
-        Ok(Self { path, digest, bytes })
-    }
-
-    async fn of_any(path: Option<PathBuf>) -> Result<Option<Self>, Failure> {
-        match path {
-            Some(path) => Self::of(path).await.map(Some),
-            None => Ok(None),
-        }
-    }
-}
-
-/// What an aggregation made, as files with their digests.
-struct Made {
-    global: MadeFile,
-    frozen: Option<MadeFile>,
-    server: Option<MadeFile>,
-    error: Option<f64>,
-    notes: Vec<String>,
-}
-
-impl Made {
-    async fn of(output: AggregateOutput) -> Result<Self, Failure> {
-        let AggregateOutput { global, frozen, server_state, error, notes } = output;
-        let (global, frozen) = (MadeFile::of(global).await?, MadeFile::of_any(frozen).await?);
-        Ok(Self { global, frozen, server: MadeFile::of_any(server_state).await?, error, notes })
-    }
-}
-
-fn compute(job: &Job, plan: &AggregatePlan, blobs: &Blobs, out_dir: &Path) -> Result<AggregateOutput, MethodError> {
-    let path = |digest: &Digest| blobs.path(&plan.work.run, digest);
-    let started = plan.initial.as_ref().map(|digest| job.starting_from(&path(digest))).transpose()?;
-    let job = started.as_ref().unwrap_or(job);
-    let updates = plan.updates.iter().map(|update| Contribution {
-        client: update.client.to_string(),
-        weight: update.weight,
-        rank: update.rank as usize,
-        path: path(&update.digest),
-    });
-    job.aggregate(AggregateInput {
-        kind: plan.kind.into(),
-        round: plan.work.round,
-        updates: updates.collect(),
-        frozen: plan.frozen.as_ref().map(path),
-        server: job.server(),
-        server_state: plan.server.as_ref().map(path),
-        published: plan.published.iter().map(path).collect(),
-        out_dir,
-        progress: &|done, total| tracing::debug!(run = %plan.work.run, done, total, "aggregating"),
-    })
 }
 
 #[cfg(test)]

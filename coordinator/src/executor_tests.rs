@@ -1,78 +1,86 @@
 use std::sync::atomic::Ordering;
 
 use rondo_methods::{Kind, Registry};
-use rondo_proto::{ClientId, RunId};
-use rondo_rounds::{Engine, StoredUpdate};
+use rondo_proto::{ClientId, Digest, RunId};
+use rondo_rounds::{CohortKey, Engine, StoredUpdate};
 
 use super::*;
 use crate::clock::SystemClock;
 use crate::driver::Started;
 use crate::store::mem::MemStore;
-use tensors::{base, run_file, update};
-
-// The integration tests' updates.
-#[allow(dead_code)]
-#[path = "../tests/it/tensors.rs"]
-mod tensors;
+use crate::test_tensors::{base, run_file, update};
 
 struct Bench {
     driver: Driver,
     blobs: Arc<Blobs>,
     run: RunId,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// A run of one round and one client, whose update came while the disk had no space for the aggregate.
 async fn full_at_the_aggregation() -> Bench {
+    let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 1").replace("quorum = 2", "quorum = 1");
+    full_with(text, &["movies"]).await
+}
+
+/// The same for a run of any cohort.
+async fn full_with(text: String, names: &[&str]) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(MemStore::new());
     let started = Driver::start(store, Registry::builtin(), Arc::new(SystemClock)).unwrap();
     let Started { driver, orders, .. } = started;
     let blobs = Arc::new(Blobs::open(&dir.path().join("blobs")).unwrap());
     let staging = Arc::new(Staging::open(&dir.path().join("staging"), 1 << 20).unwrap());
-    tokio::spawn(Executor::new(driver.clone(), Arc::clone(&blobs), staging).run(orders));
+    let ledger = Ledger::open(&dir.path().join("ledger")).unwrap();
+    tokio::spawn(Executor::new(driver.clone(), Arc::clone(&blobs), staging, ledger).run(orders));
 
-    let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 1").replace("quorum = 2", "quorum = 1");
     let run = RunId::new("sentiment-1").unwrap();
-    let client = ClientId::new("movies").unwrap();
-    let poll = Input::Poll {
+    let key = CohortKey::new([1; 32]);
+    let create = Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None, key };
+    driver.step(create).await.unwrap();
+    let clients: Vec<ClientId> = names.iter().map(|name| ClientId::new(*name).unwrap()).collect();
+    let poll = |client: &ClientId| Input::Poll {
         client: client.clone(),
         datasets: vec!["reviews".into()],
         bases: vec![base().digest],
         max_rank: 0,
         version: String::new(),
     };
-    let steps = [
-        Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None },
-        Input::Enrolled { client: client.clone(), fingerprint: "f".into(), expires: i64::MAX, approved: true },
-        poll.clone(),
-        Input::Answer { client: client.clone(), run: run.clone(), accept: true, reason: String::new(), rank: 0 },
-        poll,
-    ];
-    for step in steps {
-        driver.step(step).await.unwrap();
+    for client in &clients {
+        let steps = [
+            Input::Enrolled { client: client.clone(), fingerprint: "f".into(), expires: i64::MAX, approved: true },
+            poll(client),
+            Input::Answer { client: client.clone(), run: run.clone(), accept: true, reason: String::new(), rank: 0 },
+        ];
+        for step in steps {
+            driver.step(step).await.unwrap();
+        }
     }
-    let bytes = update(&text, Kind::Train, 1, 4, 1);
-    let file = dir.path().join("update");
-    std::fs::write(&file, &bytes).unwrap();
-    let digest = Digest::of(&bytes);
-    blobs.put_file(&run, &digest, &file).await.unwrap();
-    blobs.full.store(true, Ordering::SeqCst);
-    let update = StoredUpdate {
-        digest,
-        examples: 10,
-        rank: 4,
-        base_version: 0,
-        train_loss: 0.5,
-        train_seconds: 1.0,
-        norm: 1.0,
-        bytes_up: bytes.len() as u64,
-        before: None,
-        privacy: None,
-    };
-    let work = WorkKey { run: run.clone(), round: 1, attempt: 1 };
-    driver.step(Input::UpdateStored { client, work, update }).await.unwrap();
-    Bench { driver, blobs, run, _dir: dir }
+    let told = u32::from(!text.contains("[privacy]"));
+    for (seed, client) in (1..).zip(&clients) {
+        driver.step(poll(client)).await.unwrap();
+        let bytes = update(&text, Kind::Train, 1, 4, seed);
+        let file = dir.path().join("update");
+        std::fs::write(&file, &bytes).unwrap();
+        let digest = Digest::of(&bytes);
+        blobs.put_file(&run, &digest, &file).await.unwrap();
+        blobs.full.store(seed as usize == clients.len(), Ordering::SeqCst);
+        let update = StoredUpdate {
+            digest,
+            examples: 10 * u64::from(told),
+            rank: 4,
+            base_version: 0,
+            train_loss: 0.5 * f64::from(told),
+            train_seconds: f64::from(told),
+            norm: 1.0,
+            bytes_up: bytes.len() as u64,
+            before: None,
+            privacy: None,
+        };
+        let work = WorkKey { run: run.clone(), round: 1, attempt: 1 };
+        driver.step(Input::UpdateStored { client: client.clone(), work, update }).await.unwrap();
+    }
+    Bench { driver, blobs, run, dir }
 }
 
 impl Bench {
@@ -97,6 +105,28 @@ async fn a_full_disk_delays_an_aggregation_and_throws_nothing_away() {
         let (phase, attempt) = bench.phase().await;
         assert_eq!(attempt, 1);
         if phase != "aggregating" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it was not tried again");
+}
+
+#[tokio::test]
+async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
+    let privacy = "[privacy]\nunit = \"client\"\nepsilon = 8.0\ndelta = 1e-5\nclip = 1.0\n";
+    let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 2") + privacy;
+    let bench = full_with(text, &["movies", "news"]).await;
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    assert_eq!(bench.phase().await, ("aggregating".to_owned(), 1));
+    bench.blobs.full.store(false, Ordering::SeqCst);
+    for _ in 0..200 {
+        if bench.phase().await.0 == "ended" {
+            let run = bench.run.clone();
+            let released = move |engine: &Engine| engine.round_record(&run, 1).unwrap().released.unwrap();
+            assert_eq!(bench.driver.view(released).await.unwrap().total_steps, 1);
+            let (books, _) = Ledger::read(&bench.dir.path().join("ledger")).unwrap();
+            assert_eq!(books.central[bench.run.as_str()].releases, [(1, 1)]);
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

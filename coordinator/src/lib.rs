@@ -6,6 +6,7 @@
 //! - [`driver`] owns the engine: commit and flush first, then answers and effects. [`executor`] carries effects out.
 //! - [`store`] keeps records and tensors; [`upload`] is the way of an update to them, [`initials`] that of
 //!   an adapter that a run starts from.
+//! - [`executor`] aggregates; [`release`] is what it may take from updates where clients are promised privacy.
 //! - [`incoming`] takes connections, [`upkeep`] looks after what ages.
 //! - [`grpc`] holds the services, [`tls`] the certificates, [`members`] and [`tokens`] who may call.
 
@@ -25,6 +26,7 @@ pub mod initials;
 pub mod logging;
 pub mod members;
 pub mod operator;
+pub mod release;
 pub mod serve;
 pub mod set_up;
 pub mod store;
@@ -32,3 +34,9 @@ pub mod tls;
 pub mod tokens;
 pub mod upkeep;
 pub mod upload;
+
+// The integration tests' updates.
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/it/tensors.rs"]
+mod test_tensors;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rondo_dp::{Ledger, LedgerError};
 use rondo_methods::Registry;
 use rondo_proto::identity::{self, IdentityError};
 use rondo_proto::transfer::MESSAGE_BYTES;
@@ -71,6 +72,9 @@ pub enum ServeError {
     /// Records that make no state.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The privacy ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The blob folder.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -148,7 +152,8 @@ pub async fn serve(
     // Before the executor makes new ones and anybody calls.
     garbage::sweep(&driver, &blobs).await?;
     staging.sweep(&driver).await;
-    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging));
+    let ledger = Ledger::open(&data.ledger())?;
+    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging), ledger);
     let mut executing = tokio::spawn(executor.run(orders));
 
     let (closing, is_closing) = watch::channel(false);

@@ -1,8 +1,8 @@
 //! What a run promises about its clients' data, and what it takes to keep the promise.
 //!
 //! A [`Privacy`] is always an explicit value, [`Privacy::None`] too, and every report carries its
-//! [`Privacy::statement`]. A guarantee that cannot be kept is refused ([`Privacy::enforceable`]), never weakened in
-//! silence.
+//! [`Privacy::statement`]. What keeping it takes is a plan: an [`ExamplePlan`] at every data owner, or a [`ClientPlan`] at
+//! the coordinator. A promise that has no plan is refused, never weakened in silence.
 //!
 //! Noise: contributions are clipped onto a [`Lattice`], summed in integers, and released by a [`GaussianMechanism`].
 //! Accounting: an [`Accountant`] collects [`Event`]s and gives epsilons; [`calibration`] turns them into noise.
@@ -12,6 +12,7 @@ mod accountant;
 pub mod audit;
 mod budget;
 pub mod calibration;
+mod client_plan;
 mod curve;
 mod fixed;
 mod gaussian;
@@ -28,10 +29,11 @@ mod sampler;
 
 pub use accountant::{Accountant, AccountingError, Event};
 pub use budget::{Budget, Limit};
+pub use client_plan::{ClientPlan, ClientPlanError, LEAST_COHORT};
 pub use curve::{Adjacency, Curve};
 pub use fixed::FixedRounds;
 pub use lattice::{Contribution, Lattice, LatticeError, MIN_SCALE};
-pub use ledger::{Books, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
+pub use ledger::{Books, CentralBooks, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
 pub use mechanism::{GaussianMechanism, MechanismError};
 pub use noise::{EntropyError, Noise};
 pub use plan::{ExamplePlan, PlanError, Schedule};

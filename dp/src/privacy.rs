@@ -62,8 +62,16 @@ pub enum Privacy {
         epsilon: f64,
         /// Probability with which the bound may fail.
         delta: f64,
-        /// L2 clip norm of one client's update.
+        /// L2 clip norm of what one client changes in a round, over all tensors it sends together.
         clip: f64,
+        /// Standard deviation of the noise in units of the clip; absent = the least that spends the budget over the
+        /// whole run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        noise_multiplier: Option<f64>,
+        /// Chance with which every client that is there, by its own coin, is in a round's cohort; absent = cohorts are
+        /// drawn in any way, and nothing is gained by the draw.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sampling_rate: Option<f64>,
     },
 }
 
@@ -79,21 +87,16 @@ pub enum PrivacyError {
     /// A number outside what makes sense.
     #[error("privacy {name} is {value}: it must be {allowed}")]
     Value {
-        /// "epsilon", "delta" or "clip".
+        /// "epsilon", "delta", "clip", "noise_multiplier" or "sampling_rate".
         name: &'static str,
         /// The number that came.
         value: f64,
         /// What is allowed, in words.
         allowed: &'static str,
     },
-    /// A guarantee that this version has no mechanism for.
-    #[error(
-        "the run asks for {asked}, but this version adds noise at the clients alone, so it cannot give that guarantee"
-    )]
-    Unsupported {
-        /// The statement of the guarantee asked for.
-        asked: String,
-    },
+    /// Cohorts by coins, where the promise does not rest on cohorts.
+    #[error("privacy sampling_rate is for unit \"client\": with unit \"example\" every client draws its own batches")]
+    Sampling,
 }
 
 impl Privacy {
@@ -110,7 +113,7 @@ impl Privacy {
         }
         Ok(match unit {
             Unit::Example => Self::Example { epsilon, delta, clip, noise_multiplier: None },
-            Unit::Client => Self::Client { epsilon, delta, clip },
+            Unit::Client => Self::Client { epsilon, delta, clip, noise_multiplier: None, sampling_rate: None },
         })
     }
 
@@ -121,11 +124,31 @@ impl Privacy {
     pub fn with_noise(self, noise: Option<f64>) -> Result<Self, PrivacyError> {
         noise.map_or(Ok(()), |noise| positive("noise_multiplier", noise))?;
         Ok(match self {
+            Self::None => Self::None,
             Self::Example { epsilon, delta, clip, .. } => {
                 Self::Example { epsilon, delta, clip, noise_multiplier: noise }
             }
-            other => other,
+            Self::Client { epsilon, delta, clip, sampling_rate, .. } => {
+                Self::Client { epsilon, delta, clip, noise_multiplier: noise, sampling_rate }
+            }
         })
+    }
+
+    /// The same with cohorts drawn by coins.
+    ///
+    /// # Errors
+    /// A rate outside (0, 1]; a rate for anything but [`Privacy::Client`].
+    pub fn with_sampling(self, rate: Option<f64>) -> Result<Self, PrivacyError> {
+        let Some(value) = rate else { return Ok(self) };
+        if !(value > 0.0 && value <= 1.0) {
+            return Err(PrivacyError::Value { name: "sampling_rate", value, allowed: "above 0 and at most 1" });
+        }
+        match self {
+            Self::Client { epsilon, delta, clip, noise_multiplier, .. } => {
+                Ok(Self::Client { epsilon, delta, clip, noise_multiplier, sampling_rate: rate })
+            }
+            Self::None | Self::Example { .. } => Err(PrivacyError::Sampling),
+        }
     }
 
     /// Whether anything is promised.
@@ -138,20 +161,9 @@ impl Privacy {
         let (unit, epsilon, delta, clip) = match self {
             Self::None => return "no privacy".to_owned(),
             Self::Example { epsilon, delta, clip, .. } => (Unit::Example, epsilon, delta, clip),
-            Self::Client { epsilon, delta, clip } => (Unit::Client, epsilon, delta, clip),
+            Self::Client { epsilon, delta, clip, .. } => (Unit::Client, epsilon, delta, clip),
         };
         format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}")
-    }
-
-    /// Whether this version can keep the promise: a run that trained without noise under a privacy policy would be a lie.
-    ///
-    /// # Errors
-    /// [`PrivacyError::Unsupported`] for [`Privacy::Client`].
-    pub fn enforceable(&self) -> Result<(), PrivacyError> {
-        match self {
-            Self::None | Self::Example { .. } => Ok(()),
-            Self::Client { .. } => Err(PrivacyError::Unsupported { asked: self.statement() }),
-        }
     }
 }
 
@@ -167,19 +179,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_privacy_is_said() {
+    fn a_promise_is_said() {
         assert_eq!(Privacy::default().statement(), "no privacy");
-        assert!(Privacy::None.enforceable().is_ok());
+        let privacy = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
+        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per example, clip 1");
+        let privacy = Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().with_noise(Some(2.0)).unwrap();
+        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per client, clip 1");
+        let sampled = privacy.with_sampling(Some(0.1)).unwrap();
+        let Privacy::Client { noise_multiplier, sampling_rate, .. } = sampled else { panic!("{sampled:?}") };
+        assert_eq!((noise_multiplier, sampling_rate), (Some(2.0), Some(0.1)));
     }
 
     #[test]
-    fn a_guarantee_is_stated_and_refused() {
-        let privacy = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
-        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per example, clip 1");
-        assert!(privacy.enforceable().is_ok());
-        let refusal = Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().enforceable().unwrap_err().to_string();
-        assert!(refusal.contains("(3, 1e-5)") && refusal.contains("cannot give"), "{refusal}");
-        assert!(privacy.with_noise(Some(0.0)).is_err());
+    fn coins_are_for_clients() {
+        let of = |unit: &str| Privacy::new(unit, 3.0, 1e-5, 1.0).unwrap();
+        let (example, client) = (of("example"), of("client"));
+        assert_eq!(example.with_sampling(Some(0.1)), Err(PrivacyError::Sampling));
+        assert_eq!(Privacy::None.with_sampling(Some(0.1)), Err(PrivacyError::Sampling));
+        assert_eq!(example.with_sampling(None), Ok(example));
+        for rate in [0.0, -0.1, 1.1, f64::NAN] {
+            assert!(client.with_sampling(Some(rate)).is_err(), "{rate}");
+        }
+        assert!(client.with_noise(Some(0.0)).is_err());
     }
 
     #[test]

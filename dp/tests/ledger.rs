@@ -173,3 +173,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_coordinator_enters_every_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger");
+    let event = rondo_dp::Event::new(2.0, 1.0, 1).unwrap();
+    let mut ledger = Ledger::open(&path).unwrap();
+    for round in [(1, 1), (1, 1), (2, 1)] {
+        ledger.release("a", "reviews", round, event, 0).unwrap();
+    }
+    ledger.release("b", "reviews", (1, 1), event, 0).unwrap();
+    assert!(ledger.release("b", "notes", (2, 1), event, 0).is_err());
+    drop(ledger);
+    let (books, _) = Ledger::read(&path).unwrap();
+    assert_eq!(books.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
+    let steps = |released: &Accountant| released.events().iter().map(|event| event.steps()).sum::<u64>();
+    assert_eq!((steps(&books.central["a"].released), steps(&books.domains["reviews"].released)), (3, 4));
+    assert!(!books.domains.contains_key("notes"));
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rondo_proto::manifest::diff;
 
+use crate::change::{RoundStart, norm};
 use crate::error::MethodError;
 use crate::file::{FileError, TensorFile};
 use crate::job::{Job, Kind};
@@ -55,6 +56,30 @@ pub enum UpdateRefusal {
         /// The limit.
         limit: f64,
     },
+    /// The client did not clip.
+    #[error("the update arrives unclipped: its change has norm {norm:.4}, the run clips at {clip}")]
+    Unclipped {
+        /// Norm of its change.
+        norm: f64,
+        /// The run's clip.
+        clip: f64,
+    },
+}
+
+/// How far above the clip the norm of a change may lie, as a share of it, beside what the wire's rounding does.
+const CLIP_SLACK: f64 = 1e-3;
+
+impl RoundStart {
+    /// Checks that an update which passed the door arrives clipped. The sum clips it once more, whatever comes.
+    pub fn check_clipped(&self, update: &Path, clip: f64) -> Result<(), UpdateRefusal> {
+        let mut change = Vec::with_capacity(self.dimension());
+        self.change(update, &mut change)?;
+        let norm = norm(change.iter().copied());
+        if norm <= clip * (1.0 + CLIP_SLACK) + self.rounding(clip) {
+            return Ok(());
+        }
+        Err(UpdateRefusal::Unclipped { norm, clip })
+    }
 }
 
 impl Job {

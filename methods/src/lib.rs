@@ -6,6 +6,7 @@
 //! decompositions are done in f64.
 
 pub mod aggregate;
+pub mod change;
 pub mod config;
 pub mod delta;
 pub mod door;
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod tensor;
 
 pub use aggregate::{AggregateInput, AggregateOutput, Contribution};
+pub use change::RoundStart;
 pub use config::{MethodConfig, OptionKind, OptionSpec, OptionValue};
 pub use delta::{Delta, DeltaError};
 pub use door::{UpdateFacts, UpdateRefusal};

@@ -122,10 +122,22 @@ pub struct PrivacyChoice {
     pub delta: f64,
     /// Clip norm.
     pub clip: f64,
-    /// Standard deviation of the noise in units of the clip. Absent: each data owner takes the least that spends
-    /// `epsilon` over all rounds. Given, the run ends when the next round would cost more than `epsilon`.
+    /// Standard deviation of the noise in units of the clip. Absent: who adds the noise (each data owner, or the
+    /// coordinator) takes the least that spends `epsilon` over all rounds. Given, the run ends when the next round would
+    /// cost more than `epsilon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_multiplier: Option<f64>,
+    /// Of unit "client": chance with which every client that is there takes part in a round, by its own coin. Absent:
+    /// cohorts are drawn as ever, and nothing is gained by the draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling_rate: Option<f64>,
+}
+
+impl PrivacyChoice {
+    /// True when the coordinator adds the noise, to the sum of whole updates.
+    pub fn is_per_client(&self) -> bool {
+        self.unit == "client"
+    }
 }
 
 /// How tensors travel.

@@ -171,6 +171,10 @@ fn agree_on_rank(desk: &Desk<'_>, client: &Client, asked: u32) -> Result<u32, St
     }
     let wanted = if asked == 0 { desk.run().spec.rank.min(limit) } else { asked };
     let rank = desk.job.client_rank(wanted as usize).map_err(|error| error.to_string())?;
+    if desk.run().spec.central.is_some() && rank != desk.job.rank() {
+        let run = desk.job.rank();
+        return Err(format!("rank {rank} is not the run's {run}: with privacy per client all updates have one shape"));
+    }
     Ok(u32::try_from(rank).unwrap_or(u32::MAX))
 }
 

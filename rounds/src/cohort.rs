@@ -1,6 +1,9 @@
-//! Who is drawn for a round: the same draw on every machine, from the run's seed alone.
+//! Who is drawn for a round: the same draw on every machine, from the run's seed alone or, where the draw is to hide who
+//! takes part, from the run's secret key.
 
 use rondo_proto::ClientId;
+
+use crate::central::CohortKey;
 
 /// Sorts candidates into the order in which they are drawn for an attempt at a round. Every candidate's place is the
 /// BLAKE3 hash of (seed, round, attempt, name), so that it depends neither on the order of the input nor on who else is
@@ -21,6 +24,34 @@ fn lot(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
+/// Those of some candidates whose coin says yes, sorted. Every coin is keyed BLAKE3 of (round, attempt, name) and says
+/// yes with chance `rate`, rounded down to a multiple of 2^-64: it hangs on nobody else.
+pub fn sample(
+    key: &CohortKey,
+    rate: f64,
+    round: u32,
+    attempt: u32,
+    candidates: impl IntoIterator<Item = ClientId>,
+) -> Vec<ClientId> {
+    // Exact: a product with a power of two, cut to an integer.
+    let below = (rate * 2f64.powi(64)) as u64;
+    let says_yes = |client: &ClientId| rate >= 1.0 || coin(key, round, attempt, client) < below;
+    let mut drawn: Vec<ClientId> = candidates.into_iter().filter(says_yes).collect();
+    drawn.sort();
+    drawn
+}
+
+fn coin(key: &CohortKey, round: u32, attempt: u32, client: &ClientId) -> u64 {
+    let mut hasher = blake3::Hasher::new_keyed(key.bytes());
+    hasher.update(b"rondo 2026 cohort coin v1");
+    hasher.update(&round.to_le_bytes());
+    hasher.update(&attempt.to_le_bytes());
+    hasher.update(client.as_str().as_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +68,31 @@ mod tests {
         assert_ne!(forward, draw(8, 1, 1, clients(20)));
         assert_ne!(forward, draw(7, 2, 1, clients(20)));
         assert_ne!(forward, draw(7, 1, 2, clients(20)));
+    }
+
+    #[test]
+    fn coins_hang_on_key_round_attempt_and_name_alone() {
+        let key = CohortKey::new([1; 32]);
+        let drawn = |key: &CohortKey, round, attempt| sample(key, 0.5, round, attempt, clients(60));
+        assert_eq!(drawn(&key, 1, 1), sample(&key, 0.5, 1, 1, clients(60).into_iter().rev()));
+        assert_ne!(drawn(&key, 1, 1), drawn(&CohortKey::new([2; 32]), 1, 1));
+        assert_ne!(drawn(&key, 1, 1), drawn(&key, 2, 1));
+        assert_ne!(drawn(&key, 1, 1), drawn(&key, 1, 2));
+        let fewer = sample(&key, 0.5, 1, 1, clients(30));
+        let whole = drawn(&key, 1, 1);
+        assert!(fewer.iter().all(|client| whole.contains(client)), "others change nobody's coin");
+        assert_eq!(sample(&key, 1.0, 1, 1, clients(9)).len(), 9);
+        assert!(sample(&key, 1e-30, 1, 1, clients(9)).is_empty());
+    }
+
+    #[test]
+    fn coins_have_their_chance_and_cohorts_vary() {
+        let key = CohortKey::new([3; 32]);
+        let sizes: Vec<f64> = (0..2000).map(|round| sample(&key, 0.1, round, 1, clients(50)).len() as f64).collect();
+        let mean = sizes.iter().sum::<f64>() / 2000.0;
+        let variance = sizes.iter().map(|size| (size - mean).powi(2)).sum::<f64>() / 2000.0;
+        // Binomial: 5 and 4.5; five standard deviations. Cohorts of one size would have variance 0.
+        assert!((mean - 5.0).abs() < 0.25 && (variance - 4.5).abs() < 0.8, "{mean} {variance}");
     }
 
     #[test]

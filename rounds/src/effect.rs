@@ -1,5 +1,6 @@
 //! What the engine wants done, and what it answers.
 
+use rondo_dp::ClientPlan;
 use rondo_proto::{ClientId, Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +62,7 @@ pub struct AggregatePlan {
     pub work: WorkKey,
     /// Warm-up or training.
     pub kind: RoundKind,
-    /// In client-id order; weights sum to 1.
+    /// In client-id order; weights sum to 1. Those of a [`Release`] count alike, whatever their number.
     pub updates: Vec<PlannedUpdate>,
     /// The adapter that the run started from, if any: it may hold the head's start.
     pub initial: Option<Digest>,
@@ -71,6 +72,17 @@ pub struct AggregatePlan {
     pub published: Vec<Digest>,
     /// The server optimiser's state after the latest of them, when the run has one.
     pub server: Option<Digest>,
+    /// In a run that promises privacy per client: nothing of the updates may be published but this.
+    pub release: Option<Release>,
+}
+
+/// A noised sum, in place of the mean of updates. There may be no update at all: then it is noise alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Release {
+    /// Clip, noise and divisor.
+    pub plan: ClientPlan,
+    /// The data set, which names the domain in a ledger.
+    pub domain: String,
 }
 
 /// One update of a plan.
@@ -102,6 +114,11 @@ pub enum Reply {
     },
     /// What became of an update.
     Upload(UploadOutcome),
+    /// Whether a release may be made. If not, the run has spent its budget and ended.
+    Release {
+        /// True: it is charged.
+        granted: bool,
+    },
     /// The run as it stands now.
     Run(Box<v1::RunSummary>),
     /// The client as it stands now.

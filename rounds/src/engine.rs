@@ -95,8 +95,8 @@ impl Engine {
 
     fn take(&mut self, input: Input, turn: &mut Turn) -> Result<Answering, Rejection> {
         match input {
-            Input::CreateRun { run, run_file, base, initial } => {
-                self.create_run(run, run_file, base, initial.map(|initial| *initial), turn)
+            Input::CreateRun { run, run_file, base, initial, key } => {
+                self.create_run(run, run_file, base, initial.map(|initial| *initial), key, turn)
             }
             Input::Pause { run } => self.pause(run, turn),
             Input::Resume { run } => self.unpause(run, turn),
@@ -131,6 +131,7 @@ impl Engine {
                     aggregating::Aggregate { global, global_bytes, frozen, frozen_bytes, server, error, notes };
                 self.aggregated(&work, aggregate, turn)
             }
+            Input::Releasing { work } => self.releasing(&work, turn),
             Input::AggregateFailed { work, reason } => self.aggregate_failed(&work, &reason, turn),
             Input::Tick => Ok(Answering::With(Reply::Done)),
         }

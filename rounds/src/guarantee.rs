@@ -1,34 +1,75 @@
 //! What a run's promise of privacy asks of it, of its updates, and of who may go on.
 //!
 //! With unit `example` every data owner clips, noises and keeps the books at home; the coordinator sees what each update
-//! cost, refuses one that cost more than was promised, and stops when too few can afford another round.
+//! cost, refuses one that cost more than was promised, and stops when too few can afford another round. With unit
+//! `client` the coordinator keeps the books itself ([`crate::central`]).
 
-use rondo_dp::Privacy;
-use rondo_methods::{Job, Statistic};
+use rondo_dp::{ClientPlan, Privacy};
+use rondo_methods::{DpSupport, Job, Statistic};
 use rondo_proto::v1;
 
+use crate::central::{self, Central, CohortKey};
 use crate::effect::RoundKind;
 use crate::input::StoredUpdate;
+use crate::policy::Policy;
 use crate::rejection::Rejection;
 use crate::state::{Member, Run};
 
 /// Checks that a promise can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
-    privacy.enforceable()?;
     let reads_gradients = job.warm_up().is_some_and(|plan| plan.statistic == Statistic::Gradient);
     if !privacy.is_none() && reads_gradients {
         return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
     }
+    if let Privacy::Client { .. } = privacy {
+        let fresh = "every client starts each round from tensors of its own, so their changes have no sum";
+        let why = match job.method().dp_support() {
+            DpSupport::Central { .. } if job.method().fresh_each_round() => fresh.to_owned(),
+            DpSupport::Central { .. } => return Ok(()),
+            DpSupport::LocalOnly(why) | DpSupport::Unsupported(why) => why,
+        };
+        return Err(Rejection::NotCentral { method: job.method().id().to_owned(), why });
+    }
     Ok(())
+}
+
+/// How a promise per client is kept; `None` for any other.
+pub(crate) fn central(privacy: &Privacy, policy: &Policy, key: CohortKey) -> Result<Option<Central>, Rejection> {
+    let Privacy::Client { sampling_rate, .. } = privacy else { return Ok(None) };
+    let plan = ClientPlan::new(privacy, policy.cohort, policy.rounds)?;
+    Ok(Some(Central { plan, key: sampling_rate.map(|_| key) }))
 }
 
 /// Why an update breaks the run's promise, if it does.
 pub(crate) fn breach(run: &Run, update: &StoredUpdate) -> Option<String> {
-    let (epsilon, delta) = match run.spec.privacy {
-        Privacy::Example { epsilon, delta, .. } if run.live.open.kind == RoundKind::Train => (epsilon, delta),
-        // A warm-up of a private run reads no data.
-        Privacy::Example { .. } | Privacy::None | Privacy::Client { .. } => return None,
+    // A warm-up of a private run reads no data.
+    if run.live.open.kind == RoundKind::WarmUp {
+        return None;
+    }
+    let told = match run.spec.privacy {
+        Privacy::None => return None,
+        Privacy::Example { epsilon, delta, .. } => bad_report(update, epsilon, delta),
+        Privacy::Client { .. } => update.privacy.is_some().then(|| {
+            "it carries a privacy report, and in a run with privacy per client the coordinator has the books".into()
+        }),
     };
+    told.or_else(|| tells(update))
+}
+
+/// What an update tells that stays at home with privacy.
+fn tells(update: &StoredUpdate) -> Option<String> {
+    let tells = [
+        ("an example count", update.examples != 0),
+        ("a training loss", update.train_loss != 0.0),
+        ("a training time", update.train_seconds != 0.0),
+        ("a measurement", update.before.is_some()),
+    ];
+    let told = tells.into_iter().find_map(|(what, tells)| tells.then_some(what))?;
+    Some(format!("it tells {told}, which a run with privacy keeps at home"))
+}
+
+/// What is wrong with the report of an update that its data owner noised.
+fn bad_report(update: &StoredUpdate, epsilon: f64, delta: f64) -> Option<String> {
     let Some(report) = &update.privacy else {
         return Some("it carries no privacy report, and the run promises privacy per example".to_owned());
     };
@@ -48,13 +89,7 @@ pub(crate) fn breach(run: &Run, update: &StoredUpdate) -> Option<String> {
     if report.epsilon > epsilon {
         return Some(format!("it cost its data owner epsilon {:.4}, and the run promises {epsilon}", report.epsilon));
     }
-    let tells = [
-        ("an example count", update.examples != 0),
-        ("a training loss", update.train_loss != 0.0),
-        ("a measurement", update.before.is_some()),
-    ];
-    let told = tells.into_iter().find_map(|(what, tells)| tells.then_some(what))?;
-    Some(format!("it tells {what}, which a run with privacy keeps at home", what = told))
+    None
 }
 
 /// Whether a member's budget of the run has room for one more round.
@@ -68,6 +103,9 @@ pub(crate) fn can_afford(privacy: &Privacy, member: &Member) -> bool {
 /// The promise in one line, with what it has cost so far.
 pub(crate) fn statement(run: &Run) -> String {
     let promise = run.spec.privacy.statement();
+    if let Some(central) = &run.spec.central {
+        return promise + &central::statement(central, run.live.charged.as_ref());
+    }
     match spent(run) {
         Some(v1::PrivacyReport { epsilon, epsilon_pld, total_steps, .. }) => {
             format!("{promise}; spent at most {epsilon:.4} ({epsilon_pld:.4} by PLD), {total_steps} steps")

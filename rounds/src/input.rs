@@ -3,6 +3,7 @@
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
 use crate::Millis;
+use crate::central::CohortKey;
 
 /// The assignment that an input is about. Everything a client sends about its work names all three, so that a late
 /// message is recognised as late.
@@ -31,6 +32,8 @@ pub enum Input {
         ///
         /// When this is rejected, the driver drops the blob unless [`Engine::references`](crate::Engine::references) it.
         initial: Option<Box<v1::InitialAdapter>>,
+        /// Fresh randomness; kept where cohorts are drawn by coins.
+        key: CohortKey,
     },
     /// An operator pauses a run: no new work is handed out and its deadlines stand still; work in hand is accepted.
     Pause {
@@ -186,6 +189,13 @@ pub enum Input {
         /// The result.
         evaluation: v1::Evaluation,
     },
+    /// The executor is about to draw the noise of a plan's [`Release`](crate::Release). Answered with
+    /// [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Alone among inputs it counts each time it
+    /// comes, since every time stands for new noise.
+    Releasing {
+        /// The (run, round, attempt) of the plan.
+        work: WorkKey,
+    },
     /// An aggregation is done and its blobs are durable.
     Aggregated {
         /// The (run, round, attempt) of the [`AggregatePlan`](crate::AggregatePlan).
@@ -200,7 +210,7 @@ pub enum Input {
         frozen_bytes: u64,
         /// The server optimiser's new state, when the run has one.
         server: Option<Digest>,
-        /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F.
+        /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F; absent where the mean is private.
         error: Option<f64>,
         /// Remarks for the round record.
         notes: Vec<String>,

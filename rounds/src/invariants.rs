@@ -9,7 +9,7 @@
 //! | R4 | a published digest never changes |
 //! | R5 | privacy is charged before release, and within what was promised |
 //! | R6 | every blob that is needed exists |
-//! | R7 | no round goes on below quorum |
+//! | R7 | no round goes on below quorum, unless coins drew so few |
 //! | R8 | the best round is the one with the lowest held-out loss, and exactly the rounds that are worse by more than the run allows were taken back to it |
 //! | R9 | where one client is named to measure, nobody else does |
 
@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use rondo_dp::Privacy;
 use rondo_proto::{Digest, RunId, v1};
 
+use crate::central::Central;
 use crate::effect::RoundKind;
 use crate::phases::{Outcome, Phase, aggregating};
 use crate::policy::HeldOut;
@@ -126,7 +127,9 @@ pub fn one_open_round(run: &Run) -> Result<(), String> {
 
 /// R2. Every client has at most one update in a round, no more than a cohort of them counts, and shares sum to 1.
 pub fn counted_once(run: &Run) -> Result<(), String> {
-    let (count, cohort) = (run.accepted().count(), run.spec.policy.cohort as usize);
+    // Coins may draw any number, nobody too.
+    let (by_coins, count) = (by_coins(run), run.accepted().count());
+    let cohort = if by_coins { usize::MAX } else { run.spec.policy.cohort as usize };
     ensure(count <= cohort, || format!("{count} updates count in a cohort of {cohort}"))?;
     for (client, part) in run.parts() {
         ensure((part.state == PartState::Accepted) == part.update.is_some(), || {
@@ -142,9 +145,15 @@ pub fn counted_once(run: &Run) -> Result<(), String> {
         ensure(names.len() == closed.record.participants.len(), || format!("round {round} names a client twice"))?;
         ensure(accepted.len() <= cohort, || format!("round {round} counts {} updates", accepted.len()))?;
         let total: f64 = accepted.iter().map(|participant| participant.weight).sum();
-        ensure((total - 1.0).abs() < 1e-9, || format!("shares of round {round} sum to {total}"))?;
+        let is_whole = (total - 1.0).abs() < 1e-9 || (by_coins && accepted.is_empty());
+        ensure(is_whole, || format!("shares of round {round} sum to {total}"))?;
     }
     Ok(())
+}
+
+/// Whether the cohorts of training rounds are drawn by coins.
+fn by_coins(run: &Run) -> bool {
+    run.spec.central.as_ref().is_some_and(|central| central.key.is_some())
 }
 
 /// Participants whose update counts.
@@ -208,6 +217,9 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
 
 /// R5. No update counts that its data owner did not enter into a ledger first, within the run's epsilon.
 pub fn within_the_promise(run: &Run) -> Result<(), String> {
+    if let Some(central) = &run.spec.central {
+        return charged_before_release(run, central);
+    }
     let Privacy::Example { epsilon, .. } = run.spec.privacy else { return Ok(()) };
     let open = (run.live.open.kind == RoundKind::Train).then(|| run.accepted()).into_iter().flatten();
     let open = open.map(|(client, _, update)| (client.to_string(), update.privacy.clone()));
@@ -221,15 +233,26 @@ pub fn within_the_promise(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R7. No round is aggregated with fewer updates than the quorum.
+/// R5 of a promise per client: every published training round was charged, and no more than fits.
+fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
+    let charged = run.live.charged.as_ref().map_or(0, |charged| charged.releases);
+    let published = run.publications().filter(|(round, _)| *round > 0).count();
+    ensure(published <= charged as usize, || format!("{published} rounds are published, {charged} releases charged"))?;
+    let most = central.plan.releases;
+    ensure(charged <= most, || format!("{charged} releases are charged, {most} fit the budget"))
+}
+
+/// R7. No round is aggregated with fewer updates than the quorum, unless coins drew so few.
 pub fn never_below_quorum(run: &Run) -> Result<(), String> {
     let quorum = run.spec.policy.quorum as usize;
+    let quorum_of = |round: u32| if round > 0 && by_coins(run) { 0 } else { quorum };
     if matches!(run.live.phase, Phase::Aggregating(_) | Phase::Publishing(_)) {
+        let quorum = quorum_of(run.live.open.round);
         let count = run.accepted().count();
         ensure(count >= quorum, || format!("{count} updates of {quorum} needed are aggregated"))?;
     }
     for (round, closed) in &run.rounds {
-        let count = counted(&closed.record).count();
+        let (count, quorum) = (counted(&closed.record).count(), quorum_of(*round));
         ensure(count >= quorum, || format!("round {round} was made of {count} updates of {quorum} needed"))?;
     }
     // An evaluation is only ever asked of those who are still part of the round.

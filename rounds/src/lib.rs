@@ -5,9 +5,11 @@
 //!
 //! - [`Engine`] is the door: [`Engine::step`], [`Engine::resume`], and views.
 //! - [`input`], [`effect`] and [`rejection`] are its language; [`record`] its durable form.
-//! - [`phases`] holds one file per phase of a round, [`policy`] the declared round policy, [`cohort`] the draw.
+//! - [`phases`] holds one file per phase of a round, [`policy`] the declared round policy, [`cohort`] the draw, [`central`]
+//!   the books of runs that promise privacy per client.
 //! - [`invariants`] says what must always hold.
 
+pub mod central;
 pub mod cohort;
 pub mod effect;
 pub mod engine;
@@ -32,14 +34,15 @@ mod reports;
 mod steering;
 mod views;
 
-pub use effect::{AggregatePlan, Effect, PlannedUpdate, Reply, RoundKind, Step, UploadOutcome};
+pub use central::CohortKey;
+pub use effect::{AggregatePlan, Effect, PlannedUpdate, Release, Reply, RoundKind, Step, UploadOutcome};
 pub use engine::Engine;
 pub use input::{Input, StoredUpdate, WorkKey};
 pub use invariants::Violation;
 pub use queries::AdapterBlobs;
 pub use record::{RecordKey, ResumeError, Snapshot};
 pub use rejection::Rejection;
-pub use reports::ExpectedUpload;
+pub use reports::{Clipped, ExpectedUpload};
 
 /// Unix time in milliseconds.
 pub type Millis = i64;

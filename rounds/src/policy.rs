@@ -185,6 +185,17 @@ impl Window {
         Verdict::Wait
     }
 
+    /// Decides where everybody who was drawn counts, however few they are: what one client sends must not decide whether
+    /// another is waited for, or whether the round is held at all.
+    pub fn judge_drawn(&mut self, now: Millis, policy: &Policy, open: usize) -> Verdict {
+        self.deadline = self.deadline.min(now.saturating_add(policy.deadline_ms));
+        match open {
+            0 => Verdict::Go(Because::Complete),
+            _ if now >= self.deadline => Verdict::Go(Because::Deadline),
+            _ => Verdict::Wait,
+        }
+    }
+
     /// When it must be judged again if nothing else happens.
     pub fn next_wake(&self) -> Millis {
         self.grace.map_or(self.deadline, |grace| grace.min(self.deadline))

@@ -59,6 +59,17 @@ pub enum Rejection {
         /// The method.
         method: String,
     },
+    /// The method cannot hide a client in a sum.
+    #[error("method `{method}` cannot keep privacy per client at the coordinator: {why}")]
+    NotCentral {
+        /// The method.
+        method: String,
+        /// Its own reason.
+        why: String,
+    },
+    /// No noise keeps a promise per client.
+    #[error("{0}")]
+    ClientPlan(#[from] rondo_dp::ClientPlanError),
     /// The run is over.
     #[error("run `{run}` has ended: {outcome}")]
     RunEnded {
@@ -225,10 +236,11 @@ impl Rejection {
             | Self::Method(_)
             | Self::Initial { .. }
             | Self::PrivateWarmUp { .. }
+            | Self::NotCentral { .. }
+            | Self::ClientPlan(_)
+            | Self::Privacy(_)
             | Self::Rank { .. }
             | Self::Offers { .. } => ErrorCode::InvalidArgument,
-            Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => ErrorCode::Unimplemented,
-            Self::Privacy(_) => ErrorCode::InvalidArgument,
             Self::ClientState { .. } | Self::NotSelected { .. } => ErrorCode::PermissionDenied,
             Self::AnotherUpdate { .. } => ErrorCode::AlreadyExists,
             Self::RunEnded { .. }
@@ -253,8 +265,12 @@ impl Rejection {
                 "`rondo adapter inspect` shows what it changes, `rondo base show` what the base has"
             }
             Self::ClientExists { .. } => "choose another name, or revoke the client first",
-            Self::Privacy(rondo_dp::PrivacyError::Unsupported { .. }) => {
-                "use unit = \"example\", or remove the [privacy] table to train without a guarantee"
+            Self::NotCentral { .. } => {
+                "use unit = \"example\", where every client adds its own noise, or a method whose updates are averaged: \
+                 `rondo method list` shows them"
+            }
+            Self::ClientPlan(rondo_dp::ClientPlanError::FirstRound { .. }) => {
+                "leave privacy.noise_multiplier out, so that it is chosen, or allow more epsilon"
             }
             Self::PrivateWarmUp { .. } => "set method.init = \"base-svd\", which reads the base model alone",
             Self::ClientState { state: "pending", .. } => "an operator must run `rondo client approve` first",

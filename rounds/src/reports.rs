@@ -2,6 +2,7 @@
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
+use crate::central;
 use crate::desk::{Desk, Turn, clean};
 use crate::effect::{Reply, RoundKind, UploadOutcome};
 use crate::engine::{Answering, Engine};
@@ -10,6 +11,7 @@ use crate::phases::aggregating::{self, Aggregate};
 use crate::phases::collecting::{self, Upload};
 use crate::phases::{Phase, publishing};
 use crate::presence::Progress;
+use crate::queries::AdapterBlobs;
 use crate::rejection::Rejection;
 use crate::state::Run;
 
@@ -26,9 +28,20 @@ pub enum ExpectedUpload {
         layout_bytes: u64,
         /// Largest L2 norm let in; absent = any finite one.
         max_norm: Option<f64>,
+        /// Of updates that must arrive clipped.
+        clipped: Option<Box<Clipped>>,
     },
     /// It is decided already.
     Settled(UploadOutcome),
+}
+
+/// What is to be clipped before it comes: the change that an update makes to what its round began with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clipped {
+    /// Largest L2 norm of the change, over all tensors together.
+    pub clip: f64,
+    /// What the round began with.
+    pub start: AdapterBlobs,
 }
 
 impl Engine {
@@ -53,7 +66,9 @@ impl Engine {
         let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
         let layout_bytes = job.upload_bytes(kind.into(), work.round, rank as usize);
-        Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit() })
+        let clipped =
+            run.releases().map(|central| Box::new(Clipped { clip: central.plan.clip, start: run.adapter(None) }));
+        Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit(), clipped })
     }
 
     pub(crate) fn heartbeat(
@@ -68,7 +83,9 @@ impl Engine {
         self.working_client(client)?;
         let reason = self.why_stop(client, &work, state == "evaluating");
         if reason.is_none() {
-            let loss = loss.is_finite().then_some(loss);
+            // With privacy a loss stays at home, whatever is sent.
+            let is_open = self.state.runs.get(&work.run).is_some_and(|run| run.spec.privacy.is_none());
+            let loss = (is_open && loss.is_finite()).then_some(loss);
             self.presence.report(client, Progress { work, state, step, steps, loss });
         }
         self.presence.saw(client, turn.now);
@@ -232,6 +249,12 @@ impl Engine {
             }
         }
         Ok(Answering::With(Reply::Done))
+    }
+
+    pub(crate) fn releasing(&mut self, work: &WorkKey, turn: &mut Turn) -> Result<Answering, Rejection> {
+        let granted = central::charge(&mut self.desk(&work.run, turn)?, work)?;
+        self.forget_job_if_ended(&work.run);
+        Ok(Answering::With(Reply::Release { granted }))
     }
 
     pub(crate) fn aggregate_failed(

@@ -8,6 +8,7 @@ use rondo_proto::{ClientId, Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
+use crate::central::{Central, Charged};
 use crate::effect::RoundKind;
 use crate::initial::Initial;
 use crate::phases::Phase;
@@ -124,6 +125,9 @@ pub struct Spec {
     /// The adapter that it starts from; absent = the base alone.
     #[serde(default)]
     pub initial: Option<Initial>,
+    /// How a promise per client is kept.
+    #[serde(default)]
+    pub central: Option<Central>,
 }
 
 impl Spec {
@@ -153,6 +157,9 @@ pub struct Live {
     pub open: OpenRound,
     /// Number of the next event, from 1.
     pub next_event: u64,
+    /// What its releases have cost every client, in a run that promises privacy per client.
+    #[serde(default)]
+    pub charged: Option<Charged>,
 }
 
 /// The round in hand.

@@ -5,6 +5,7 @@ use rondo_methods::{Job, Publication, Registry};
 use rondo_proto::run_file::{EvaluationChoice, RunFile, RunFileError};
 use rondo_proto::{ClientId, RunId, v1};
 
+use crate::central::{self, CohortKey};
 use crate::desk::Turn;
 use crate::effect::RoundKind;
 use crate::engine::{Answering, Engine};
@@ -27,6 +28,7 @@ fn specify(
     text: String,
     base: v1::BaseModel,
     initial: Option<v1::InitialAdapter>,
+    key: CohortKey,
     now: i64,
     registry: &Registry,
 ) -> Result<(Spec, Job), Rejection> {
@@ -35,12 +37,14 @@ fn specify(
     let privacy = match &file.privacy {
         None => Privacy::None,
         Some(asked) => {
-            Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?.with_noise(asked.noise_multiplier)?
+            let promise = Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?;
+            promise.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate)?
         }
     };
     let job = Job::new(registry, &file, &base)?;
     guarantee::check(&privacy, &job)?;
     let policy = policy(&file);
+    let central = guarantee::central(&privacy, &policy, key)?;
     let evaluator = file.evaluation.as_ref().map(evaluator).transpose()?;
     let initial = initial.map(|initial| Initial::of(initial, &base, &job)).transpose()?;
     let spec = Spec {
@@ -59,6 +63,7 @@ fn specify(
         max_update_norm: file.rounds.max_update_norm,
         evaluator,
         initial,
+        central,
     };
     Ok((spec, job))
 }
@@ -85,12 +90,13 @@ impl Engine {
         text: String,
         base: v1::BaseModel,
         initial: Option<v1::InitialAdapter>,
+        key: CohortKey,
         turn: &mut Turn,
     ) -> Result<Answering, Rejection> {
         if self.state.runs.contains_key(&run) {
             return Err(Rejection::RunExists { run });
         }
-        let (spec, job) = specify(text, base, initial, turn.now, &self.registry)?;
+        let (spec, job) = specify(text, base, initial, key, turn.now, &self.registry)?;
         if let Some(Evaluator { client, .. }) = &spec.evaluator {
             let known = self.state.clients.get(client).filter(|known| known.standing != Standing::Revoked);
             known.ok_or_else(|| Rejection::UnknownEvaluator { client: client.clone() })?;
@@ -107,13 +113,19 @@ impl Engine {
         );
         let open = OpenRound::new(round, kind);
         let phase = Phase::Recruiting(Recruiting::default());
-        let live = Live { phase, paused_at: None, open, next_event: 1 };
+        let live = Live { phase, paused_at: None, open, next_event: 1, charged: None };
         let record =
             Run { spec, live, members: Default::default(), rounds: Default::default(), events: Default::default() };
+        let prediction = record.spec.central.as_ref().map(|central| central::prediction(&central.plan, &job));
         self.state.runs.insert(run.clone(), record);
         self.jobs.insert(run.clone(), job);
         turn.changed.insert(crate::RecordKey::Spec(run.clone()));
-        self.desk(&run, turn)?.announce(None, line);
+        let mut desk = self.desk(&run, turn)?;
+        desk.announce(None, line);
+        if let Some(prediction) = prediction {
+            desk.announce(None, prediction.clone());
+            desk.note(prediction);
+        }
         Ok(Answering::Run(run))
     }
 

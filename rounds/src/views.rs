@@ -55,6 +55,7 @@ pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::Rou
             .map(|d| d.to_string())
             .unwrap_or_default(),
         initial_digest: run.spec.initial_digest(),
+        released: run.released(),
     }
 }
 

@@ -120,16 +120,18 @@ impl<A: Api> Daemon<A> {
             return Err(Failure::NotAgreed(problem));
         }
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
-        if agreed.privacy.is_some() {
+        // Whoever measures alone, on public data, is no part of the promise.
+        let promised = agreed.run.privacy.is_some() && assignment.dataset.is_empty();
+        if promised {
             refuse_measuring(assignment, task, &agreed)?;
-            if task == Task::Train {
-                if let Some(entry) = self.paid_before(key, published).await? {
-                    tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
-                    let entry = self.spool.readdress(&entry, key)?;
-                    return self.deliver(entry, beat).await;
-                }
-                self.guard.check(&key.run)?;
+        }
+        if agreed.privacy.is_some() && task == Task::Train {
+            if let Some(entry) = self.paid_before(key, published).await? {
+                tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
+                let entry = self.spool.readdress(&entry, key)?;
+                return self.deliver(entry, beat).await;
             }
+            self.guard.check(&key.run)?;
         }
         let (job, state) = self.state(assignment, &key.run, task, &agreed).await?;
 

@@ -29,7 +29,8 @@ pub fn promise(run: &RunFile) -> Result<Privacy, PrivacyError> {
     match &run.privacy {
         None => Ok(Privacy::None),
         Some(asked) => {
-            Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?.with_noise(asked.noise_multiplier)
+            let promise = Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?;
+            promise.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate)
         }
     }
 }
@@ -47,7 +48,8 @@ impl Guard {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None` without a promise.
+    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None` without a
+    /// promise per example.
     ///
     /// # Errors
     /// The promise cannot be kept here, or the domain's budget has no room for the run.
@@ -59,8 +61,8 @@ impl Guard {
         examples: usize,
     ) -> Result<Option<ExamplePlan>, Failure> {
         let promise = promise(run)?;
-        promise.enforceable()?;
-        if promise.is_none() {
+        // A promise per client is for the coordinator to keep, and to keep books of.
+        if let Privacy::None | Privacy::Client { .. } = promise {
             return Ok(None);
         }
         let (train, rounds) = (&run.train, run.rounds.count);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rondo_dp::ExamplePlan;
 use rondo_methods::{Job, Registry};
-use rondo_proto::run_file::{RunFile, Task};
+use rondo_proto::run_file::{PrivacyChoice, RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::answers::{Answer, Answers};
@@ -177,7 +177,9 @@ impl Judge {
         };
         let source = if measures { Source { eval_fraction: 1.0, ..source } } else { source };
         let job = Job::new(&self.registry, &run, base)?;
-        let rank = policy::check(&self.config.policy, &self.config.limits, &run, job.mixed_ranks())?;
+        // Whole updates that are summed under one clip have one shape.
+        let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);
+        let rank = policy::check(&self.config.policy, &self.config.limits, &run, mixed_ranks)?;
         let model_dir = self.models.find(base)?;
         let outline = Outline::read(&model_dir)?;
         let load = Load::new(outline, &run, &job, rank as usize).starting_from(initial, base, &job);

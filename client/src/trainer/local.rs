@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use rondo_methods::{Kind, TensorSet};
+use rondo_methods::{Kind, TensorSet, change};
 
 use super::dp_sgd::Private;
 use super::error::TrainerError;
@@ -72,6 +72,8 @@ pub fn train(
     let mut losses = Vec::with_capacity(steps as usize);
     let lengths = rows.lengths();
     let mut order = batches(work, &lengths);
+    // Of a promise per client: the coordinator hides whole updates in their sum, if they come clipped.
+    let clip = work.run.privacy.as_ref().filter(|asked| asked.is_per_client()).map(|asked| asked.clip);
     let mut private = work.privacy.as_ref().map(|plan| Private::new(session, plan)).transpose()?;
     for step in 1..=steps {
         let mut found = match &mut private {
@@ -79,6 +81,11 @@ pub fn train(
             None => gradients(session, work, &rows.draw(&mut order)?, plan)?,
         };
         if !found.loss.is_finite() {
+            if clip.is_some() {
+                // That it diverged tells of the data too: what cannot be used changes nothing.
+                tracing::warn!(step, "the training diverged; an update without a change is sent");
+                return Ok(told_nothing(upload(work, Kind::Train, TensorSet::new())?));
+            }
             return Err(TrainerError::NotFinite { step, what: "the loss".into() });
         }
         // Without a token that counts there is nothing to learn from, and no step is taken.
@@ -87,24 +94,30 @@ pub fn train(
             optimiser.step(&found.tensors)?;
             losses.push(found.loss);
         }
-        if progress(Progress { step, steps, loss: found.loss }) == ControlFlow::Break(()) {
+        let loss = if clip.is_some() { 0.0 } else { found.loss };
+        if progress(Progress { step, steps, loss }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }
 
     let tensors = session.trained_values()?;
-    for (name, tensor) in &tensors {
+    for (name, tensor) in tensors.iter().filter(|_| clip.is_none()) {
         if !tensor.data.iter().all(|value| value.is_finite()) {
             return Err(TrainerError::NotFinite { step: steps, what: format!("tensor {name:?}") });
         }
     }
     let last = &losses[losses.len().saturating_sub(LOSS_STEPS)..];
-    let tensors = upload(work, Kind::Train, tensors)?;
+    let mut tensors = upload(work, Kind::Train, tensors)?;
     let seconds = started.elapsed().as_secs_f64();
     if private.is_some() {
         // How long it took goes by how many examples were drawn.
         tracing::info!(seconds, "trained with noise");
-        return Ok(LocalUpdate { tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None });
+        return Ok(told_nothing(tensors));
+    }
+    if let Some(clip) = clip {
+        change::clip(&work.state.tensors, &mut tensors, clip);
+        tracing::info!(seconds, "trained and clipped");
+        return Ok(told_nothing(tensors));
     }
     Ok(LocalUpdate {
         tensors,
@@ -113,6 +126,11 @@ pub fn train(
         seconds,
         before: None,
     })
+}
+
+/// An update that tells nothing but its tensors.
+fn told_nothing(tensors: TensorSet) -> LocalUpdate {
+    LocalUpdate { tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None }
 }
 
 /// Rows by which an update weighs.

@@ -9,7 +9,9 @@ use rondo_client::trainer::step::{self, Goal, Plan};
 use rondo_client::trainer::tokens_of;
 use rondo_client::work::Trainer;
 use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule};
+use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
+use rondo_proto::run_file::PrivacyChoice;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::*;
@@ -180,4 +182,50 @@ fn a_round_tells_nothing_but_its_tensors() {
     assert_eq!((first.examples, first.train_loss, first.seconds), (0, 0.0, 0.0));
     assert!(first.before.is_none() && losses.iter().all(|&loss| loss == 0.0));
     assert_ne!(first.tensors, second.tensors, "noise is never repeated");
+}
+
+/// With privacy per client the whole change is clipped, and nothing else is told; a training that diverges changes
+/// nothing.
+#[test]
+fn a_change_is_clipped_and_nothing_else_is_told() {
+    let run = TestRun::new("id = \"fedit\"\nrank = 4");
+    let mut trainer = trainer();
+    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let mut work = run.work(1, state);
+    let free = trainer.train(&work, &mut go_on).unwrap().tensors;
+    let norm = |tensors: &TensorSet, start: &TensorSet| {
+        let square = |new: f32, old: f32| (f64::from(new) - f64::from(old)).powi(2);
+        let of = |(name, tensor): (&String, &rondo_methods::Tensor)| -> f64 {
+            tensor.data.iter().zip(&start[name].data).map(|(&new, &old)| square(new, old)).sum()
+        };
+        tensors.iter().map(of).sum::<f64>().sqrt()
+    };
+    let whole = norm(&free, &work.state.tensors);
+    for (clip, lr) in [(0.25 * whole, 1.0), (2.0 * whole, 1.0), (1.0, 1e30)] {
+        let mut file = (*run.run).clone();
+        file.train.lr *= lr;
+        file.privacy = Some(PrivacyChoice {
+            unit: "client".to_owned(),
+            epsilon: 8.0,
+            delta: 1e-3,
+            clip,
+            noise_multiplier: None,
+            sampling_rate: None,
+        });
+        work.run = Arc::new(file);
+        let mut losses = Vec::new();
+        let update = trainer
+            .train(&work, &mut |progress| {
+                losses.push(progress.loss);
+                go_on(progress)
+            })
+            .unwrap();
+        assert_eq!((update.examples, update.train_loss, update.seconds), (0, 0.0, 0.0));
+        assert!(update.before.is_none() && losses.iter().all(|&loss| loss == 0.0));
+        let found = norm(&update.tensors, &work.state.tensors);
+        match lr {
+            1.0 => assert!((found - clip.min(whole)).abs() < 1e-4 * whole, "{found} {clip} {whole}"),
+            _ => assert!(found <= 1.0 + 1e-4 && update.tensors.values().all(|t| t.data.iter().all(|x| x.is_finite()))),
+        }
+    }
 }

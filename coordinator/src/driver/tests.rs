@@ -112,7 +112,13 @@ async fn in_training(bench: &Bench) -> rondo_proto::RunId {
     let run = rondo_proto::RunId::new("a-1").unwrap();
     bench
         .driver
-        .step(Input::CreateRun { run: run.clone(), run_file, base: base.clone(), initial: None })
+        .step(Input::CreateRun {
+            run: run.clone(),
+            run_file,
+            base: base.clone(),
+            initial: None,
+            key: rondo_rounds::CohortKey::new([1; 32]),
+        })
         .await
         .unwrap();
     let client = ClientId::new("movies").unwrap();

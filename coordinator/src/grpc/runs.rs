@@ -6,7 +6,7 @@ use rondo_proto::error::{ErrorCode, status};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{BaseModel, GetAdapterReply, GetRunReply, InitialAdapter, RoundRecord, RunSummary};
 use rondo_proto::{Digest, RunId};
-use rondo_rounds::{Engine, Input, Rejection, Reply};
+use rondo_rounds::{CohortKey, Engine, Input, Rejection, Reply};
 use tonic::Status;
 
 use super::{Shared, invalid, no_run};
@@ -71,7 +71,8 @@ impl Shared {
         start: Option<&Start>,
     ) -> Result<Reply, DriverError> {
         let initial = start.map(|start| Box::new(start.message.clone()));
-        let input = Input::CreateRun { run: run.clone(), run_file, base, initial };
+        let key = draw_key()?;
+        let input = Input::CreateRun { run: run.clone(), run_file, base, initial, key };
         let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
         let putting = self.blobs.putting().await;
         self.blobs.put_file(&run, digest, path).await.map_err(|error| DriverError::Store(error.to_string()))?;
@@ -155,6 +156,13 @@ fn summary(outcome: Result<Reply, DriverError>) -> Result<RunSummary, Status> {
             Err(status(ErrorCode::Internal, format!("the engine gave an answer of another kind: {other:?}"), None))
         }
     }
+}
+
+/// What a run's coins are tossed by; nobody is told.
+fn draw_key() -> Result<CohortKey, DriverError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| DriverError::Store(format!("no randomness: {error}")))?;
+    Ok(CohortKey::new(key))
 }
 
 fn draw_id(name: &str) -> Result<RunId, Status> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rondo_methods::UpdateRefusal;
+use rondo_methods::{MethodError, UpdateRefusal};
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
 use rondo_proto::error::{ErrorCode, status};
@@ -62,6 +62,9 @@ pub enum UploadError {
     /// The door refused the content.
     #[error("update refused: {0}")]
     Door(#[from] UpdateRefusal),
+    /// What the round began with cannot be built here.
+    #[error("upload: the change cannot be checked: {0}")]
+    Start(#[from] MethodError),
     /// It was decided before, against it.
     #[error("update refused: {0}")]
     Refused(String),
@@ -114,12 +117,15 @@ impl UploadError {
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
             Self::Blob(error) if error.is_full() => ErrorCode::ResourceExhausted,
             Self::File { .. } | Self::Blob(_) | Self::Stream(_) => ErrorCode::Unavailable,
-            Self::Abrupt(_) | Self::Driver(_) => ErrorCode::Internal,
+            Self::Abrupt(_) | Self::Driver(_) | Self::Start(_) => ErrorCode::Internal,
         }
     }
 
     fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Door(UpdateRefusal::Unclipped { .. }) => {
+                Some("the client must scale its change down to the clip; check that it runs the same version")
+            }
             Self::Size { .. } => {
                 Some("the client's layout differs from the run's: check that both run the same version")
             }

@@ -4,14 +4,14 @@ pub mod error;
 mod gather;
 pub mod staging;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::{Job, UpdateFacts, UpdateRefusal};
 use rondo_proto::transfer::wire_bytes;
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
 use rondo_proto::{ClientId, Digest};
-use rondo_rounds::{ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
+use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -49,6 +49,7 @@ struct Wanted {
     rank: u32,
     layout_bytes: u64,
     max_norm: Option<f64>,
+    clipped: Option<Box<Clipped>>,
     job: Job,
 }
 
@@ -84,8 +85,8 @@ impl Uploads {
         });
         match expected.await?.map_err(DriverError::from)? {
             (ExpectedUpload::Settled(outcome), _) => Ok(Expected::Settled(outcome)),
-            (ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm }, Some(job)) => {
-                Ok(Expected::Wanted(Box::new(Wanted { kind, rank, layout_bytes, max_norm, job })))
+            (ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm, clipped }, Some(job)) => {
+                Ok(Expected::Wanted(Box::new(Wanted { kind, rank, layout_bytes, max_norm, clipped, job })))
             }
             (ExpectedUpload::Wanted { .. }, None) => Err(UploadError::Refused("the run has ended".to_owned())),
         }
@@ -178,7 +179,7 @@ impl Uploads {
             self.staging.remove_file(id).await;
             return Err(UploadError::Hash { expected: id.digest, got });
         }
-        let facts = match check_content(wanted, id.work.round, path).await? {
+        let facts = match self.check_content(wanted, id, path).await? {
             Ok(facts) => facts,
             Err(refusal) => {
                 tracing::warn!(
@@ -224,21 +225,36 @@ impl Uploads {
         }
     }
 
+    async fn check_content(
+        &self,
+        wanted: &Wanted,
+        id: &UploadId,
+        path: &Path,
+    ) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
+        let (job, path, round, clipped) = (wanted.job.clone(), path.to_owned(), id.work.round, wanted.clipped.clone());
+        let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
+        let (blobs, run) = (Arc::clone(&self.blobs), id.work.run.clone());
+        let check = move || {
+            let facts = match job.check_update(kind, round, rank, &path, max_norm) {
+                Ok(facts) => facts,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let Some(Clipped { clip, start }) = clipped.as_deref() else { return Ok(Ok(facts)) };
+            let file = |digest: &Digest| blobs.path(&run, digest);
+            let job = start.initial.map_or(Ok(job.clone()), |(digest, _)| job.starting_from(&file(&digest)))?;
+            let frozen = start.frozen.as_ref().map(|frozen| file(&frozen.digest));
+            let published: Vec<PathBuf> = start.published.iter().map(|(_, entry)| file(&entry.global)).collect();
+            let start = job.round_start(round, frozen.as_deref(), &published)?;
+            Ok(start.check_clipped(&path, *clip).map(|()| facts))
+        };
+        tokio::task::spawn_blocking(check).await?
+    }
+
     async fn refuse(&self, id: &UploadId, reason: String) -> Result<(), UploadError> {
         let refused = Input::UpdateRefused { client: id.client.clone(), work: id.work.clone(), reason };
         self.driver.step(refused).await?;
         Ok(())
     }
-}
-
-async fn check_content(
-    wanted: &Wanted,
-    round: u32,
-    path: &Path,
-) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
-    let (job, path) = (wanted.job.clone(), path.to_owned());
-    let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
-    Ok(tokio::task::spawn_blocking(move || job.check_update(kind, round, rank, &path, max_norm)).await?)
 }
 
 fn settled(outcome: UploadOutcome) -> Result<(), UploadError> {

@@ -3,6 +3,7 @@
 // What fails here fails the test.
 #![allow(clippy::unwrap_used)]
 
+mod central;
 mod comparing;
 mod coordinator;
 mod doors;

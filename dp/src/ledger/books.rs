@@ -41,6 +41,21 @@ pub enum Entry {
         /// As of a reservation.
         at_ms: i64,
     },
+    /// A coordinator releases the noised sum of a round; every try is an entry of its own, since each has new noise.
+    Release {
+        /// The run.
+        run: String,
+        /// The domain: the name of the data set that the clients map.
+        domain: String,
+        /// Its round.
+        round: u32,
+        /// The attempt at the round.
+        attempt: u32,
+        /// What it costs every client.
+        event: Event,
+        /// As of a reservation.
+        at_ms: i64,
+    },
     /// A run has ended: what it did not spend is free again.
     Close {
         /// The run.
@@ -75,6 +90,17 @@ impl RunBooks {
     }
 }
 
+/// What a coordinator has released of one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CentralBooks {
+    /// The domain its releases count in.
+    pub domain: String,
+    /// What was released.
+    pub released: Accountant,
+    /// Round and attempt of each release, in order.
+    pub releases: Vec<(u32, u32)>,
+}
+
 /// One domain's account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DomainBooks {
@@ -84,11 +110,19 @@ pub struct DomainBooks {
     pub released: Accountant,
 }
 
+impl DomainBooks {
+    fn empty() -> Self {
+        Self { budget: None, released: Accountant::new() }
+    }
+}
+
 /// All accounts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Books {
     /// By run.
     pub runs: BTreeMap<String, RunBooks>,
+    /// Releases of a coordinator, by run.
+    pub central: BTreeMap<String, CentralBooks>,
     /// By domain.
     pub domains: BTreeMap<String, DomainBooks>,
 }
@@ -159,8 +193,7 @@ impl Books {
                 if self.runs.contains_key(run) {
                     return Err(format!("run {run} is reserved a second time"));
                 }
-                let empty = || DomainBooks { budget: None, released: Accountant::new() };
-                let books = self.domains.entry(domain.clone()).or_insert_with(empty);
+                let books = self.domains.entry(domain.clone()).or_insert_with(DomainBooks::empty);
                 books.budget = budget.or(books.budget);
                 let account = RunBooks {
                     domain: domain.clone(),
@@ -179,6 +212,18 @@ impl Books {
                 books.released.record(*event);
                 let domain = self.domains.get_mut(&books.domain);
                 domain.ok_or_else(|| format!("there is no domain {}", books.domain))?.released.record(*event);
+            }
+            Entry::Release { run, domain, round, attempt, event, .. } => {
+                let empty =
+                    || CentralBooks { domain: domain.clone(), released: Accountant::new(), releases: Vec::new() };
+                let books = self.central.entry(run.clone()).or_insert_with(empty);
+                if books.domain != *domain {
+                    return Err(format!("run {run} releases of domain {domain} and of {}", books.domain));
+                }
+                books.released.record(*event);
+                books.releases.push((*round, *attempt));
+                let domain = self.domains.entry(domain.clone()).or_insert_with(DomainBooks::empty);
+                domain.released.record(*event);
             }
             Entry::Close { run, .. } => {
                 self.runs.get_mut(run).ok_or_else(|| format!("nothing was reserved for run {run}"))?.closed = true;

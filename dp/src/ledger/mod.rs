@@ -12,10 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-pub use books::{Books, DomainBooks, Entry, RunBooks};
+pub use books::{Books, CentralBooks, DomainBooks, Entry, RunBooks};
 pub use chain::Head;
 pub use error::LedgerError;
 
+use crate::accountant::Event;
 use crate::budget::Limit;
 use crate::curve::Curve;
 use crate::plan::ExamplePlan;
@@ -121,6 +122,22 @@ impl Ledger {
         }
         let event = self.books.check_spend(run)?.plan.round()?;
         self.enter(Entry::Spend { run: run.to_owned(), round, update: update.to_owned(), event, at_ms })
+    }
+
+    /// Enters a coordinator's release of a round's noised sum, and flushes. Whether the run may release is asked before.
+    ///
+    /// # Errors
+    /// The entry cannot be flushed. No noise may be drawn then.
+    pub fn release(
+        &mut self,
+        run: &str,
+        domain: &str,
+        (round, attempt): (u32, u32),
+        event: Event,
+        at_ms: i64,
+    ) -> Result<(), LedgerError> {
+        let (run, domain) = (run.to_owned(), domain.to_owned());
+        self.enter(Entry::Release { run, domain, round, attempt, event, at_ms })
     }
 
     /// Frees what a run has reserved and not released. A run that nothing is reserved for, or that is closed, is left.

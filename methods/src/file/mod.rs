@@ -66,7 +66,7 @@ impl FileError {
         Self::Io { path: path.to_owned(), source }
     }
 
-    fn format(path: &Path, problem: impl Into<String>) -> Self {
+    pub(crate) fn format(path: &Path, problem: impl Into<String>) -> Self {
         Self::Format { path: path.to_owned(), problem: problem.into() }
     }
 }

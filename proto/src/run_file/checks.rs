@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Keep, RunFile, RunFileError, Weighting};
+use super::{Keep, PrivacyChoice, RunFile, RunFileError, Weighting};
 use crate::ids::RunId;
 use crate::v1::BaseModel;
 
@@ -152,6 +152,7 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     })?;
     positive("privacy.clip", privacy.clip)?;
     privacy.noise_multiplier.map_or(Ok(()), |noise| positive("privacy.noise_multiplier", noise))?;
+    cohorts(run, privacy)?;
     require(run.rounds.weighting != Some(Weighting::Examples), "rounds.weighting", || {
         "is \"examples\", but with [privacy] example counts stay with the data owners; leave it out or use \"uniform\""
             .to_owned()
@@ -173,6 +174,26 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
         })?;
     }
     Ok(())
+}
+
+/// What a promise asks of cohorts.
+fn cohorts(run: &RunFile, privacy: &PrivacyChoice) -> Result<(), RunFileError> {
+    require(!privacy.is_per_client() || run.rounds.cohort >= 2, "rounds.cohort", || {
+        format!(
+            "is {}, but with privacy.unit = \"client\" a sum of fewer than 2 clients hides nobody",
+            run.rounds.cohort
+        )
+    })?;
+    require(!privacy.is_per_client() || run.rounds.over_select == 0, "rounds.over_select", || {
+        "must be 0 with privacy.unit = \"client\": a client that is refused must not make room for another".to_owned()
+    })?;
+    let Some(rate) = privacy.sampling_rate else { return Ok(()) };
+    require(rate > 0.0 && rate <= 1.0, "privacy.sampling_rate", || {
+        format!("is {rate}, must be above 0 and at most 1")
+    })?;
+    require(privacy.is_per_client(), "privacy.sampling_rate", || {
+        "is for privacy.unit = \"client\": with \"example\" every client draws its own batches; leave it out".to_owned()
+    })
 }
 
 /// Checks a run file against the base model it names.

@@ -73,6 +73,7 @@ fn full() -> RunFile {
             delta: 0.5,
             clip: 1.0,
             noise_multiplier: Some(1.0),
+            sampling_rate: Some(1.0),
         }),
         wire: Wire { dtype: Dtype::F32 },
     }

@@ -88,6 +88,10 @@ fn values_outside_their_range_are_refused_by_key() {
     }
     let privacy = "\n[privacy]\nunit = \"person\"\nepsilon = 1.0\ndelta = 1e-5\nclip = 1.0";
     assert!(error(&format!("{SAMPLE}{privacy}")).contains("`privacy.unit` is \"person\""));
+    let of = |unit: &str, more: &str| format!("{SAMPLE}{}{more}", privacy.replace("person", unit));
+    RunFile::parse(&of("client", "\nsampling_rate = 0.1\nnoise_multiplier = 2.0")).unwrap();
+    assert!(error(&of("example", "\nsampling_rate = 0.1")).contains("is for privacy.unit = \"client\""));
+    assert!(error(&of("client", "\nsampling_rate = 1.5")).contains("must be above 0 and at most 1"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Phase, collecting, publishing};
 use crate::desk::Desk;
-use crate::effect::{AggregatePlan, Effect, PlannedUpdate};
+use crate::effect::{AggregatePlan, Effect, PlannedUpdate, Release};
 use crate::input::WorkKey;
 use crate::state::{Frozen, Publication, Run};
 
@@ -65,6 +65,7 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
         frozen: adapter.frozen.map(|frozen| frozen.digest),
         published: adapter.published.into_iter().map(|(_, entry)| entry.global).collect(),
         server: adapter.server,
+        release: run.releases().map(|central| Release { plan: central.plan, domain: run.spec.dataset.clone() }),
     }
 }
 
@@ -72,10 +73,13 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
 pub(crate) fn begin(desk: &mut Desk<'_>) {
     let plan_digest = fingerprint(desk.run());
     let plan = plan(desk.id, desk.run());
-    let count = plan.updates.len();
+    let count = match plan.updates.len() {
+        1 => "1 update".to_owned(),
+        count => format!("{count} updates"),
+    };
     desk.live().phase = Phase::Aggregating(Aggregating { plan: plan_digest });
     desk.order(Effect::Aggregate(Box::new(plan)));
-    desk.announce(None, format!("aggregating {count} updates"));
+    desk.announce(None, format!("aggregating {count}"));
 }
 
 /// Takes a result. One that comes late, or for an attempt that is over, is let go.

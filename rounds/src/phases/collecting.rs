@@ -173,7 +173,7 @@ fn judge(
         return refused(format!("its norm {} is above the run's limit {limit}", update.norm));
     }
     // A paused run decides nothing, so more than a cohort of updates can come in.
-    if run.accepted().count() >= run.spec.policy.cohort as usize {
+    if run.accepted().count() >= run.wanted() {
         return Ok(UploadOutcome::Spare);
     }
     Ok(UploadOutcome::Accepted)
@@ -181,6 +181,7 @@ fn judge(
 
 fn accept(desk: &mut Desk<'_>, client: &ClientId, update: StoredUpdate) {
     let before = update.before.filter(is_measured);
+    let is_private = desk.run().releases().is_some();
     if let Some(part) = desk.part(client) {
         part.state = PartState::Accepted;
         part.before = before;
@@ -189,7 +190,8 @@ fn accept(desk: &mut Desk<'_>, client: &ClientId, update: StoredUpdate) {
             examples: update.examples,
             train_loss: update.train_loss,
             train_seconds: if update.train_seconds.is_finite() { update.train_seconds } else { 0.0 },
-            norm: update.norm,
+            // Of what is only safe in a sum nothing else is told.
+            norm: if is_private { 0.0 } else { update.norm },
             privacy: update.privacy.clone(),
         });
     }
@@ -197,7 +199,7 @@ fn accept(desk: &mut Desk<'_>, client: &ClientId, update: StoredUpdate) {
     if update.privacy.is_some() {
         desk.member(client).privacy = update.privacy;
     }
-    let (count, cohort) = (desk.run().accepted().count(), desk.run().spec.policy.cohort);
+    let (count, cohort) = (desk.run().accepted().count(), desk.run().wanted());
     desk.announce(Some(client), format!("update accepted ({count} of {cohort})"));
 }
 
@@ -233,11 +235,14 @@ pub(crate) fn settle(desk: &mut Desk<'_>) -> bool {
     let progress = Progress {
         done: desk.run().accepted().count(),
         open: desk.run().parts().filter(|(_, part)| part.state.is_open()).count(),
-        wanted: policy.cohort as usize,
+        wanted: desk.run().wanted(),
         quorum: policy.quorum as usize,
     };
     let mut judged = window.clone();
-    let verdict = judged.judge(desk.now(), &policy, progress);
+    let verdict = match desk.run().coins() {
+        Some(_) => judged.judge_drawn(desk.now(), &policy, progress.open),
+        None => judged.judge(desk.now(), &policy, progress),
+    };
     match verdict {
         Verdict::Wait => {
             keep_window(desk, judged);

@@ -26,7 +26,8 @@ pub enum Outcome {
     Completed,
     /// An operator ended it.
     Cancelled,
-    /// Too few of its clients can afford another round within the promised epsilon. What is published stands.
+    /// Another round would break the promised epsilon: of too many of its clients or, per client, of the run itself. What
+    /// is published stands.
     BudgetSpent,
     /// It could not go on.
     Failed(String),

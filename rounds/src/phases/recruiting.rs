@@ -58,7 +58,7 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
     let policy = desk.run().spec.policy.clone();
     let now = desk.now();
 
-    if is_spent(desk) {
+    if is_spent(desk) || desk.run().has_released_all() {
         super::ended::end(desk, super::Outcome::BudgetSpent);
         return true;
     }
@@ -86,7 +86,12 @@ pub(crate) fn settle(desk: &mut Desk<'_>, engaged: &BTreeSet<ClientId>) -> bool 
     // Only the run's first round waits for those who are still starting up; later rounds take who is there.
     let open = &desk.run().live.open;
     let is_opening = desk.run().rounds.is_empty() && open.attempt == 1;
-    if is_opening && candidates.len() < policy.seats() {
+    let seats = match desk.run().coins() {
+        // A cohort is what is expected of the coins.
+        Some((_, rate)) => (f64::from(policy.cohort) / rate).ceil() as usize,
+        None => policy.seats(),
+    };
+    if is_opening && candidates.len() < seats {
         // A clock that was set back must not stretch the grace time.
         let since = quorum_since.map_or(now, |since| since.min(now));
         if now < since.saturating_add(policy.grace_ms) {
@@ -131,12 +136,19 @@ fn candidates(desk: &Desk<'_>, engaged: &BTreeSet<ClientId>, rests: bool) -> Vec
 
 fn draw(desk: &mut Desk<'_>, candidates: Vec<ClientId>) {
     let (spec, open) = (&desk.run().spec, desk.run().live.open.clone());
-    let (seats, policy) = (spec.policy.seats(), spec.policy.clone());
-    let mut drawn = cohort::draw(spec.seed, open.round, open.attempt, candidates);
-    // Those who failed in an earlier attempt at this round come last; the sort keeps the draw's order otherwise.
-    drawn.sort_by_key(|client| desk.run().members.get(client).is_some_and(|m| m.failed_in == Some(open.round)));
-    drawn.truncate(seats);
-    drawn.sort();
+    let policy = spec.policy.clone();
+    let drawn = match desk.run().coins() {
+        Some((key, rate)) => cohort::sample(&key, rate, open.round, open.attempt, candidates),
+        None => fixed(desk, candidates),
+    };
+    if drawn.len() < policy.quorum as usize {
+        desk.note(format!(
+            "the coins drew {}, below the quorum of {}: the round is held all the same, since to draw again would tell \
+             who was drawn",
+            drawn.len(),
+            policy.quorum
+        ));
+    }
 
     for client in &drawn {
         let member = desk.member(client);
@@ -171,6 +183,18 @@ fn draw(desk: &mut Desk<'_>, candidates: Vec<ClientId>) {
         RoundKind::Train => Phase::Training(Training { window }),
     };
     let names = drawn.iter().map(ClientId::as_str).collect::<Vec<_>>().join(", ");
+    let names = if names.is_empty() { "nobody" } else { &names };
     let attempt = if open.attempt > 1 { format!(", attempt {}", open.attempt) } else { String::new() };
     desk.announce(None, format!("{} round {}{attempt} starts with {names}", open.kind.as_str(), open.round));
+}
+
+/// A cohort of the declared size, from the run's seed.
+fn fixed(desk: &Desk<'_>, candidates: Vec<ClientId>) -> Vec<ClientId> {
+    let (spec, open) = (&desk.run().spec, &desk.run().live.open);
+    let mut drawn = cohort::draw(spec.seed, open.round, open.attempt, candidates);
+    // Those who failed in an earlier attempt at this round come last; the sort keeps the draw's order otherwise.
+    drawn.sort_by_key(|client| desk.run().members.get(client).is_some_and(|m| m.failed_in == Some(open.round)));
+    drawn.truncate(spec.policy.seats());
+    drawn.sort();
+    drawn
 }

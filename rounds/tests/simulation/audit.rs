@@ -9,6 +9,9 @@ impl World {
     /// What must hold once a step is committed.
     pub(crate) fn audit(&self) {
         self.engine.check().unwrap();
+        let charged = self.engine.state().runs.values().filter_map(|run| run.live.charged.as_ref());
+        let charged: u32 = charged.map(|charged| charged.releases).sum();
+        assert!(charged >= self.drawn, "noise was drawn {} times and charged {charged} times", self.drawn);
         self.audit_records();
         for run in &self.runs {
             self.audit_sums(run);

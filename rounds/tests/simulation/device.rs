@@ -72,7 +72,7 @@ impl Device {
         if is_outsider {
             datasets.remove(0);
         }
-        let mixes = setup.ranks > 0 && setup.mixes_ranks() && !is_outsider;
+        let mixes = setup.ranks > 0 && setup.mixes_ranks() && !is_outsider && !setup.is_central();
         let drawn = |what: &str| (draw(&format!("{} {what} {index}", setup.ranks)) % u64::from(RANK + 1)) as u32;
         let max_rank = match index {
             5 if !is_outsider && setup.ranks == 0 => RANK / 2,
@@ -99,8 +99,8 @@ pub(crate) const COST: f64 = 0.4;
 
 impl Packed {
     /// With privacy an update tells what it cost, and nothing else.
-    fn kept_private(mut self, private: bool, round: u32, count: u32) -> Self {
-        if !private {
+    fn kept_private(mut self, setup: &Setup, round: u32, count: u32) -> Self {
+        if setup.epsilon.is_none() {
             return self;
         }
         let spent = COST * f64::from(count);
@@ -121,7 +121,7 @@ impl Packed {
             train_loss: 0.0,
             train_seconds: 0.0,
             before: None,
-            privacy: (round > 0).then_some(report),
+            privacy: (round > 0 && !setup.is_central()).then_some(report),
             ..self.update
         };
         self
@@ -176,7 +176,7 @@ impl World {
                 privacy: None,
             },
         }
-        .kept_private(self.setup.epsilon.is_some(), *round, self.rounds_of(client, assignment) + 1)
+        .kept_private(&self.setup, *round, self.rounds_of(client, assignment) + 1)
     }
 
     /// Rounds of a run before this one in which the client's update was taken.

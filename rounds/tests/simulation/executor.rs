@@ -1,15 +1,17 @@
 //! The executor of a simulated federation.
 
-use rondo_rounds::{Input, WorkKey};
+use rondo_rounds::{Input, Reply, WorkKey};
 
-use crate::world::World;
+use crate::world::{Outcome, World};
 
 impl World {
     /// The executor takes the oldest order.
     pub(crate) fn aggregate(&mut self) -> Option<Input> {
         let plan = self.queue.pop_front()?;
         let weights: f64 = plan.updates.iter().map(|update| update.weight).sum();
-        assert!((weights - 1.0).abs() < 1e-9, "weights sum to {weights}");
+        let by_coins = self.setup.is_central() && self.setup.by_coins;
+        let is_whole = (weights - 1.0).abs() < 1e-9 || (by_coins && plan.updates.is_empty());
+        assert!(is_whole, "weights sum to {weights}");
         assert!(plan.updates.is_sorted_by(|a, b| a.client < b.client), "updates are not in client order");
         let initial = self.initial().map(|initial| initial.digest.parse().unwrap());
         assert_eq!(plan.initial, initial);
@@ -18,12 +20,25 @@ impl World {
         assert!(missing.is_none(), "the plan needs {missing:?}");
         // An order of an attempt that is over may find its updates dropped; its result would be let go anyway.
         let sum = plan.updates.iter().map(|update| self.blobs.get(&update.digest).copied()).sum::<Option<u64>>();
-        let WorkKey { run, round, attempt } = &plan.work;
         let Some(sum) = sum else {
             return Some(Input::AggregateFailed { work: plan.work, reason: "updates are gone".to_owned() });
         };
-        let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
         let trains = plan.kind == rondo_rounds::RoundKind::Train;
+        assert_eq!(plan.release.is_some(), trains && self.setup.is_central());
+        if plan.release.is_some() {
+            match self.step(Input::Releasing { work: plan.work.clone() }) {
+                Outcome::Answered(Reply::Release { granted: true }) => {
+                    self.drawn += 1;
+                    self.audit();
+                }
+                Outcome::Answered(Reply::Release { granted: false }) | Outcome::Rejected(_) | Outcome::Crashed => {
+                    return None;
+                }
+                Outcome::Answered(other) => panic!("a release was answered with {other:?}"),
+            }
+        }
+        let WorkKey { run, round, attempt } = &plan.work;
+        let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
         let refactors = self.setup.refactors() && trains && round.is_multiple_of(self.setup.refactor_every);
         let frozen = (!trains || refactors).then(|| self.put(&format!("{run} {round} frozen {sum}"), 0));
         // A state is made from the one before: what it is called tells where it comes from.

@@ -14,13 +14,16 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
     let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000, any::<bool>());
-    (counts, policy, language, proptest::bool::weighted(0.2)).prop_map(
+    (counts, policy, language, proptest::bool::weighted(0.3), any::<(bool, bool)>()).prop_map(
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
             (course, keep_best, rollback, measures, server, refactor_every, ranks, initial),
             private,
+            (per_client, by_coins),
         )| {
+            // A sum of one client hides nobody.
+            let cohort = if private && per_client { cohort.max(2) } else { cohort };
             // The run file refuses to compare what is never measured.
             // A private one measures on public data, which `measures` names, or nowhere.
             let eval_every = if private && measures == Measures::Everybody { 0 } else { eval_every };
@@ -37,6 +40,8 @@ fn setup() -> impl Strategy<Value = Setup> {
                 weigh_examples,
                 // So much that no run comes to an end for it.
                 epsilon: private.then_some(1000),
+                per_client,
+                by_coins,
                 seed: seed >> 1,
                 course,
                 keep_best: keep_best && measured,

@@ -8,7 +8,7 @@ use rondo_rounds::{Input, Rejection};
 use crate::methods::IDS;
 use crate::model::{Course, Op, Setup};
 use crate::run::simulate;
-use crate::world::World;
+use crate::world::{KEY, World};
 
 /// Its factors, as if of rank 4 on both targets, and the head.
 const BYTES: u64 = (2 * 2 * 64 + 34) * 4;
@@ -116,7 +116,7 @@ fn one_that_does_not_fit_leaves_nothing() {
         let mut initial = world.initial().unwrap();
         change(&mut initial);
         let (run, run_file, initial) = (RunId::new("another").unwrap(), world.run_file(), Some(Box::new(initial)));
-        world.step(Input::CreateRun { run, run_file, base: World::base(), initial }).rejection()
+        world.step(Input::CreateRun { run, run_file, base: World::base(), initial, key: KEY }).rejection()
     };
     let rejection = create(&|initial| initial.targets.push("encoder.layer.9.query".into()));
     assert!(rejection.to_string().contains("changes `encoder.layer.9.query`, but base model `tiny`"), "{rejection}");

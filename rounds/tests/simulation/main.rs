@@ -10,6 +10,7 @@
 
 mod accounting;
 mod audit;
+mod central;
 mod comparing;
 mod device;
 mod executor;

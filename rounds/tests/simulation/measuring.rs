@@ -7,7 +7,7 @@ use rondo_rounds::{Input, Rejection};
 use crate::lifecycle::accepted;
 use crate::model::{Measures, Op, Setup};
 use crate::run::simulate;
-use crate::world::{DEADLINE_S, PUBLIC, World};
+use crate::world::{DEADLINE_S, KEY, PUBLIC, World};
 
 /// Three clients that train, and a fourth that measures.
 fn setup() -> Setup {
@@ -123,7 +123,13 @@ fn a_restart_asks_again_and_a_late_report_is_refused() {
 fn a_client_that_is_not_there_is_refused_with_the_run() {
     let mut world = World::new(setup());
     let run_file = world.run_file().replace("client = \"c3\"", "client = \"c9\"");
-    let create = Input::CreateRun { run: RunId::new("another").unwrap(), run_file, base: World::base(), initial: None };
+    let create = Input::CreateRun {
+        run: RunId::new("another").unwrap(),
+        run_file,
+        base: World::base(),
+        initial: None,
+        key: KEY,
+    };
     let refusal = world.step(create).rejection();
     assert_eq!((refusal.code(), refusal.to_string().contains("`c9`")), (ErrorCode::NotFound, true), "{refusal}");
     assert!(refusal.hint().unwrap().contains("enrol it first"));

@@ -27,6 +27,12 @@ impl Setup {
         registry().get(self.method_id()).unwrap().publication() == Publication::Accumulate
     }
 
+    /// Whether the coordinator adds noise to sums.
+    pub(crate) fn is_central(&self) -> bool {
+        let support = registry().get(self.method_id()).unwrap().dp_support();
+        self.epsilon.is_some() && self.per_client && matches!(support, DpSupport::Central { .. })
+    }
+
     /// Whether a server optimiser keeps a state: where one is wanted and the method can have one.
     pub(crate) fn serves(&self) -> bool {
         let can = ["fedit", "fed-sb", "vector-bank"].contains(&self.method_id());

@@ -113,8 +113,12 @@ pub(crate) struct Setup {
     pub(crate) max_attempts: u32,
     /// Whether updates weigh by example count, or all alike.
     pub(crate) weigh_examples: bool,
-    /// Tenths of the epsilon that the run promises per example; `None` = no privacy.
+    /// Tenths of the epsilon that the run promises; `None` = no privacy.
     pub(crate) epsilon: Option<u32>,
+    /// Whether it promises it per client, with methods that can, and per example otherwise.
+    pub(crate) per_client: bool,
+    /// Whether a promise per client has its cohorts drawn by coins.
+    pub(crate) by_coins: bool,
     /// Seed of the draws.
     pub(crate) seed: u64,
     /// What measurements come to.
@@ -170,6 +174,8 @@ impl Default for Setup {
             max_attempts: 3,
             weigh_examples: true,
             epsilon: None,
+            per_client: false,
+            by_coins: false,
             seed: 7,
             course: Course::Level,
             keep_best: false,

@@ -1,14 +1,13 @@
 //! Runs that promise privacy per example: what is let in, who goes on, and how they end.
 
 use rondo_proto::RunId;
-use rondo_proto::error::ErrorCode;
 use rondo_rounds::{Input, Reply, UploadOutcome};
 
 use crate::device::Packed;
 use crate::methods::IDS;
 use crate::model::{Op, Setup};
 use crate::run::simulate;
-use crate::world::World;
+use crate::world::{KEY, World};
 
 /// Three rounds fit epsilon 1.5, a fourth would cost 1.6.
 fn private() -> Setup {
@@ -78,7 +77,7 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
         }
     };
     type Change = (&'static str, fn(&mut Packed));
-    let changes: [Change; 9] = [
+    let changes: [Change; 10] = [
         ("carries no privacy report", |packed| packed.update.privacy = None),
         ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().noise_multiplier = 0.0),
         ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().sampling_rate = f64::NAN),
@@ -90,6 +89,7 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
         }),
         ("tells an example count", |packed| packed.update.examples = 7),
         ("tells a training loss", |packed| packed.update.train_loss = 0.5),
+        ("tells a training time", |packed| packed.update.train_seconds = 0.5),
         ("tells a measurement", |packed| packed.update.before = Some(Default::default())),
     ];
     for (says, change) in changes {
@@ -104,11 +104,8 @@ fn a_promise_that_cannot_be_kept_is_refused_before_anything_starts() {
     let file = world.run_file();
     let mut create = |run_file: String| {
         let run = RunId::new("another").unwrap();
-        world.step(Input::CreateRun { run, run_file, base: World::base(), initial: None }).rejection()
+        world.step(Input::CreateRun { run, run_file, base: World::base(), initial: None, key: KEY }).rejection()
     };
-    let client = create(file.replace("unit = \"example\"", "unit = \"client\""));
-    assert_eq!(client.code(), ErrorCode::Unimplemented);
-    assert!(client.to_string().contains("cannot give that guarantee"), "{client}");
     let rank = create(file.replace("id = \"fedit\"", "id = \"fed-sb\""));
     assert!(rank.to_string().contains("statistic of the clients' data"), "{rank}");
     assert!(rank.hint().unwrap().contains("base-svd"));

@@ -6,7 +6,7 @@ use rondo_rounds::{ExpectedUpload, Input, Rejection, Reply, UploadOutcome};
 
 use crate::lifecycle::accepted;
 use crate::model::{Op, Setup};
-use crate::world::{DEADLINE_S, World};
+use crate::world::{DEADLINE_S, KEY, World};
 
 fn three() -> World {
     let mut world = World::new(Setup { clients: 3, ..Setup::default() });
@@ -187,7 +187,7 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     let file = world.run_file();
     let mut create = |run_file: String, base: v1::BaseModel| {
         let run = RunId::new("another").unwrap();
-        world.step(Input::CreateRun { run, run_file, base, initial: None }).rejection()
+        world.step(Input::CreateRun { run, run_file, base, initial: None, key: KEY }).rejection()
     };
     let base = World::base;
     let unknown_key = create(file.replace("quorum", "qourum"), base()).to_string();
@@ -201,7 +201,7 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     assert!(target.contains("kwery"), "{target}");
     let other = v1::BaseModel { digest: "blake3:00".to_owned(), ..base() };
     assert!(create(file.clone(), other).to_string().contains("blake3:00"));
-    let taken = Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base(), initial: None };
+    let taken = Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base(), initial: None, key: KEY };
     assert!(matches!(world.step(taken).rejection(), Rejection::RunExists { .. }));
 }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
-use rondo_rounds::{AggregatePlan, Effect, Engine, Input, Millis, RecordKey, Rejection, Reply, Snapshot, WorkKey};
+use rondo_rounds::{
+    AggregatePlan, CohortKey, Effect, Engine, Input, Millis, RecordKey, Rejection, Reply, Snapshot, WorkKey,
+};
 
 use crate::device::Device;
 use crate::methods;
@@ -19,6 +21,10 @@ pub(crate) const PUBLIC: &str = "public";
 pub(crate) const RANK: u32 = 4;
 /// Delta of every promise.
 pub(crate) const DELTA: f64 = 1e-5;
+/// Noise multiplier of promises per client.
+pub(crate) const NOISE: f64 = 4.0;
+/// What coins are tossed by.
+pub(crate) const KEY: CohortKey = CohortKey::new([9; 32]);
 /// Deadline of every phase.
 pub(crate) const DEADLINE_S: u32 = 20;
 /// Rest of those who failed before a second attempt.
@@ -79,6 +85,10 @@ pub(crate) struct World {
     pub(crate) promised: BTreeSet<(WorkKey, ClientId, Digest)>,
     /// States of the server optimiser, as the executor made them.
     pub(crate) servers: BTreeSet<Digest>,
+    /// What coins are tossed by.
+    pub(crate) key: CohortKey,
+    /// How often the executor has drawn noise, over all runs.
+    pub(crate) drawn: u32,
 }
 
 impl World {
@@ -100,6 +110,8 @@ impl World {
             result: None,
             promised: BTreeSet::new(),
             servers: BTreeSet::new(),
+            key: KEY,
+            drawn: 0,
         };
         for index in 0..setup.clients + outsiders {
             world.enrol(index);
@@ -123,8 +135,15 @@ impl World {
         let private = self.setup.epsilon.is_some();
         let weighting = if self.setup.weigh_examples && !private { "examples" } else { "uniform" };
         let init = if private && method == "fed-sb" { "init = \"base-svd\"" } else { "" };
+        let central = self.setup.is_central();
+        let (unit, over_select) = if central { ("client", 0) } else { ("example", over_select) };
+        let rate = if central && self.setup.by_coins { "sampling_rate = 0.5" } else { "" };
+        let noise = if central { format!("noise_multiplier = {NOISE}") } else { String::new() };
         let privacy = self.setup.epsilon.map(|tenths| {
-            format!("[privacy]\n            unit = \"example\"\n            epsilon = {}\n            delta = {DELTA}\n            clip = 1.0", f64::from(tenths) / 10.0)
+            let epsilon = f64::from(tenths) / 10.0;
+            format!(
+                "[privacy]\n            unit = \"{unit}\"\n            epsilon = {epsilon}\n            delta = {DELTA}\n            clip = 1.0\n            {noise}\n            {rate}"
+            )
         });
         let privacy = privacy.unwrap_or_default();
         format!(
@@ -185,7 +204,13 @@ impl World {
     pub(crate) fn create(&mut self) -> Outcome {
         let run = RunId::new(format!("run-{}", self.runs.len())).unwrap();
         let (run_file, initial) = (self.run_file(), self.initial().map(Box::new));
-        let outcome = self.create_from(Input::CreateRun { run: run.clone(), run_file, base: Self::base(), initial });
+        let outcome = self.create_from(Input::CreateRun {
+            run: run.clone(),
+            run_file,
+            base: Self::base(),
+            initial,
+            key: self.key,
+        });
         if !matches!(outcome, Outcome::Rejected(_)) && self.engine.run_file(&run).is_some() {
             self.runs.push(run);
         }

@@ -54,7 +54,7 @@ pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError
 fn promise(run_file: &str) -> Result<Privacy, CliError> {
     let Some(asked) = RunFile::parse(run_file)?.privacy else { return Ok(Privacy::None) };
     Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)
-        .and_then(|privacy| privacy.with_noise(asked.noise_multiplier))
+        .and_then(|privacy| privacy.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate))
         .map_err(|error| CliError::failed(error.to_string()))
 }
 
@@ -63,7 +63,9 @@ fn costs(rounds: &[RoundRecord]) -> Vec<Cost> {
     let of_round = |record: &RoundRecord| {
         let round = record.round;
         let reports = record.participants.iter().filter_map(|client| Some((client, client.privacy.as_ref()?)));
-        reports.map(|(client, report)| cost(round, &client.client, report)).collect::<Vec<_>>()
+        // Unit client: one release for all, by the coordinator.
+        let released = record.released.iter().map(|report| cost(round, "every client", report));
+        reports.map(|(client, report)| cost(round, &client.client, report)).chain(released).collect::<Vec<_>>()
     };
     let mut costs: Vec<Cost> = rounds.iter().flat_map(of_round).collect();
     costs.sort_by(|left, right| (left.round, &left.client).cmp(&(right.round, &right.client)));
@@ -99,7 +101,13 @@ fn text(account: &Account) -> String {
             };
             (format!("example: {ADJACENCY}, each step on a Poisson sample"), epsilon, delta, clip, noise)
         }
-        Privacy::Client { epsilon, delta, clip } => ("client".to_owned(), epsilon, delta, clip, String::new()),
+        Privacy::Client { epsilon, delta, clip, noise_multiplier, .. } => {
+            let noise = match noise_multiplier {
+                Some(noise) => format!("{noise} times the clip, at the coordinator"),
+                None => "at the coordinator the least that spends epsilon over all rounds".to_owned(),
+            };
+            ("client: all that one client contributes, or nothing in its place".to_owned(), epsilon, delta, clip, noise)
+        }
     };
     let mut told = facts(&[
         ("run", account.run.clone()),

@@ -83,6 +83,10 @@ fn tell_entry(Dated { number, head, entry }: &Dated, out: &mut dyn Write) -> io:
         Entry::Spend { run, round, update, at_ms, .. } => {
             (at_ms, format!("released for run {run}, round {round}: {update}"))
         }
+        // A coordinator's entry, in a ledger of its own.
+        Entry::Release { run, domain, round, attempt, at_ms, .. } => {
+            (at_ms, format!("released in domain {domain} for run {run}, round {round}, attempt {attempt}"))
+        }
         Entry::Close { run, at_ms } => (at_ms, format!("closed run {run}")),
     };
     writeln!(out, "  {number}  {}  {what}\n  {:width$}  head {head}", moment(*at_ms), "", width = digits(*number))

@@ -1,0 +1,50 @@
+//! A run that promises privacy per client, with real clients.
+
+use std::sync::Arc;
+
+use rondo_coordinator::config::Config;
+use rondo_proto::base;
+
+use crate::client::{Client, model_dir};
+use crate::coordinator::{Coordinator, Shifted};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_updates_are_clipped_at_home_and_noised_in_their_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
+    let base = base::describe(&model_dir(), "tiny").unwrap();
+    // A clip below what a round changes, so that a client that did not clip were refused.
+    let run_file = format!(
+        r#"
+        name = "sentiment"
+        base = {{ model = "tiny", digest = "{}" }}
+        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
+        method = {{ id = "rolora", rank = 2, targets = ["query", "value"] }}
+        train = {{ local_steps = 10, batch = 8, lr = 1e-2 }}
+        rounds = {{ count = 3, cohort = 2, quorum = 2, deadline_s = 120, grace_s = 60 }}
+        privacy = {{ unit = "client", epsilon = 8.0, delta = 1e-5, clip = 0.01 }}
+        "#,
+        base.digest
+    );
+    let mut clients = Vec::new();
+    for name in ["books", "films"] {
+        clients.push(Client::join(&coordinator, dir.path(), name).await);
+        coordinator.until_seen(name).await;
+    }
+    let run = coordinator.create_run(base, run_file).await;
+    let run = coordinator.until(&run, "the run ends", |run| run.phase == "ended").await;
+    assert_eq!(run.outcome, "completed", "{run:#?}");
+    assert!(run.privacy.starts_with("(8, 1e-5)-differential privacy per client"), "{}", run.privacy);
+    for record in coordinator.rounds(&run.run).await {
+        let released = record.released.clone().unwrap();
+        assert_eq!(released.total_steps, record.round);
+        assert!(released.epsilon <= 8.0 && released.epsilon_pld <= released.epsilon);
+        for part in &record.participants {
+            assert_eq!((part.state.as_str(), part.examples, part.train_loss), ("accepted", 0, 0.0), "{part:#?}");
+            assert_eq!((part.train_seconds, part.update_norm), (0.0, 0.0));
+            assert!(part.before.is_none() && part.after.is_none() && part.privacy.is_none());
+        }
+    }
+    let logs: Vec<String> = clients.iter().map(Client::log).collect();
+    assert!(logs.iter().all(|log| log.matches("trained and clipped").count() == 3), "{logs:?}");
+}

@@ -1,0 +1,107 @@
+//! What a run that promises privacy per client publishes of its clients' updates: one noised sum of clipped changes.
+//!
+//! Every update's change from what the round began with is clipped onto a lattice and added to one sum of integers, noise
+//! is drawn on it once, and the result is divided by the run's constant divisor. It then stands for the round's only
+//! update: laws, server optimisers and refactoring see nothing else.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rondo_dp::{AccountingError, GaussianMechanism, Lattice, LatticeError, Ledger, LedgerError, MechanismError};
+use rondo_methods::{FileError, Job, MethodError, RoundStart, TensorSet};
+use rondo_proto::Digest;
+use rondo_rounds::{AggregatePlan, Release};
+
+use crate::clock::{Clock, SystemClock};
+
+/// Why nothing was released.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// What the round began with cannot be built.
+    #[error(transparent)]
+    Method(#[from] MethodError),
+    /// An update cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The sum has no lattice.
+    #[error(transparent)]
+    Lattice(#[from] LatticeError),
+    /// No noise.
+    #[error(transparent)]
+    Mechanism(#[from] MechanismError),
+    /// It cannot be entered.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Numbers out of range.
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+}
+
+/// The sum of a round's clipped changes, before its noise: private, and never written anywhere.
+pub struct Sum {
+    start: RoundStart,
+    mechanism: GaussianMechanism,
+    sum: Vec<i64>,
+}
+
+impl Sum {
+    /// Adds up the updates of a plan. Holds one adapter, one change and the sum, however many clients there are.
+    pub fn of(
+        job: &Job,
+        plan: &AggregatePlan,
+        release: &Release,
+        path: impl Fn(&Digest) -> PathBuf,
+    ) -> Result<Self, ReleaseError> {
+        let frozen = plan.frozen.as_ref().map(&path);
+        let published: Vec<PathBuf> = plan.published.iter().map(&path).collect();
+        let start = job.round_start(plan.work.round, frozen.as_deref(), &published)?;
+        let lattice = Lattice::new(release.plan.clip, release.plan.noise_multiplier, start.dimension())?;
+        let mut sum = Self { start, mechanism: GaussianMechanism::new(lattice)?, sum: vec![0; lattice.dimension()] };
+        let mut change = Vec::with_capacity(lattice.dimension());
+        for update in &plan.updates {
+            sum.add(&path(&update.digest), &mut change)?;
+        }
+        Ok(sum)
+    }
+
+    fn add(&mut self, update: &Path, change: &mut Vec<f64>) -> Result<(), ReleaseError> {
+        self.start.change(update, change)?;
+        // Whether a client was clipped, or was not finite and counts as nothing, is told to nobody.
+        let _ = self.mechanism.lattice().add(&[change.as_slice()], &mut self.sum)?;
+        Ok(())
+    }
+
+    /// Enters the release into the ledger, draws the noise and gives the tensors that stand for the mean of the updates.
+    /// To be called once the engine has charged it.
+    pub fn release(
+        mut self,
+        plan: &AggregatePlan,
+        release: &Release,
+        ledger: &Mutex<Ledger>,
+    ) -> Result<Released, ReleaseError> {
+        let work = &plan.work;
+        let (round, event) = ((work.round, work.attempt), release.plan.event(1)?);
+        let head = {
+            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.release(work.run.as_str(), &release.domain, round, event, SystemClock.now())?;
+            ledger.head().to_string()
+        };
+        let mut mean = self.mechanism.release(&self.sum)?;
+        // Always by the same number: how many updates came is not to be told by their mean.
+        mean.iter_mut().for_each(|number| *number /= release.plan.divisor);
+        Ok(Released { tensors: self.start.changed(&mean), head })
+    }
+}
+
+/// What was released. All of it may be published, and it may be used again: the same numbers cost nothing more.
+#[derive(Debug, Clone)]
+pub struct Released {
+    /// The noised mean, as the tensors of one update.
+    pub tensors: TensorSet,
+    /// Digest of the ledger right after it was entered.
+    pub head: String,
+}
+
+#[cfg(test)]
+#[path = "release_tests.rs"]
+mod tests;

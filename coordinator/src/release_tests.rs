@@ -1,0 +1,183 @@
+use std::sync::Mutex;
+
+use rondo_dp::{ClientPlan, Privacy};
+use rondo_methods::{Kind, TensorFile};
+use rondo_proto::{ClientId, RunId};
+use rondo_rounds::{PlannedUpdate, RoundKind, WorkKey};
+
+use crate::test_tensors::{file, job, run_file};
+
+use super::*;
+
+const CLIP: f64 = 0.5;
+
+struct Bench {
+    job: Job,
+    dir: tempfile::TempDir,
+    ledger: Mutex<Ledger>,
+}
+
+/// One round at its start, and what comes out of a release over these updates.
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Mutex::new(Ledger::open(&dir.path().join("ledger")).unwrap());
+        Self { job: job(&run_file("ffa-lora", 1)), dir, ledger }
+    }
+
+    fn start(&self) -> RoundStart {
+        self.job.round_start(1, None, &[]).unwrap()
+    }
+
+    /// An update that changes every number by what `change` says.
+    fn update(&self, mut change: impl FnMut(usize) -> f32) -> Digest {
+        let start = self.start().changed(&vec![0.0; self.start().dimension()]);
+        let entries = self.job.upload_manifest(Kind::Train, 1, 4);
+        // In the order of the file, which is not that of the vector; norms do not mind.
+        let mut numbers = entries.iter().flat_map(|entry| start[&entry.name].data.clone());
+        let mut index = 0;
+        let bytes = file(&entries, || {
+            index += 1;
+            numbers.next().unwrap() + change(index - 1)
+        });
+        let digest = Digest::of(&bytes);
+        std::fs::write(self.dir.path().join(digest.hex()), bytes).unwrap();
+        digest
+    }
+
+    /// An update whose change has this norm.
+    fn of_norm(&self, norm: f32) -> Digest {
+        let each = norm / (self.start().dimension() as f32).sqrt();
+        self.update(|index| if index % 2 == 0 { each } else { -each })
+    }
+
+    fn release(&self, updates: &[Digest], noise: f64, cohort: u32) -> Released {
+        let privacy = Privacy::new("client", 1e30, 1e-5, CLIP).unwrap().with_noise(Some(noise)).unwrap();
+        let plan = ClientPlan::new(&privacy, cohort, 1).unwrap();
+        let release = Release { plan, domain: "reviews".into() };
+        let planned = |(index, digest): (usize, &Digest)| PlannedUpdate {
+            client: ClientId::new(format!("c{index}")).unwrap(),
+            digest: *digest,
+            weight: 1.0,
+            rank: 4,
+        };
+        let plan = AggregatePlan {
+            work: WorkKey { run: RunId::new("r").unwrap(), round: 1, attempt: 1 },
+            kind: RoundKind::Train,
+            updates: updates.iter().enumerate().map(planned).collect(),
+            initial: None,
+            frozen: None,
+            published: Vec::new(),
+            server: None,
+            release: Some(release.clone()),
+        };
+        let sum = Sum::of(&self.job, &plan, &release, |digest| self.dir.path().join(digest.hex())).unwrap();
+        sum.release(&plan, &release, &self.ledger).unwrap()
+    }
+
+    /// Changes of a release from the round's start, by tensor name.
+    fn change(&self, released: &Released) -> Vec<f64> {
+        let start = self.start().changed(&vec![0.0; self.start().dimension()]);
+        let differences = released.tensors.iter().flat_map(|(name, tensor)| {
+            tensor.data.iter().zip(&start[name].data).map(|(&new, &old)| f64::from(new) - f64::from(old))
+        });
+        differences.collect()
+    }
+
+    fn of_update(&self, digest: &Digest) -> Vec<f64> {
+        let file = TensorFile::open(&self.dir.path().join(digest.hex())).unwrap();
+        self.change(&Released { tensors: file.read_all(|_| true).unwrap(), head: String::new() })
+    }
+}
+
+fn norm(numbers: &[f64]) -> f64 {
+    numbers.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+fn difference(left: &[f64], right: &[f64]) -> f64 {
+    norm(&left.iter().zip(right).map(|(l, r)| l - r).collect::<Vec<_>>())
+}
+
+/// Noise of 1e-5 of the clip in all: far below what the tests look for.
+const NEGLIGIBLE: f64 = 1e-6;
+
+#[test]
+fn without_noise_it_is_the_start_and_the_clipped_changes_over_the_divisor() {
+    let bench = Bench::new();
+    let updates = [bench.of_norm(0.2), bench.of_norm(5.0), bench.update(|index| (index % 7) as f32 * 1e-3)];
+    let released = bench.change(&bench.release(&updates, NEGLIGIBLE, 4));
+    let mut expected = vec![0.0; released.len()];
+    for update in &updates {
+        let change = bench.of_update(update);
+        let factor = (CLIP / norm(&change)).min(1.0);
+        // Four are expected, three came.
+        expected.iter_mut().zip(&change).for_each(|(sum, x)| *sum += factor * x / 4.0);
+    }
+    assert!(difference(&released, &expected) < 1e-4 * norm(&expected), "{}", difference(&released, &expected));
+}
+
+#[test]
+fn one_client_moves_the_sum_by_the_clip_at_most() {
+    let bench = Bench::new();
+    let others = [bench.of_norm(0.2), bench.of_norm(0.3)];
+    let without = bench.change(&bench.release(&others, NEGLIGIBLE, 2));
+    for huge in [bench.of_norm(5.0), bench.of_norm(3e30), bench.update(|index| if index == 3 { 1e30 } else { 0.0 })] {
+        let with = bench.change(&bench.release(&[others[0], others[1], huge], NEGLIGIBLE, 2));
+        let moved = 2.0 * difference(&with, &without);
+        assert!(moved < CLIP * 1.001 && moved > CLIP * 0.99, "{moved}");
+    }
+}
+
+#[test]
+fn a_number_that_is_none_makes_its_update_count_as_nothing() {
+    let bench = Bench::new();
+    let sound = bench.of_norm(0.3);
+    let alone = bench.change(&bench.release(&[sound], NEGLIGIBLE, 2));
+    for bad in [f32::NAN, f32::INFINITY] {
+        let odd = bench.update(|index| if index == 5 { bad } else { 0.01 });
+        let both = bench.change(&bench.release(&[sound, odd], NEGLIGIBLE, 2));
+        assert!(difference(&both, &alone) < 1e-4, "{}", difference(&both, &alone));
+    }
+}
+
+#[test]
+fn the_noise_has_its_size_and_is_new_each_time() {
+    let bench = Bench::new();
+    let (noise, cohort) = (4.0, 8);
+    // Nobody came: noise alone.
+    let draws: Vec<Vec<f64>> = (0..60).map(|_| bench.change(&bench.release(&[], noise, cohort))).collect();
+    let all: Vec<f64> = draws.concat();
+    let count = all.len() as f64;
+    let deviation = norm(&all) / count.sqrt();
+    let expected = noise * CLIP / f64::from(cohort);
+    // Five standard deviations of an estimated deviation.
+    let margin = 5.0 / (2.0 * count).sqrt();
+    assert!((deviation / expected - 1.0).abs() < margin, "{deviation} against {expected}, {count} numbers");
+    let mean = all.iter().sum::<f64>() / count;
+    assert!(mean.abs() < 5.0 * expected / count.sqrt(), "{mean}");
+    let product: f64 = draws[0].iter().zip(&draws[1]).map(|(l, r)| l * r).sum();
+    assert!(product.abs() / (norm(&draws[0]) * norm(&draws[1])) < 0.3, "two releases are alike");
+}
+
+#[test]
+fn every_release_is_in_the_ledger_before_it_is_made() {
+    let bench = Bench::new();
+    let first = bench.release(&[], 1.0, 2);
+    let second = bench.release(&[], 1.0, 2);
+    assert_ne!(first.head, second.head);
+    let (books, head) = Ledger::read(&bench.dir.path().join("ledger")).unwrap();
+    assert_eq!(books.central["r"].releases, [(1, 1), (1, 1)]);
+    assert_eq!(head.to_string(), second.head);
+}
+
+#[test]
+fn the_door_knows_a_change_that_was_not_clipped() {
+    let bench = Bench::new();
+    let start = bench.start();
+    let check = |digest: Digest| start.check_clipped(&bench.dir.path().join(digest.hex()), CLIP);
+    check(bench.of_norm(0.5)).unwrap();
+    check(bench.of_norm(0.1)).unwrap();
+    let refusal = check(bench.of_norm(3.2)).unwrap_err().to_string();
+    assert_eq!(refusal, "the update arrives unclipped: its change has norm 3.2000, the run clips at 0.5");
+    assert!(check(bench.of_norm(0.502)).is_err());
+}

@@ -1,0 +1,81 @@
+//! A run that promises privacy per client, end to end.
+
+use rondo_coordinator::data_dir::DataDir;
+use rondo_dp::Ledger;
+use rondo_methods::TensorFile;
+
+use crate::coordinator::{Coordinator, initialise};
+use crate::fake_client::{Did, FakeClient, work_until_ended};
+use crate::tensors::run_file;
+
+fn private(method: &str, rounds: u32, clip: f64) -> String {
+    let privacy = format!("unit = \"client\"\nepsilon = 8.0\ndelta = 1e-5\nclip = {clip}\nnoise_multiplier = 2.0");
+    format!("{}\n[privacy]\n{privacy}\n", run_file(method, rounds))
+}
+
+async fn clients(coordinator: &Coordinator, dir: &std::path::Path) -> Vec<FakeClient> {
+    let mut clients = Vec::new();
+    for name in ["movies", "products", "news"] {
+        clients.push(FakeClient::join(coordinator, dir, name).await);
+    }
+    clients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    initialise(&data);
+    let coordinator = Coordinator::start(&data);
+    let operator = coordinator.operator();
+    let mut clients = clients(&coordinator, dir.path()).await;
+    let run = operator.create_run(private("fedit", 1, 100.0)).await.run;
+    let summary = work_until_ended(&mut clients, &operator, &run).await;
+    assert_eq!(summary.outcome, "completed");
+    assert!(summary.privacy.contains("per client, clip 100, noise multiplier 2.0000 on the sum over 3"), "{summary:?}");
+    assert!(summary.privacy.ends_with("in 1 release"), "{}", summary.privacy);
+
+    let (books, head) = Ledger::read(&DataDir::new(&data).ledger()).unwrap();
+    assert_eq!(books.central[&run].releases, [(1, 1)]);
+    assert_eq!(books.central[&run].domain, "reviews");
+    let record = operator.round(&run, 1).await;
+    let released = record.released.unwrap();
+    assert_eq!((released.unit.as_str(), released.total_steps), ("client", 1));
+    assert_eq!(record.aggregation_error, None, "the exact mean is private");
+    assert!(record.participants.iter().all(|part| part.update_norm == 0.0 && part.examples == 0));
+    assert!(record.notes.iter().any(|note| note.contains(&head.to_string())), "{:?}", record.notes);
+    // Updates hold numbers below 0.1; what is published is noise of deviation 2 * 100 / 3 around their mean.
+    let blob = data.join("blobs").join(&run).join(record.global_digest.strip_prefix("blake3:").unwrap());
+    let tensors = TensorFile::open(&blob).unwrap().read_all(|_| true).unwrap();
+    let numbers: Vec<f64> = tensors.values().flat_map(|t| t.data.iter().map(|&x| f64::from(x))).collect();
+    let deviation = (numbers.iter().map(|x| x * x).sum::<f64>() / numbers.len() as f64).sqrt();
+    assert!((deviation / (200.0 / 3.0) - 1.0).abs() < 0.25, "{deviation}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_was_not_clipped_is_refused_at_the_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    initialise(&data);
+    let coordinator = Coordinator::start(&data);
+    let operator = coordinator.operator();
+    let mut clients = clients(&coordinator, dir.path()).await;
+    let run = operator.create_run(private("fedit", 1, 0.01)).await.run;
+    let refusal = loop {
+        let mut refused = None;
+        for client in &mut clients {
+            match client.step().await {
+                Err(status) => refused = Some(status),
+                Ok(did) => assert_ne!(did, Did::Trained),
+            }
+        }
+        if let Some(status) = refused {
+            break status;
+        }
+    };
+    let message = refusal.message();
+    assert!(message.contains("the update arrives unclipped: its change has norm"), "{message}");
+    assert!(message.contains("the run clips at 0.01"), "{message}");
+    let open = operator.run(&run).await.open.unwrap();
+    assert!(open.participants.iter().any(|part| part.reason.contains("arrives unclipped")), "{open:?}");
+}

@@ -1,0 +1,219 @@
+//! How a coordinator keeps a promise per client: how much noise, by what the sum is divided, and how many releases fit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accountant::{Accountant, AccountingError, Event};
+use crate::calibration::{self, CalibrationError, Figure, Target};
+use crate::curve::{Adjacency, Curve};
+use crate::privacy::Privacy;
+
+/// Fewest clients whose sum can hide one of them.
+pub const LEAST_COHORT: u32 = 2;
+
+/// Why a coordinator cannot keep a promise.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ClientPlanError {
+    /// The promise is not one per client.
+    #[error("the run promises {promise}, which is not for the coordinator to keep")]
+    Unit {
+        /// The promise in one line.
+        promise: String,
+    },
+    /// Nobody to hide among.
+    #[error("a cohort of {cohort} hides nobody: a promise per client needs at least {LEAST_COHORT}")]
+    Cohort {
+        /// The run's.
+        cohort: u32,
+    },
+    /// A delta that lets whole clients through.
+    #[error(
+        "delta {delta:e} is not below 1/{cohort}, one over the clients of a cohort: a mechanism that publishes one of them \
+         in full would keep it; the run needs a smaller delta"
+    )]
+    Delta {
+        /// The run's.
+        delta: f64,
+        /// Clients of a cohort.
+        cohort: u32,
+    },
+    /// Not one round fits.
+    #[error(
+        "noise multiplier {noise_multiplier} spends epsilon {epsilon:.4} in the first round, more than the {limit} of the \
+         whole run"
+    )]
+    FirstRound {
+        /// The run's.
+        noise_multiplier: f64,
+        /// What a round costs.
+        epsilon: f64,
+        /// The run's epsilon.
+        limit: f64,
+    },
+    /// No noise is enough, or a number is out of range.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A number is out of range.
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+}
+
+/// Noise on the sum of clipped changes, for one run.
+///
+/// Adjacency: all that one client contributes, in every round, or nothing in its place. Its seat is taken either way, so
+/// the bound at a sampling rate of 1 holds for whatever cohort is drawn, so long as none of it makes room for another.
+/// Below 1 it holds for those who do not see who was drawn, and only when every client's part in a round hangs on its own
+/// coin: no cohort may be drawn again, or cut, for its size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClientPlan {
+    /// L2 clip norm of one client's change over all tensors it sends together.
+    pub clip: f64,
+    /// Standard deviation of the noise in units of the clip.
+    pub noise_multiplier: f64,
+    /// Chance with which a client is in a round's cohort; 1 where nothing is gained by the draw.
+    pub sampling_rate: f64,
+    /// By what every noised sum is divided, however many clients were in it: a cohort as the run file declares it.
+    pub divisor: f64,
+    /// Releases that fit the budget. One that is made again after a crash counts again.
+    pub releases: u32,
+    /// The run's budget.
+    pub epsilon: f64,
+    /// Its chance of failure.
+    pub delta: f64,
+}
+
+impl ClientPlan {
+    /// The plan for `rounds` rounds with (expected) cohorts of `cohort`. Without a noise multiplier of the run's own, the
+    /// least noise whose whole schedule stays within the budget under the enforced figure.
+    ///
+    /// # Errors
+    /// A promise of another unit; a cohort that hides nobody; delta at or above 1/cohort; a budget that not even one
+    /// round fits.
+    pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
+        let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate } = *privacy else {
+            return Err(ClientPlanError::Unit { promise: privacy.statement() });
+        };
+        if cohort < LEAST_COHORT {
+            return Err(ClientPlanError::Cohort { cohort });
+        }
+        if delta >= 1.0 / f64::from(cohort) {
+            return Err(ClientPlanError::Delta { delta, cohort });
+        }
+        let sampling_rate = sampling_rate.unwrap_or(1.0);
+        let target = Target::new(epsilon, delta)?;
+        let noise_multiplier = match noise_multiplier {
+            Some(noise) => noise,
+            None => calibration::noise_multiplier(target, sampling_rate, rounds.into(), Figure::Enforced)?,
+        };
+        let nothing = Curve::zero(Adjacency::AddOrRemove);
+        let fitting = calibration::steps(target, noise_multiplier, sampling_rate, &nothing)?;
+        let releases = u32::try_from(fitting).unwrap_or(u32::MAX);
+        let divisor = f64::from(cohort);
+        let plan = Self { clip, noise_multiplier, sampling_rate, divisor, releases, epsilon, delta };
+        if releases == 0 {
+            let epsilon = plan.epsilon_after(1)?;
+            return Err(ClientPlanError::FirstRound { noise_multiplier, epsilon, limit: plan.epsilon });
+        }
+        Ok(plan)
+    }
+
+    /// What so many rounds release.
+    ///
+    /// # Errors
+    /// Numbers out of range, in a plan that was read from somewhere.
+    pub fn event(&self, releases: u32) -> Result<Event, AccountingError> {
+        Event::new(self.noise_multiplier, self.sampling_rate, releases.into())
+    }
+
+    /// The enforced epsilon of so many releases.
+    ///
+    /// # Errors
+    /// As of [`ClientPlan::event`].
+    pub fn epsilon_after(&self, releases: u32) -> Result<f64, AccountingError> {
+        Curve::enforceable(&self.event(releases)?).epsilon_enforced(self.delta)
+    }
+
+    /// The same by privacy loss distribution, tighter: [`Accountant::epsilon_pld`].
+    ///
+    /// # Errors
+    /// As of [`ClientPlan::event`], or where the figure's grid cannot hold the losses.
+    pub fn epsilon_pld_after(&self, releases: u32) -> Result<f64, AccountingError> {
+        let mut released = Accountant::new();
+        released.record(self.event(releases)?);
+        released.epsilon_pld(self.delta)
+    }
+
+    /// The enforced epsilon towards whoever sees the cohorts, for whom the draw hides nothing.
+    ///
+    /// # Errors
+    /// As of [`ClientPlan::event`].
+    pub fn epsilon_seen_after(&self, releases: u32) -> Result<f64, AccountingError> {
+        Self { sampling_rate: 1.0, ..*self }.epsilon_after(releases)
+    }
+
+    /// Expected L2 norm of the noise in the mean of changes of `dimension` numbers: z C sqrt(d) / W.
+    pub fn noise_norm(&self, dimension: u64) -> f64 {
+        self.noise_multiplier * self.clip * (dimension as f64).sqrt() / self.divisor
+    }
+
+    /// The clip over [`Self::noise_norm`]: above it no mean of changes can rise.
+    pub fn signal_to_noise(&self, dimension: u64) -> f64 {
+        self.clip / self.noise_norm(dimension)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promise(noise: Option<f64>, rate: Option<f64>) -> Privacy {
+        let promise = Privacy::new("client", 3.0, 1e-5, 0.5).unwrap();
+        promise.with_noise(noise).unwrap().with_sampling(rate).unwrap()
+    }
+
+    #[test]
+    fn the_noise_is_just_enough_for_all_rounds() {
+        for rate in [None, Some(0.2)] {
+            let plan = ClientPlan::new(&promise(None, rate), 10, 20).unwrap();
+            assert_eq!((plan.releases, plan.divisor, plan.sampling_rate), (20, 10.0, rate.unwrap_or(1.0)));
+            let whole = plan.epsilon_after(20).unwrap();
+            assert!(whole <= 3.0 && whole > 2.99 && plan.epsilon_after(21).unwrap() > 3.0, "{whole}");
+            assert!(plan.epsilon_pld_after(20).unwrap() < whole);
+        }
+    }
+
+    #[test]
+    fn without_coins_it_is_the_plain_gaussian_mechanism() {
+        // dp-accounting 0.6.0: z = 4, ten rounds, everybody in each of them.
+        let plan = ClientPlan::new(&promise(Some(4.0), None), 10, 10).unwrap();
+        assert!((plan.epsilon_pld_after(10).unwrap() - 3.341).abs() < 1e-3);
+        assert_eq!(plan.epsilon_after(7).unwrap(), plan.epsilon_seen_after(7).unwrap());
+        let sampled = ClientPlan::new(&promise(Some(4.0), Some(0.1)), 10, 10).unwrap();
+        assert!(sampled.releases > 10 * plan.releases && plan.releases > 1, "{} {}", sampled.releases, plan.releases);
+        assert_eq!(sampled.epsilon_seen_after(7).unwrap(), plan.epsilon_after(7).unwrap());
+        assert!(sampled.epsilon_after(7).unwrap() < 0.2 * plan.epsilon_after(7).unwrap());
+    }
+
+    #[test]
+    fn given_noise_decides_how_many_releases_fit() {
+        let plan = ClientPlan::new(&promise(Some(3.0), None), 4, 1000).unwrap();
+        assert!(plan.epsilon_after(plan.releases).unwrap() <= 3.0);
+        assert!(plan.epsilon_after(plan.releases + 1).unwrap() > 3.0);
+    }
+
+    #[test]
+    fn promises_that_cannot_be_kept_are_refused() {
+        let refusal = |privacy: &Privacy, cohort| ClientPlan::new(privacy, cohort, 5).unwrap_err().to_string();
+        assert!(refusal(&promise(None, None), 1).contains("cohort of 1 hides nobody"));
+        assert!(refusal(&promise(None, None), 200_000).contains("not below 1/200000"));
+        assert!(refusal(&promise(Some(0.2), None), 10).contains("first round"));
+        let example = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
+        assert!(refusal(&example, 10).contains("not for the coordinator"));
+    }
+
+    #[test]
+    fn the_noise_is_told_against_the_clip() {
+        let plan = ClientPlan::new(&promise(Some(2.0), None), 10, 1).unwrap();
+        assert!((plan.noise_norm(10_000) - 2.0 * 0.5 * 100.0 / 10.0).abs() < 1e-12);
+        assert!((plan.signal_to_noise(10_000) - 0.05).abs() < 1e-12);
+    }
+}
