@@ -62,8 +62,9 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
     Totals {
         updates: accepted().count(),
         dropped: record.participants.iter().filter(|participant| participant.state == "dropped").count(),
-        // A warm-up trains nothing, so it has no loss.
-        loss: mean(accepted().map(|part| (part.weight, part.train_loss))).filter(|_| record.kind != "warm-up"),
+        // A warm-up trains nothing, and with privacy losses stay at home.
+        loss: mean(accepted().map(|part| (part.weight, part.train_loss)))
+            .filter(|_| record.kind != "warm-up" && !is_private(record)),
         held_out,
         perplexity: held_out.filter(|_| by_tokens).map(f64::exp),
         accuracy: mean(evaluations.map(|one| (one.examples as f64, one.accuracy))),
@@ -71,6 +72,11 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
         down: record.participants.iter().map(|participant| participant.bytes_down).sum::<u64>()
             + one.map_or(0, |measured| measured.bytes_down),
     }
+}
+
+/// Whether the round's updates tell nothing but tensors and what they cost.
+fn is_private(record: &RoundRecord) -> bool {
+    record.released.is_some() || record.participants.iter().any(|participant| participant.privacy.is_some())
 }
 
 /// The published adapter by group, over all who measured, by name.
