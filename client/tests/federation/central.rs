@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rondo_coordinator::config::Config;
 use rondo_proto::base;
 
-use crate::client::{Client, model_dir};
+use crate::client::{Client, model_dir, run_file};
 use crate::coordinator::{Coordinator, Shifted};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,17 +14,14 @@ async fn whole_updates_are_clipped_at_home_and_noised_in_their_sum() {
     let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
     let base = base::describe(&model_dir(), "tiny").unwrap();
     // A clip below what a round changes, so that a client that did not clip were refused.
-    let run_file = format!(
+    let run_file = run_file(
+        &base,
+        "rolora",
         r#"
-        name = "sentiment"
-        base = {{ model = "tiny", digest = "{}" }}
-        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
-        method = {{ id = "rolora", rank = 2, targets = ["query", "value"] }}
-        train = {{ local_steps = 10, batch = 8, lr = 1e-2 }}
-        rounds = {{ count = 3, cohort = 2, quorum = 2, deadline_s = 120, grace_s = 60 }}
-        privacy = {{ unit = "client", epsilon = 8.0, delta = 1e-5, clip = 0.01 }}
+        train = { local_steps = 10, batch = 8, lr = 1e-2 }
+        rounds = { count = 3, cohort = 2, quorum = 2, deadline_s = 120, grace_s = 60 }
+        privacy = { unit = "client", epsilon = 8.0, delta = 1e-5, clip = 0.01 }
         "#,
-        base.digest
     );
     let mut clients = Vec::new();
     for name in ["books", "films"] {

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rondo_proto::v1;
+
 use crate::coordinator::Coordinator;
 
 fn program() -> Command {
@@ -16,6 +18,20 @@ fn program() -> Command {
 /// The tiny model's folder.
 pub fn model_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert")
+}
+
+/// A classification on the tiny model over the clients' rows, with these tables.
+pub fn run_file(base: &v1::BaseModel, method: &str, tables: &str) -> String {
+    format!(
+        r#"
+        name = "sentiment"
+        base = {{ model = "tiny", digest = "{}" }}
+        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
+        method = {{ id = "{method}", rank = 2, targets = ["query", "value"] }}
+        {tables}
+        "#,
+        base.digest
+    )
 }
 
 /// A running client. Killed when dropped; what it logged is shown when the test fails.

@@ -9,27 +9,21 @@ use rondo_coordinator::config::Config;
 use rondo_dp::{Books, Ledger};
 use rondo_proto::{base, v1};
 
-use crate::client::{Client, model_dir};
+use crate::client::{Client, model_dir, run_file};
 use crate::coordinator::{Coordinator, Shifted};
 
 const DELTA: f64 = 1e-3;
 /// `RONDO_KILLS=200` makes it long.
 const KILLS: u32 = 12;
 
-/// The tiny run with privacy at this epsilon, so many rounds of two steps.
-fn run_file(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
-    format!(
-        r#"
-        name = "private"
-        base = {{ model = "tiny", digest = "{}" }}
-        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
-        method = {{ id = "ffa-lora", rank = 2, targets = ["query", "value"] }}
-        train = {{ local_steps = 2, batch = 8, lr = 1e-2 }}
-        rounds = {{ count = {rounds}, cohort = 1, quorum = 1, deadline_s = 600 }}
-        privacy = {{ unit = "example", delta = {DELTA}, clip = 1.0, {privacy} }}
-        "#,
-        base.digest
-    )
+/// A run with this privacy for every example, and so many rounds of two steps.
+fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
+    let tables = format!(
+        "train = {{ local_steps = 2, batch = 8, lr = 1e-2 }}\n\
+         rounds = {{ count = {rounds}, cohort = 1, quorum = 1, deadline_s = 600 }}\n\
+         privacy = {{ unit = \"example\", delta = {DELTA}, clip = 1.0, {privacy} }}"
+    );
+    run_file(base, "ffa-lora", &tables)
 }
 
 fn books(client: &Client) -> Books {
@@ -76,7 +70,7 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     let base = base::describe(&model_dir(), "tiny").unwrap();
     let mut client = Client::join(&coordinator, dir.path(), "books").await;
     coordinator.until_seen("books").await;
-    let run = coordinator.create_run(base.clone(), run_file(&base, rounds, "epsilon = 20.0")).await;
+    let run = coordinator.create_run(base.clone(), private(&base, rounds, "epsilon = 20.0")).await;
     // Not random, but as good as: the points fall everywhere from the start of the process to the end of a round.
     let mut wait = 7_u64;
     for _ in 0..kills {
@@ -122,7 +116,7 @@ async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     let client = Client::start("books", client);
     coordinator.until_seen("books").await;
     // So little noise that few of the nine rounds fit.
-    let file = run_file(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7");
+    let file = private(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7");
     let run = coordinator.create_run(base.clone(), file).await;
     let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
     assert_eq!(ended.outcome, "privacy budget spent");
@@ -133,7 +127,7 @@ async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     assert!(ended.privacy.contains("spent at most"), "{}", ended.privacy);
 
     // Over the same data a second run of this size does not fit, and the client says so before any work.
-    let second = run_file(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7").replace("\"private\"", "\"second\"");
+    let second = private(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7").replace("\"sentiment\"", "\"second\"");
     let second = coordinator.create_run(base.clone(), second).await;
     let declined = coordinator.until(&second, "the client answers", |run| !run.willing.is_empty()).await;
     assert!(!declined.willing[0].accepted);

@@ -6,7 +6,7 @@ use rondo_coordinator::config::Config;
 use rondo_proto::{base, v1};
 use tempfile::TempDir;
 
-use crate::client::{Client, model_dir};
+use crate::client::{Client, model_dir, run_file};
 use crate::coordinator::{Coordinator, End, Shifted};
 
 const NAMES: [&str; 4] = ["books", "films", "meals", "phones"];
@@ -26,17 +26,11 @@ async fn federation(method: &str, grace_s: u32) -> Federation {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
     let base = base::describe(&model_dir(), "tiny").unwrap();
-    let run_file = format!(
-        r#"
-        name = "sentiment"
-        base = {{ model = "tiny", digest = "{}" }}
-        task = {{ kind = "classification", dataset = "reviews", labels = ["negative", "positive"], max_tokens = 16 }}
-        method = {{ id = "{method}", rank = 2, targets = ["query", "value"] }}
-        train = {{ local_steps = {STEPS}, batch = 8, lr = 1e-3 }}
-        rounds = {{ count = 2, cohort = 4, quorum = 3, deadline_s = 120, grace_s = {grace_s} }}
-        "#,
-        base.digest
+    let tables = format!(
+        "train = {{ local_steps = {STEPS}, batch = 8, lr = 1e-3 }}\n\
+         rounds = {{ count = 2, cohort = 4, quorum = 3, deadline_s = 120, grace_s = {grace_s} }}"
     );
+    let run_file = run_file(&base, method, &tables);
     let mut clients = Vec::new();
     for name in NAMES {
         clients.push(Client::join(&coordinator, dir.path(), name).await);
