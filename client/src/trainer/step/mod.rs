@@ -65,16 +65,13 @@ pub fn gradients(
     let leaves = session.leaves();
     let mut sums: Vec<Tensor> = leaves.iter().map(|_| Tensor::new()).collect();
     let mut loss = 0.0;
-    let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch };
-    for (number, texts) in texts.chunks(size.max(1)).enumerate() {
+    for (texts, goal) in micro_batches(texts, goal, plan) {
         if units(texts) == 0 {
             continue;
         }
         let batch = Batch::new(encoded, texts, session.device())?;
         let part = match goal {
-            Goal::Labels(labels) => {
-                Part::Labels { labels: &labels[number * size..number * size + texts.len()], share: 1.0 / total as f64 }
-            }
+            Goal::Labels(labels) => Part::Labels { labels, share: 1.0 / total as f64 },
             Goal::Tokens => {
                 let foretold = Foretold::new(encoded, texts);
                 let shares = vec![1.0 / total as f32; foretold.tokens.len()];
@@ -84,6 +81,15 @@ pub fn gradients(
         loss += run(session, &batch, &part, plan, &leaves, &mut sums)?;
     }
     Ok(Gradients { loss, units: total, tensors: session.of_leaves(sums)? })
+}
+
+/// The texts of each micro-batch, and what they are trained towards.
+fn micro_batches<'t>(texts: &'t [usize], goal: Goal<'t>, plan: Plan) -> impl Iterator<Item = (&'t [usize], Goal<'t>)> {
+    let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch }.max(1);
+    texts.chunks(size).enumerate().map(move |(number, part)| match goal {
+        Goal::Labels(labels) => (part, Goal::Labels(&labels[number * size..number * size + part.len()])),
+        Goal::Tokens => (part, Goal::Tokens),
+    })
 }
 
 /// One micro-batch, in the way that the plan and the model ask for.

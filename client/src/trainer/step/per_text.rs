@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use super::objective::Part;
-use super::{Goal, Plan, run};
+use super::{Goal, Plan, micro_batches, run};
 use crate::trainer::batch::{Batch, Encoded};
 use crate::trainer::error::TrainerError;
 use crate::trainer::loss::Foretold;
@@ -25,13 +25,10 @@ pub fn per_text(
     plan: Plan,
     sink: &mut OnGradients<'_>,
 ) -> Result<(), TrainerError> {
-    let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch };
-    for (number, texts) in texts.chunks(size.max(1)).enumerate() {
+    for (texts, goal) in micro_batches(texts, goal, plan) {
         let batch = Batch::new(encoded, texts, session.device())?;
         let part = match goal {
-            Goal::Labels(labels) => {
-                Part::Labels { labels: &labels[number * size..number * size + texts.len()], share: 1.0 }
-            }
+            Goal::Labels(labels) => Part::Labels { labels, share: 1.0 },
             Goal::Tokens => {
                 let mut shares = Vec::new();
                 for &text in texts {
