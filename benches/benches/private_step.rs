@@ -3,49 +3,29 @@
 #![allow(missing_docs)] // criterion's macros make a public function.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use rondo_benches::{example_run, model_dir};
-use rondo_client::data::Dataset;
+use rondo_benches::{example_run, long_text, work};
 use rondo_client::trainer::LibtorchTrainer;
 use rondo_client::trainer::device::DeviceChoice;
-use rondo_client::trainer::solo::{CLIENT, Solo};
+use rondo_client::trainer::solo::Solo;
 use rondo_client::work::{Trainer, Work};
 use rondo_dp::ExamplePlan;
-use rondo_methods::{Job, Registry};
-use rondo_proto::base;
+use rondo_methods::Job;
 
 const BATCH: u32 = 32;
 /// Steps of one measured round, so that building the session weighs little.
 const STEPS: u32 = 4;
 
 /// A first round of fed-sb on factors of the base.
-fn work(trainer: &mut LibtorchTrainer) -> Work {
-    let dir = model_dir();
-    let base = base::describe(&dir, "minilm-l6").expect("`cargo xtask setup` fetches the model");
+fn first_round(trainer: &mut LibtorchTrainer) -> Work {
     let mut run = example_run("private/fed-sb").expect("the examples are part of the repository and tested");
     (run.train.local_steps, run.train.batch) = (STEPS, BATCH);
-    let job = Job::new(&Registry::builtin(), &run, &base).expect("the example fits the model");
-    let mut solo = Solo::new(job.clone()).expect("there is room for a temporary folder");
-    // Every text fills all tokens, so the time does not hang on the draw of the batch.
-    let text = |number: u32| (format!("{number} {}", "a rather long and winding review of it ".repeat(10)), number % 2);
-    let data = Dataset::of("reviews", &run.task.labels, (0..BATCH).map(text), 0.0);
-    let mut work = Work {
-        rank: job.rank(),
-        job,
-        run: Arc::new(run),
-        base: Arc::new(base),
-        model_dir: dir,
-        data: Arc::new(data),
-        client: CLIENT.to_owned(),
-        round: 0,
-        state: solo.state(0).expect("the state of a warm-up"),
-        privacy: None,
-        evaluate_before: false,
-        max_eval_examples: None,
-    };
+    let rows = (0..BATCH).map(|number| (long_text(number), number % 2));
+    let start = |job: &Job| job.warm_up_state(job.rank()).expect("the state of a warm-up");
+    let mut work = work(run, rows, start);
+    let mut solo = Solo::new(work.job.clone()).expect("there is room for a temporary folder");
     let factors = trainer.warm_up(&work, &mut |_| ControlFlow::Continue(())).expect("the base has factors");
     solo.publish(0, &factors.tensors).expect("a warm-up of one client");
     (work.round, work.state) = (1, solo.state(1).expect("the first round follows the warm-up"));
@@ -56,7 +36,7 @@ fn private_step(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fed-sb, four steps of 32 texts");
     group.sample_size(10).measurement_time(Duration::from_secs(30));
     let mut trainer = LibtorchTrainer::new(DeviceChoice::Cpu, None).expect("there is always a CPU");
-    let plain = work(&mut trainer);
+    let plain = first_round(&mut trainer);
     let plan = ExamplePlan {
         clip: 1.0,
         noise_multiplier: 1.0,

@@ -3,12 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use rondo_client::data::Dataset;
+use rondo_client::trainer::solo::CLIENT;
+use rondo_client::work::Work;
 use rondo_methods::{
-    AggregateInput, AggregateOutput, Contribution, Job, Kind, MethodError, Registry, Tensor, TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, MethodError, Registry, Tensor, TensorSet,
 };
 use rondo_proto::manifest::TensorEntry;
 use rondo_proto::run_file::{RunFile, RunFileError};
-use rondo_proto::v1;
+use rondo_proto::{base, v1};
 
 /// The methods with a run file in `examples/runs`.
 pub const METHODS: [&str; 4] = ["fed-sb", "ffa-lora", "flora", "fedit"];
@@ -37,6 +42,38 @@ pub fn example_run(method: &str) -> Result<RunFile, ExampleError> {
     let path = workspace().join("examples/runs").join(method).with_extension("toml");
     let text = std::fs::read_to_string(&path).map_err(|error| ExampleError::Read(path.clone(), error))?;
     RunFile::parse(&text).map_err(|error| ExampleError::Run(path, error))
+}
+
+/// A round of a run on the demo's encoder, for one client with these texts and labels; it starts from `state`.
+pub fn work(
+    run: RunFile,
+    rows: impl IntoIterator<Item = (String, u32)>,
+    state: impl FnOnce(&Job) -> AdapterState,
+) -> Work {
+    let dir = model_dir();
+    let base = base::describe(&dir, "minilm-l6").expect("`cargo xtask setup` fetches the model");
+    let job = Job::new(&Registry::builtin(), &run, &base).expect("the example fits the model");
+    let state = state(&job);
+    Work {
+        rank: job.rank(),
+        job,
+        data: Arc::new(Dataset::of("reviews", &run.task.labels, rows, 0.0)),
+        run: Arc::new(run),
+        base: Arc::new(base),
+        model_dir: dir,
+        // The name that the draws of a run without a coordinator go by.
+        client: CLIENT.to_owned(),
+        round: state.round,
+        state,
+        privacy: None,
+        evaluate_before: false,
+        max_eval_examples: None,
+    }
+}
+
+/// A text that fills all tokens, so that a step's time does not hang on the draw of its batch.
+pub fn long_text(number: u32) -> String {
+    format!("{number} {}", "a rather long and winding review of it ".repeat(10))
 }
 
 /// The shapes of the demo's encoder (six blocks of width 384), without its weights.

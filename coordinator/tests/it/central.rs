@@ -1,10 +1,12 @@
 //! A run that promises privacy per client, end to end.
 
+use std::path::Path;
+
 use rondo_coordinator::data_dir::DataDir;
 use rondo_dp::Ledger;
 use rondo_methods::TensorFile;
 
-use crate::coordinator::{Coordinator, initialise};
+use crate::coordinator::{Coordinator, Operator, initialise};
 use crate::fake_client::{Did, FakeClient, work_until_ended};
 use crate::tensors::run_file;
 
@@ -13,22 +15,23 @@ fn private(method: &str, rounds: u32, clip: f64) -> String {
     format!("{}\n[privacy]\n{privacy}\n", run_file(method, rounds))
 }
 
-async fn clients(coordinator: &Coordinator, dir: &std::path::Path) -> Vec<FakeClient> {
+/// A coordinator, its operator and three clients.
+async fn federation(data: &Path, dir: &Path) -> (Coordinator, Operator, Vec<FakeClient>) {
+    initialise(data);
+    let coordinator = Coordinator::start(data);
+    let operator = coordinator.operator();
     let mut clients = Vec::new();
     for name in ["movies", "products", "news"] {
-        clients.push(FakeClient::join(coordinator, dir, name).await);
+        clients.push(FakeClient::join(&coordinator, dir, name).await);
     }
-    clients
+    (coordinator, operator, clients)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    initialise(&data);
-    let coordinator = Coordinator::start(&data);
-    let operator = coordinator.operator();
-    let mut clients = clients(&coordinator, dir.path()).await;
+    let (_coordinator, operator, mut clients) = federation(&data, dir.path()).await;
     let run = operator.create_run(private("fedit", 1, 100.0)).await.run;
     let summary = work_until_ended(&mut clients, &operator, &run).await;
     assert_eq!(summary.outcome, "completed");
@@ -56,10 +59,7 @@ async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
 async fn an_update_that_was_not_clipped_is_refused_at_the_door() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    initialise(&data);
-    let coordinator = Coordinator::start(&data);
-    let operator = coordinator.operator();
-    let mut clients = clients(&coordinator, dir.path()).await;
+    let (_coordinator, operator, mut clients) = federation(&data, dir.path()).await;
     let run = operator.create_run(private("fedit", 1, 0.01)).await.run;
     let refusal = loop {
         let mut refused = None;
