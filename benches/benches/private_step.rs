@@ -10,7 +10,7 @@ use rondo_benches::{example_run, long_text, work};
 use rondo_client::trainer::LibtorchTrainer;
 use rondo_client::trainer::device::DeviceChoice;
 use rondo_client::trainer::solo::Solo;
-use rondo_client::work::{Trainer, Work};
+use rondo_client::work::{Protection, Trainer, Work};
 use rondo_dp::ExamplePlan;
 use rondo_methods::Job;
 
@@ -48,7 +48,7 @@ fn private_step(criterion: &mut Criterion) {
         epsilon: 100.0,
         delta: 1e-5,
     };
-    let private = Work { privacy: Some(plan), ..plain.clone() };
+    let private = Work { protection: Protection::Examples(plan), ..plain.clone() };
     for (name, work) in [("plain", &plain), ("private", &private)] {
         group.bench_function(name, |bench| {
             bench.iter(|| {

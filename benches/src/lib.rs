@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rondo_client::data::Dataset;
 use rondo_client::trainer::solo::CLIENT;
-use rondo_client::work::Work;
+use rondo_client::work::{Protection, Work};
 use rondo_methods::{
     AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, MethodError, Registry, Tensor, TensorSet,
 };
@@ -65,7 +65,7 @@ pub fn work(
         client: CLIENT.to_owned(),
         round: state.round,
         state,
-        privacy: None,
+        protection: Protection::None,
         evaluate_before: false,
         max_eval_examples: None,
     }

@@ -121,6 +121,7 @@ mod tests {
             clip: 1.0,
             noise_multiplier: None,
             sampling_rate: None,
+            clip_quantile: None,
         };
         RunFile { privacy: Some(privacy), ..run() }
     }

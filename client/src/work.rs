@@ -35,10 +35,25 @@ pub struct Work {
     pub state: AdapterState,
     /// Measure the state as received before training.
     pub evaluate_before: bool,
-    /// How examples are clipped and noised; `None` = the run promises no privacy.
-    pub privacy: Option<ExamplePlan>,
+    /// What training does for the run's promise of privacy.
+    pub protection: Protection,
     /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
     pub max_eval_examples: Option<usize>,
+}
+
+/// What training does for a run's promise of privacy.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Protection {
+    /// Nothing: the run promises none.
+    #[default]
+    None,
+    /// Unit "example": every example's gradient is clipped and every step's sum noised.
+    Examples(ExamplePlan),
+    /// Unit "client": the whole change is scaled down to this L2 norm. The noise is the coordinator's.
+    WholeChange {
+        /// The clip of the round.
+        clip: f64,
+    },
 }
 
 /// What training (or a warm-up) brings back.

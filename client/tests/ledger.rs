@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rondo_dp::{ExamplePlan, Ledger, Limit, Privacy, Schedule};
+use rondo_dp::{ExamplePlan, Ledger, Limit, Privacy, Schedule, Terms};
 use serde_json::Value;
 
 /// Runs the command; answers exit code, standard output and standard error.
@@ -26,7 +26,8 @@ fn json(dir: &Path, more: &[&str]) -> Value {
 /// Two runs in a domain with a budget, of which one is over, and one in a domain without.
 fn write(dir: &Path) -> Ledger {
     let plan = |delta| {
-        let promise = Privacy::new("example", 3.0, delta, 1.0).unwrap().with_noise(Some(2.0)).unwrap();
+        let terms = Terms { noise_multiplier: Some(2.0), ..Terms::new(3.0, delta, 1.0) };
+        let promise = Privacy::new("example", terms).unwrap();
         ExamplePlan::new(&promise, 2000, Schedule { batch: 64, steps: 10, rounds: 4 }).unwrap()
     };
     let mut ledger = Ledger::open(&dir.join("ledger.jsonl")).unwrap();

@@ -193,8 +193,9 @@ impl Executor {
         })?;
         self.release(&job, &plan, paid).await?;
         let (blobs, out_dir, released) = (Arc::clone(&self.blobs), folder.to_owned(), paid.released.clone());
+        let next_clip = paid.released.as_ref().and_then(|released| released.next_clip);
         let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir, released)).await??;
-        let made = Made::of(output).await?;
+        let made = Made { next_clip, ..Made::of(output).await? };
         let mut pauses = pauses();
         loop {
             let failure = match self.hand_in(&work, &made).await {
@@ -243,6 +244,7 @@ impl Executor {
             frozen_bytes: frozen.as_ref().map_or(0, |file| file.bytes),
             server: server.as_ref().map(|file| file.digest),
             error: made.error,
+            next_clip: made.next_clip,
             notes: made.notes.clone(),
         };
         let files = || std::iter::once(global).chain(frozen).chain(server);

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rondo_dp::{AccountingError, GaussianMechanism, Lattice, LatticeError, Ledger, LedgerError, MechanismError};
+use rondo_dp::{AccountingError, GaussianMechanism, Lattice, LatticeError, Ledger, LedgerError, MechanismError, Tally};
 use rondo_methods::{FileError, Job, MethodError, RoundStart, TensorSet};
 use rondo_proto::Digest;
 use rondo_rounds::{AggregatePlan, Release};
@@ -42,6 +42,8 @@ pub struct Sum {
     start: RoundStart,
     mechanism: GaussianMechanism,
     sum: Vec<i64>,
+    /// Of a clip that moves: how many changes it left whole.
+    tally: Option<Tally>,
 }
 
 impl Sum {
@@ -55,8 +57,11 @@ impl Sum {
         let frozen = plan.frozen.as_ref().map(&path);
         let published: Vec<PathBuf> = plan.published.iter().map(&path).collect();
         let start = job.round_start(plan.work.round, frozen.as_deref(), &published)?;
-        let lattice = Lattice::new(release.plan.clip, release.plan.noise_multiplier, start.dimension())?;
-        let mut sum = Self { start, mechanism: GaussianMechanism::new(lattice)?, sum: vec![0; lattice.dimension()] };
+        let Release { plan: noise, clip, .. } = release;
+        let lattice = Lattice::new(*clip, noise.sum_noise_multiplier(), start.dimension())?;
+        let (mechanism, zero) = (GaussianMechanism::new(lattice)?, vec![0; lattice.dimension()]);
+        let tally = noise.adaptive.map(|adaptive| adaptive.tally(*clip)).transpose()?;
+        let mut sum = Self { start, mechanism, sum: zero, tally };
         let mut change = Vec::with_capacity(lattice.dimension());
         for update in &plan.updates {
             sum.add(&path(&update.digest), &mut change)?;
@@ -68,6 +73,9 @@ impl Sum {
         self.start.change(update, change)?;
         // Whether a client was clipped, or was not finite and counts as nothing, is told to nobody.
         let _ = self.mechanism.lattice().add(&[change.as_slice()], &mut self.sum)?;
+        if let Some(tally) = &mut self.tally {
+            tally.add(norm(change))?;
+        }
         Ok(())
     }
 
@@ -89,8 +97,13 @@ impl Sum {
         let mut mean = self.mechanism.release(&self.sum)?;
         // Always by the same number: how many updates came is not to be told by their mean.
         mean.iter_mut().for_each(|number| *number /= release.plan.divisor);
-        Ok(Released { tensors: self.start.changed(&mean), head })
+        let next_clip = self.tally.map(Tally::next_clip).transpose()?;
+        Ok(Released { tensors: self.start.changed(&mean), head, next_clip })
     }
+}
+
+fn norm(numbers: &[f64]) -> f64 {
+    numbers.iter().map(|number| number * number).sum::<f64>().sqrt()
 }
 
 /// What was released. All of it may be published, and it may be used again: the same numbers cost nothing more.
@@ -100,6 +113,8 @@ pub struct Released {
     pub tensors: TensorSet,
     /// Digest of the ledger right after it was entered.
     pub head: String,
+    /// The clip of the next round, where it moves.
+    pub next_clip: Option<f64>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use rondo_dp::{ClientPlan, Privacy};
+use rondo_dp::{ClientPlan, Privacy, Terms};
 use rondo_methods::{Kind, TensorFile};
 use rondo_proto::{ClientId, RunId};
 use rondo_rounds::{PlannedUpdate, RoundKind, WorkKey};
@@ -52,9 +52,13 @@ impl Bench {
     }
 
     fn release(&self, updates: &[Digest], noise: f64, cohort: u32) -> Released {
-        let privacy = Privacy::new("client", 1e30, 1e-5, CLIP).unwrap().with_noise(Some(noise)).unwrap();
-        let plan = ClientPlan::new(&privacy, cohort, 1).unwrap();
-        let release = Release { plan, domain: "reviews".into() };
+        self.moving(updates, noise, cohort, None)
+    }
+
+    fn moving(&self, updates: &[Digest], noise: f64, cohort: u32, clip_quantile: Option<f64>) -> Released {
+        let terms = Terms { noise_multiplier: Some(noise), clip_quantile, ..Terms::new(1e30, 1e-5, CLIP) };
+        let plan = ClientPlan::new(&Privacy::new("client", terms).unwrap(), cohort, 1).unwrap();
+        let release = Release { plan, clip: CLIP, domain: "reviews".into() };
         let planned = |(index, digest): (usize, &Digest)| PlannedUpdate {
             client: ClientId::new(format!("c{index}")).unwrap(),
             digest: *digest,
@@ -86,7 +90,7 @@ impl Bench {
 
     fn of_update(&self, digest: &Digest) -> Vec<f64> {
         let file = TensorFile::open(&self.dir.path().join(digest.hex())).unwrap();
-        self.change(&Released { tensors: file.read_all(|_| true).unwrap(), head: String::new() })
+        self.change(&Released { tensors: file.read_all(|_| true).unwrap(), head: String::new(), next_clip: None })
     }
 }
 
@@ -157,6 +161,19 @@ fn the_noise_has_its_size_and_is_new_each_time() {
     assert!(mean.abs() < 5.0 * expected / count.sqrt(), "{mean}");
     let product: f64 = draws[0].iter().zip(&draws[1]).map(|(l, r)| l * r).sum();
     assert!(product.abs() / (norm(&draws[0]) * norm(&draws[1])) < 0.3, "two releases are alike");
+}
+
+#[test]
+fn a_clip_that_moves_goes_by_how_many_changes_it_leaves_whole() {
+    let bench = Bench::new();
+    let next = |norms: [f32; 3]| {
+        let updates = norms.map(|norm| bench.of_norm(norm));
+        bench.moving(&updates, 1e-3, 3, Some(0.5)).next_clip.unwrap() / CLIP
+    };
+    // The count's noise is a twentieth of the cohort, the share that was within is 0, 1/3 and 1.
+    let near = |found: f64, share: f64| (found.ln() + 0.2 * (share - 0.5)).abs() < 0.06;
+    assert!(near(next([0.5, 0.9, 5.0]), 0.0) && near(next([0.1, 0.2, 0.3]), 1.0));
+    assert!(bench.release(&[], 1.0, 2).next_clip.is_none(), "one that stays has no next");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::curve::{Adjacency, Curve};
+use crate::curve::Curve;
 use crate::pld::{self, PldError};
 
 /// Why a figure was refused.
@@ -20,14 +20,6 @@ pub enum AccountingError {
         /// The number that came.
         value: f64,
     },
-    /// A cohort that cannot be drawn.
-    #[error("a cohort of {drawn} of {of} cannot be drawn: it must be at least 1 and at most all")]
-    Cohort {
-        /// Size of a cohort.
-        drawn: u64,
-        /// How many there are.
-        of: u64,
-    },
     /// A delta outside (0, 1).
     #[error("delta {value} is not usable: it must be above 0 and below 1")]
     Delta {
@@ -39,25 +31,6 @@ pub enum AccountingError {
     Epsilon {
         /// The number that came.
         value: f64,
-    },
-    /// Losses under different adjacencies.
-    #[error("losses for one record added or removed and for one record replaced do not add up")]
-    Adjacency,
-    /// A stored curve with an order nobody uses.
-    #[error("a stored privacy curve has the order {order}, which this version does not use")]
-    Order {
-        /// The order.
-        order: f64,
-    },
-    /// A stored curve with a loss that cannot be.
-    #[error(
-        "a stored privacy curve has the loss {loss} at order {order}: it must be given once, finite and not negative"
-    )]
-    Loss {
-        /// The order.
-        order: f64,
-        /// The loss that came.
-        loss: f64,
     },
     /// The accountant by privacy loss distribution gave up.
     #[error(transparent)]
@@ -132,15 +105,12 @@ impl Accountant {
 
     /// The Renyi curve of all events.
     pub fn curve(&self) -> Curve {
-        let zero = Curve::zero(Adjacency::AddOrRemove);
-        // Curves of Poisson samples all have the same adjacency.
-        self.events.iter().fold(zero, |sum, event| sum.plus(&Curve::of(event)).unwrap_or(sum))
+        self.events.iter().fold(Curve::zero(), |sum, event| sum.plus(&Curve::of(event)))
     }
 
     /// The same at the integer orders alone: enough for what is enforced, and a hundred times faster.
     pub(crate) fn enforceable(&self) -> Curve {
-        let zero = Curve::zero(Adjacency::AddOrRemove);
-        self.events.iter().fold(zero, |sum, event| sum.plus(&Curve::enforceable(event)).unwrap_or(sum))
+        self.events.iter().fold(Curve::zero(), |sum, event| sum.plus(&Curve::enforceable(event)))
     }
 
     /// The epsilon to enforce: [`Curve::epsilon_enforced`].

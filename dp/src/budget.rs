@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn nothing_costs_nothing_and_the_unknown_costs_everything() {
         let limit = Limit::new(1.0, 1e-5).unwrap();
-        assert_eq!(limit.at_order(4.0).cost(&Curve::zero(crate::Adjacency::AddOrRemove)).unwrap(), 0.0);
+        assert_eq!(limit.at_order(4.0).cost(&Curve::zero()).unwrap(), 0.0);
         let step = Curve::of(&Event::new(1.0, 1.0, 1).unwrap());
         assert_eq!(limit.at_order(2.05).cost(&step).unwrap(), f64::INFINITY);
         assert!(Limit::new(0.0, 1e-5).is_err() && Limit::new(1.0, 1.0).is_err());

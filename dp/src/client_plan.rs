@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::accountant::{Accountant, AccountingError, Event};
+use crate::adaptive_clip::AdaptiveClip;
 use crate::calibration::{self, CalibrationError, Figure, Target};
-use crate::curve::{Adjacency, Curve};
+use crate::curve::Curve;
 use crate::privacy::Privacy;
 
 /// Fewest clients whose sum can hide one of them.
@@ -36,6 +37,19 @@ pub enum ClientPlanError {
         /// Clients of a cohort.
         cohort: u32,
     },
+    /// Too few to count, under noise, how many were clipped.
+    #[error(
+        "a clip that follows a quantile needs a cohort of at least {least} beside noise multiplier \
+         {noise_multiplier:.4}, and the run's is {cohort}: leave privacy.clip_quantile out, or take larger cohorts"
+    )]
+    AdaptiveCohort {
+        /// The run's.
+        cohort: u32,
+        /// The run's, or what its budget asks for.
+        noise_multiplier: f64,
+        /// What would do.
+        least: f64,
+    },
     /// Not one round fits.
     #[error(
         "noise multiplier {noise_multiplier} spends epsilon {epsilon:.4} in the first round, more than the {limit} of the \
@@ -65,9 +79,12 @@ pub enum ClientPlanError {
 /// coin: no cohort may be drawn again, or cut, for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClientPlan {
-    /// L2 clip norm of one client's change over all tensors it sends together.
+    /// L2 clip norm of one client's change over all tensors it sends together; of an adaptive one the first.
     pub clip: f64,
-    /// Standard deviation of the noise in units of the clip.
+    /// Whether and how the clip moves from round to round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveClip>,
+    /// Standard deviation of the noise in units of the clip, as a release is charged.
     pub noise_multiplier: f64,
     /// Chance with which a client is in a round's cohort; 1 where nothing is gained by the draw.
     pub sampling_rate: f64,
@@ -89,7 +106,7 @@ impl ClientPlan {
     /// A promise of another unit; a cohort that hides nobody; delta at or above 1/cohort; a budget that not even one
     /// round fits.
     pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
-        let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate } = *privacy else {
+        let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *privacy else {
             return Err(ClientPlanError::Unit { promise: privacy.statement() });
         };
         if cohort < LEAST_COHORT {
@@ -104,16 +121,24 @@ impl ClientPlan {
             Some(noise) => noise,
             None => calibration::noise_multiplier(target, sampling_rate, rounds.into(), Figure::Enforced)?,
         };
-        let nothing = Curve::zero(Adjacency::AddOrRemove);
-        let fitting = calibration::steps(target, noise_multiplier, sampling_rate, &nothing)?;
+        let adaptive =
+            clip_quantile.map(|quantile| AdaptiveClip::new(quantile, cohort, noise_multiplier)).transpose()?;
+        let fitting = calibration::steps(target, noise_multiplier, sampling_rate, &Curve::zero())?;
         let releases = u32::try_from(fitting).unwrap_or(u32::MAX);
         let divisor = f64::from(cohort);
-        let plan = Self { clip, noise_multiplier, sampling_rate, divisor, releases, epsilon, delta };
+        let plan = Self { clip, adaptive, noise_multiplier, sampling_rate, divisor, releases, epsilon, delta };
         if releases == 0 {
             let epsilon = plan.epsilon_after(1)?;
             return Err(ClientPlanError::FirstRound { noise_multiplier, epsilon, limit: plan.epsilon });
         }
         Ok(plan)
+    }
+
+    /// Standard deviation of the noise on the sum of changes in units of the clip: [`Self::noise_multiplier`], or a
+    /// little more where a count of clipped changes shares the charge.
+    pub fn sum_noise_multiplier(&self) -> f64 {
+        let shared = |adaptive: AdaptiveClip| adaptive.sum_noise_multiplier(self.noise_multiplier);
+        self.adaptive.map_or(self.noise_multiplier, shared)
     }
 
     /// What so many rounds release.
@@ -152,7 +177,7 @@ impl ClientPlan {
 
     /// Expected L2 norm of the noise in the mean of changes of `dimension` numbers: z C sqrt(d) / W.
     pub fn noise_norm(&self, dimension: u64) -> f64 {
-        self.noise_multiplier * self.clip * (dimension as f64).sqrt() / self.divisor
+        self.sum_noise_multiplier() * self.clip * (dimension as f64).sqrt() / self.divisor
     }
 
     /// The clip over [`Self::noise_norm`]: above it no mean of changes can rise.
@@ -164,10 +189,12 @@ impl ClientPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::Terms;
 
-    fn promise(noise: Option<f64>, rate: Option<f64>) -> Privacy {
-        let promise = Privacy::new("client", 3.0, 1e-5, 0.5).unwrap();
-        promise.with_noise(noise).unwrap().with_sampling(rate).unwrap()
+    const TERMS: Terms = Terms::new(3.0, 1e-5, 0.5);
+
+    fn promise(noise_multiplier: Option<f64>, sampling_rate: Option<f64>) -> Privacy {
+        Privacy::new("client", Terms { noise_multiplier, sampling_rate, ..TERMS }).unwrap()
     }
 
     #[test]
@@ -206,8 +233,22 @@ mod tests {
         assert!(refusal(&promise(None, None), 1).contains("cohort of 1 hides nobody"));
         assert!(refusal(&promise(None, None), 200_000).contains("not below 1/200000"));
         assert!(refusal(&promise(Some(0.2), None), 10).contains("first round"));
-        let example = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
+        let example = Privacy::new("example", TERMS).unwrap();
         assert!(refusal(&example, 10).contains("not for the coordinator"));
+    }
+
+    #[test]
+    fn an_adaptive_clip_costs_the_same_and_noises_the_sum_a_little_more() {
+        let terms = Terms { noise_multiplier: Some(2.0), ..TERMS };
+        let fixed = Privacy::new("client", terms).unwrap();
+        let adaptive = Privacy::new("client", Terms { clip_quantile: Some(0.5), ..terms }).unwrap();
+        let plan = |privacy, cohort| ClientPlan::new(privacy, cohort, 5);
+        let (fixed, moving) = (plan(&fixed, 60).unwrap(), plan(&adaptive, 60).unwrap());
+        assert_eq!(fixed.event(3).unwrap(), moving.event(3).unwrap());
+        assert!(moving.sum_noise_multiplier() > 2.0 && moving.sum_noise_multiplier() < 2.2);
+        assert_eq!(fixed.sum_noise_multiplier(), 2.0);
+        let refusal = plan(&adaptive, 20).unwrap_err().to_string();
+        assert!(refusal.contains("cohort of at least 48"), "{refusal}");
     }
 
     #[test]

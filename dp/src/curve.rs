@@ -1,39 +1,24 @@
 //! Renyi curves: the privacy loss of everything released so far, at each order.
 
-use serde::{Deserialize, Serialize};
-
 use crate::accountant::{AccountingError, Event, check_delta, check_epsilon};
-use crate::fixed::FixedRounds;
 use crate::rdp::{self, ORDERS, is_integer, orders};
 
-/// Which neighbours a guarantee speaks of. Losses under different ones do not add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Adjacency {
-    /// One record more or less.
-    AddOrRemove,
-    /// One record in place of another; their number is public.
-    ReplaceOne,
-}
-
 /// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add up, also when later ones were chosen in the
-/// light of earlier ones.
+/// light of earlier ones. Neighbours differ in one record, which is there or not.
 ///
 /// An order whose loss is not known is left out of every minimum, which is safe: each order alone gives a guarantee.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    adjacency: Adjacency,
     losses: Vec<Option<f64>>,
 }
 
 impl Curve {
     /// Nothing released yet.
-    pub fn zero(adjacency: Adjacency) -> Self {
-        Self { adjacency, losses: vec![Some(0.0); ORDERS] }
+    pub fn zero() -> Self {
+        Self { losses: vec![Some(0.0); ORDERS] }
     }
 
-    /// The loss of an event, under [`Adjacency::AddOrRemove`].
+    /// The loss of an event.
     pub fn of(event: &Event) -> Self {
         Self::of_orders(event, |_| true)
     }
@@ -46,41 +31,20 @@ impl Curve {
     fn of_orders(event: &Event, wanted: impl Fn(f64) -> bool) -> Self {
         let (sigma, rate, steps) = (event.noise_multiplier(), event.sampling_rate(), event.steps());
         if steps == 0 {
-            return Self::zero(Adjacency::AddOrRemove);
+            return Self::zero();
         }
         let step = |order| if wanted(order) { rdp::poisson_step(sigma, rate, order) } else { None };
-        Self { adjacency: Adjacency::AddOrRemove, losses: orders().map(step).collect() }.times(steps)
-    }
-
-    /// The loss of rounds with cohorts of a fixed size, under [`Adjacency::ReplaceOne`].
-    pub fn of_fixed(rounds: &FixedRounds) -> Self {
-        if rounds.steps() == 0 {
-            return Self::zero(Adjacency::ReplaceOne);
-        }
-        Self { adjacency: Adjacency::ReplaceOne, losses: rounds.losses() }.times(rounds.steps())
-    }
-
-    /// Which neighbours the losses speak of.
-    pub fn adjacency(&self) -> Adjacency {
-        self.adjacency
+        Self { losses: orders().map(step).collect() }.times(steps)
     }
 
     /// This curve and another together.
-    ///
-    /// # Errors
-    /// [`AccountingError::Adjacency`] if they speak of different neighbours.
-    pub fn plus(&self, other: &Self) -> Result<Self, AccountingError> {
-        if self.adjacency != other.adjacency {
-            return Err(AccountingError::Adjacency);
-        }
-        let losses = self.losses.iter().zip(&other.losses).map(|(&a, &b)| finite(a? + b?)).collect();
-        Ok(Self { adjacency: self.adjacency, losses })
+    pub fn plus(&self, other: &Self) -> Self {
+        Self { losses: self.losses.iter().zip(&other.losses).map(|(&a, &b)| finite(a? + b?)).collect() }
     }
 
     /// The loss of `count` releases with this curve each.
     pub fn times(&self, count: u64) -> Self {
-        let losses = self.losses.iter().map(|&loss| finite(loss? * count as f64)).collect();
-        Self { adjacency: self.adjacency, losses }
+        Self { losses: self.losses.iter().map(|&loss| finite(loss? * count as f64)).collect() }
     }
 
     /// The loss at an order of [`rdp::orders`], in nats; `None` if it is unknown or the order is not in the list.
@@ -89,8 +53,7 @@ impl Curve {
     }
 
     /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete Gaussian noise that
-    /// is really added (see [`rdp`]; a curve of fixed cohorts rests on moments of the continuous one at these orders
-    /// too). Infinite if no order is known.
+    /// is really added (see [`rdp`]). Infinite if no order is known.
     ///
     /// # Errors
     /// `delta` outside (0, 1).
@@ -156,59 +119,22 @@ fn finite(loss: f64) -> Option<f64> {
     loss.is_finite().then_some(loss)
 }
 
-/// A curve as it is stored: pairs of order and loss, so that a change of the list of orders is noticed.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    adjacency: Adjacency,
-    losses: Vec<(f64, f64)>,
-}
-
-impl From<Curve> for Written {
-    fn from(curve: Curve) -> Self {
-        Self { adjacency: curve.adjacency, losses: curve.known(|_| true).collect() }
-    }
-}
-
-impl TryFrom<Written> for Curve {
-    type Error = AccountingError;
-
-    fn try_from(written: Written) -> Result<Self, AccountingError> {
-        let mut losses = vec![None; ORDERS];
-        for (order, loss) in written.losses {
-            let at = orders().position(|known| known == order).ok_or(AccountingError::Order { order })?;
-            if !(loss >= 0.0 && loss.is_finite()) || losses[at].is_some() {
-                return Err(AccountingError::Loss { order, loss });
-            }
-            losses[at] = Some(loss);
-        }
-        Ok(Self { adjacency: written.adjacency, losses })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_survives_storage_and_a_doctored_one_does_not() {
-        let curve = Curve::of(&Event::new(0.01, 0.5, 50).unwrap());
-        assert_eq!(curve.loss(1.1), None, "an order that takes too long is left out");
-        let text = serde_json::to_string(&curve).unwrap();
-        assert_eq!(serde_json::from_str::<Curve>(&text).unwrap(), curve);
-        for losses in ["[[2.0,-1.0]]", "[[2.05,1.0]]", "[[2.0,1.0],[2.0,0.5]]"] {
-            let text = format!(r#"{{"adjacency":"add-or-remove","losses":{losses}}}"#);
-            assert!(serde_json::from_str::<Curve>(&text).is_err(), "{losses}");
-        }
+    fn an_order_that_takes_too_long_is_left_out() {
+        assert_eq!(Curve::of(&Event::new(0.01, 0.5, 50).unwrap()).loss(1.1), None);
     }
 
     #[test]
     fn curves_add_up() {
         let (a, b) = (Event::new(1.0, 0.01, 300).unwrap(), Event::new(1.0, 0.01, 700).unwrap());
-        let sum = Curve::of(&a).plus(&Curve::of(&b)).unwrap();
+        let sum = Curve::of(&a).plus(&Curve::of(&b));
         let whole = Curve::of(&Event::new(1.0, 0.01, 1000).unwrap());
         let (got, want) = (sum.epsilon_enforced(1e-5).unwrap(), whole.epsilon_enforced(1e-5).unwrap());
         assert!((got - want).abs() < 1e-12, "{got} {want}");
-        assert!(sum.plus(&Curve::zero(Adjacency::ReplaceOne)).is_err());
     }
 
     #[test]

@@ -9,12 +9,12 @@
 //! [`audit`] measures what the noise really hides.
 
 mod accountant;
+mod adaptive_clip;
 pub mod audit;
 mod budget;
 pub mod calibration;
 mod client_plan;
 mod curve;
-mod fixed;
 mod gaussian;
 mod lattice;
 mod ledger;
@@ -28,10 +28,10 @@ pub mod rdp;
 mod sampler;
 
 pub use accountant::{Accountant, AccountingError, Event};
+pub use adaptive_clip::{AdaptiveClip, Tally};
 pub use budget::{Budget, Limit};
 pub use client_plan::{ClientPlan, ClientPlanError, LEAST_COHORT};
-pub use curve::{Adjacency, Curve};
-pub use fixed::FixedRounds;
+pub use curve::Curve;
 pub use lattice::{Contribution, Lattice, LatticeError, MIN_SCALE};
 pub use ledger::{Books, CentralBooks, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
 pub use mechanism::{GaussianMechanism, MechanismError};
@@ -39,5 +39,5 @@ pub use noise::{EntropyError, Noise};
 pub use plan::{ExamplePlan, PlanError, Schedule};
 pub use pld::PldError;
 pub use poisson::poisson_sample;
-pub use privacy::{Privacy, PrivacyError, Unit};
+pub use privacy::{Privacy, PrivacyError, Terms, Unit};
 pub use sampler::{DiscreteGaussian, MAX_SCALE, ScaleError};

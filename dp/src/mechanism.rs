@@ -8,7 +8,7 @@ use opendp::measures::ZeroConcentratedDivergence;
 use opendp::metrics::L2Distance;
 use std::cell::RefCell;
 
-use crate::lattice::Lattice;
+use crate::lattice::{Lattice, LatticeError};
 use crate::noise::{EntropyError, Noise};
 use crate::sampler::{DiscreteGaussian, ScaleError};
 
@@ -26,6 +26,9 @@ pub enum MechanismError {
         /// Length the mechanism has.
         dimension: usize,
     },
+    /// A noise without a lattice.
+    #[error(transparent)]
+    Lattice(#[from] LatticeError),
     /// A noise the sampler cannot draw.
     #[error(transparent)]
     Scale(#[from] ScaleError),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accountant::{Accountant, AccountingError, Event};
 use crate::calibration::{self, CalibrationError, Figure, Target};
-use crate::curve::{Adjacency, Curve};
+use crate::curve::Curve;
 use crate::privacy::Privacy;
 
 /// What a run asks of every data owner.
@@ -112,7 +112,7 @@ impl ExamplePlan {
             Some(noise) => noise,
             None => calibration::noise_multiplier(target, sampling_rate, all, Figure::Enforced)?,
         };
-        let nothing = Curve::zero(Adjacency::AddOrRemove);
+        let nothing = Curve::zero();
         let fitting = calibration::steps(target, noise, sampling_rate, &nothing)? / u64::from(steps.max(1));
         let plan = Self {
             clip,
@@ -183,11 +183,14 @@ impl ExamplePlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::Terms;
 
     const SCHEDULE: Schedule = Schedule { batch: 128, steps: 10, rounds: 6 };
 
-    fn promise(noise: Option<f64>) -> Privacy {
-        Privacy::new("example", 3.0, 1e-5, 1.0).unwrap().with_noise(noise).unwrap()
+    const TERMS: Terms = Terms::new(3.0, 1e-5, 1.0);
+
+    fn promise(noise_multiplier: Option<f64>) -> Privacy {
+        Privacy::new("example", Terms { noise_multiplier, ..TERMS }).unwrap()
     }
 
     #[test]
@@ -222,7 +225,7 @@ mod tests {
         assert!(refusal(&promise(Some(0.2)), 2376).contains("first round"));
         assert!(refusal(&promise(None), 0).contains("no training example"));
         assert!(refusal(&Privacy::None, 10).contains("no privacy"));
-        assert!(refusal(&Privacy::new("client", 3.0, 1e-5, 1.0).unwrap(), 10).contains("on its own"));
+        assert!(refusal(&Privacy::new("client", TERMS).unwrap(), 10).contains("on its own"));
     }
 
     #[test]

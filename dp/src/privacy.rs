@@ -72,7 +72,35 @@ pub enum Privacy {
         /// drawn in any way, and nothing is gained by the draw.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sampling_rate: Option<f64>,
+        /// Share of the clients' changes that is to be within the clip, which then starts at `clip` and moves; absent = it
+        /// stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clip_quantile: Option<f64>,
     },
+}
+
+/// The numbers of a promise, as a run file spells them: see [`Privacy`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Terms {
+    /// Bound on the log-likelihood ratio, over the whole run.
+    pub epsilon: f64,
+    /// Probability with which the bound may fail.
+    pub delta: f64,
+    /// L2 clip norm of what is protected.
+    pub clip: f64,
+    /// Standard deviation of the noise in units of the clip.
+    pub noise_multiplier: Option<f64>,
+    /// Of unit "client": chance with which a client is in a cohort.
+    pub sampling_rate: Option<f64>,
+    /// Of unit "client": share of the changes that is to be within the clip.
+    pub clip_quantile: Option<f64>,
+}
+
+impl Terms {
+    /// A budget and a clip; the rest is left to whoever keeps the promise.
+    pub const fn new(epsilon: f64, delta: f64, clip: f64) -> Self {
+        Self { epsilon, delta, clip, noise_multiplier: None, sampling_rate: None, clip_quantile: None }
+    }
 }
 
 /// Why a privacy policy was refused.
@@ -87,67 +115,49 @@ pub enum PrivacyError {
     /// A number outside what makes sense.
     #[error("privacy {name} is {value}: it must be {allowed}")]
     Value {
-        /// "epsilon", "delta", "clip", "noise_multiplier" or "sampling_rate".
+        /// "epsilon", "delta", "clip", "noise_multiplier", "sampling_rate" or "clip_quantile".
         name: &'static str,
         /// The number that came.
         value: f64,
         /// What is allowed, in words.
         allowed: &'static str,
     },
-    /// Cohorts by coins, where the promise does not rest on cohorts.
-    #[error("privacy sampling_rate is for unit \"client\": with unit \"example\" every client draws its own batches")]
-    Sampling,
+    /// Terms of the other unit.
+    #[error("privacy {name} is for unit \"client\": with unit \"example\" every data owner draws and clips on its own")]
+    PerClient {
+        /// "sampling_rate" or "clip_quantile".
+        name: &'static str,
+    },
 }
 
 impl Privacy {
-    /// The policy for a unit ("example" or "client") and a budget.
+    /// The policy for a unit ("example" or "client").
     ///
     /// # Errors
-    /// An unknown unit; epsilon or clip that is not positive and finite; delta outside (0, 1).
-    pub fn new(unit: &str, epsilon: f64, delta: f64, clip: f64) -> Result<Self, PrivacyError> {
-        let unit: Unit = unit.parse()?;
+    /// An unknown unit; numbers that are not positive and finite; delta outside (0, 1), a sampling rate outside (0, 1], a
+    /// quantile outside (0, 1); terms of unit "client" with another.
+    pub fn new(unit: &str, terms: Terms) -> Result<Self, PrivacyError> {
+        let Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = terms;
         positive("epsilon", epsilon)?;
+        share("delta", delta)?;
         positive("clip", clip)?;
-        if !(delta > 0.0 && delta < 1.0) {
-            return Err(PrivacyError::Value { name: "delta", value: delta, allowed: "above 0 and below 1" });
-        }
-        Ok(match unit {
-            Unit::Example => Self::Example { epsilon, delta, clip, noise_multiplier: None },
-            Unit::Client => Self::Client { epsilon, delta, clip, noise_multiplier: None, sampling_rate: None },
-        })
-    }
-
-    /// The same with a fixed noise multiplier, in units of the clip.
-    ///
-    /// # Errors
-    /// One that is not positive and finite.
-    pub fn with_noise(self, noise: Option<f64>) -> Result<Self, PrivacyError> {
-        noise.map_or(Ok(()), |noise| positive("noise_multiplier", noise))?;
-        Ok(match self {
-            Self::None => Self::None,
-            Self::Example { epsilon, delta, clip, .. } => {
-                Self::Example { epsilon, delta, clip, noise_multiplier: noise }
+        noise_multiplier.map_or(Ok(()), |noise| positive("noise_multiplier", noise))?;
+        match unit.parse()? {
+            Unit::Example => {
+                for (name, value) in [("sampling_rate", sampling_rate), ("clip_quantile", clip_quantile)] {
+                    value.map_or(Ok(()), |_| Err(PrivacyError::PerClient { name }))?;
+                }
+                Ok(Self::Example { epsilon, delta, clip, noise_multiplier })
             }
-            Self::Client { epsilon, delta, clip, sampling_rate, .. } => {
-                Self::Client { epsilon, delta, clip, noise_multiplier: noise, sampling_rate }
+            Unit::Client => {
+                let rate = sampling_rate.unwrap_or(1.0);
+                if !(rate > 0.0 && rate <= 1.0) {
+                    let allowed = "above 0 and at most 1";
+                    return Err(PrivacyError::Value { name: "sampling_rate", value: rate, allowed });
+                }
+                clip_quantile.map_or(Ok(()), |quantile| share("clip_quantile", quantile))?;
+                Ok(Self::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
             }
-        })
-    }
-
-    /// The same with cohorts drawn by coins.
-    ///
-    /// # Errors
-    /// A rate outside (0, 1]; a rate for anything but [`Privacy::Client`].
-    pub fn with_sampling(self, rate: Option<f64>) -> Result<Self, PrivacyError> {
-        let Some(value) = rate else { return Ok(self) };
-        if !(value > 0.0 && value <= 1.0) {
-            return Err(PrivacyError::Value { name: "sampling_rate", value, allowed: "above 0 and at most 1" });
-        }
-        match self {
-            Self::Client { epsilon, delta, clip, noise_multiplier, .. } => {
-                Ok(Self::Client { epsilon, delta, clip, noise_multiplier, sampling_rate: rate })
-            }
-            Self::None | Self::Example { .. } => Err(PrivacyError::Sampling),
         }
     }
 
@@ -158,13 +168,23 @@ impl Privacy {
 
     /// The promise in one line, as every report carries it.
     pub fn statement(&self) -> String {
-        let (unit, epsilon, delta, clip) = match self {
+        let (unit, epsilon, delta, clip, quantile) = match *self {
             Self::None => return "no privacy".to_owned(),
-            Self::Example { epsilon, delta, clip, .. } => (Unit::Example, epsilon, delta, clip),
-            Self::Client { epsilon, delta, clip, .. } => (Unit::Client, epsilon, delta, clip),
+            Self::Example { epsilon, delta, clip, .. } => (Unit::Example, epsilon, delta, clip, None),
+            Self::Client { epsilon, delta, clip, clip_quantile, .. } => {
+                (Unit::Client, epsilon, delta, clip, clip_quantile)
+            }
         };
-        format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}")
+        let moves = quantile.map(|share| format!(" at first, then moving to quantile {share}")).unwrap_or_default();
+        format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}{moves}")
     }
+}
+
+fn share(name: &'static str, value: f64) -> Result<(), PrivacyError> {
+    if value > 0.0 && value < 1.0 {
+        return Ok(());
+    }
+    Err(PrivacyError::Value { name, value, allowed: "above 0 and below 1" })
 }
 
 fn positive(name: &'static str, value: f64) -> Result<(), PrivacyError> {
@@ -178,38 +198,47 @@ fn positive(name: &'static str, value: f64) -> Result<(), PrivacyError> {
 mod tests {
     use super::*;
 
+    const TERMS: Terms = Terms::new(3.0, 1e-5, 1.0);
+
     #[test]
     fn a_promise_is_said() {
         assert_eq!(Privacy::default().statement(), "no privacy");
-        let privacy = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap();
-        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per example, clip 1");
-        let privacy = Privacy::new("client", 3.0, 1e-5, 1.0).unwrap().with_noise(Some(2.0)).unwrap();
-        assert_eq!(privacy.statement(), "(3, 1e-5)-differential privacy per client, clip 1");
-        let sampled = privacy.with_sampling(Some(0.1)).unwrap();
-        let Privacy::Client { noise_multiplier, sampling_rate, .. } = sampled else { panic!("{sampled:?}") };
-        assert_eq!((noise_multiplier, sampling_rate), (Some(2.0), Some(0.1)));
+        let said = |unit, terms| Privacy::new(unit, terms).unwrap().statement();
+        assert_eq!(said("example", TERMS), "(3, 1e-5)-differential privacy per example, clip 1");
+        let terms = Terms { noise_multiplier: Some(2.0), sampling_rate: Some(0.1), ..TERMS };
+        assert_eq!(said("client", terms), "(3, 1e-5)-differential privacy per client, clip 1");
+        let moving = said("client", Terms { clip_quantile: Some(0.5), ..TERMS });
+        assert!(moving.ends_with("clip 1 at first, then moving to quantile 0.5"), "{moving}");
     }
 
     #[test]
-    fn coins_are_for_clients() {
-        let of = |unit: &str| Privacy::new(unit, 3.0, 1e-5, 1.0).unwrap();
-        let (example, client) = (of("example"), of("client"));
-        assert_eq!(example.with_sampling(Some(0.1)), Err(PrivacyError::Sampling));
-        assert_eq!(Privacy::None.with_sampling(Some(0.1)), Err(PrivacyError::Sampling));
-        assert_eq!(example.with_sampling(None), Ok(example));
-        for rate in [0.0, -0.1, 1.1, f64::NAN] {
-            assert!(client.with_sampling(Some(rate)).is_err(), "{rate}");
+    fn coins_and_quantiles_are_for_clients() {
+        let coins = Terms { sampling_rate: Some(0.1), ..TERMS };
+        let quantile = Terms { clip_quantile: Some(0.5), ..TERMS };
+        for (terms, name) in [(coins, "sampling_rate"), (quantile, "clip_quantile")] {
+            Privacy::new("client", terms).unwrap();
+            assert_eq!(Privacy::new("example", terms), Err(PrivacyError::PerClient { name }));
         }
-        assert!(client.with_noise(Some(0.0)).is_err());
     }
 
     #[test]
     fn senseless_numbers_are_refused() {
-        assert!(Privacy::new("row", 1.0, 1e-5, 1.0).is_err());
-        for (epsilon, delta, clip) in
-            [(0.0, 1e-5, 1.0), (f64::NAN, 1e-5, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 1.0), (1.0, 1e-5, f64::INFINITY)]
-        {
-            assert!(Privacy::new("client", epsilon, delta, clip).is_err(), "{epsilon} {delta} {clip}");
+        assert!(Privacy::new("row", TERMS).is_err());
+        let senseless = [
+            Terms::new(0.0, 1e-5, 1.0),
+            Terms::new(f64::NAN, 1e-5, 1.0),
+            Terms::new(1.0, 0.0, 1.0),
+            Terms::new(1.0, 1.0, 1.0),
+            Terms::new(1.0, 1e-5, f64::INFINITY),
+            Terms { noise_multiplier: Some(0.0), ..TERMS },
+            Terms { sampling_rate: Some(0.0), ..TERMS },
+            Terms { sampling_rate: Some(1.1), ..TERMS },
+            Terms { sampling_rate: Some(f64::NAN), ..TERMS },
+            Terms { clip_quantile: Some(0.0), ..TERMS },
+            Terms { clip_quantile: Some(1.0), ..TERMS },
+        ];
+        for terms in senseless {
+            assert!(Privacy::new("client", terms).is_err(), "{terms:?}");
         }
     }
 }

@@ -6,14 +6,13 @@
 use std::time::Instant;
 
 use rondo_dp::calibration::{self, Figure, Target};
-use rondo_dp::{Accountant, Curve, Event, FixedRounds};
+use rondo_dp::{Accountant, Curve, Event};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Reference {
     compositions: Vec<Composition>,
     steps: Vec<Step>,
-    fixed: Vec<Fixed>,
 }
 
 #[derive(Deserialize)]
@@ -31,16 +30,6 @@ struct Step {
     sigma: f64,
     rate: f64,
     order: f64,
-    rdp: f64,
-}
-
-#[derive(Deserialize)]
-struct Fixed {
-    sigma: f64,
-    drawn: u64,
-    of: u64,
-    steps: u64,
-    delta: f64,
     rdp: f64,
 }
 
@@ -125,19 +114,6 @@ fn a_step_has_the_loss_that_quadrature_gives() {
         let got = Curve::of(&event).loss(step.order).unwrap();
         assert!((got / step.rdp - 1.0).abs() < 1e-9, "{event:?} {}: {got} {}", step.order, step.rdp);
     }
-}
-
-#[test]
-fn cohorts_of_a_fixed_size_cost_what_google_says() {
-    for case in reference().fixed {
-        let rounds = FixedRounds::new(case.sigma, case.drawn, case.of, case.steps).unwrap();
-        let got = Curve::of_fixed(&rounds).epsilon_rdp(case.delta).unwrap();
-        assert!((got / case.rdp - 1.0).abs() < 1e-5, "{rounds:?}: {got} {}", case.rdp);
-    }
-    let everyone = FixedRounds::new(2.0, 7, 7, 3).unwrap();
-    let plain = Curve::of(&Event::new(2.0, 1.0, 3).unwrap());
-    assert_eq!(Curve::of_fixed(&everyone).epsilon_rdp(1e-5).unwrap(), plain.epsilon_rdp(1e-5).unwrap());
-    assert!(FixedRounds::new(1.0, 0, 7, 3).is_err() && FixedRounds::new(1.0, 8, 7, 3).is_err());
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use rondo_dp::{Accountant, ExamplePlan, Ledger, LedgerError, Limit, Privacy, Schedule};
+use rondo_dp::{Accountant, ExamplePlan, Ledger, LedgerError, Limit, Privacy, Schedule, Terms};
 
-fn plan(rounds: u32, noise: Option<f64>) -> ExamplePlan {
-    let promise = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap().with_noise(noise).unwrap();
+fn plan(rounds: u32, noise_multiplier: Option<f64>) -> ExamplePlan {
+    let terms = Terms { noise_multiplier, ..Terms::new(3.0, 1e-5, 1.0) };
+    let promise = Privacy::new("example", terms).unwrap();
     ExamplePlan::new(&promise, 2000, Schedule { batch: 64, steps: 10, rounds }).unwrap()
 }
 
@@ -154,7 +155,8 @@ proptest! {
         let limit = Limit::new(4.0, 1e-5).unwrap();
         for (number, (what, run, noise, rounds)) in requests.into_iter().enumerate() {
             let run = format!("run-{run}");
-            let promise = Privacy::new("example", 3.0, 1e-5, 1.0).unwrap().with_noise(Some(noise)).unwrap();
+            let terms = Terms { noise_multiplier: Some(noise), ..Terms::new(3.0, 1e-5, 1.0) };
+            let promise = Privacy::new("example", terms).unwrap();
             let schedule = Schedule { batch: 64, steps: 10, rounds };
             let _ = match (what, ExamplePlan::new(&promise, 2000, schedule)) {
                 (0, Ok(plan)) => ledger.reserve(&run, "d", &plan, Some(limit), 0),

@@ -131,6 +131,10 @@ pub struct PrivacyChoice {
     /// cohorts are drawn as ever, and nothing is gained by the draw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_rate: Option<f64>,
+    /// Of unit "client": share of the clients' changes that is to be within the clip. The clip then starts at `clip` and
+    /// moves with every round (Andrew et al. 2021). Absent: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_quantile: Option<f64>,
 }
 
 impl PrivacyChoice {

@@ -274,6 +274,7 @@ fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
         upload_settled: kind == v1::WorkKind::Evaluate,
         dataset: run.measuring().map(|measuring| measuring.dataset.clone()).unwrap_or_default(),
         initial: run.spec.initial.as_ref().map(Initial::message),
+        clip: run.clip().unwrap_or_default(),
     })
 }
 

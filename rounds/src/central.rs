@@ -12,7 +12,7 @@ use rondo_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use crate::desk::Desk;
-use crate::effect::RoundKind;
+use crate::effect::{Release, RoundKind};
 use crate::input::WorkKey;
 use crate::phases::{Outcome, Phase, ended, not_open};
 use crate::rejection::Rejection;
@@ -64,12 +64,25 @@ pub struct Charged {
     pub next_epsilon: f64,
     /// The enforced figure towards whoever sees the cohorts.
     pub epsilon_seen: f64,
+    /// What it clipped to.
+    pub clip: f64,
 }
 
 impl Run {
     /// The plan of the open round, if it releases anything: a warm-up of a private run reads no data.
     pub(crate) fn releases(&self) -> Option<&Central> {
         self.spec.central.as_ref().filter(|_| self.live.open.kind == RoundKind::Train)
+    }
+
+    /// What changes are clipped to in the open round, if it releases anything.
+    pub(crate) fn clip(&self) -> Option<f64> {
+        self.releases().map(|central| self.live.clip.unwrap_or(central.plan.clip))
+    }
+
+    /// The open round's release, to be ordered.
+    pub(crate) fn release(&self) -> Option<Release> {
+        let (plan, clip) = (self.releases()?.plan, self.clip()?);
+        Some(Release { plan, clip, domain: self.spec.dataset.clone() })
     }
 
     /// The key and the rate of the open round's coins, if its cohort is drawn by coins.
@@ -102,6 +115,7 @@ impl Run {
             epsilon_pld: charged.epsilon_pld,
             next_epsilon: charged.next_epsilon,
             ledger_head: String::new(),
+            clip: charged.clip,
         })
     }
 }
@@ -138,8 +152,10 @@ pub(crate) fn prediction(plan: &ClientPlan, job: &Job) -> String {
 /// Charges a release that is about to be made. False when the run has no budget for it: then it ends.
 pub(crate) fn charge(desk: &mut Desk<'_>, work: &WorkKey) -> Result<bool, Rejection> {
     let run = desk.run();
-    let plan = run.releases().map(|central| central.plan);
-    let (Phase::Aggregating(_), Some(plan), true) = (&run.live.phase, plan, desk.work() == *work) else {
+    let release = run.release();
+    let (Phase::Aggregating(_), Some(Release { plan, clip, .. }), true) =
+        (&run.live.phase, release, desk.work() == *work)
+    else {
         return Err(not_open(run, work));
     };
     if run.has_released_all() {
@@ -159,6 +175,7 @@ pub(crate) fn charge(desk: &mut Desk<'_>, work: &WorkKey) -> Result<bool, Reject
         epsilon_pld: plan.epsilon_pld_after(releases).map_or(epsilon, |tighter| tighter.min(epsilon)),
         next_epsilon: plan.epsilon_after(releases.saturating_add(1)).map_err(refused)?,
         epsilon_seen: plan.epsilon_seen_after(releases).map_err(refused)?,
+        clip,
     };
     if is_again {
         desk.note(
@@ -171,6 +188,13 @@ pub(crate) fn charge(desk: &mut Desk<'_>, work: &WorkKey) -> Result<bool, Reject
     desk.live().charged = Some(charged);
     desk.announce(None, text);
     Ok(true)
+}
+
+/// Takes the clip of the next round. It was published under noise, and charged with the round's release.
+pub(crate) fn move_clip(desk: &mut Desk<'_>, clip: f64) {
+    let Some(before) = desk.run().clip() else { return };
+    desk.live().clip = Some(clip);
+    desk.note(format!("the clip moves from {before:.4} to {clip:.4}"));
 }
 
 #[cfg(test)]

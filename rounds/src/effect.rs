@@ -79,8 +79,10 @@ pub struct AggregatePlan {
 /// A noised sum, in place of the mean of updates. There may be no update at all: then it is noise alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Release {
-    /// Clip, noise and divisor.
+    /// Noise and divisor.
     pub plan: ClientPlan,
+    /// L2 clip norm of this round.
+    pub clip: f64,
     /// The data set, which names the domain in a ledger.
     pub domain: String,
 }

@@ -125,10 +125,18 @@ impl Engine {
             Input::Evaluated { client, run, round, evaluation } => {
                 self.evaluated(&client, &run, round, evaluation, turn)
             }
-            Input::Aggregated { work, global, global_bytes, frozen, frozen_bytes, server, error, notes } => {
+            Input::Aggregated { work, global, global_bytes, frozen, frozen_bytes, server, error, next_clip, notes } => {
                 let notes = notes.iter().map(|note| crate::desk::clean(note)).collect();
-                let aggregate =
-                    aggregating::Aggregate { global, global_bytes, frozen, frozen_bytes, server, error, notes };
+                let aggregate = aggregating::Aggregate {
+                    global,
+                    global_bytes,
+                    frozen,
+                    frozen_bytes,
+                    server,
+                    error,
+                    next_clip,
+                    notes,
+                };
                 self.aggregated(&work, aggregate, turn)
             }
             Input::Releasing { work } => self.releasing(&work, turn),

@@ -212,6 +212,8 @@ pub enum Input {
         server: Option<Digest>,
         /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F; absent where the mean is private.
         error: Option<f64>,
+        /// The clip of the next round, where it moves.
+        next_clip: Option<f64>,
         /// Remarks for the round record.
         notes: Vec<String>,
     },

@@ -66,8 +66,7 @@ impl Engine {
         let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
         let layout_bytes = job.upload_bytes(kind.into(), work.round, rank as usize);
-        let clipped =
-            run.releases().map(|central| Box::new(Clipped { clip: central.plan.clip, start: run.adapter(None) }));
+        let clipped = run.clip().map(|clip| Box::new(Clipped { clip, start: run.adapter(None) }));
         Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit(), clipped })
     }
 

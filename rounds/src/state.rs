@@ -160,6 +160,9 @@ pub struct Live {
     /// What its releases have cost every client, in a run that promises privacy per client.
     #[serde(default)]
     pub charged: Option<Charged>,
+    /// What the next release clips to, in a run whose clip moves, once it has moved.
+    #[serde(default)]
+    pub clip: Option<f64>,
 }
 
 /// The round in hand.

@@ -1,8 +1,8 @@
 //! What operators do with runs.
 
-use rondo_dp::Privacy;
+use rondo_dp::{Privacy, PrivacyError, Terms};
 use rondo_methods::{Job, Publication, Registry};
-use rondo_proto::run_file::{EvaluationChoice, RunFile, RunFileError};
+use rondo_proto::run_file::{EvaluationChoice, PrivacyChoice, RunFile, RunFileError};
 use rondo_proto::{ClientId, RunId, v1};
 
 use crate::central::{self, CohortKey};
@@ -34,13 +34,7 @@ fn specify(
 ) -> Result<(Spec, Job), Rejection> {
     let file = RunFile::parse(&text)?;
     file.check_base(&base)?;
-    let privacy = match &file.privacy {
-        None => Privacy::None,
-        Some(asked) => {
-            let promise = Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?;
-            promise.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate)?
-        }
-    };
+    let privacy = file.privacy.as_ref().map_or(Ok(Privacy::None), promise)?;
     let job = Job::new(registry, &file, &base)?;
     guarantee::check(&privacy, &job)?;
     let policy = policy(&file);
@@ -66,6 +60,12 @@ fn specify(
         central,
     };
     Ok((spec, job))
+}
+
+/// The guarantee that a run file asks for. Every key by name, so that none can be forgotten.
+fn promise(asked: &PrivacyChoice) -> Result<Privacy, PrivacyError> {
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
 }
 
 /// The round policy; with privacy nobody measures on data that are not public.
@@ -113,7 +113,7 @@ impl Engine {
         );
         let open = OpenRound::new(round, kind);
         let phase = Phase::Recruiting(Recruiting::default());
-        let live = Live { phase, paused_at: None, open, next_event: 1, charged: None };
+        let live = Live { phase, paused_at: None, open, next_event: 1, charged: None, clip: None };
         let record =
             Run { spec, live, members: Default::default(), rounds: Default::default(), events: Default::default() };
         let prediction = record.spec.central.as_ref().map(|central| central::prediction(&central.plan, &job));

@@ -119,6 +119,7 @@ fn participant(client: &str, round: u32, epsilon: f64) -> Participant {
         epsilon_pld: epsilon * 0.9,
         next_epsilon: epsilon + 0.5,
         ledger_head: format!("blake3:{client}-head-{round}"),
+        clip: 1.0,
     };
     let update_digest = format!("blake3:{client}-update-{round}");
     Participant { client: client.to_owned(), update_digest, privacy: Some(report), ..Participant::default() }

@@ -20,7 +20,7 @@ use super::out_dir::check_empty;
 use super::task::TaskArgs;
 use crate::trainer::LibtorchTrainer;
 use crate::trainer::solo::{CLIENT, Solo};
-use crate::work::{LocalUpdate, Trainer, Work};
+use crate::work::{LocalUpdate, Protection, Trainer, Work};
 
 /// Trains an adapter on local data alone, without a coordinator
 #[derive(Debug, Args)]
@@ -136,7 +136,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         round: 0,
         rank: args.rank,
         state: at_start,
-        privacy: None,
+        protection: Protection::None,
         evaluate_before: false,
         max_eval_examples: args.limit,
     };

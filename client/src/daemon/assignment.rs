@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use crate::api::{Api, Retry};
 use crate::spool::{Charge, Entry, Facts, Key};
-use crate::work::{LocalUpdate, Work, WorkError};
+use crate::work::{LocalUpdate, Protection, Work, WorkError};
 use crate::worker::{Outcome, Task};
 
 use super::beat::{self, Beat};
@@ -31,6 +31,24 @@ fn refuse_measuring(assignment: &v1::Assignment, task: Task, agreed: &Agreed) ->
     }
     let run = &agreed.run.name;
     Err(Failure::NotAgreed(format!("run {run} promises privacy, and a measurement on this client's data would leak")))
+}
+
+/// What keeps the run's promise in this piece of work.
+fn protection(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<Protection, Failure> {
+    let asked = agreed.run.privacy.as_ref().filter(|_| task == Task::Train);
+    match (asked, agreed.privacy) {
+        (None, _) => Ok(Protection::None),
+        (Some(_), Some(plan)) => Ok(Protection::Examples(plan)),
+        (Some(asked), None) if asked.is_per_client() && assignment.clip > 0.0 && assignment.clip.is_finite() => {
+            Ok(Protection::WholeChange { clip: assignment.clip })
+        }
+        (Some(_), None) => {
+            let run = &agreed.run.name;
+            Err(Failure::NotAgreed(format!(
+                "run {run} promises privacy, and the assignment does not say how to keep it"
+            )))
+        }
+    }
 }
 
 fn task(assignment: &v1::Assignment) -> Result<Task, Failure> {
@@ -146,7 +164,7 @@ impl<A: Api> Daemon<A> {
             round: assignment.round,
             rank: agreed.rank as usize,
             state,
-            privacy: agreed.privacy,
+            protection: protection(assignment, task, &agreed)?,
             evaluate_before: assignment.evaluate_before,
             max_eval_examples: (limit > 0).then_some(limit),
         };

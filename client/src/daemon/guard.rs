@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rondo_dp::{ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, Schedule};
-use rondo_proto::run_file::RunFile;
+use rondo_dp::{ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, Schedule, Terms};
+use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::{RunId, v1};
 
 use super::failure::Failure;
@@ -21,18 +21,14 @@ pub struct Guard {
     config: Arc<Config>,
 }
 
-/// The guarantee that a run asks its clients for.
+/// The guarantee that a run asks its clients for. Every key by name, so that none can be forgotten.
 ///
 /// # Errors
 /// A run file with numbers out of range.
 pub fn promise(run: &RunFile) -> Result<Privacy, PrivacyError> {
-    match &run.privacy {
-        None => Ok(Privacy::None),
-        Some(asked) => {
-            let promise = Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)?;
-            promise.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate)
-        }
-    }
+    let Some(asked) = &run.privacy else { return Ok(Privacy::None) };
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
 }
 
 impl Guard {
@@ -112,6 +108,7 @@ impl Guard {
             epsilon_pld: released.epsilon_pld(plan.delta).map_or(epsilon, |tighter| tighter.min(epsilon)),
             next_epsilon: plan.cost_after_another(released)?,
             ledger_head: head,
+            clip: plan.clip,
         })
     }
 

@@ -12,7 +12,7 @@ use super::rows::{Rows, Taken};
 use super::session::Session;
 use super::step::{self, Goal, Gradients, Plan};
 use crate::data::batches::Batches;
-use crate::work::{LocalUpdate, OnProgress, Progress, Work};
+use crate::work::{LocalUpdate, OnProgress, Progress, Protection, Work};
 
 /// The reported training loss is the mean over so many last steps.
 const LOSS_STEPS: usize = 10;
@@ -72,21 +72,19 @@ pub fn train(
     let mut losses = Vec::with_capacity(steps as usize);
     let lengths = rows.lengths();
     let mut order = batches(work, &lengths);
-    // Of a promise per client: the coordinator hides whole updates in their sum, if they come clipped.
-    let clip = work.run.privacy.as_ref().filter(|asked| asked.is_per_client()).map(|asked| asked.clip);
-    let mut private = work.privacy.as_ref().map(|plan| Private::new(session, plan)).transpose()?;
+    let tells = work.protection == Protection::None;
+    let mut private = match &work.protection {
+        Protection::Examples(plan) => Some(Private::new(session, plan)?),
+        Protection::None | Protection::WholeChange { .. } => None,
+    };
     for step in 1..=steps {
         let mut found = match &mut private {
             Some(private) => private.step(session, work, rows, plan)?,
             None => gradients(session, work, &rows.draw(&mut order)?, plan)?,
         };
         if !found.loss.is_finite() {
-            if clip.is_some() {
-                // That it diverged tells of the data too: what cannot be used changes nothing.
-                tracing::warn!(step, "the training diverged; an update without a change is sent");
-                return Ok(told_nothing(upload(work, Kind::Train, TensorSet::new())?));
-            }
-            return Err(TrainerError::NotFinite { step, what: "the loss".into() });
+            let diverged = TrainerError::NotFinite { step, what: "the loss".into() };
+            return if tells { Err(diverged) } else { unchanged(work, &diverged) };
         }
         // Without a token that counts there is nothing to learn from, and no step is taken.
         if found.units > 0 {
@@ -94,38 +92,43 @@ pub fn train(
             optimiser.step(&found.tensors)?;
             losses.push(found.loss);
         }
-        let loss = if clip.is_some() { 0.0 } else { found.loss };
+        let loss = if tells { found.loss } else { 0.0 };
         if progress(Progress { step, steps, loss }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }
 
     let tensors = session.trained_values()?;
-    for (name, tensor) in tensors.iter().filter(|_| clip.is_none()) {
-        if !tensor.data.iter().all(|value| value.is_finite()) {
-            return Err(TrainerError::NotFinite { step: steps, what: format!("tensor {name:?}") });
-        }
+    if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.data.iter().all(|value| value.is_finite())) {
+        let diverged = TrainerError::NotFinite { step: steps, what: format!("tensor {name:?}") };
+        return if tells { Err(diverged) } else { unchanged(work, &diverged) };
     }
     let last = &losses[losses.len().saturating_sub(LOSS_STEPS)..];
     let mut tensors = upload(work, Kind::Train, tensors)?;
     let seconds = started.elapsed().as_secs_f64();
-    if private.is_some() {
-        // How long it took goes by how many examples were drawn.
-        tracing::info!(seconds, "trained with noise");
-        return Ok(told_nothing(tensors));
+    // How long it took goes by the data, too: with privacy it is told here alone.
+    tracing::info!(seconds, protection = ?work.protection, "trained");
+    match work.protection {
+        Protection::None => Ok(LocalUpdate {
+            tensors,
+            examples: usable(rows),
+            train_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
+            seconds,
+            before: None,
+        }),
+        Protection::Examples(_) => Ok(told_nothing(tensors)),
+        Protection::WholeChange { clip } => {
+            change::clip(&work.state.tensors, &mut tensors, clip);
+            Ok(told_nothing(tensors))
+        }
     }
-    if let Some(clip) = clip {
-        change::clip(&work.state.tensors, &mut tensors, clip);
-        tracing::info!(seconds, "trained and clipped");
-        return Ok(told_nothing(tensors));
-    }
-    Ok(LocalUpdate {
-        tensors,
-        examples: usable(rows),
-        train_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
-        seconds,
-        before: None,
-    })
+}
+
+/// The update of a protected training that diverged: no change. That it diverged tells of the data, so that it is an
+/// update like any other, charged as such.
+fn unchanged(work: &Work, why: &TrainerError) -> Result<LocalUpdate, TrainerError> {
+    tracing::warn!(%why, "the training diverged; an update without a change is sent");
+    Ok(told_nothing(upload(work, Kind::Train, TensorSet::new())?))
 }
 
 /// An update that tells nothing but its tensors.

@@ -7,11 +7,10 @@ use rondo_client::trainer::dp_sgd::Private;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Plan};
 use rondo_client::trainer::tokens_of;
-use rondo_client::work::Trainer;
-use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule};
+use rondo_client::work::{Protection, Trainer};
+use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule, Terms};
 use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
-use rondo_proto::run_file::PrivacyChoice;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::*;
@@ -164,11 +163,11 @@ fn a_round_tells_nothing_but_its_tensors() {
     let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
     let mut trainer = trainer();
     let state = Solo::start(run.clone(), &mut trainer).state(1);
-    let promise = Privacy::new("example", 8.0, 1e-3, 1.0).unwrap();
+    let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
     let examples = run.data.train().len() as u64;
     let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };
     let mut work = run.work(1, state);
-    work.privacy = Some(ExamplePlan::new(&promise, examples, schedule).unwrap());
+    work.protection = Protection::Examples(ExamplePlan::new(&promise, examples, schedule).unwrap());
     work.run = Arc::clone(&run.run);
     let mut losses = Vec::new();
     let mut train = || {
@@ -205,14 +204,7 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
     for (clip, lr) in [(0.25 * whole, 1.0), (2.0 * whole, 1.0), (1.0, 1e30)] {
         let mut file = (*run.run).clone();
         file.train.lr *= lr;
-        file.privacy = Some(PrivacyChoice {
-            unit: "client".to_owned(),
-            epsilon: 8.0,
-            delta: 1e-3,
-            clip,
-            noise_multiplier: None,
-            sampling_rate: None,
-        });
+        work.protection = Protection::WholeChange { clip };
         work.run = Arc::new(file);
         let mut losses = Vec::new();
         let update = trainer

@@ -11,7 +11,7 @@ use rondo_client::trainer::LibtorchTrainer;
 use rondo_client::trainer::batch::Encoded;
 use rondo_client::trainer::device::DeviceChoice;
 use rondo_client::trainer::models::{self, Transformer};
-use rondo_client::work::{LocalUpdate, Progress, Trainer, Work};
+use rondo_client::work::{LocalUpdate, Progress, Protection, Trainer, Work};
 use rondo_methods::file::{self, TensorFile};
 use rondo_methods::{AdapterState, AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorSet};
 use rondo_proto::run_file::{Dtype, Pooling, RunFile};
@@ -165,7 +165,7 @@ impl TestRun {
             round,
             rank: self.job.rank(),
             state,
-            privacy: None,
+            protection: Protection::None,
             evaluate_before: false,
             max_eval_examples: None,
         }

@@ -37,6 +37,8 @@ pub(super) struct Made {
     pub(super) frozen: Option<MadeFile>,
     pub(super) server: Option<MadeFile>,
     pub(super) error: Option<f64>,
+    /// The clip of a private run's next round, where it moves.
+    pub(super) next_clip: Option<f64>,
     pub(super) notes: Vec<String>,
 }
 
@@ -44,6 +46,6 @@ impl Made {
     pub(super) async fn of(output: AggregateOutput) -> Result<Self, Failure> {
         let AggregateOutput { global, frozen, server_state, error, notes } = output;
         let (global, frozen) = (MadeFile::of(global).await?, MadeFile::of_any(frozen).await?);
-        Ok(Self { global, frozen, server: MadeFile::of_any(server_state).await?, error, notes })
+        Ok(Self { global, frozen, server: MadeFile::of_any(server_state).await?, error, next_clip: None, notes })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::LedgerError;
 use crate::accountant::{Accountant, Event};
 use crate::budget::{Budget, Limit};
-use crate::curve::{Adjacency, Curve};
+use crate::curve::Curve;
 use crate::plan::ExamplePlan;
 
 /// One entry.
@@ -83,7 +83,7 @@ pub struct RunBooks {
 impl RunBooks {
     fn reserved(&self) -> Result<Curve, LedgerError> {
         if self.closed {
-            return Ok(Curve::zero(Adjacency::AddOrRemove));
+            return Ok(Curve::zero());
         }
         let done = u32::try_from(self.updates.len()).unwrap_or(u32::MAX);
         Ok(Curve::enforceable(&self.plan.rounds_of(self.plan.rounds.saturating_sub(done))?))
@@ -132,7 +132,7 @@ impl Books {
     pub fn spent(&self, domain: &str) -> Curve {
         match self.domains.get(domain) {
             Some(books) => books.released.enforceable(),
-            None => Curve::zero(Adjacency::AddOrRemove),
+            None => Curve::zero(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Books {
     pub fn committed(&self, domain: &str) -> Result<Curve, LedgerError> {
         let mut sum = self.spent(domain);
         for run in self.runs.values().filter(|run| run.domain == domain) {
-            sum = sum.plus(&run.reserved()?)?;
+            sum = sum.plus(&run.reserved()?);
         }
         Ok(sum)
     }
@@ -178,7 +178,7 @@ impl Books {
     /// Checks that something more fits a domain's budget.
     pub(super) fn check_budget(&self, domain: &str, budget: Budget, more: &Curve) -> Result<(), LedgerError> {
         let committed = self.committed(domain)?;
-        let (spent, would_be) = (budget.cost(&committed)?, budget.cost(&committed.plus(more)?)?);
+        let (spent, would_be) = (budget.cost(&committed)?, budget.cost(&committed.plus(more))?);
         if would_be <= budget.epsilon {
             return Ok(());
         }

@@ -187,6 +187,14 @@ fn cohorts(run: &RunFile, privacy: &PrivacyChoice) -> Result<(), RunFileError> {
     require(!privacy.is_per_client() || run.rounds.over_select == 0, "rounds.over_select", || {
         "must be 0 with privacy.unit = \"client\": a client that is refused must not make room for another".to_owned()
     })?;
+    if let Some(quantile) = privacy.clip_quantile {
+        require(quantile > 0.0 && quantile < 1.0, "privacy.clip_quantile", || {
+            format!("is {quantile}, must lie between 0 and 1")
+        })?;
+        require(privacy.is_per_client(), "privacy.clip_quantile", || {
+            "is for privacy.unit = \"client\": with \"example\" the clip stays; leave it out".to_owned()
+        })?;
+    }
     let Some(rate) = privacy.sampling_rate else { return Ok(()) };
     require(rate > 0.0 && rate <= 1.0, "privacy.sampling_rate", || {
         format!("is {rate}, must be above 0 and at most 1")

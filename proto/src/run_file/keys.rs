@@ -74,6 +74,7 @@ fn full() -> RunFile {
             clip: 1.0,
             noise_multiplier: Some(1.0),
             sampling_rate: Some(1.0),
+            clip_quantile: Some(0.5),
         }),
         wire: Wire { dtype: Dtype::F32 },
     }

@@ -4,8 +4,9 @@ use rondo_proto::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::{Phase, collecting, publishing};
+use crate::central;
 use crate::desk::Desk;
-use crate::effect::{AggregatePlan, Effect, PlannedUpdate, Release};
+use crate::effect::{AggregatePlan, Effect, PlannedUpdate};
 use crate::input::WorkKey;
 use crate::state::{Frozen, Publication, Run};
 
@@ -25,6 +26,7 @@ pub(crate) struct Aggregate {
     pub(crate) frozen_bytes: u64,
     pub(crate) server: Option<Digest>,
     pub(crate) error: Option<f64>,
+    pub(crate) next_clip: Option<f64>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
         frozen: adapter.frozen.map(|frozen| frozen.digest),
         published: adapter.published.into_iter().map(|(_, entry)| entry.global).collect(),
         server: adapter.server,
-        release: run.releases().map(|central| Release { plan: central.plan, domain: run.spec.dataset.clone() }),
+        release: run.release(),
     }
 }
 
@@ -107,6 +109,9 @@ pub(crate) fn aggregated(desk: &mut Desk<'_>, work: &WorkKey, aggregate: Aggrega
     };
     if aggregate.error.is_some_and(|error| !error.is_finite()) {
         desk.note("the aggregation error could not be computed: it is not a number".to_owned());
+    }
+    if let Some(clip) = aggregate.next_clip {
+        central::move_clip(desk, clip);
     }
     aggregate.notes.into_iter().for_each(|note| desk.note(note));
     updates.into_iter().for_each(|digest| desk.discard(digest));

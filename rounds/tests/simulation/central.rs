@@ -65,6 +65,21 @@ fn a_run_ends_before_the_release_that_would_break_the_promise() {
     assert!(world.engine.adapter_state(&world.runs[0], None).is_some(), "what is published stands");
 }
 
+#[test]
+fn a_clip_moves_with_what_is_published_and_with_nothing_else() {
+    let mut world = ordered(Setup { moves_clip: true, epsilon: Some(1_000_000), rounds: 4, ..central() });
+    // Charged, and the noise drawn by a machine that then dies: the release is made again, and clips as before.
+    let work = world.queue[0].work.clone();
+    assert!(matches!(world.step(Input::Releasing { work }), Outcome::Answered(Reply::Release { granted: true })));
+    world.restart();
+    assert_eq!(world.queue[0].release.as_ref().unwrap().clip, 1.0);
+    world.heal();
+    let rounds = world.engine.rounds(&world.runs[0]);
+    let clips: Vec<f64> = rounds.iter().filter_map(|record| Some(record.released.as_ref()?.clip)).collect();
+    assert_eq!(clips, [1.0, 0.5, 0.25, 0.125]);
+    assert!(rounds[1].notes.iter().any(|note| note == "the clip moves from 0.5000 to 0.2500"), "{:?}", rounds[1].notes);
+}
+
 /// Brings a run to the point where its first release is ordered.
 fn ordered(setup: Setup) -> World {
     let mut world = World::new(setup);

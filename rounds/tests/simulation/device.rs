@@ -115,6 +115,7 @@ impl Packed {
             epsilon_pld: 0.9 * spent,
             next_epsilon: spent + COST,
             ledger_head: format!("blake3:{round}"),
+            clip: 1.0,
         };
         self.update = StoredUpdate {
             examples: 0,

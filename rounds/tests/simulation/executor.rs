@@ -48,6 +48,9 @@ impl World {
                 Outcome::Answered(other) => panic!("a release was answered with {other:?}"),
             }
         }
+        // So that every clip tells how many releases came before it.
+        let next_clip =
+            plan.release.filter(|release| release.plan.adaptive.is_some()).map(|release| release.clip / 2.0);
         let WorkKey { run, round, attempt } = &plan.work;
         let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
         let refactors = self.setup.refactors() && trains && round.is_multiple_of(self.setup.refactor_every);
@@ -65,6 +68,7 @@ impl World {
             frozen_bytes: 50,
             server,
             error: Some(0.0),
+            next_clip,
             notes: Vec::new(),
         };
         self.result = Some((result.clone(), sum));

@@ -14,13 +14,13 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
     let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000, any::<bool>());
-    (counts, policy, language, proptest::bool::weighted(0.3), any::<(bool, bool)>()).prop_map(
+    (counts, policy, language, proptest::bool::weighted(0.3), any::<(bool, bool, bool)>()).prop_map(
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
             (course, keep_best, rollback, measures, server, refactor_every, ranks, initial),
             private,
-            (per_client, by_coins),
+            (per_client, by_coins, moves_clip),
         )| {
             // A sum of one client hides nobody.
             let cohort = if private && per_client { cohort.max(2) } else { cohort };
@@ -39,9 +39,10 @@ fn setup() -> impl Strategy<Value = Setup> {
                 max_attempts,
                 weigh_examples,
                 // So much that no run comes to an end for it.
-                epsilon: private.then_some(1000),
+                epsilon: private.then_some(if moves_clip { 10_000_000 } else { 1000 }),
                 per_client,
                 by_coins,
+                moves_clip,
                 seed: seed >> 1,
                 course,
                 keep_best: keep_best && measured,

@@ -119,6 +119,8 @@ pub(crate) struct Setup {
     pub(crate) per_client: bool,
     /// Whether a promise per client has its cohorts drawn by coins.
     pub(crate) by_coins: bool,
+    /// Whether the clip of a run with privacy per client moves; its noise is then small enough for a small cohort.
+    pub(crate) moves_clip: bool,
     /// Seed of the draws.
     pub(crate) seed: u64,
     /// What measurements come to.
@@ -176,6 +178,7 @@ impl Default for Setup {
             epsilon: None,
             per_client: false,
             by_coins: false,
+            moves_clip: false,
             seed: 7,
             course: Course::Level,
             keep_best: false,

@@ -124,6 +124,7 @@ fn equal_updates_share_a_blob_and_an_aggregate_may_equal_its_only_update() {
         frozen: None,
         frozen_bytes: 0,
         server: None,
+        next_clip: None,
         error: Some(f64::NAN),
         notes: Vec::new(),
     };

@@ -138,7 +138,11 @@ impl World {
         let central = self.setup.is_central();
         let (unit, over_select) = if central { ("client", 0) } else { ("example", over_select) };
         let rate = if central && self.setup.by_coins { "sampling_rate = 0.5" } else { "" };
-        let noise = if central { format!("noise_multiplier = {NOISE}") } else { String::new() };
+        let noise = match (central, self.setup.moves_clip) {
+            (true, true) => "noise_multiplier = 0.1\n            clip_quantile = 0.5".to_owned(),
+            (true, false) => format!("noise_multiplier = {NOISE}"),
+            (false, _) => String::new(),
+        };
         let privacy = self.setup.epsilon.map(|tenths| {
             let epsilon = f64::from(tenths) / 10.0;
             format!(

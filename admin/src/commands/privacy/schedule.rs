@@ -1,7 +1,7 @@
 //! A schedule of noised steps, as it stands on the command line.
 
 use clap::Args;
-use rondo_dp::{Adjacency, Event};
+use rondo_dp::Event;
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -40,7 +40,7 @@ pub(super) struct Schedule {
     pub(super) steps: u64,
     /// Chance of failure.
     pub(super) delta: f64,
-    adjacency: Adjacency,
+    adjacency: &'static str,
     sampling: &'static str,
 }
 
@@ -68,7 +68,7 @@ impl ScheduleArgs {
             return Err(CliError::usage(problem).hint("well below 1 over the number of examples, such as 1e-5"));
         }
         let (steps, delta) = (event.steps(), self.delta);
-        let schedule = Schedule { sampling_rate, steps, delta, adjacency: Adjacency::AddOrRemove, sampling: "poisson" };
+        let schedule = Schedule { sampling_rate, steps, delta, adjacency: "add-or-remove", sampling: "poisson" };
         Ok((schedule, warnings))
     }
 }

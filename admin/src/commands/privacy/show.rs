@@ -1,7 +1,7 @@
 //! `rondo privacy show`: a run's promise and what it has cost so far.
 
-use rondo_dp::Privacy;
-use rondo_proto::run_file::RunFile;
+use rondo_dp::{Privacy, Terms};
+use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::v1::{GetRunRequest, PrivacyReport, RoundRecord};
 use serde::Serialize;
 
@@ -24,18 +24,13 @@ struct Account {
     most: Option<Cost>,
 }
 
-/// What an update cost its data owner, with all of the run before it.
+/// What an update cost its data owner, or a round every client, with all of the run before it.
 #[derive(Debug, Clone, Serialize)]
 struct Cost {
     round: u32,
     client: String,
-    noise_multiplier: f64,
-    sampling_rate: f64,
-    steps: u32,
-    total_steps: u32,
-    epsilon: f64,
-    epsilon_pld: f64,
-    next_epsilon: f64,
+    #[serde(flatten)]
+    report: PrivacyReport,
 }
 
 /// Asks and tells.
@@ -46,15 +41,17 @@ pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError
     let promise = promise(&reply.run_file)?;
     let rounds = admin.list_rounds(GetRunRequest { run: run.clone() }).await?.into_inner().rounds;
     let costs = costs(&rounds);
-    let most = costs.iter().max_by(|left, right| left.epsilon.total_cmp(&right.epsilon)).cloned();
-    context.output.show(&Account { run, statement: promise.statement(), promise, costs, most }, text)
+    let most = costs.iter().max_by(|left, right| left.report.epsilon.total_cmp(&right.report.epsilon)).cloned();
+    // As the coordinator has it: with the noise, the cohorts and what was spent.
+    let statement = reply.summary.map_or_else(|| promise.statement(), |summary| summary.privacy);
+    context.output.show(&Account { run, statement, promise, costs, most }, text)
 }
 
-/// The guarantee that a run file asks for.
+/// The guarantee that a run file asks for. Every key by name, so that none can be forgotten.
 fn promise(run_file: &str) -> Result<Privacy, CliError> {
     let Some(asked) = RunFile::parse(run_file)?.privacy else { return Ok(Privacy::None) };
-    Privacy::new(&asked.unit, asked.epsilon, asked.delta, asked.clip)
-        .and_then(|privacy| privacy.with_noise(asked.noise_multiplier)?.with_sampling(asked.sampling_rate))
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
         .map_err(|error| CliError::failed(error.to_string()))
 }
 
@@ -73,17 +70,7 @@ fn costs(rounds: &[RoundRecord]) -> Vec<Cost> {
 }
 
 fn cost(round: u32, client: &str, report: &PrivacyReport) -> Cost {
-    Cost {
-        round,
-        client: client.to_owned(),
-        noise_multiplier: report.noise_multiplier,
-        sampling_rate: report.sampling_rate,
-        steps: report.steps,
-        total_steps: report.total_steps,
-        epsilon: report.epsilon,
-        epsilon_pld: report.epsilon_pld,
-        next_epsilon: report.next_epsilon,
-    }
+    Cost { round, client: client.to_owned(), report: report.clone() }
 }
 
 fn text(account: &Account) -> String {
@@ -99,12 +86,16 @@ fn text(account: &Account) -> String {
                 Some(noise) => format!("{noise} times the clip, at every client"),
                 None => "at every client the least that spends epsilon over all rounds".to_owned(),
             };
-            (format!("example: {ADJACENCY}, each step on a Poisson sample"), epsilon, delta, clip, noise)
+            (format!("example: {ADJACENCY}, each step on a Poisson sample"), epsilon, delta, clip.to_string(), noise)
         }
-        Privacy::Client { epsilon, delta, clip, noise_multiplier, .. } => {
+        Privacy::Client { epsilon, delta, clip, noise_multiplier, clip_quantile, .. } => {
             let noise = match noise_multiplier {
                 Some(noise) => format!("{noise} times the clip, at the coordinator"),
                 None => "at the coordinator the least that spends epsilon over all rounds".to_owned(),
+            };
+            let clip = match clip_quantile {
+                Some(quantile) => format!("{clip} at first, then towards quantile {quantile} of the changes' norms"),
+                None => clip.to_string(),
             };
             ("client: all that one client contributes, or nothing in its place".to_owned(), epsilon, delta, clip, noise)
         }
@@ -115,15 +106,16 @@ fn text(account: &Account) -> String {
         ("unit", unit),
         ("epsilon", epsilon.to_string()),
         ("delta", format!("{delta:e}")),
-        ("clip", clip.to_string()),
+        ("clip", clip),
         ("noise", noise),
         ("accountant", "RDP at integer orders is enforced; PLD, tighter, is reported beside it".to_owned()),
     ]);
-    let row = |cost: &Cost| {
+    let row = |Cost { round, client, report: cost }: &Cost| {
         let next = if cost.next_epsilon > epsilon { " (not allowed)" } else { "" };
         vec![
-            cost.round.to_string(),
-            cost.client.clone(),
+            round.to_string(),
+            client.clone(),
+            format!("{:.4}", cost.clip),
             format!("{:.4}", cost.noise_multiplier),
             format!("{:.6}", cost.sampling_rate),
             cost.steps.to_string(),
@@ -133,11 +125,21 @@ fn text(account: &Account) -> String {
             format!("{}{next}", shown(cost.next_epsilon)),
         ]
     };
-    let titles =
-        ["ROUND", "CLIENT", "NOISE", "RATE", "STEPS", "TOTAL", "EPSILON (RDP)", "EPSILON (PLD)", "AFTER ONE MORE"];
+    let titles = [
+        "ROUND",
+        "CLIENT",
+        "CLIP",
+        "NOISE",
+        "RATE",
+        "STEPS",
+        "TOTAL",
+        "EPSILON (RDP)",
+        "EPSILON (PLD)",
+        "AFTER ONE MORE",
+    ];
     told +=
         &format!("\n{}", table(&titles, account.costs.iter().map(row).collect(), "nothing has been released yet\n"));
-    if let Some(Cost { round, client, epsilon: spent, epsilon_pld, .. }) = &account.most {
+    if let Some(Cost { round, client, report: PrivacyReport { epsilon: spent, epsilon_pld, .. } }) = &account.most {
         told += &format!(
             "\nthe most that any data owner spent: {} of {epsilon} ({} by PLD), {client}, as of round {round}\n",
             shown(*spent),
