@@ -195,6 +195,6 @@ fn the_door_knows_a_change_that_was_not_clipped() {
     check(bench.of_norm(0.5)).unwrap();
     check(bench.of_norm(0.1)).unwrap();
     let refusal = check(bench.of_norm(3.2)).unwrap_err().to_string();
-    assert_eq!(refusal, "the update arrives unclipped: its change has norm 3.2000, the run clips at 0.5");
+    assert_eq!(refusal, "the update arrives unclipped: its change is larger than 0.5, at which the round clips");
     assert!(check(bench.of_norm(0.502)).is_err());
 }

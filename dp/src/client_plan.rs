@@ -28,14 +28,14 @@ pub enum ClientPlanError {
     },
     /// A delta that lets whole clients through.
     #[error(
-        "delta {delta:e} is not below 1/{cohort}, one over the clients of a cohort: a mechanism that publishes one of them \
+        "delta {delta:e} is not below 1/{clients}, one over the number of clients: a mechanism that publishes one of them \
          in full would keep it; the run needs a smaller delta"
     )]
     Delta {
         /// The run's.
         delta: f64,
-        /// Clients of a cohort.
-        cohort: u32,
+        /// The clients there must be for such cohorts.
+        clients: f64,
     },
     /// Too few to count, under noise, how many were clipped.
     #[error(
@@ -103,8 +103,8 @@ impl ClientPlan {
     /// least noise whose whole schedule stays within the budget under the enforced figure.
     ///
     /// # Errors
-    /// A promise of another unit; a cohort that hides nobody; delta at or above 1/cohort; a budget that not even one
-    /// round fits.
+    /// A promise of another unit; a cohort that hides nobody; delta at or above one over the clients that make such
+    /// cohorts; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
         let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *privacy else {
             return Err(ClientPlanError::Unit { promise: privacy.statement() });
@@ -112,10 +112,11 @@ impl ClientPlan {
         if cohort < LEAST_COHORT {
             return Err(ClientPlanError::Cohort { cohort });
         }
-        if delta >= 1.0 / f64::from(cohort) {
-            return Err(ClientPlanError::Delta { delta, cohort });
-        }
         let sampling_rate = sampling_rate.unwrap_or(1.0);
+        let clients = f64::from(cohort) / sampling_rate;
+        if delta >= 1.0 / clients {
+            return Err(ClientPlanError::Delta { delta, clients: clients.round() });
+        }
         let target = Target::new(epsilon, delta)?;
         let noise_multiplier = match noise_multiplier {
             Some(noise) => noise,
@@ -232,6 +233,7 @@ mod tests {
         let refusal = |privacy: &Privacy, cohort| ClientPlan::new(privacy, cohort, 5).unwrap_err().to_string();
         assert!(refusal(&promise(None, None), 1).contains("cohort of 1 hides nobody"));
         assert!(refusal(&promise(None, None), 200_000).contains("not below 1/200000"));
+        assert!(refusal(&promise(None, Some(0.01)), 2_000).contains("not below 1/200000"));
         assert!(refusal(&promise(Some(0.2), None), 10).contains("first round"));
         let example = Privacy::new("example", TERMS).unwrap();
         assert!(refusal(&example, 10).contains("not for the coordinator"));

@@ -66,8 +66,8 @@ pub enum PlanError {
     Accounting(#[from] AccountingError),
 }
 
-/// DP-SGD for one run at one data owner. Adjacency: one example added or removed; the number of examples, which fixes
-/// the sampling rate, counts as public.
+/// DP-SGD for one run at one data owner. Adjacency: one example, or nothing in its place. The number of places fixes the
+/// sampling rate and counts as public, so that the bounds for an example added or removed at that rate apply.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ExamplePlan {
     /// L2 clip norm of one example's gradient over all trained tensors together.

@@ -57,11 +57,9 @@ pub enum UpdateRefusal {
         limit: f64,
     },
     /// The client did not clip.
-    #[error("the update arrives unclipped: its change has norm {norm:.4}, the run clips at {clip}")]
+    #[error("the update arrives unclipped: its change is larger than {clip}, at which the round clips")]
     Unclipped {
-        /// Norm of its change.
-        norm: f64,
-        /// The run's clip.
+        /// The round's clip. How much larger the change is stays untold: records and events quote this error.
         clip: f64,
     },
 }
@@ -78,7 +76,7 @@ impl RoundStart {
         if norm <= clip * (1.0 + CLIP_SLACK) + self.rounding(clip) {
             return Ok(());
         }
-        Err(UpdateRefusal::Unclipped { norm, clip })
+        Err(UpdateRefusal::Unclipped { clip })
     }
 }
 

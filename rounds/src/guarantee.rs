@@ -4,9 +4,9 @@
 //! cost, refuses one that cost more than was promised, and stops when too few can afford another round. With unit
 //! `client` the coordinator keeps the books itself ([`crate::central`]).
 
-use rondo_dp::{ClientPlan, Privacy};
+use rondo_dp::{Accountant, ClientPlan, Event, Privacy};
 use rondo_methods::{DpSupport, Job, Statistic};
-use rondo_proto::v1;
+use rondo_proto::{ClientId, v1};
 
 use crate::central::{self, Central, CohortKey};
 use crate::effect::RoundKind;
@@ -14,6 +14,9 @@ use crate::input::StoredUpdate;
 use crate::policy::Policy;
 use crate::rejection::Rejection;
 use crate::state::{Member, Run};
+
+/// How far two machines' accountants may differ, as a share: their elementary functions may.
+const ROUNDING: f64 = 1e-9;
 
 /// Checks that a promise can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
@@ -41,14 +44,22 @@ pub(crate) fn central(privacy: &Privacy, policy: &Policy, key: CohortKey) -> Res
 }
 
 /// Why an update breaks the run's promise, if it does.
-pub(crate) fn breach(run: &Run, update: &StoredUpdate) -> Option<String> {
+pub(crate) fn breach(run: &Run, client: &ClientId, update: &StoredUpdate) -> Option<String> {
     // A warm-up of a private run reads no data.
     if run.live.open.kind == RoundKind::WarmUp {
         return None;
     }
     let told = match run.spec.privacy {
         Privacy::None => return None,
-        Privacy::Example { epsilon, delta, .. } => bad_report(update, epsilon, delta),
+        Privacy::Example { epsilon, delta, noise_multiplier, .. } => match &update.privacy {
+            None => Some("it carries no privacy report, and the run promises privacy per example".to_owned()),
+            Some(report) => {
+                let before = run.members.get(client).and_then(|member| member.privacy.as_ref());
+                bad_report(report, epsilon, delta)
+                    .or_else(|| other_noise(report, noise_multiplier))
+                    .or_else(|| too_cheap(report, before))
+            }
+        },
         Privacy::Client { .. } => update.privacy.is_some().then(|| {
             "it carries a privacy report, and in a run with privacy per client the coordinator has the books".into()
         }),
@@ -69,10 +80,7 @@ fn tells(update: &StoredUpdate) -> Option<String> {
 }
 
 /// What is wrong with the report of an update that its data owner noised.
-fn bad_report(update: &StoredUpdate, epsilon: f64, delta: f64) -> Option<String> {
-    let Some(report) = &update.privacy else {
-        return Some("it carries no privacy report, and the run promises privacy per example".to_owned());
-    };
+fn bad_report(report: &v1::PrivacyReport, epsilon: f64, delta: f64) -> Option<String> {
     let sensible = report.unit == "example"
         && report.delta == delta
         && report.noise_multiplier > 0.0
@@ -90,6 +98,30 @@ fn bad_report(update: &StoredUpdate, epsilon: f64, delta: f64) -> Option<String>
         return Some(format!("it cost its data owner epsilon {:.4}, and the run promises {epsilon}", report.epsilon));
     }
     None
+}
+
+/// Whether a report has other noise than the run asks for.
+fn other_noise(report: &v1::PrivacyReport, asked: Option<f64>) -> Option<String> {
+    let (asked, told) = (asked?, report.noise_multiplier);
+    (told != asked).then(|| format!("it was noised with multiplier {told}, and the run asks for {asked}"))
+}
+
+/// Whether a report tells a lower cost than its own noise, rate and steps come to, or fewer steps than the one before.
+fn too_cheap(report: &v1::PrivacyReport, before: Option<&v1::PrivacyReport>) -> Option<String> {
+    let (told, known) = (report.total_steps, before.map_or(0, |before| before.total_steps));
+    if told < known {
+        return Some(format!("its data owner has told of {known} noised steps before, and now of {told} in all"));
+    }
+    let event = Event::new(report.noise_multiplier, report.sampling_rate, told.into());
+    let mut released = Accountant::new();
+    released.record(event.ok()?);
+    let least = released.epsilon_enforced(report.delta).ok()?;
+    (report.epsilon < least * (1.0 - ROUNDING)).then(|| {
+        format!(
+            "its privacy report says epsilon {:.4}, and what it tells of the noise comes to {least:.4}",
+            report.epsilon
+        )
+    })
 }
 
 /// Whether a member's budget of the run has room for one more round.

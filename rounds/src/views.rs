@@ -59,6 +59,15 @@ pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::Rou
     }
 }
 
+/// A record as it is told. With privacy per client the digests of updates stay in the coordinator's books: training can be
+/// repeated to the bit, and whoever guesses a client's data could check the guess by the digest.
+fn told(run: &Run, mut record: v1::RoundRecord) -> v1::RoundRecord {
+    if run.spec.central.is_some() && record.round > 0 {
+        record.participants.iter_mut().for_each(|participant| participant.update_digest.clear());
+    }
+    record
+}
+
 fn measurement(measuring: &Measuring, work: &WorkKey, presence: &Presence) -> v1::Measurement {
     let progress = presence.progress(&measuring.client, work).filter(|_| measuring.state.is_open());
     v1::Measurement {
@@ -163,8 +172,8 @@ impl Engine {
                     reason: answer.reason.clone(),
                 })
                 .collect(),
-            open: is_open.then(|| open_record(id, run, &self.presence)),
-            latest: run.rounds.values().next_back().map(|closed| closed.record.clone()),
+            open: is_open.then(|| told(run, open_record(id, run, &self.presence))),
+            latest: run.rounds.values().next_back().map(|closed| told(run, closed.record.clone())),
             adapter: (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message()),
             best_round: best.map(|(round, _)| round),
             best_loss: best.map(|(_, loss)| loss),
@@ -205,20 +214,19 @@ impl Engine {
     /// A run's rounds: the closed ones and then the open one.
     pub fn rounds(&self, run: &RunId) -> Vec<v1::RoundRecord> {
         let Some((id, run)) = self.state.runs.get_key_value(run) else { return Vec::new() };
-        let mut rounds: Vec<v1::RoundRecord> = run.rounds.values().map(|closed| closed.record.clone()).collect();
-        if !run.rounds.contains_key(&run.live.open.round) {
-            rounds.push(open_record(id, run, &self.presence));
-        }
-        rounds
+        let closed = run.rounds.values().map(|closed| closed.record.clone());
+        let open = !run.rounds.contains_key(&run.live.open.round);
+        closed.chain(open.then(|| open_record(id, run, &self.presence))).map(|record| told(run, record)).collect()
     }
 
     /// One round of a run, closed or open.
     pub fn round_record(&self, run: &RunId, round: u32) -> Option<v1::RoundRecord> {
         let (id, run) = self.state.runs.get_key_value(run)?;
-        match run.rounds.get(&round) {
+        let record = match run.rounds.get(&round) {
             Some(closed) => Some(closed.record.clone()),
             None => (run.live.open.round == round).then(|| open_record(id, run, &self.presence)),
-        }
+        };
+        record.map(|record| told(run, record))
     }
 
     /// Lines of a run's history with a number above `after`, oldest first.

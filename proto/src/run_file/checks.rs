@@ -187,6 +187,10 @@ fn cohorts(run: &RunFile, privacy: &PrivacyChoice) -> Result<(), RunFileError> {
     require(!privacy.is_per_client() || run.rounds.over_select == 0, "rounds.over_select", || {
         "must be 0 with privacy.unit = \"client\": a client that is refused must not make room for another".to_owned()
     })?;
+    require(!privacy.is_per_client() || run.rounds.max_update_norm.is_none(), "rounds.max_update_norm", || {
+        "must be left out with privacy.unit = \"client\": the clip bounds a change, and a refusal would tell of the norm"
+            .to_owned()
+    })?;
     if let Some(quantile) = privacy.clip_quantile {
         require(quantile > 0.0 && quantile < 1.0, "privacy.clip_quantile", || {
             format!("is {quantile}, must lie between 0 and 1")

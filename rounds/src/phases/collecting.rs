@@ -154,7 +154,7 @@ fn judge(
         });
     }
     let refused = |reason: String| Ok(UploadOutcome::Refused { reason });
-    if let Some(breach) = guarantee::breach(run, update) {
+    if let Some(breach) = guarantee::breach(run, client, update) {
         return refused(breach);
     }
     if update.examples == 0 && run.spec.privacy.is_none() {

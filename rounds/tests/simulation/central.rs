@@ -48,6 +48,7 @@ fn every_method_that_can_keeps_the_promise_to_its_end() {
                 assert!(participant.before.is_none() && participant.after.is_none() && participant.privacy.is_none());
                 assert_eq!((participant.examples, participant.train_loss, participant.train_seconds), (0, 0.0, 0.0));
                 assert_eq!(record.round == 0, participant.update_norm > 0.0, "a norm tells of its client");
+                assert_eq!(record.round == 0, !participant.update_digest.is_empty(), "so does a digest");
             }
         }
         let events = world.engine.events(&world.runs[0], 0);
@@ -184,21 +185,21 @@ fn a_cohort_that_the_coins_made_small_is_held_all_the_same() {
 
 #[test]
 fn coins_and_keys_are_shown_to_nobody() {
-    let mut world = World::new(Setup { by_coins: true, ..central() });
-    let shown = |reply: &dyn std::fmt::Debug| format!("{reply:?}");
-    for client in 0..world.devices.len() {
-        let input = Input::Poll {
-            client: world.devices[client].name.clone(),
-            datasets: vec!["reviews".to_owned()],
-            bases: vec![World::base().digest],
-            max_rank: 0,
-            version: String::new(),
-        };
-        let text = shown(&world.step(input));
-        assert!(!text.contains("9, 9") && !text.contains("CohortKey"), "{text}");
+    let mut world = World::new(Setup { by_coins: true, rounds: 4, ..central() });
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        // Invitations first, then assignments.
+        told.extend((0..world.devices.len()).map(|client| serde_json::to_string(&world.poll(client)).unwrap()));
+        world.carry_out(Op::Everybody);
     }
-    let text = shown(&summary(&world)) + &shown(&world.engine.state());
-    assert!(!text.contains("9, 9, 9"), "{text}");
+    world.heal();
+    let run = &world.runs[0];
+    let (rounds, events) = (world.engine.rounds(run), world.engine.events(run, 0));
+    told.push(serde_json::to_string(&(summary(&world), rounds, events, world.engine.clients())).unwrap());
+    told.push(format!("{:?}", world.engine.state()));
+    let told = told.concat();
+    assert!(told.contains("run_file") && told.contains("participants"), "{told}");
+    assert!(!told.contains("9,9,9") && !told.contains("9, 9, 9") && !told.contains("090909"), "{told}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
         }
     };
     type Change = (&'static str, fn(&mut Packed));
-    let changes: [Change; 10] = [
+    let changes: [Change; 11] = [
         ("carries no privacy report", |packed| packed.update.privacy = None),
         ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().noise_multiplier = 0.0),
         ("makes no sense", |packed| packed.update.privacy.as_mut().unwrap().sampling_rate = f64::NAN),
@@ -87,6 +87,7 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
             let report = packed.update.privacy.as_mut().unwrap();
             (report.epsilon, report.next_epsilon) = (1.6, 2.0);
         }),
+        ("comes to", |packed| packed.update.privacy.as_mut().unwrap().noise_multiplier = 0.5),
         ("tells an example count", |packed| packed.update.examples = 7),
         ("tells a training loss", |packed| packed.update.train_loss = 0.5),
         ("tells a training time", |packed| packed.update.train_seconds = 0.5),
@@ -96,6 +97,24 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
         let reason = told(&change);
         assert!(reason.contains(says), "{reason:?} should say {says:?}");
     }
+}
+
+#[test]
+fn a_ledger_that_was_set_back_is_noticed() {
+    let mut world = World::new(Setup { clients: 3, ..private() });
+    for _ in 0..2 {
+        world.gather();
+        (0..3).for_each(|client| drop(world.deliver(client)));
+        world.carry_out(Op::Aggregate);
+    }
+    world.gather();
+    let client = world.cohort()[0];
+    let assignment = world.devices[client].assignment.clone().unwrap();
+    let mut packed = world.pack(client, &assignment, "");
+    assert_eq!(packed.update.privacy.as_ref().unwrap().total_steps, 3);
+    packed.update.privacy.as_mut().unwrap().total_steps = 1;
+    let Reply::Upload(UploadOutcome::Refused { reason }) = world.upload(client, &packed).reply() else { panic!() };
+    assert!(reason.contains("has told of 2 noised steps before, and now of 1"), "{reason}");
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl World {
         let (unit, over_select) = if central { ("client", 0) } else { ("example", over_select) };
         let rate = if central && self.setup.by_coins { "sampling_rate = 0.5" } else { "" };
         let noise = match (central, self.setup.moves_clip) {
-            (true, true) => "noise_multiplier = 0.1\n            clip_quantile = 0.5".to_owned(),
+            (true, true) => "noise_multiplier = 0.05\n            clip_quantile = 0.5".to_owned(),
             (true, false) => format!("noise_multiplier = {NOISE}"),
             (false, _) => String::new(),
         };

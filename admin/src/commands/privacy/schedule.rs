@@ -87,7 +87,7 @@ impl Schedule {
 }
 
 /// Which neighbours all figures speak of.
-pub(super) const ADJACENCY: &str = "one example added or removed";
+pub(super) const ADJACENCY: &str = "one example, or nothing in its place (add/remove at a fixed sampling rate)";
 
 fn doubts(examples: u64, batch: u64, delta: f64) -> Vec<String> {
     let mut doubts = Vec::new();
