@@ -43,5 +43,36 @@ async fn whole_updates_are_clipped_at_home_and_noised_in_their_sum() {
         }
     }
     let logs: Vec<String> = clients.iter().map(Client::log).collect();
-    assert!(logs.iter().all(|log| log.matches("trained and clipped").count() == 3), "{logs:?}");
+    assert!(logs.iter().all(|log| log.matches("WholeChange { clip: 0.01 }").count() == 3), "{logs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clip_that_is_too_small_grows_from_round_to_round() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
+    let base = base::describe(&model_dir(), "tiny").unwrap();
+    // So little noise protects nobody; more would ask for more clients than a test has.
+    let run_file = run_file(
+        &base,
+        "ffa-lora",
+        r#"
+        train = { local_steps = 2, batch = 8, lr = 1e-2 }
+        rounds = { count = 3, cohort = 2, quorum = 2, deadline_s = 120, grace_s = 60 }
+        privacy = { unit = "client", epsilon = 1e6, delta = 1e-5, clip = 1e-4, noise_multiplier = 0.05, clip_quantile = 0.5 }
+        "#,
+    );
+    let mut clients = Vec::new();
+    for name in ["books", "films"] {
+        clients.push(Client::join(&coordinator, dir.path(), name).await);
+        coordinator.until_seen(name).await;
+    }
+    let run = coordinator.create_run(base, run_file).await;
+    let run = coordinator.until(&run, "the run ends", |run| run.phase == "ended").await;
+    assert_eq!(run.outcome, "completed", "{run:#?}");
+    let rounds = coordinator.rounds(&run.run).await;
+    let clips: Vec<f64> = rounds.iter().map(|record| record.released.as_ref().unwrap().clip).collect();
+    assert_eq!(clips[0], 1e-4);
+    // Both changes are clipped in every round: by e^0.1, give or take the count's noise. Clients that did not follow would
+    // be refused at the door.
+    assert!(clips.windows(2).all(|pair| (pair[1] / pair[0]).ln() > 0.02), "{clips:?}");
 }

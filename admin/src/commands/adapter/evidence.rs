@@ -7,9 +7,12 @@ use rondo_proto::v1::{Evaluation, RoundRecord};
 
 use crate::commands::round::by_group;
 
-/// The clients whose updates were aggregated up to a round.
+/// The clients whose updates were aggregated up to a round; nobody of cohorts that were sampled for privacy, which protect
+/// less once they are known.
 pub(super) fn owners(rounds: &[RoundRecord], until: u32) -> Vec<String> {
-    let participants = rounds.iter().filter(|record| record.round <= until).flat_map(|record| &record.participants);
+    let is_secret = |record: &RoundRecord| record.released.as_ref().is_some_and(|report| report.sampling_rate < 1.0);
+    let told = rounds.iter().filter(|record| record.round <= until && !is_secret(record));
+    let participants = told.flat_map(|record| &record.participants);
     let names: BTreeSet<&String> =
         participants.filter(|one| one.state == "accepted").map(|participant| &participant.client).collect();
     names.into_iter().cloned().collect()
@@ -51,7 +54,7 @@ pub(super) fn measured(rounds: &[RoundRecord], round: u32) -> Vec<Measured> {
 
 #[cfg(test)]
 mod tests {
-    use rondo_proto::v1::{GroupEvaluation, Participant};
+    use rondo_proto::v1::{GroupEvaluation, Participant, PrivacyReport};
 
     use super::*;
 
@@ -83,6 +86,10 @@ mod tests {
             RoundRecord { round: 3, participants: vec![client("c", None, None)], ..RoundRecord::default() },
         ];
         assert_eq!(owners(&rounds, 2), ["a", "b"]);
+        let released = Some(PrivacyReport { sampling_rate: 0.1, ..PrivacyReport::default() });
+        let sampled: Vec<RoundRecord> =
+            rounds.iter().map(|record| RoundRecord { released: released.clone(), ..record.clone() }).collect();
+        assert!(owners(&sampled, 2).is_empty(), "who was drawn is a secret");
         let rows = measured(&rounds, 2);
         let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "all: qa"]);
