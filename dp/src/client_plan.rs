@@ -250,7 +250,7 @@ mod tests {
         assert!(moving.sum_noise_multiplier() > 2.0 && moving.sum_noise_multiplier() < 2.2);
         assert_eq!(fixed.sum_noise_multiplier(), 2.0);
         let refusal = plan(&adaptive, 20).unwrap_err().to_string();
-        assert!(refusal.contains("cohort of at least 48"), "{refusal}");
+        assert!(refusal.contains("cohort of at least 49"), "{refusal}");
     }
 
     #[test]

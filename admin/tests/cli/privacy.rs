@@ -1,6 +1,6 @@
 //! `rondo privacy`: figures against those of other accountants, and a run's costs as its rounds have them.
 
-use rondo_proto::v1::{Participant, PrivacyReport, RoundRecord};
+use rondo_proto::v1::{Participant, PrivacyReport, RoundRecord, RunSummary};
 use serde_json::Value;
 
 use crate::fake::Script;
@@ -42,7 +42,7 @@ fn epsilons_are_those_of_other_accountants() {
         assert_eq!((&told["adjacency"], &told["sampling"]), (&"add-or-remove".into(), &"poisson".into()));
     }
     let (code, text, _) = run("privacy epsilon --noise-multiplier 1 --sampling-rate 0.01 --steps 1000 --delta 1e-5");
-    for words in ["RDP, enforced    2.107753", "one example added or removed", "Poisson", "fixed in advance"] {
+    for words in ["RDP, enforced    2.107753", "one example, or nothing in its place", "Poisson", "fixed in advance"] {
         assert!(code == 0 && text.contains(words), "{words}: {text}");
     }
     // Where a loss distribution gives up the others still stand.
@@ -133,7 +133,10 @@ fn private() -> Script {
     let second = vec![silent, participant("movies", 2, 1.5)];
     let first = vec![participant("tweets", 1, 1.75), participant("movies", 1, 1.0)];
     Script {
-        summary: online::summary(""),
+        summary: RunSummary {
+            privacy: "(2, 1e-5)-differential privacy per example, clip 0.5; spent at most 1.7500".to_owned(),
+            ..online::summary("")
+        },
         run_file: online::RUN.replace("METHOD", "ffa-lora")
             + "privacy = { unit = \"example\", epsilon = 2.0, delta = 1e-5, clip = 0.5 }\n",
         rounds: vec![round(0, vec![warm_up]), round(1, first), round(2, second)],
@@ -147,10 +150,10 @@ async fn a_run_shows_its_promise_and_what_every_round_cost() {
     assert_eq!(end, Ok(()));
     for words in [
         "(2, 1e-5)-differential privacy per example, clip 0.5",
-        "one example added or removed",
+        "one example, or nothing in its place",
         "at every client the least",
-        "1      tweets  1.2500  0.050000  10     10     1.750000       1.575000       2.250000 (not allowed)",
-        "2      movies  1.2500  0.050000  10     20     1.500000       1.350000       2.000000\n",
+        "1      tweets  1.0000  1.2500  0.050000  10     10     1.750000       1.575000       2.250000 (not allowed)",
+        "2      movies  1.0000  1.2500  0.050000  10     20     1.500000       1.350000       2.000000\n",
         "the most that any data owner spent: 1.750000 of 2 (1.575000 by PLD), tweets, as of round 1",
     ] {
         assert!(text.contains(words), "{words}: {text}");
@@ -168,8 +171,42 @@ async fn a_run_shows_its_promise_and_what_every_round_cost() {
 }
 
 #[tokio::test]
+async fn a_run_with_privacy_per_client_shows_its_cohorts_and_how_its_clip_moves() {
+    let statement = "(8, 1e-5)-differential privacy per client, clip 0.5, cohorts by coins at 0.1; spent 2.0000 in 2 releases, \
+                     7.5000 to whoever sees the cohorts";
+    let round = |round: u32, clip| {
+        let released = PrivacyReport {
+            unit: "client".to_owned(),
+            clip,
+            total_steps: round,
+            epsilon: 1.0,
+            ..PrivacyReport::default()
+        };
+        RoundRecord { round, released: Some(released), ..RoundRecord::default() }
+    };
+    let script = Script {
+        summary: RunSummary { privacy: statement.to_owned(), ..online::summary("") },
+        run_file: online::RUN.replace("METHOD", "ffa-lora")
+            + "privacy = { unit = \"client\", epsilon = 8.0, delta = 1e-5, clip = 0.5, clip_quantile = 0.5 }\n",
+        rounds: vec![round(1, 0.5), round(2, 0.45)],
+        ..Script::default()
+    };
+    let (end, text) = online::rondo(&script, &["privacy", "show", "sentiment"]).await;
+    assert_eq!(end, Ok(()));
+    for words in [
+        statement,
+        "0.5 at first, then towards quantile 0.5",
+        "1      every client  0.5000",
+        "2      every client  0.4500",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_without_privacy_says_so() {
-    let script = Script { run_file: online::RUN.replace("METHOD", "fed-sb"), ..private() };
+    let summary = RunSummary { privacy: "no privacy".to_owned(), ..online::summary("") };
+    let script = Script { summary, run_file: online::RUN.replace("METHOD", "fed-sb"), ..private() };
     let (end, text) = online::rondo(&script, &["privacy", "show", "sentiment"]).await;
     assert!(end.is_ok() && text.starts_with("run sentiment-1: no privacy\n"), "{text}");
     let script = Script { rounds: Vec::new(), ..script };
