@@ -4,6 +4,7 @@
 
 mod adapters;
 mod architectures;
+mod dp_audit;
 mod dp_sgd;
 mod encoder;
 mod generation;
