@@ -125,7 +125,7 @@ pub(crate) fn statement(central: &Central, charged: Option<&Charged>) -> String 
     let ClientPlan { noise_multiplier, sampling_rate, divisor, .. } = central.plan;
     let mut text = format!(", noise multiplier {noise_multiplier:.4} on the sum over {divisor}");
     if central.key.is_some() {
-        text += &format!(", cohorts by coins at {sampling_rate}");
+        text += &format!(", Poisson-sampled cohorts at rate {sampling_rate}");
     }
     let Some(Charged { releases, epsilon, epsilon_pld, epsilon_seen, .. }) = charged else { return text };
     let plural = if *releases == 1 { "" } else { "s" };

@@ -19,7 +19,7 @@ use sigma::SigmaArgs;
 /// Commands about privacy.
 #[derive(Debug, Subcommand)]
 pub enum PrivacyCommand {
-    /// Tells what epsilon a schedule of noised steps costs, by three accountants
+    /// Tells what epsilon a schedule of noised steps costs, by Renyi accounting and by privacy loss distributions
     #[command(
         after_help = "Example:\n  rondo privacy epsilon --noise-multiplier 1 --sampling-rate 0.01 --steps 1000 --delta 1e-5\n  rondo privacy epsilon --noise-multiplier 1.1 --examples 60000 --batch 256 --steps 14062 --delta 1e-5"
     )]

@@ -175,7 +175,10 @@ fn a_cohort_that_the_coins_made_small_is_held_all_the_same() {
     let world = simulate(setup, &[]);
     let run = summary(&world);
     assert_eq!(run.outcome, "completed");
-    assert!(run.privacy.contains("cohorts by coins at 0.5") && run.privacy.contains("to whoever sees the cohorts"));
+    assert!(
+        run.privacy.contains("Poisson-sampled cohorts at rate 0.5")
+            && run.privacy.contains("to whoever sees the cohorts")
+    );
     let rounds = world.engine.rounds(&world.runs[0]);
     let small = rounds.iter().find(|record| record.participants.len() < 2).expect("some cohort is small");
     assert!(small.notes.iter().any(|note| note.contains("below the quorum of 2: the round is held")), "{small:?}");

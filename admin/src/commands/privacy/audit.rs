@@ -14,7 +14,7 @@ use crate::output::table;
 #[command(after_help = "Example:
   rondo privacy audit --noise-multiplier 0.9 --coordinates 1000000
 
-Each line is a mechanism. The first is the one that clients use; an audit cannot prove it, it can only fail to refute it. The
+Each line is a mechanism. The first is the one that clients and the coordinator use; an audit cannot prove it, it can only fail to refute it. The
 others are broken on purpose, and an audit that is worth anything refutes them. Exit code 0: so it was.")]
 pub struct AuditArgs {
     /// Standard deviation of the noise in units of the clip norm
@@ -48,7 +48,7 @@ impl Variant {
 
     fn words(self) -> &'static str {
         match self {
-            Self::AsUsed => "as clients use it",
+            Self::AsUsed => "as it is used",
             Self::NoiseTimesNineTenths => "broken: noise times 0.9",
             Self::NoNoise => "broken: no noise",
             Self::SameNoiseTwice => "broken: the same noise twice",

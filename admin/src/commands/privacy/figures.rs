@@ -10,10 +10,10 @@ use crate::output::table;
 /// The epsilons of one schedule. In JSON a figure that is infinite or unknown is null.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
-    /// Renyi accounting at integer orders.
-    pub(super) enforced: f64,
+    /// Renyi accounting at integer orders: the enforced figure.
+    pub(super) rdp: f64,
     /// Renyi accounting over all orders.
-    rdp: f64,
+    rdp_all_orders: f64,
     /// Privacy loss distribution.
     pub(super) pld: Option<f64>,
     /// Why the last one is missing.
@@ -33,8 +33,8 @@ impl Figures {
             Err(error) => (None, Some(error.to_string())),
         };
         Ok(Self {
-            enforced: accountant.epsilon_enforced(delta).map_err(wrong)?,
-            rdp: accountant.epsilon_rdp(delta).map_err(wrong)?,
+            rdp: accountant.epsilon_enforced(delta).map_err(wrong)?,
+            rdp_all_orders: accountant.epsilon_rdp(delta).map_err(wrong)?,
             pld,
             pld_problem,
         })
@@ -47,13 +47,13 @@ impl Figures {
         let rows = vec![
             row(
                 "RDP, enforced",
-                shown(self.enforced),
+                shown(self.rdp),
                 "Renyi accounting at integer orders, proven for the integer noise that is really added: budgets are held \
                  against it",
             ),
             row(
                 "RDP, all orders",
-                shown(self.rdp),
+                shown(self.rdp_all_orders),
                 "Renyi accounting as other programs do it, for continuous Gaussian noise",
             ),
             row(

@@ -57,11 +57,11 @@ pub(super) fn run(args: &SigmaArgs, context: &mut Context) -> Result<(), CliErro
     // Up to six digits, so that what is copied from the text keeps within the budget too.
     let noise_multiplier = (least * 1e6).ceil() / 1e6;
     let epsilon = Figures::of(noise_multiplier, &schedule)?;
-    if epsilon.enforced > args.epsilon {
+    if epsilon.rdp > args.epsilon {
         warnings.push(format!(
             "budgets are held against the enforced figure, {}: a run that promises epsilon {} with this noise ends before \
              its last step",
-            shown(epsilon.enforced),
+            shown(epsilon.rdp),
             args.epsilon
         ));
     }
