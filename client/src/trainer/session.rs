@@ -1,5 +1,8 @@
 //! A base model with one adapter on a device, and the head of a classifier: what is trained and evaluated.
 
+mod evaluation;
+mod trained;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
@@ -9,14 +12,12 @@ use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind, Tensor};
 
 use super::adapted::{Adapters, Parts};
-use super::batch::{Batch, Encoded};
+use super::batch::Batch;
 use super::classify::Head;
 use super::error::TrainerError;
-use super::loss::{self, Foretold};
 use super::models::{Transformer, Weight};
 
-/// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
-const EVALUATION_TOKENS: usize = 2048;
+pub use evaluation::TextLoss;
 
 /// A model ready to run.
 pub struct Session<'m> {
@@ -27,17 +28,6 @@ pub struct Session<'m> {
     trained: Vec<(String, Tensor)>,
     /// Of trained tensors that do not train as a whole: the sizes of the leading block that does.
     blocks: BTreeMap<String, Vec<usize>>,
-}
-
-/// What a language model makes of one text.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct TextLoss {
-    /// Sum of -log p over the counting tokens, nats.
-    pub loss: f64,
-    /// Counting tokens.
-    pub tokens: u64,
-    /// Those of them that are the model's likeliest.
-    pub hits: u64,
 }
 
 impl<'m> Session<'m> {
@@ -229,136 +219,6 @@ impl<'m> Session<'m> {
     /// A language model's matrix `[vocabulary, hidden]`.
     pub(super) fn vocabulary(&self) -> Result<&'m Weight, TrainerError> {
         self.model.vocabulary().ok_or(TrainerError::NoVocabulary)
-    }
-
-    /// Words in a language model's vocabulary.
-    pub fn words(&self) -> Result<usize, TrainerError> {
-        Ok(self.vocabulary()?.size()?.0 as usize)
-    }
-
-    /// Logits `[texts, labels]` of the texts with these indices, in this order; of classifiers.
-    pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
-        let batch = Batch::new(encoded, texts, self.device)?;
-        self.head()?.logits(&self.model.forward(&batch, &self.adapters)?, &batch)
-    }
-
-    /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is called after every
-    /// batch with the texts done so far.
-    pub fn predict(
-        &self,
-        encoded: &Encoded,
-        count: usize,
-        tick: &mut dyn FnMut(usize) -> Result<(), TrainerError>,
-    ) -> Result<Vec<Vec<f32>>, TrainerError> {
-        let _no_grad = tch::no_grad_guard();
-        let mut rows = vec![Vec::new(); count];
-        let mut done = 0;
-        for texts in encoded.by_length(count, EVALUATION_TOKENS) {
-            let logits = Vec::<Vec<f32>>::try_from(&self.logits(encoded, &texts)?)?;
-            done += texts.len();
-            for (index, logits) in texts.into_iter().zip(logits) {
-                rows[index] = logits;
-            }
-            tick(done)?;
-        }
-        Ok(rows)
-    }
-
-    /// What the language model makes of the first `count` texts, without gradients. `tick` as of [`Session::predict`].
-    pub fn token_losses(
-        &self,
-        encoded: &Encoded,
-        count: usize,
-        tick: &mut dyn FnMut(usize) -> Result<(), TrainerError>,
-    ) -> Result<Vec<TextLoss>, TrainerError> {
-        let _no_grad = tch::no_grad_guard();
-        let vocabulary = self.vocabulary()?;
-        let mut found = vec![TextLoss::default(); count];
-        let mut done = 0;
-        for texts in encoded.by_length(count, EVALUATION_TOKENS) {
-            let foretold = Foretold::new(encoded, &texts);
-            if !foretold.rows.is_empty() {
-                let batch = Batch::new(encoded, &texts, self.device)?;
-                let mut x = self.model.embed(&batch)?;
-                for number in 0..self.model.layers() {
-                    x = self.model.layer(number, &x, &batch, &self.adapters, None)?;
-                }
-                let rows = Tensor::f_from_slice(&foretold.rows)?.f_to_device(self.device)?;
-                let states = self.model.finish(&x.f_index_select(0, &rows)?)?;
-                let mut losses = loss::token_losses(vocabulary, &states, &foretold.tokens, 0)?.into_iter();
-                for &text in &texts {
-                    let tokens = Foretold::count(encoded, text);
-                    for token in losses.by_ref().take(tokens as usize) {
-                        found[text].loss += token.loss;
-                        found[text].hits += u64::from(token.hit);
-                    }
-                    found[text].tokens = tokens;
-                }
-            }
-            done += texts.len();
-            tick(done)?;
-        }
-        Ok(found)
-    }
-
-    /// The tensors that take gradients, sorted by full name. They are shared with the model: changed in place, they
-    /// change it.
-    pub fn trained(&self) -> &[(String, Tensor)] {
-        &self.trained
-    }
-
-    /// Of a trained tensor only the leading block of these sizes is to train; the model goes on using the whole of it.
-    pub fn train_block(&mut self, name: &str, sizes: &[usize]) -> Result<(), TrainerError> {
-        let refuse = |problem: String| Err(TrainerError::Tensor { name: name.to_owned(), problem });
-        let Some((_, tensor)) = self.trained.iter().find(|(trained, _)| trained == name) else {
-            return refuse("it does not train".into());
-        };
-        let whole: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-        if sizes.len() != whole.len() || sizes.iter().zip(&whole).any(|(part, all)| *part == 0 || part > all) {
-            return refuse(format!("a block of {sizes:?} cannot be cut out of {whole:?}"));
-        }
-        self.blocks.insert(name.to_owned(), sizes.to_vec());
-        Ok(())
-    }
-
-    pub(super) fn leaves(&self) -> Vec<Tensor> {
-        self.trained.iter().map(|(_, leaf)| leaf.shallow_clone()).collect()
-    }
-
-    /// What the optimiser moves, in the order of [`Session::trained`]: each tensor, or its block that trains, as a view
-    /// without a tape.
-    pub fn parameters(&self) -> Result<Vec<Tensor>, TrainerError> {
-        self.of_leaves(self.trained.iter().map(|(_, leaf)| leaf.f_detach()).collect::<Result<_, _>>()?)
-    }
-
-    /// The part that trains of tensors in the order and of the shapes of [`Session::trained`].
-    pub(super) fn of_leaves(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
-        self.blocks_of(tensors, 0)
-    }
-
-    /// The same of tensors that have a dimension of texts before the others.
-    pub(super) fn of_leaves_per_text(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, TrainerError> {
-        self.blocks_of(tensors, 1)
-    }
-
-    fn blocks_of(&self, tensors: Vec<Tensor>, first_dim: i64) -> Result<Vec<Tensor>, TrainerError> {
-        let part = |((name, _), tensor): (&(String, Tensor), Tensor)| match self.blocks.get(name) {
-            Some(sizes) if tensor.defined() => {
-                let mut part = tensor;
-                for (dim, &size) in (first_dim..).zip(sizes) {
-                    part = part.f_narrow(dim, 0, size as i64)?;
-                }
-                Ok(part)
-            }
-            _ => Ok(tensor),
-        };
-        self.trained.iter().zip(tensors).map(part).collect()
-    }
-
-    /// The present values of what trains.
-    pub fn trained_values(&self) -> Result<TensorSet, TrainerError> {
-        let names = self.trained.iter().map(|(name, _)| name.clone());
-        names.zip(self.parameters()?).map(|(name, tensor)| Ok((name, to_plain(&tensor)?))).collect()
     }
 }
 
