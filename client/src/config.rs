@@ -169,13 +169,19 @@ pub struct PolicyConfig {
     /// Data sets of this client that runs may use.
     #[serde(default)]
     pub datasets: Vec<String>,
-    /// Only runs with a `[privacy]` table.
+    /// Only runs with `privacy.unit = "example"`, which this client keeps by itself.
     #[serde(default)]
     pub require_privacy: bool,
+    /// With `require_privacy`: runs with `privacy.unit = "client"` too, whose updates reach the coordinator without noise.
+    #[serde(default)]
+    pub accept_unit_client: bool,
     /// Largest epsilon of a run's privacy budget (dimensionless); absent = any. Runs without privacy are a matter of
     /// `require_privacy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_epsilon: Option<f64>,
+    /// Largest delta of a run's privacy budget; absent = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delta: Option<f64>,
     /// Most training rounds.
     #[serde(default)]
     pub max_rounds: u32,
@@ -190,7 +196,8 @@ pub struct PolicyConfig {
     pub max_tokens: u32,
 }
 
-/// A `[[privacy]]` table: the budget of one privacy domain. A domain without one is held to each run's own epsilon alone.
+/// A `[[privacy]]` table: the budget of one privacy domain. Runs that it cannot be held against, all but those with
+/// `privacy.unit = "example"`, do not get the domain's data. A domain without one is held to each run's own epsilon alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrivacyBudget {
     /// A data set's `privacy_domain`, or its name where it has none.

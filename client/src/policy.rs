@@ -21,9 +21,41 @@ pub enum Decline {
     /// The run keeps no privacy and the policy asks for it.
     #[error("this client's policy asks for privacy, and the run has no [privacy] table")]
     NoPrivacy,
+    /// The run leaves the noise to the coordinator, and the policy asks for what is kept here.
+    #[error(
+        "this client's policy asks for privacy.unit = \"example\", and the run has \"client\", whose updates reach the \
+         coordinator without noise"
+    )]
+    UnitClient,
+    /// The data have a budget that this run cannot be held against.
+    #[error(
+        "data set {dataset:?} has a privacy budget here, which binds runs with privacy.unit = \"example\" alone; it is for \
+         no others"
+    )]
+    Budgeted {
+        /// The data set.
+        dataset: String,
+    },
+    /// The run measures on data that are somebody's.
+    #[error(
+        "a run with privacy is measured on public data alone, and this client does not call data set {dataset:?} public \
+         (public = true in its [[dataset]] table)"
+    )]
+    NotPublic {
+        /// The data set.
+        dataset: String,
+    },
     /// The run's privacy budget is too large.
     #[error("this client's policy allows epsilon up to {limit}, and the run spends {found}")]
     Epsilon {
+        /// The run's.
+        found: f64,
+        /// The policy's.
+        limit: f64,
+    },
+    /// The run's chance of failure is too large.
+    #[error("this client's policy allows delta up to {limit:e}, and the run has {found:e}")]
+    Delta {
         /// The run's.
         found: f64,
         /// The policy's.
@@ -68,13 +100,7 @@ pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks:
             return Err(Decline::NotAllowed { what, found: found.to_owned(), allowed: allowed.clone() });
         }
     }
-    match (&run.privacy, policy.max_epsilon) {
-        (None, _) if policy.require_privacy => return Err(Decline::NoPrivacy),
-        (Some(privacy), Some(limit)) if privacy.epsilon > limit => {
-            return Err(Decline::Epsilon { found: privacy.epsilon, limit });
-        }
-        _ => {}
-    }
+    privacy(policy, run)?;
     for (what, found, limit) in [
         ("rounds.count", u64::from(run.rounds.count), policy.max_rounds),
         ("train.local_steps", u64::from(run.train.local_steps), policy.max_local_steps),
@@ -91,6 +117,23 @@ pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks:
         return Ok(u32::try_from(found).unwrap_or(u32::MAX));
     }
     if mixed_ranks { Ok(limit) } else { Err(Decline::Rank { found, limit }) }
+}
+
+/// Whether a run promises enough.
+fn privacy(policy: &PolicyConfig, run: &RunFile) -> Result<(), Decline> {
+    let Some(asked) = &run.privacy else {
+        return if policy.require_privacy { Err(Decline::NoPrivacy) } else { Ok(()) };
+    };
+    if policy.require_privacy && asked.is_per_client() && !policy.accept_unit_client {
+        return Err(Decline::UnitClient);
+    }
+    if let Some(limit) = policy.max_epsilon.filter(|limit| asked.epsilon > *limit) {
+        return Err(Decline::Epsilon { found: asked.epsilon, limit });
+    }
+    match policy.max_delta.filter(|limit| asked.delta > *limit) {
+        Some(limit) => Err(Decline::Delta { found: asked.delta, limit }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +181,12 @@ mod tests {
 
     #[test]
     fn each_rule_declines_with_its_reason() {
-        let rules: [(PolicyConfig, RunFile, &str); 8] = [
+        let per_client = || {
+            let mut run = private(3.0);
+            run.privacy.iter_mut().for_each(|privacy| privacy.unit = "client".to_owned());
+            run
+        };
+        let rules: [(PolicyConfig, RunFile, &str); 10] = [
             (
                 PolicyConfig { methods: vec!["fed-sb".into()], ..Default::default() },
                 run(),
@@ -156,6 +204,16 @@ mod tests {
                 private(3.0),
                 "epsilon up to 1, and the run spends 3",
             ),
+            (
+                PolicyConfig { max_delta: Some(1e-6), ..Default::default() },
+                private(3.0),
+                "delta up to 1e-6, and the run has 1e-5",
+            ),
+            (
+                PolicyConfig { require_privacy: true, ..Default::default() },
+                per_client(),
+                "privacy.unit = \"example\", and the run has \"client\"",
+            ),
             (PolicyConfig { max_rounds: 4, ..Default::default() }, run(), "rounds.count up to 4, and the run has 5"),
             (PolicyConfig { max_local_steps: 10, ..Default::default() }, run(), "train.local_steps up to 10"),
             (PolicyConfig { max_tokens: 32, ..Default::default() }, run(), "task.max_tokens up to 32"),
@@ -168,8 +226,12 @@ mod tests {
             methods: vec!["flora".into()],
             require_privacy: true,
             max_epsilon: Some(3.0),
+            max_delta: Some(1e-5),
             ..Default::default()
         };
         assert_eq!(check(&strict, &Limits::default(), &private(3.0), true), Ok(16));
+        let trusting = PolicyConfig { accept_unit_client: true, ..strict };
+        assert_eq!(check(&trusting, &Limits::default(), &per_client(), true), Ok(16));
+        assert_eq!(check(&trusting, &Limits::default(), &run(), true), Err(Decline::NoPrivacy));
     }
 }

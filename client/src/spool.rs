@@ -26,7 +26,7 @@ const META: &str = "meta.json";
 /// Folders of entries that were never finished begin with this.
 const UNFINISHED: &str = ".new-";
 
-/// What an update is for. The coordinator counts one per client and key.
+/// What an update is for; its place in the spool says so too. The coordinator counts one per client and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The run.
@@ -255,10 +255,11 @@ impl Spool {
     pub fn readdress(&self, entry: &Entry, key: &Key) -> Result<Entry, SpoolError> {
         let (from, to) = (self.place(&entry.key), self.place(key));
         let entry = Entry { key: key.clone(), path: to.join(UPDATE), accepted: false, ..entry.clone() };
-        self.note(&from, &entry, entry.facts.charge.clone(), false)?;
         let folder = self.root.join(key.run.as_str());
+        // The place says which attempt it is for, so that a crash between the two leaves a whole entry either way.
         let moved = disk::remove(&to).and_then(|()| fs::rename(&from, &to)).and_then(|()| disk::sync_folder(&folder));
         moved.map_err(io_error(&to))?;
+        self.note(&to, &entry, entry.facts.charge.clone(), false)?;
         Ok(entry)
     }
 
@@ -289,9 +290,23 @@ impl Spool {
     }
 
     fn read(&self, place: &Path) -> Option<Entry> {
-        let meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
-        Some(self.entry(meta))
+        let mut meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
+        let key = key_of(place)?;
+        if meta.key != key {
+            // One that was on its way to another attempt; the coordinator holds nothing for this one.
+            meta.accepted = false;
+        }
+        let same_round = (&meta.key.run, meta.key.round) == (&key.run, key.round);
+        same_round.then(|| self.entry(Meta { key, ..meta }))
     }
+}
+
+/// What the entry in a place is for.
+fn key_of(place: &Path) -> Option<Key> {
+    let run = RunId::new(name(place.parent()?)).ok()?;
+    let own = name(place);
+    let (round, attempt) = own.split_once('.')?;
+    Some(Key { run, round: round.parse().ok()?, attempt: attempt.parse().ok()? })
 }
 
 fn name(path: &Path) -> String {

@@ -1,13 +1,14 @@
 //! Values of client.toml that are of the right kind and still make no sense.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rondo_methods::Registry;
 use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::TaskKind;
 
 use super::{Config, ConfigError, is_empty};
+use crate::data::Source;
 
 impl Config {
     /// Refuses values outside what makes sense.
@@ -58,6 +59,7 @@ impl Config {
                 return refuse(key(role), format!("is {column:?}, which `columns` does not list"));
             }
         }
+        self.check_domains(file)?;
         let device = &self.limits.device;
         let cuda = device.strip_prefix("cuda:").is_some_and(|index| index.parse::<u16>().is_ok());
         if !(cuda || ["cpu", "cuda", "auto"].contains(&device.as_str())) {
@@ -66,6 +68,9 @@ impl Config {
         }
         if self.policy.max_epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) {
             return refuse("policy.max_epsilon".to_owned(), "must be above 0".to_owned());
+        }
+        if self.policy.max_delta.is_some_and(|delta| !(delta > 0.0 && delta < 1.0)) {
+            return refuse("policy.max_delta".to_owned(), "must lie between 0 and 1".to_owned());
         }
         let kinds = TaskKind::ALL.map(TaskKind::name);
         let registry = Registry::builtin();
@@ -99,6 +104,45 @@ impl Config {
         ] {
             if value == 0 {
                 return refuse(key.to_owned(), "must be above 0".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses one file under two budgets, or as public and as somebody's: whoever holds it twice is asked twice as much.
+    fn check_domains(&self, file: &Path) -> Result<(), ConfigError> {
+        let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let place = |source: &Source| {
+            let path = folder.join(&source.path);
+            std::fs::canonicalize(&path).unwrap_or(path)
+        };
+        let mut seen: BTreeMap<PathBuf, (usize, &Source)> = BTreeMap::new();
+        for (number, source) in self.datasets.iter().enumerate() {
+            let budgeted = self.privacy.iter().any(|budget| budget.domain == source.domain());
+            if source.public && budgeted {
+                let problem = format!(
+                    "is true, but its domain {:?} has a [[privacy]] budget; what is public needs none: take one of them out",
+                    source.domain()
+                );
+                return refuse(format!("dataset[{number}].public"), problem);
+            }
+            let (first, other) = *seen.entry(place(source)).or_insert((number, source));
+            if source.public != other.public {
+                let problem = format!(
+                    "is {}, and dataset[{first}] with the same file says {}; say the same of both",
+                    source.public, other.public
+                );
+                return refuse(format!("dataset[{number}].public"), problem);
+            }
+            if !source.public && source.domain() != other.domain() {
+                let problem = format!(
+                    "is {:?}, and dataset[{first}] with the same file has {:?}, so that the same data would have two budgets; \
+                     give both the same `privacy_domain`",
+                    source.domain(),
+                    other.domain()
+                );
+                return refuse(format!("dataset[{number}].privacy_domain"), problem);
             }
         }
         Ok(())

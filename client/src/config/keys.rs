@@ -40,6 +40,7 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
             "on_bad_row",
             "max_bad_rows",
             "privacy_domain",
+            "public",
         ],
     ),
     (
@@ -53,7 +54,9 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
             "tasks",
             "datasets",
             "require_privacy",
+            "accept_unit_client",
             "max_epsilon",
+            "max_delta",
             "max_rounds",
             "max_local_steps",
             "max_batch",

@@ -50,6 +50,7 @@ fn bad_files_are_refused_with_the_mend() {
         ),
         ("[limits]\ndevice='gpu'", "\"cuda:N\""),
         ("[policy]\nmax_epsilon=-1.0", "`policy.max_epsilon` must be above 0"),
+        ("[policy]\nmax_delta=1.0", "`policy.max_delta` must lie between 0 and 1"),
         (
             "[policy]\nmethods=['fed-bs']",
             "`policy.methods` names \"fed-bs\", which there is not, did you mean \"fed-sb\"?",
@@ -65,6 +66,33 @@ fn bad_files_are_refused_with_the_mend() {
         assert!(error.contains(says), "{error:?} should contain {says:?}");
         assert!(error.starts_with("/etc/rondo/client.toml: "), "{error}");
     }
+}
+
+#[test]
+fn one_file_has_one_domain_and_is_public_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::fs::write(dir.path().join("data/a.tsv"), "").unwrap();
+    let file = dir.path().join("client.toml");
+    let told = |first: &str, second: &str, rest: &str| {
+        let table = |name: &str, path: &str, keys: &str| format!("[[dataset]]\nname='{name}'\npath='{path}'\n{keys}\n");
+        let text = format!("{}{}{rest}", table("a", "data/a.tsv", first), table("b", "data/../data/a.tsv", second));
+        Config::parse(&text, &file).map_err(|error| error.to_string()).err().unwrap_or_default()
+    };
+    assert!(
+        told("", "", "").contains("`dataset[1].privacy_domain` is \"b\", and dataset[0] with the same file has \"a\"")
+    );
+    assert_eq!(told("", "privacy_domain='a'", ""), "");
+    assert_eq!(told("privacy_domain='x'", "privacy_domain='x'", ""), "");
+    assert!(
+        told("", "public=true", "")
+            .contains("`dataset[1].public` is true, and dataset[0] with the same file says false")
+    );
+    assert_eq!(told("public=true", "public=true", ""), "");
+    let budget = "[[privacy]]\ndomain='a'\nepsilon=8.0\ndelta=1e-6";
+    assert!(
+        told("public=true", "public=true", budget).contains("`dataset[0].public` is true, but its domain \"a\" has a")
+    );
 }
 
 #[test]
@@ -99,7 +127,7 @@ fn the_known_keys_are_those_of_the_types() {
             ..Source::new("a", "b")
         }],
         privacy: vec![PrivacyBudget { domain: "a".to_owned(), epsilon: 8.0, delta: 1e-6 }],
-        policy: PolicyConfig { max_epsilon: Some(1.0), ..PolicyConfig::default() },
+        policy: PolicyConfig { max_epsilon: Some(1.0), max_delta: Some(1e-5), ..PolicyConfig::default() },
         ..Config::default()
     };
     let table = toml::Table::try_from(&whole).unwrap();

@@ -10,45 +10,18 @@ use tokio::task::spawn_blocking;
 
 use crate::api::{Api, Retry};
 use crate::spool::{Charge, Entry, Facts, Key};
-use crate::work::{LocalUpdate, Protection, Work, WorkError};
+use crate::work::{LocalUpdate, Work, WorkError};
 use crate::worker::{Outcome, Task};
 
 use super::beat::{self, Beat};
 use super::failure::Failure;
 use super::judge::Agreed;
-use super::{Daemon, REPORT_WITHIN, transfer};
+use super::{Daemon, REPORT_WITHIN, promise, transfer};
 
 /// What an assignment's upload is known by.
 pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
     let run = RunId::new(assignment.run.as_str())?;
     Ok(Key { run, round: assignment.round, attempt: assignment.attempt })
-}
-
-/// With privacy nothing is measured on data that are not public: the run file says which are.
-fn refuse_measuring(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<(), Failure> {
-    if task != Task::Evaluate && !assignment.evaluate_before {
-        return Ok(());
-    }
-    let run = &agreed.run.name;
-    Err(Failure::NotAgreed(format!("run {run} promises privacy, and a measurement on this client's data would leak")))
-}
-
-/// What keeps the run's promise in this piece of work.
-fn protection(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<Protection, Failure> {
-    let asked = agreed.run.privacy.as_ref().filter(|_| task == Task::Train);
-    match (asked, agreed.privacy) {
-        (None, _) => Ok(Protection::None),
-        (Some(_), Some(plan)) => Ok(Protection::Examples(plan)),
-        (Some(asked), None) if asked.is_per_client() && assignment.clip > 0.0 && assignment.clip.is_finite() => {
-            Ok(Protection::WholeChange { clip: assignment.clip })
-        }
-        (Some(_), None) => {
-            let run = &agreed.run.name;
-            Err(Failure::NotAgreed(format!(
-                "run {run} promises privacy, and the assignment does not say how to keep it"
-            )))
-        }
-    }
 }
 
 fn task(assignment: &v1::Assignment) -> Result<Task, Failure> {
@@ -137,12 +110,24 @@ impl<A: Api> Daemon<A> {
             let problem = format!("run {} names client {:?} to measure on {:?}", key.run, named.client, named.dataset);
             return Err(Failure::NotAgreed(problem));
         }
-        let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
         // Whoever measures alone, on public data, is no part of the promise.
-        let promised = agreed.run.privacy.is_some() && assignment.dataset.is_empty();
-        if promised {
-            refuse_measuring(assignment, task, &agreed)?;
+        if agreed.run.privacy.is_none() || !assignment.dataset.is_empty() {
+            return self.work_on(assignment, key, task, &agreed, beat).await;
         }
+        promise::refuse_measuring(assignment, task, &agreed)?;
+        beat.keep_losses();
+        self.work_on(assignment, key, task, &agreed, beat).await.map_err(Failure::of_private_run)
+    }
+
+    async fn work_on(
+        &self,
+        assignment: &v1::Assignment,
+        key: &Key,
+        task: Task,
+        agreed: &Agreed,
+        beat: &Beat,
+    ) -> Result<(), Failure> {
+        let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
         if agreed.privacy.is_some() && task == Task::Train {
             if let Some(entry) = self.paid_before(key, published).await? {
                 tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
@@ -151,7 +136,7 @@ impl<A: Api> Daemon<A> {
             }
             self.guard.check(&key.run)?;
         }
-        let (job, state) = self.state(assignment, &key.run, task, &agreed).await?;
+        let (job, state) = self.state(assignment, &key.run, task, agreed).await?;
 
         let limit = self.config.limits.max_eval_examples as usize;
         let work = Work {
@@ -164,7 +149,7 @@ impl<A: Api> Daemon<A> {
             round: assignment.round,
             rank: agreed.rank as usize,
             state,
-            protection: protection(assignment, task, &agreed)?,
+            protection: promise::protection(assignment, task, agreed)?,
             evaluate_before: assignment.evaluate_before,
             max_eval_examples: (limit > 0).then_some(limit),
         };
@@ -183,7 +168,7 @@ impl<A: Api> Daemon<A> {
                 Ok(self.retry.call(|| self.api.report_evaluation(report.clone())).await?)
             }
             Outcome::Update(update) => {
-                let entry = self.spool_update(key, task, &agreed, published, update).await?;
+                let entry = self.spool_update(key, task, agreed, published, update).await?;
                 self.deliver(entry, beat).await
             }
         }
@@ -276,6 +261,7 @@ impl<A: Api> Daemon<A> {
         base_version: usize,
         update: LocalUpdate,
     ) -> Result<Entry, Failure> {
+        let update = if agreed.run.privacy.is_some() { promise::told_nothing(update) } else { update };
         let LocalUpdate { tensors, examples, train_loss, seconds, before } = update;
         let kind = if task == Task::WarmUp { Kind::WarmUp } else { Kind::Train };
         let unfit = tensors.iter().find(|(_, tensor)| tensor.data.iter().any(|number| !number.is_finite()));

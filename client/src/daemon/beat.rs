@@ -16,6 +16,8 @@ pub(super) struct Beat {
     now: Mutex<(&'static str, Arc<Mutex<Progress>>)>,
     /// The result is being sent: a stop no longer spares any work, and may only mean that the result has arrived.
     sending: AtomicBool,
+    /// Losses stay here: the run promises privacy.
+    keeps_losses: AtomicBool,
 }
 
 impl Beat {
@@ -25,12 +27,21 @@ impl Beat {
             Task::Train => "training",
             Task::Evaluate => "evaluating",
         };
-        Self { now: Mutex::new((state, Arc::default())), sending: AtomicBool::new(false) }
+        Self {
+            now: Mutex::new((state, Arc::default())),
+            sending: AtomicBool::new(false),
+            keeps_losses: AtomicBool::new(false),
+        }
     }
 
     /// The trainer has the work and reports its steps here.
     pub(super) fn follow(&self, progress: Arc<Mutex<Progress>>) {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).1 = progress;
+    }
+
+    /// From here on no loss is told.
+    pub(super) fn keep_losses(&self) {
+        self.keeps_losses.store(true, Ordering::Relaxed);
     }
 
     /// The evaluation is over and its report is on its way.
@@ -56,7 +67,7 @@ impl Beat {
             state: state.to_owned(),
             step: progress.step,
             steps: progress.steps,
-            loss: progress.loss,
+            loss: if self.keeps_losses.load(Ordering::Relaxed) { 0.0 } else { progress.loss },
         }
     }
 }

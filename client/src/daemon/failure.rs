@@ -91,16 +91,38 @@ pub enum Failure {
     /// The coordinator refused a call.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Of a run with privacy: what went wrong may go by what stands in the data, so that the coordinator is told one thing
+    /// whatever it was.
+    #[error(transparent)]
+    Unserved(Box<Failure>),
     /// A thread of ours died.
     #[error("a task of the client died: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl Failure {
+    /// The same of a run with privacy, where what may depend on a single row is not for the coordinator: it could ask again
+    /// and again, and no noise covers the answers.
+    #[must_use]
+    pub fn of_private_run(self) -> Self {
+        match self {
+            Self::Data { .. }
+            | Self::NothingToTrain { .. }
+            | Self::NothingToEvaluate { .. }
+            | Self::Spool(SpoolError::Tensors { .. })
+            | Self::Task(_)
+            | Self::Work(
+                WorkError::Data(_) | WorkError::NotFinite { .. } | WorkError::Engine(_) | WorkError::Panicked(_),
+            ) => Self::Unserved(Box::new(self)),
+            other => other,
+        }
+    }
+
     /// What the coordinator is told. Paths, file names and what stands in the data stay here; the log has them.
     pub fn for_coordinator(&self) -> String {
         let log = "the client's log says more";
         match self {
+            Self::Unserved(_) => "this client's data do not serve this run".to_owned(),
             Self::NoDataset { name, .. } => format!("data set {name:?} is not here"),
             Self::Data { name, source } => format!("data set {name:?} {}; {log}", data(source)),
             Self::Model(ModelError::Absent { name, digest, here, .. }) => {
@@ -168,6 +190,29 @@ mod tests {
 
     use super::*;
     use crate::data::Place;
+
+    #[test]
+    fn a_private_run_hears_one_thing_whatever_the_data_did() {
+        let at =
+            |problem: &str| DataError::Row { file: "a.tsv".into(), at: Place::Line(3), problem: problem.to_owned() };
+        let data = |source| Failure::Data { name: "notes".to_owned(), source: Box::new(source) };
+        let failures = [
+            data(at("empty")),
+            data(DataError::NoRows { file: "a.tsv".into() }),
+            Failure::NothingToTrain { name: "notes".to_owned() },
+            Failure::Work(WorkError::Data("row 3".to_owned())),
+            Failure::Work(WorkError::NotFinite { round: 1, step: 2, what: "tensor a".to_owned() }),
+            Failure::Work(WorkError::Engine("row 3".to_owned())),
+            Failure::Work(WorkError::Panicked("row 3".to_owned())),
+        ];
+        for failure in failures {
+            let (whole, failure) = (failure.to_string(), failure.of_private_run());
+            assert_eq!(failure.for_coordinator(), "this client's data do not serve this run");
+            assert_eq!(failure.to_string(), whole, "the log has it all");
+        }
+        let stopped = Failure::Work(WorkError::Interrupted).of_private_run();
+        assert!(matches!(stopped, Failure::Work(WorkError::Interrupted)));
+    }
 
     #[test]
     fn what_leaves_the_machine_names_no_path_and_no_content() {

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rondo_dp::{ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, Schedule, Terms};
+use rondo_dp::{
+    Books, Curve, ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, RunBooks, Schedule, Terms,
+};
 use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::{RunId, v1};
 
 use super::failure::Failure;
 use crate::config::Config;
 use crate::data::Source;
+use crate::policy::Decline;
 use crate::spool::Entry;
 
 /// The ledger of this client, and the budgets that client.toml declares.
@@ -57,7 +60,7 @@ impl Guard {
         examples: usize,
     ) -> Result<Option<ExamplePlan>, Failure> {
         let promise = promise(run)?;
-        // A promise per client is for the coordinator to keep, and to keep books of.
+        // A promise per client is for the coordinator to keep, and to keep books of; `admit` has seen to budgets.
         if let Privacy::None | Privacy::Client { .. } = promise {
             return Ok(None);
         }
@@ -65,19 +68,72 @@ impl Guard {
         let schedule = Schedule { batch: train.batch, steps: train.local_steps, rounds };
         let plan = ExamplePlan::new(&promise, examples as u64, schedule)?;
         let domain = source.domain();
-        let declared = self.config.privacy.iter().find(|declared| declared.domain == domain);
-        let limit = declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose();
-        let limit = limit.map_err(LedgerError::from)?;
+        let limit = self.declared(domain)?;
         self.ledger().reserve(id.as_str(), domain, &plan, limit, now_ms())?;
         Ok(Some(plan))
+    }
+
+    /// Whether a run may read a data set at all; asked before the file is opened. With `measures` it is measured as a whole.
+    ///
+    /// # Errors
+    /// The domain has a budget, which only a promise per example can be held against; a run with privacy would be told a
+    /// measurement on data that are not public.
+    pub(super) fn admit(&self, run: &RunFile, source: &Source, measures: bool) -> Result<(), Failure> {
+        let dataset = source.name.clone();
+        let per_example = !measures && run.privacy.as_ref().is_some_and(|asked| !asked.is_per_client());
+        if !per_example && self.config.privacy.iter().any(|declared| declared.domain == source.domain()) {
+            return Err(Decline::Budgeted { dataset }.into());
+        }
+        if measures && run.privacy.is_some() && !source.public {
+            return Err(Decline::NotPublic { dataset }.into());
+        }
+        Ok(())
+    }
+
+    /// The budget that client.toml declares for a domain.
+    fn declared(&self, domain: &str) -> Result<Option<Limit>, LedgerError> {
+        let declared = self.config.privacy.iter().find(|declared| declared.domain == domain);
+        Ok(declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose()?)
     }
 
     /// Whether another update of the run may be made; asked before the work.
     ///
     /// # Errors
-    /// The run has spent its budget here.
+    /// The run has spent its budget here, or its domain the budget that client.toml declares now.
     pub(super) fn check(&self, run: &RunId) -> Result<(), LedgerError> {
-        self.ledger().check(run.as_str())
+        let ledger = self.ledger();
+        ledger.check(run.as_str())?;
+        self.check_declared(ledger.books(), run.as_str())
+    }
+
+    /// Holds one more round of a run against the budget declared now. The ledger holds it against the one that was declared
+    /// when the run was reserved, and that may have been a larger one or none.
+    fn check_declared(&self, books: &Books, run: &str) -> Result<(), LedgerError> {
+        let Some(RunBooks { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
+        let Some(limit) = self.declared(domain)? else { return Ok(()) };
+        let budget = match books.domains.get(domain).and_then(|books| books.budget) {
+            Some(first) => limit.at_order(first.order),
+            // No run was held against a budget yet: the order is that of the domain's first run by name, for all of them.
+            None => {
+                let first = books.runs.values().find(|books| books.domain == *domain).map_or(plan, |books| &books.plan);
+                limit.at_best_order(&Curve::of(&first.whole()?))
+            }
+        };
+        let released = books.spent(domain);
+        let (spent, would_be) = (budget.cost(&released)?, budget.cost(&released.plus(&Curve::of(&plan.round()?)))?);
+        if would_be <= budget.epsilon {
+            return Ok(());
+        }
+        let domain = domain.clone();
+        Err(LedgerError::Budget { domain, limit: budget.epsilon, delta: budget.delta, spent, would_be })
+    }
+
+    /// Domains that something was released of and that no data set of client.toml has: one that was renamed starts at zero.
+    pub(super) fn forgotten(&self) -> Vec<String> {
+        let ledger = self.ledger();
+        let named = |domain: &str| self.config.datasets.iter().any(|source| source.domain() == domain);
+        let spent = ledger.books().domains.iter().filter(|(_, books)| !books.released.events().is_empty());
+        spent.map(|(domain, _)| domain.clone()).filter(|domain| !named(domain)).collect()
     }
 
     /// Enters the release of a spooled update and says what the run has cost with it. Once this has returned the update
@@ -88,7 +144,11 @@ impl Guard {
     pub(super) fn release(&self, entry: &Entry) -> Result<v1::PrivacyReport, LedgerError> {
         let run = entry.key.run.as_str();
         let mut ledger = self.ledger();
-        ledger.spend(run, entry.key.round, &entry.digest.to_string(), now_ms())?;
+        let update = entry.digest.to_string();
+        if !ledger.books().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
+            self.check_declared(ledger.books(), run)?;
+        }
+        ledger.spend(run, entry.key.round, &update, now_ms())?;
         let head = ledger.head().to_string();
         let books = ledger.books().runs.get(run).cloned();
         drop(ledger);
@@ -130,3 +190,6 @@ impl Guard {
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

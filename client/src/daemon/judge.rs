@@ -11,13 +11,14 @@ use rondo_proto::{Digest, RunId, v1};
 
 use crate::answers::{Answer, Answers};
 use crate::config::Config;
-use crate::data::{DataError, Dataset, Source, Wants};
+use crate::data::{DataError, Dataset, OnBadRow, Source, Wants};
 use crate::memory::{self, Load, Outline};
 use crate::models::Models;
 use crate::policy;
 
 use super::failure::Failure;
 use super::guard::Guard;
+use super::promise;
 
 /// A run as this client can work on it.
 #[derive(Clone)]
@@ -162,6 +163,21 @@ impl Judge {
             }
         }
         let run = RunFile::parse(text)?;
+        let private = run.privacy.is_some() && measured.is_empty();
+        let agreed = self.consider_run(id, run, base, initial, measured);
+        if private { agreed.map_err(Failure::of_private_run) } else { agreed }
+    }
+
+    /// The same once it is known to be the run that was asked for.
+    fn consider_run(
+        &mut self,
+        id: &RunId,
+        run: RunFile,
+        base: &v1::BaseModel,
+        initial: Option<&v1::InitialAdapter>,
+        measured: &str,
+    ) -> Result<Agreed, Failure> {
+        let refuse = |problem: String| Err(Failure::NotAgreed(problem));
         if run.base.digest.is_some_and(|digest| digest.to_string() != base.digest) {
             return refuse(format!("the run file of {id} names another base than {}", base.digest));
         }
@@ -175,8 +191,17 @@ impl Judge {
             let here = self.config.datasets.iter().map(|source| source.name.clone()).collect();
             return Err(Failure::NoDataset { name: name.to_owned(), here });
         };
-        let source = if measures { Source { eval_fraction: 1.0, ..source } } else { source };
+        let private = run.privacy.is_some();
+        self.guard.admit(&run, &source, measures)?;
+        let source = match (measures, private) {
+            (true, _) => Source { eval_fraction: 1.0, ..source },
+            (false, true) => Source { on_bad_row: OnBadRow::Keep, ..source },
+            (false, false) => source,
+        };
         let job = Job::new(&self.registry, &run, base)?;
+        if private {
+            promise::refuse_warm_up(id.as_str(), &job)?;
+        }
         // Whole updates that are summed under one clip have one shape.
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, mixed_ranks)?;
@@ -190,8 +215,9 @@ impl Judge {
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });
         }
-        // Where another client measures, this one needs nothing held out.
-        if data.held_out().is_empty() && (measures || (run.rounds.eval_every > 0 && run.evaluation.is_none())) {
+        // Where another client measures, or nobody does, this one needs nothing held out.
+        let measured_here = run.rounds.eval_every > 0 && run.evaluation.is_none() && !private;
+        if data.held_out().is_empty() && (measures || measured_here) {
             return Err(Failure::NothingToEvaluate { name: name.to_owned() });
         }
         // Last, since it sets something aside.

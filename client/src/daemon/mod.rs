@@ -10,6 +10,7 @@ mod failure;
 mod guard;
 mod judge;
 mod outfit;
+mod promise;
 mod transfer;
 
 use std::future::Future;
@@ -129,6 +130,13 @@ impl<A: Api> Daemon<A> {
         let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
         let guard = Guard::open(&home.ledger(), Arc::clone(&config))?;
+        for domain in guard.forgotten() {
+            tracing::warn!(
+                domain,
+                "the privacy ledger has releases of a domain that no data set of client.toml names; if its data are here under \
+                 another, that one has started at zero: give it this `privacy_domain`"
+            );
+        }
         let (answers, registry) = (Answers::open(home.answers()), Arc::new(registry));
         let judge = Judge::new(Arc::clone(&config), registry, models, answers, guard.clone());
         let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);

@@ -42,7 +42,7 @@ impl Dataset {
     ///
     /// # Errors
     /// The first row that cannot be used, with its file, line and column; or, where the source says to skip such rows, that
-    /// there are too many of them. A file without rows; rows of a shape that the task cannot use.
+    /// there are too many of them; none of this where it says to keep them. A file without rows; rows of a shape that the task cannot use.
     pub fn load(source: &Source, wants: Wants<'_>, in_memory: u64) -> Result<Self, DataError> {
         Shaper::check(source, wants)?;
         let format = source.format()?;
@@ -116,7 +116,7 @@ impl Dataset {
         &self.labels
     }
 
-    /// Rows that could not be used and were left out.
+    /// Rows that could not be used: left out, or kept and adding nothing ([`OnBadRow::Keep`]).
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -226,7 +226,11 @@ impl Loading<'_> {
                 self.shaper.insert(Shaper::new(source, wants, &columns, found.place)?)
             }
         };
-        let Some(example) = shaper.example(source, wants, &record, found.place)? else { return Ok(()) };
+        let (example, problem) = shaper.example_or_kept(source, wants, &record, found.place)?;
+        if let Some(problem) = problem {
+            self.tell_bad(problem);
+        }
+        let Some(example) = example else { return Ok(()) };
         match &mut self.index {
             Some(index) => index.push(source, found, &record, &example)?,
             None => self.examples.push(example),
@@ -234,9 +238,22 @@ impl Loading<'_> {
         Ok(())
     }
 
+    fn tell_bad(&mut self, problem: DataError) {
+        self.bad += 1;
+        if self.bad <= TOLD {
+            tracing::warn!(dataset = self.source.name, %problem, "a row that cannot be used");
+        }
+        self.first_bad.get_or_insert(problem);
+    }
+
     fn enough_are_good(&mut self) -> Result<(), DataError> {
         let most = self.source.max_bad_rows;
         if self.bad == 0 {
+            return Ok(());
+        }
+        if self.source.on_bad_row == OnBadRow::Keep {
+            let (dataset, unusable, rows) = (&self.source.name, self.bad, self.seen);
+            tracing::warn!(dataset, unusable, rows, "rows that cannot be used add nothing to a run with privacy");
             return Ok(());
         }
         if self.bad as f64 > most * self.seen as f64
@@ -260,12 +277,9 @@ impl Sink for Loading<'_> {
     fn record(&mut self, found: Found, record: Result<Record, DataError>) -> Result<(), DataError> {
         self.seen += 1;
         match record.and_then(|record| self.keep(found, record)) {
-            Err(error) if error.is_of_a_row() && self.source.on_bad_row == OnBadRow::Skip => {
-                self.bad += 1;
-                if self.bad <= TOLD {
-                    tracing::warn!(dataset = self.source.name, problem = %error, "bad row left out");
-                }
-                self.first_bad.get_or_insert(error);
+            // A row without columns, or before the first that has those of a shape, is no row of any run.
+            Err(error) if error.is_of_a_row() && self.source.on_bad_row != OnBadRow::Stop => {
+                self.tell_bad(error);
                 // A file of nothing but bad rows need not be read to its end.
                 if self.seen == 1000 { self.nothing_but_bad() } else { Ok(()) }
             }
@@ -276,6 +290,10 @@ impl Sink for Loading<'_> {
 
 impl Loading<'_> {
     fn nothing_but_bad(&mut self) -> Result<(), DataError> {
-        if self.bad == self.seen && self.source.max_bad_rows < 1.0 { self.enough_are_good() } else { Ok(()) }
+        if self.bad == self.seen && self.source.max_bad_rows < 1.0 && self.source.on_bad_row == OnBadRow::Skip {
+            self.enough_are_good()
+        } else {
+            Ok(())
+        }
     }
 }

@@ -62,6 +62,8 @@ pub enum Content {
         /// Index of the right one.
         answer: u32,
     },
+    /// Nothing that the task can use: a row that counts and adds nothing ([`super::OnBadRow::Keep`]).
+    Unusable,
 }
 
 /// One turn of a conversation.
@@ -114,12 +116,19 @@ impl Example {
         Self { key: split::key(dataset, given), tie, place, content, reference, group }
     }
 
+    /// A row that cannot be used and yet counts, on the side of the split where `given` puts it.
+    pub(super) fn unusable(dataset: &str, given: &str, place: Place) -> Self {
+        let key = split::key(dataset, given);
+        Self { key, tie: u64::MAX, place, content: Content::Unusable, reference: None, group: None }
+    }
+
     /// A labelled text; of other content the text that stands first.
     pub fn text(&self) -> &str {
         match &self.content {
             Content::Labelled { text, .. } | Content::Text(text) => text,
             Content::Completion { prompt, .. } | Content::Choice { prompt, .. } => prompt,
             Content::Chat(messages) => messages.first().map_or("", |message| &message.content),
+            Content::Unusable => "",
         }
     }
 
@@ -144,7 +153,7 @@ impl Example {
                 let last = messages.iter().rev().find(|message| message.role == Role::Assistant);
                 last.map_or("", |message| message.content.trim())
             }
-            Content::Labelled { .. } | Content::Text(_) => "",
+            Content::Labelled { .. } | Content::Text(_) | Content::Unusable => "",
         }
     }
 
@@ -162,6 +171,7 @@ impl Example {
             Content::Choice { prompt, options, .. } => {
                 prompt.len() + options.iter().map(|text| text.len()).sum::<usize>()
             }
+            Content::Unusable => 0,
         };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
@@ -181,6 +191,7 @@ impl Content {
                 let end = if asked(last) { last } else { messages.len() };
                 messages[..end].iter().map(|message| &*message.content).collect::<Vec<_>>().join("\0")
             }
+            Self::Unusable => String::new(),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Sink for First<'_> {
     fn record(&mut self, found: Found, record: Result<Record, DataError>) -> Result<(), DataError> {
         match record {
             Ok(record) => self.take(record.keys().cloned().collect(), found.place),
-            Err(error) if error.is_of_a_row() && self.source.on_bad_row == OnBadRow::Skip => Ok(()),
+            Err(error) if error.is_of_a_row() && self.source.on_bad_row != OnBadRow::Stop => Ok(()),
             Err(error) => Err(error),
         }
     }

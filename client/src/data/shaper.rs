@@ -1,5 +1,7 @@
 //! From a record to an example: which shape the columns have, and how each is read.
 
+mod kept;
+
 use std::borrow::Cow;
 
 use rondo_proto::run_file::{TaskKind, Template};

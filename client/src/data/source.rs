@@ -51,6 +51,9 @@ pub struct Source {
     /// release of them adds up there. Absent = the data set's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy_domain: Option<String>,
+    /// Nobody's privacy depends on it: a run with privacy may be told what is measured on it.
+    #[serde(default)]
+    pub public: bool,
     /// What happens when a row cannot be used.
     #[serde(default)]
     pub on_bad_row: OnBadRow,
@@ -123,6 +126,10 @@ pub enum OnBadRow {
     Stop,
     /// It is left out and counted.
     Skip,
+    /// It counts as a row and adds nothing, as many as there may be. Not for client.toml: so every run with privacy has it,
+    /// which is to learn neither from a refusal nor from the number of rows what a single row holds.
+    #[serde(skip)]
+    Keep,
 }
 
 /// File formats.
@@ -176,6 +183,7 @@ impl Source {
             labels: BTreeMap::new(),
             skip_labels: Vec::new(),
             privacy_domain: None,
+            public: false,
             on_bad_row: OnBadRow::Stop,
             max_bad_rows: default_max_bad_rows(),
         }

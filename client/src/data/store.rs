@@ -112,7 +112,7 @@ impl Indexed {
             let bytes = read::stretch(&mut file, span)
                 .map_err(|source| DataError::Io { file: self.source.path.clone(), source })?;
             let record = self.reread.record(&self.source, &bytes, place)?;
-            let example = self.shaper.example(&self.source, wants, &record, place)?.ok_or_else(changed)?;
+            let example = self.shaper.example_or_kept(&self.source, wants, &record, place)?.0.ok_or_else(changed)?;
             if (example.key, example.tie) != (row.key, row.tie) {
                 return Err(changed());
             }

@@ -128,3 +128,37 @@ fn a_full_disk_is_told_and_loses_nothing_wherever_it_strikes() {
     put(&spool, &key(2, 1), 2.0).unwrap();
     assert_eq!(spool.list().unwrap().len(), 2);
 }
+
+/// A crash while an update is put under another attempt leaves its folder moved and its record as it was; an earlier
+/// version left the record changed and the folder where it was.
+#[test]
+fn a_crash_while_an_update_is_readdressed_leaves_it_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let entry = put(&spool, &key(1, 1), 1.0).unwrap();
+    let entry = spool.mark_paid(entry, v1::PrivacyReport { steps: 3, ..Default::default() }).unwrap();
+    spool.mark_accepted(&entry).unwrap();
+    let folder = dir.path().join("spool/sentiment-1");
+    let is_whole = |key: &Key| {
+        let spool = open(dir.path());
+        let found = spool.find(key).unwrap().unwrap();
+        assert_eq!(spool.list().unwrap(), [found.clone()]);
+        assert_eq!((&found.key, found.accepted, &found.facts.charge), (key, false, &entry.facts.charge));
+        assert_eq!(Digest::of(&fs::read(&found.path).unwrap()), entry.digest);
+        // What the next attempt asks for is found, and goes on from there.
+        let next = Key { attempt: key.attempt + 1, ..key.clone() };
+        let moved = spool.readdress(&found, &next).unwrap();
+        assert_eq!(spool.find(&next).unwrap().unwrap(), moved);
+        assert_eq!(spool.find(key).unwrap(), None);
+    };
+    fs::rename(folder.join("1.1"), folder.join("1.2")).unwrap();
+    is_whole(&key(1, 2));
+    let meta = folder.join("1.3").join(META);
+    let text = fs::read_to_string(&meta).unwrap();
+    fs::write(&meta, text.replace("\"attempt\": 3", "\"attempt\": 4")).unwrap();
+    is_whole(&key(1, 3));
+    // A record of another round is of something else.
+    fs::rename(folder.join("1.4"), folder.join("2.1")).unwrap();
+    assert!(spool.list().unwrap().is_empty());
+    assert_eq!(spool.find(&key(2, 1)).unwrap(), None);
+}

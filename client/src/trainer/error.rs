@@ -119,6 +119,9 @@ pub enum TrainerError {
     /// There is no randomness.
     #[error("privacy: {0}")]
     Entropy(#[from] rondo_dp::EntropyError),
+    /// A warm-up that no noise covers, of a run with privacy.
+    #[error("the run promises privacy, and its warm-up would tell gradients; it needs init = \"base-svd\"")]
+    PrivateWarmUp,
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -134,6 +137,7 @@ impl TrainerError {
             | Self::Data(_)
             | Self::NothingCounts { .. }
             | Self::NoAnswer { .. }
+            | Self::PrivateWarmUp
             | Self::Prompt { .. } => WorkError::Data(self.to_string()),
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },

@@ -80,7 +80,11 @@ pub fn train(
     for step in 1..=steps {
         let mut found = match &mut private {
             Some(private) => private.step(session, work, rows, plan)?,
-            None => gradients(session, work, &rows.draw(&mut order)?, plan)?,
+            None => match rows.draw(&mut order) {
+                // Which rows are of no use is the data owner's own business, too.
+                Err(nothing @ TrainerError::NoExamples { .. }) if !tells => return unchanged(work, &nothing),
+                drawn => gradients(session, work, &drawn?, plan)?,
+            },
         };
         if !found.loss.is_finite() {
             let diverged = TrainerError::NotFinite { step, what: "the loss".into() };
@@ -124,10 +128,10 @@ pub fn train(
     }
 }
 
-/// The update of a protected training that diverged: no change. That it diverged tells of the data, so that it is an
-/// update like any other, charged as such.
+/// The update of a protected training that diverged, or found no row of use: no change. That it did tells of the data, so
+/// that it is an update like any other, charged as such.
 fn unchanged(work: &Work, why: &TrainerError) -> Result<LocalUpdate, TrainerError> {
-    tracing::warn!(%why, "the training diverged; an update without a change is sent");
+    tracing::warn!(%why, "an update without a change is sent");
     Ok(told_nothing(upload(work, Kind::Train, TensorSet::new())?))
 }
 

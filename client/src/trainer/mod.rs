@@ -182,6 +182,8 @@ impl LibtorchTrainer {
         };
         match plan.statistic {
             Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
+            // The daemon refuses such a run; here nothing is read should it not have.
+            Statistic::Gradient if work.run.privacy.is_some() => Err(TrainerError::PrivateWarmUp),
             Statistic::Gradient => {
                 let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
                 let pooling = work.run.task.pooling;

@@ -6,7 +6,7 @@ use super::encoded::{Choices, Encoded};
 use super::error::TrainerError;
 use super::sequence::{Codec, Layout, Refusal};
 use super::tokens::{Kept, encode_all, skips};
-use crate::data::{DataError, Example, Part};
+use crate::data::{DataError, Example, OnBadRow, Part};
 
 /// Rows that [`Rows::chunks`] takes together.
 const CHUNK: usize = 512;
@@ -55,8 +55,14 @@ impl<'d> Rows<'d> {
         let (skipped, rows_there) = (rows.skipped(), rows.len());
         if skipped > 0 {
             let dataset = part.dataset().name();
-            tracing::warn!(dataset, skipped, rows = rows_there, "rows whose completion is cut away were left out");
-            if skipped as f64 > part.dataset().max_bad_rows() * rows_there as f64 {
+            tracing::warn!(
+                dataset,
+                skipped,
+                rows = rows_there,
+                "rows that cannot be used, or whose completion is cut away, were left out"
+            );
+            let too_many = skipped as f64 > part.dataset().max_bad_rows() * rows_there as f64;
+            if too_many && part.dataset().on_bad_row() != OnBadRow::Keep {
                 let problem = format!(
                     "{skipped} of {rows_there} rows cannot be used within task.max_tokens = {} by the task's template, more \
                      than `max_bad_rows` allows",
@@ -89,7 +95,7 @@ impl<'d> Rows<'d> {
         self.part.lengths()
     }
 
-    /// The rows with these indices, in this order, without those that the data set's policy leaves out.
+    /// The rows with these indices, in this order, without those of no use where the data set's policy lets them be.
     ///
     /// # Errors
     /// A row that cannot be used, unless such rows are skipped; a file that cannot be read or was changed.

@@ -98,6 +98,7 @@ impl Codec {
                 encoded.push_counted(&ids, &counts);
                 return Ok(());
             }
+            Content::Unusable => return Err(Refusal::Row("it has nothing that the task can use".to_owned())),
         };
         let (mut ids, mut counts) = self.encode(&laid)?;
         if layout.loss_on == LossOn::All {
@@ -176,6 +177,7 @@ impl Codec {
                 return self.conversation(layout, &[Message::new(Role::User, &**prompt)]);
             }
             Content::Choice { prompt, .. } => prompt,
+            Content::Unusable => return Err(Refusal::Row("it has nothing that the task can use".to_owned())),
             Content::Chat(messages) => {
                 let end =
                     messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());

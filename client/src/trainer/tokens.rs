@@ -11,7 +11,7 @@ use super::error::TrainerError;
 use super::rows::Rows;
 use super::sequence::{Codec, Files, Layout, Missing, Refusal};
 use crate::data::template::{ChatTemplate, SpecialTokens};
-use crate::data::{Content, DataError, Example, Message, Part};
+use crate::data::{Content, DataError, Example, Message, OnBadRow, Part};
 
 /// How many encoded data sets are kept: a client serves few runs at a time, each with a training and
 /// a held-out part.
@@ -93,7 +93,7 @@ impl Tokens {
     ) -> Result<Encoded, TrainerError> {
         let codec = self.cutting(max_tokens)?;
         let mut encoded = Encoded::new();
-        encode_whole(&codec, texts, &mut encoded)?;
+        encode_whole(&codec, texts, false, &mut encoded)?;
         Ok(encoded)
     }
 
@@ -250,9 +250,9 @@ impl Layout {
     }
 }
 
-/// Whether a part's data set leaves bad rows out.
+/// Whether a part's data set goes on without what bad rows say.
 pub(super) fn skips(part: Part<'_>) -> bool {
-    part.dataset().on_bad_row() == crate::data::OnBadRow::Skip
+    part.dataset().on_bad_row() != OnBadRow::Stop
 }
 
 /// Encodes examples one after the other. A row that cannot be used is left out where its data set says so, and ends
@@ -266,8 +266,10 @@ pub(super) fn encode_all(
     let mut encoded = Encoded::new();
     let mut texts = Vec::with_capacity(examples.len());
     if layout.kind == TaskKind::Classification {
-        encode_whole(codec, examples.iter().map(Example::text), &mut encoded)?;
-        texts.extend((0..examples.len() as u32).map(Some));
+        let usable = |example: &&Example| example.content != Content::Unusable;
+        let whole = examples.iter().filter(usable).map(Example::text);
+        let mut found = encode_whole(codec, whole, part.is_some_and(skips), &mut encoded)?.into_iter();
+        texts.extend(examples.iter().map(|example| if usable(&example) { found.next().flatten() } else { None }));
     } else {
         for example in examples {
             let text = encoded.len() as u32;
@@ -281,25 +283,33 @@ pub(super) fn encode_all(
     Ok(Kept { encoded: Arc::new(encoded), texts: Arc::new(texts) })
 }
 
-/// Whole texts, as encoders read them.
+/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left out where `skips` says
+/// so, and ends everything otherwise.
 fn encode_whole<'t>(
     codec: &Codec,
     texts: impl IntoIterator<Item = &'t str>,
+    skips: bool,
     encoded: &mut Encoded,
-) -> Result<(), TrainerError> {
+) -> Result<Vec<Option<u32>>, TrainerError> {
     let mut texts = texts.into_iter().peekable();
+    let mut found = Vec::new();
     while texts.peek().is_some() {
         let part: Vec<&str> = texts.by_ref().take(PART).collect();
         let encodings =
             codec.tokenizer.encode_batch_fast(part, true).map_err(|error| codec.error(error.to_string()))?;
         for encoding in encodings {
             if encoding.get_ids().is_empty() {
-                return Err(codec.error("an empty text has no tokens; leave such rows out".to_owned()));
+                if !skips {
+                    return Err(codec.error("an empty text has no tokens; leave such rows out".to_owned()));
+                }
+                found.push(None);
+                continue;
             }
+            found.push(Some(encoded.len() as u32));
             encoded.push(encoding.get_ids().iter().map(|&id| i64::from(id)));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 impl Codec {

@@ -109,7 +109,7 @@ pub fn base_factors(
     }
     Ok(LocalUpdate {
         tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
-        // No data was read, and with privacy their number stays here.
+        // No data was read, and with privacy not even their number is told.
         examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
         train_loss: 0.0,
         seconds: started.elapsed().as_secs_f64(),

@@ -12,7 +12,7 @@ use rondo_client::daemon::{Daemon, Parts};
 use rondo_client::disk::{Disk, LocalDisk};
 use rondo_client::home::Home;
 use rondo_client::work::{LocalUpdate, OnProgress, Progress, Trainer, Work, WorkError};
-use rondo_methods::{Job, Registry};
+use rondo_methods::{Job, Kind, Registry, Tensor};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{self, poll_reply::Next};
 use tempfile::TempDir;
@@ -30,6 +30,8 @@ pub struct Pretender {
     pub steps: AtomicU32,
     /// The next training panics.
     pub panics: AtomicBool,
+    /// Trainings give what is no number.
+    pub diverges: AtomicBool,
 }
 
 struct Handle(Arc<Pretender>);
@@ -49,7 +51,11 @@ impl Handle {
 
 impl Trainer for Handle {
     fn warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError> {
-        self.train(work, progress)
+        let mut update = self.train(work, progress)?;
+        for named in work.job.upload_manifest(Kind::WarmUp, 0, work.rank) {
+            update.tensors.entry(named.name).or_insert_with(|| Tensor::zeros(&named.shape));
+        }
+        Ok(update)
     }
 
     fn train(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError> {
@@ -57,6 +63,9 @@ impl Trainer for Handle {
         self.steps(progress)?;
         let mut tensors = work.state.tensors.clone();
         tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|number| *number += 1.0));
+        if self.0.diverges.load(Ordering::SeqCst) {
+            tensors.values_mut().for_each(|tensor| tensor.data.fill(f32::NAN));
+        }
         self.0.trained.fetch_add(1, Ordering::SeqCst);
         let before = work.evaluate_before.then_some(v1::Evaluation {
             loss: 1.0,
@@ -87,6 +96,8 @@ pub struct Machine {
     pub pretender: Arc<Pretender>,
     pub config: String,
     pub base: v1::BaseModel,
+    /// Makes another trainer than the pretender.
+    pub trainer: Option<fn() -> Result<Box<dyn Trainer>, WorkError>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -107,7 +118,7 @@ impl Machine {
         let base = rondo_proto::base::describe(&model_dir(), "tiny").unwrap();
         let pretender = Arc::new(Pretender::default());
         pretender.steps.store(3, Ordering::SeqCst);
-        Self { dir, coordinator: Coordinator::default(), pretender, config, base, running: None }
+        Self { dir, coordinator: Coordinator::default(), pretender, config, base, trainer: None, running: None }
     }
 
     pub fn start(&mut self) {
@@ -121,14 +132,18 @@ impl Machine {
     pub fn start_with<A: Api>(&mut self, api: A, disk: Box<dyn Disk>) {
         let file = self.dir.path().join("client.toml");
         fs::write(&file, &self.config).unwrap();
-        let pretender = Arc::clone(&self.pretender);
+        let (pretender, other) = (Arc::clone(&self.pretender), self.trainer);
+        let make = move || match other {
+            Some(make) => make(),
+            None => Ok(Box::new(Handle(Arc::clone(&pretender))) as Box<dyn Trainer>),
+        };
         let parts = Parts {
             home: Home::open(self.dir.path()).unwrap(),
             config: Config::read(&file).unwrap(),
             client: "movies".to_owned(),
             api,
             registry: Registry::builtin(),
-            trainer: Box::new(move || Ok(Box::new(Handle(Arc::clone(&pretender))))),
+            trainer: Box::new(make),
             disk,
         };
         let daemon = Daemon::new(parts).unwrap();

@@ -1,4 +1,4 @@
-//! The daemon against a coordinator and a trainer that are played by the tests: no network, no libtorch.
+//! The daemon against a coordinator and a trainer that are played by the tests: no network, and libtorch in one test alone.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
@@ -8,3 +8,4 @@ mod flow;
 mod grpc;
 mod judging;
 mod machine;
+mod private;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rondo_client::data::Dataset;
+use rondo_client::data::{Dataset, OnBadRow, Source, Wants};
 use rondo_client::trainer::dp_sgd::Private;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Plan};
@@ -221,4 +221,38 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
             _ => assert!(found <= 1.0 + 1e-4 && update.tensors.values().all(|t| t.data.iter().all(|x| x.is_finite()))),
         }
     }
+}
+
+/// A protected training that diverges, or that finds no row of use, is an update like any other: no change, no reason.
+#[test]
+fn a_training_that_comes_to_nothing_is_an_update_without_a_change() {
+    let mut run = TestRun::new("id = \"fedit\"\nrank = 4");
+    let mut trainer = trainer();
+    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
+    let examples = run.data.train().len() as u64;
+    let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };
+    let per_example = Protection::Examples(ExamplePlan::new(&promise, examples, schedule).unwrap());
+    let whole_change = Protection::WholeChange { clip: 1.0 };
+    let mut nothing_changes = |run: &TestRun, protection, lr: f64| {
+        let mut file = (*run.run).clone();
+        file.train.lr = lr;
+        let mut work = run.work(1, state.clone());
+        (work.protection, work.run) = (protection, Arc::new(file));
+        let update = trainer.train(&work, &mut go_on).unwrap();
+        assert_eq!((update.examples, update.train_loss, update.seconds), (0, 0.0, 0.0));
+        assert!(update.tensors.iter().all(|(name, tensor)| work.state.tensors[name] == *tensor), "{protection:?}");
+    };
+    nothing_changes(&run, per_example, 3e38);
+    nothing_changes(&run, whole_change, 3e38);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tsv");
+    std::fs::write(&path, format!("text\tlabel\n{}", "so it is\tneutral\n".repeat(20))).unwrap();
+    let source = Source { on_bad_row: OnBadRow::Keep, eval_fraction: 0.0, ..Source::new("tiny", &path) };
+    run.data = Arc::new(Dataset::load(&source, Wants::of(&run.run.task), 0).unwrap());
+    nothing_changes(&run, whole_change, 1e-3);
+    // With noise the rows of no use are noise alone.
+    let mut work = run.work(1, state.clone());
+    work.protection = per_example;
+    assert_ne!(trainer.train(&work, &mut go_on).unwrap().tensors, TensorSet::new());
 }

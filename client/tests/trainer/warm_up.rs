@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rondo_client::data::batches::Batches;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::tokens::Tokens;
+use rondo_client::work::Trainer;
 use rondo_methods::file::write;
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::init::{base_svd, gradient_sketch};
@@ -189,4 +190,22 @@ fn statistics_stand_on_the_adapter_that_the_run_starts_from() {
         }
         assert_close(&target.name, &Tensor::from_matrix(&rebuilt), &Tensor::from_matrix(&weight), 1e-5);
     }
+}
+
+/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone tells nothing beside it.
+#[test]
+fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
+    let warm_up = |method: &str| {
+        let mut run = TestRun::new(method);
+        let mut file = (*run.run).clone();
+        let privacy = "unit = \"example\"\nepsilon = 3.0\ndelta = 1e-5\nclip = 1.0";
+        file.privacy = Some(toml::from_str(privacy).unwrap());
+        run.run = std::sync::Arc::new(file);
+        let state = run.job.warm_up_state(run.job.rank()).unwrap();
+        trainer().warm_up(&run.work(0, state), &mut go_on)
+    };
+    let refused = warm_up("id = \"fed-sb\"\nrank = 4").unwrap_err().to_string();
+    assert!(refused.contains("would tell gradients; it needs init = \"base-svd\""), "{refused}");
+    let told = warm_up("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\"").unwrap();
+    assert_eq!((told.examples, told.train_loss), (0, 0.0));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Keep, PrivacyChoice, RunFile, RunFileError, Weighting};
+use super::{Dtype, Keep, PrivacyChoice, RunFile, RunFileError, Weighting};
 use crate::ids::RunId;
 use crate::v1::BaseModel;
 
@@ -152,6 +152,11 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     })?;
     positive("privacy.clip", privacy.clip)?;
     privacy.noise_multiplier.map_or(Ok(()), |noise| positive("privacy.noise_multiplier", noise))?;
+    require(privacy.is_per_client() || run.train.dtype == Dtype::F32, "train.dtype", || {
+        "is \"bf16\", but with privacy.unit = \"example\" its rounding would let one example's gradient depend on the others \
+         of its batch; use \"f32\""
+            .to_owned()
+    })?;
     cohorts(run, privacy)?;
     require(run.rounds.weighting != Some(Weighting::Examples), "rounds.weighting", || {
         "is \"examples\", but with [privacy] example counts stay with the data owners; leave it out or use \"uniform\""

@@ -91,6 +91,9 @@ fn values_outside_their_range_are_refused_by_key() {
     let of = |unit: &str, more: &str| format!("{SAMPLE}{}{more}", privacy.replace("person", unit));
     RunFile::parse(&of("client", "\nsampling_rate = 0.1\nnoise_multiplier = 2.0")).unwrap();
     assert!(error(&of("example", "\nsampling_rate = 0.1")).contains("is for privacy.unit = \"client\""));
+    let halved = |unit: &str| of(unit, "").replace("lr = 1e-3", "lr = 1e-3\ndtype = \"bf16\"");
+    assert!(error(&halved("example")).contains("`train.dtype` is \"bf16\", but with privacy.unit = \"example\""));
+    RunFile::parse(&halved("client")).unwrap();
     assert!(error(&of("client", "\nsampling_rate = 1.5")).contains("must be above 0 and at most 1"));
 }
 

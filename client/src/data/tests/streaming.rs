@@ -118,3 +118,36 @@ fn a_huge_row_is_one_bad_row_and_not_the_end_of_memory() {
     assert_eq!((data.train().len(), data.skipped()), (2, 1));
     assert_eq!(data.train().all().unwrap().len(), 2);
 }
+
+/// With privacy neither the labels nor the answers that a run asks for move a row or change how many there are.
+#[test]
+fn rows_that_are_kept_count_alike_whatever_a_run_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (0..200)
+        .map(|n| match n % 5 {
+            0 => format!("{{\"text\": \"text {n}\", \"label\": \"neutral\"}}\n"),
+            1 => format!("{{\"text\": \"text {n}\"}}\n"),
+            2 => format!("{{\"text\": {n}, \"label\": \"positive\"}}\n"),
+            _ => format!("{{\"text\": \"text {n}\", \"label\": \"positive\"}}\n"),
+        })
+        .collect();
+    let good = "{\"text\": \"first\", \"label\": \"positive\"}\n";
+    let source = super::source(dir.path(), "a.jsonl", format!("{good}{rows}not JSON\n").as_bytes());
+    let source = Source { eval_fraction: 0.3, on_bad_row: OnBadRow::Keep, max_bad_rows: 0.0, ..source };
+    let sizes = |labels: [&str; 2], in_memory| {
+        let labels = labels.map(str::to_owned);
+        let data = Dataset::load(&source, Wants::classification(&labels), in_memory).unwrap();
+        let all = data.train().all().unwrap();
+        assert_eq!(all.len(), data.train().len());
+        let usable = all.iter().filter(|example| example.content != Content::Unusable).count();
+        ((data.train().len(), data.held_out().len()), usable, data.skipped())
+    };
+    let (whole, usable, bad) = sizes(["negative", "positive"], 0);
+    assert_eq!((whole.0 + whole.1, bad), (201, 121), "what is no row of JSON is left out");
+    assert!(usable > 40 && usable < whole.0);
+    for (labels, bad) in [(["neutral", "positive"], 81), (["no", "such"], 202)] {
+        assert_eq!((sizes(labels, 0).0, sizes(labels, 0).2), (whole, bad), "{labels:?}");
+        assert_eq!(sizes(labels, 0), sizes(labels, 1), "{labels:?}");
+    }
+    assert_eq!(sizes(["no", "such"], 0).1, 0);
+}

@@ -1,7 +1,8 @@
 //! Every text's own gradient, exactly, with the arithmetic of one batch.
 //!
 //! Each text gets a copy of the trained tensors; the backward pass of the sum over texts then leaves each text's gradient
-//! with its copy. Nothing in the models mixes texts, so a text's gradient does not depend on its neighbours.
+//! with its copy. Nothing in the models mixes texts, so a text's gradient depends on its neighbours by the rounding alone
+//! that the shape of the batch brings.
 
 use tch::{Kind, Tensor};
 

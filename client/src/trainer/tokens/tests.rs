@@ -239,4 +239,36 @@ fn the_policy_decides_on_rows_that_are_cut_away() {
     let data = Dataset::load(&source, Wants::of(&task), 0).unwrap();
     let said = tokens(tokenizer()).rows(data.train(), &task).err().unwrap().to_string();
     assert!(said.contains("cannot be used within task.max_tokens = 30"), "{said}");
+    // A run with privacy goes on without them, and they count; in memory and streamed.
+    source.on_bad_row = crate::data::OnBadRow::Keep;
+    for in_memory in [0, 1] {
+        let kept = Dataset::load(&source, Wants::of(&task), in_memory).unwrap();
+        assert_eq!(kept.train().len(), data.train().len());
+        let mut tokens = tokens(tokenizer());
+        let rows = tokens.rows(kept.train(), &task).unwrap();
+        let taken = rows.take(&(0..rows.len()).collect::<Vec<_>>()).unwrap();
+        assert!(!taken.examples.is_empty() && taken.examples.len() < (rows.len() * 7) / 10);
+    }
+}
+
+#[test]
+fn a_row_of_no_use_is_no_text_of_a_classification() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tsv");
+    std::fs::write(&path, "text\tlabel\none\ta\ntwo\tc\n\tb\nfour\tb\n").unwrap();
+    let source = Source { eval_fraction: 0.0, on_bad_row: crate::data::OnBadRow::Keep, ..Source::new("d", &path) };
+    let task: Task =
+        toml::from_str("kind = \"classification\"\ndataset = \"d\"\nlabels = [\"a\", \"b\"]\nmax_tokens = 9").unwrap();
+    for in_memory in [0, 1] {
+        let data = Dataset::load(&source, Wants::of(&task), in_memory).unwrap();
+        let mut tokens = tokens(tokenizer());
+        let rows = tokens.rows(data.train(), &task).unwrap();
+        let taken = rows.take(&[0, 1, 2, 3]).unwrap();
+        // The label that nobody knows, and the text without a token.
+        let text = |text: usize| tokens.text(taken.encoded.text(text)).unwrap();
+        let mut texts: Vec<String> = taken.indices().into_iter().map(text).collect();
+        texts.sort();
+        assert_eq!((rows.len(), texts), (4, vec!["four".to_owned(), "one".to_owned()]));
+        assert_eq!(taken.labels().iter().sum::<i64>(), 1);
+    }
 }

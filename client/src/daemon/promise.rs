@@ -1,0 +1,53 @@
+//! What a run's promise of privacy asks of one piece of work: nothing measured, the gradients or the change protected, and
+//! nothing told beside the tensors.
+
+use rondo_methods::{Job, Statistic};
+use rondo_proto::v1;
+
+use super::failure::Failure;
+use super::judge::Agreed;
+use crate::work::{LocalUpdate, Protection};
+use crate::worker::Task;
+
+/// Refuses a warm-up that would tell gradients: no noise covers them.
+pub(super) fn refuse_warm_up(run: &str, job: &Job) -> Result<(), Failure> {
+    if job.warm_up().is_none_or(|plan| plan.statistic != Statistic::Gradient) {
+        return Ok(());
+    }
+    Err(Failure::NotAgreed(format!(
+        "run {run} promises privacy, and its warm-up would tell gradients of this client's data without noise; the run needs \
+         init = \"base-svd\" under [method]"
+    )))
+}
+
+/// With privacy nothing is measured on data that are not public: client.toml says which are.
+pub(super) fn refuse_measuring(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<(), Failure> {
+    if task != Task::Evaluate && !assignment.evaluate_before {
+        return Ok(());
+    }
+    let run = &agreed.run.name;
+    Err(Failure::NotAgreed(format!("run {run} promises privacy, and a measurement on this client's data would leak")))
+}
+
+/// What keeps the run's promise in this piece of work.
+pub(super) fn protection(assignment: &v1::Assignment, task: Task, agreed: &Agreed) -> Result<Protection, Failure> {
+    let asked = agreed.run.privacy.as_ref().filter(|_| task == Task::Train);
+    match (asked, agreed.privacy) {
+        (None, _) => Ok(Protection::None),
+        (Some(_), Some(plan)) => Ok(Protection::Examples(plan)),
+        (Some(asked), None) if asked.is_per_client() && assignment.clip > 0.0 && assignment.clip.is_finite() => {
+            Ok(Protection::WholeChange { clip: assignment.clip })
+        }
+        (Some(_), None) => {
+            let run = &agreed.run.name;
+            Err(Failure::NotAgreed(format!(
+                "run {run} promises privacy, and the assignment does not say how to keep it"
+            )))
+        }
+    }
+}
+
+/// The update without anything beside its tensors, whatever the trainer found to say.
+pub(super) fn told_nothing(update: LocalUpdate) -> LocalUpdate {
+    LocalUpdate { tensors: update.tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None }
+}

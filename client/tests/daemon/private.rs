@@ -1,0 +1,226 @@
+//! What a run with privacy may ask of a client, and what it is told.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use rondo_dp::{Books, Ledger};
+use rondo_proto::v1::{WorkKind, poll_reply::Next};
+
+use crate::machine::Machine;
+
+const UNSERVED: &str = "this client's data do not serve this run";
+const BUDGET: &str = "[[privacy]]\ndomain = \"reviews\"\nepsilon = 8.0\ndelta = 1e-3\n";
+
+fn private(machine: &Machine, method: &str, unit: &str) -> String {
+    let privacy = format!("privacy = {{ unit = \"{unit}\", epsilon = 4.0, delta = 1e-3, clip = 1.0 }}\n");
+    machine.run_file(method, 2) + &privacy
+}
+
+fn books(machine: &Machine) -> Books {
+    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().0
+}
+
+/// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.
+async fn told(machine: &mut Machine, answers: usize, failures: usize) -> Vec<String> {
+    machine.start();
+    let all = |book: &crate::coordinator::Book| book.answers.len() >= answers && book.failures.len() >= failures;
+    machine.coordinator.until("all answers and failures", all).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    let answers = book.answers.iter().map(|answer| answer.reason.clone());
+    answers.chain(book.failures.iter().map(|failure| failure.reason.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_up_that_reads_gradients_is_refused_and_another_tells_no_number() {
+    let mut machine = Machine::new();
+    let sketch = private(&machine, "fed-sb", "example");
+    machine.invite("one", &sketch);
+    for run in ["one", "uninvited"] {
+        machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::WarmUp, run, 0, &sketch)));
+    }
+    for reason in told(&mut machine, 1, 2).await {
+        assert!(reason.contains("would tell gradients of this client's data"), "{reason}");
+        assert!(reason.contains("init = \"base-svd\""), "{reason}");
+    }
+    assert_eq!(machine.trained(), 0);
+
+    let mut machine = Machine::new();
+    let factors = private(&machine, "fed-sb", "example").replace("rank = 2,", "rank = 2, init = \"base-svd\",");
+    machine.invite("one", &factors);
+    machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::WarmUp, "one", 0, &factors)));
+    machine.start();
+    machine.coordinator.until("the factors", |book| book.accepted.len() == 1).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    let header = &book.uploads[&("one".to_owned(), 0, 1)].1;
+    assert_eq!((header.examples, header.train_loss, header.train_seconds), (0, 0.0, 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_measured_and_nothing_told_beside_the_tensors() {
+    let mut machine = Machine::new();
+    let run_file = private(&machine, "ffa-lora", "example");
+    machine.invite("one", &run_file);
+    let mut before = machine.assignment(WorkKind::Train, "one", 1, &run_file);
+    before.evaluate_before = true;
+    machine.coordinator.give(Next::Assignment(before));
+    machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::Evaluate, "one", 2, &run_file)));
+    for reason in &told(&mut machine, 1, 2).await[1..] {
+        assert!(reason.contains("a measurement on this client's data would leak"), "{reason}");
+    }
+    assert_eq!(machine.trained(), 0);
+    assert!(machine.coordinator.book().evaluations.is_empty());
+
+    machine.train("one", 3, &run_file);
+    machine.pretender.steps.store(20, Ordering::SeqCst);
+    machine.start();
+    machine.coordinator.until("the update", |book| book.accepted.len() == 1).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    let header = &book.uploads[&("one".to_owned(), 3, 1)].1;
+    assert_eq!((header.examples, header.train_loss, header.train_seconds), (0, 0.0, 0.0));
+    assert!(header.privacy.is_some() && header.before.is_none());
+    assert!(book.heartbeats.iter().any(|beat| beat.step > 0));
+    assert!(book.heartbeats.iter().all(|beat| beat.loss == 0.0), "the trainer says 0.5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_is_the_data_owners_word() {
+    for (table, unit, says) in [
+        ("", Some("example"), Some("does not call data set \"benchmark\" public")),
+        ("public = true\n", Some("example"), None),
+        ("public = true\n", Some("client"), None),
+        ("", None, None),
+        ("[[privacy]]\ndomain = \"benchmark\"\nepsilon = 8.0\ndelta = 1e-3\n", None, Some("has a privacy budget here")),
+    ] {
+        let mut machine = Machine::new();
+        fs::copy(machine.dir.path().join("reviews.tsv"), machine.dir.path().join("benchmark.tsv")).unwrap();
+        machine.config += &format!("[[dataset]]\nname = \"benchmark\"\npath = \"benchmark.tsv\"\n{table}");
+        let evaluation = "evaluation = { client = \"movies\", dataset = \"benchmark\", public = true }\n";
+        let run_file = match unit {
+            Some(unit) => private(&machine, "ffa-lora", unit).replace("cohort = 1", "cohort = 2"),
+            None => machine.run_file("ffa-lora", 2),
+        } + evaluation;
+        machine.invite("one", &run_file);
+        let mut evaluate = machine.assignment(WorkKind::Evaluate, "one", 1, &run_file);
+        evaluate.dataset = "benchmark".to_owned();
+        machine.coordinator.give(Next::Assignment(evaluate));
+        machine.start();
+        machine.coordinator.until("it is settled", |book| book.evaluations.len() + book.failures.len() == 1).await;
+        machine.stop().await;
+        let book = machine.coordinator.book();
+        match says {
+            Some(says) => assert!(book.failures[0].reason.contains(says), "{:?}", book.failures),
+            None => assert_eq!(book.evaluations[0].evaluation.as_ref().unwrap().examples, 60, "{:?}", book.failures),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_with_a_budget_are_for_runs_that_it_can_be_held_against() {
+    let mut machine = Machine::new();
+    machine.config += BUDGET;
+    machine.invite("plain", &machine.run_file("ffa-lora", 2));
+    machine.invite("client", &private(&machine, "ffa-lora", "client").replace("cohort = 1", "cohort = 2"));
+    machine.invite("example", &private(&machine, "ffa-lora", "example"));
+    let reasons = told(&mut machine, 3, 0).await;
+    assert!(
+        reasons[..2].iter().all(|reason| reason.contains("data set \"reviews\" has a privacy budget here")),
+        "{reasons:?}"
+    );
+    assert!(reasons[..2].iter().all(|reason| reason.contains("privacy.unit = \"example\"")), "{reasons:?}");
+    assert_eq!(reasons[2], "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_declared_while_a_run_is_open_ends_it_here() {
+    let mut machine = Machine::new();
+    let run_file = private(&machine, "ffa-lora", "example");
+    machine.invite("one", &run_file);
+    machine.train("one", 1, &run_file);
+    machine.start();
+    machine.coordinator.until("the update", |book| book.accepted.len() == 1).await;
+    machine.stop().await;
+    machine.config += &BUDGET.replace("8.0", "0.1");
+    machine.train("one", 2, &run_file);
+    let reasons = told(&mut machine, 1, 1).await;
+    assert!(reasons[1].contains("privacy budget has no room"), "{reasons:?}");
+    assert_eq!((machine.trained(), books(&machine).runs["one"].updates.len()), (1, 1));
+}
+
+/// Neither a refusal nor the sampling rate depends on the labels that a run asks about.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_not_asked_about_one_by_one() {
+    let mut machine = Machine::new();
+    let file = machine.dir.path().join("reviews.tsv");
+    fs::write(&file, fs::read_to_string(&file).unwrap() + "the only one of its kind\tinfluenza\n").unwrap();
+    let run_file = private(&machine, "ffa-lora", "example");
+    let runs = [("one", "[\"bad\", \"good\"]"), ("two", "[\"bad\", \"influenza\"]"), ("three", "[\"no\", \"such\"]")];
+    for (run, labels) in runs {
+        let asked = run_file.replace("[\"bad\", \"good\"]", labels);
+        machine.invite(run, &asked);
+        machine.train(run, 1, &asked);
+    }
+    machine.start();
+    machine.coordinator.until("all updates", |book| book.accepted.len() == 3).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    assert!(book.answers.iter().all(|answer| answer.accept) && book.failures.is_empty(), "{:?}", book.answers);
+    let rate = |run: &str| book.uploads[&(run.to_owned(), 1, 1)].1.privacy.as_ref().unwrap().sampling_rate;
+    assert!(rate("one") > 0.0 && rate("one") == rate("two") && rate("one") == rate("three"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_for_the_data_is_told_in_one_sentence() {
+    let mut machine = Machine::new();
+    let run_file = private(&machine, "ffa-lora", "example");
+    machine.invite("one", &run_file);
+    machine.pretender.diverges.store(true, Ordering::SeqCst);
+    machine.train("one", 1, &run_file);
+    assert_eq!(told(&mut machine, 1, 1).await, ["", UNSERVED]);
+    machine.pretender.panics.store(true, Ordering::SeqCst);
+    machine.train("one", 2, &run_file);
+    assert_eq!(told(&mut machine, 1, 2).await, ["", UNSERVED, UNSERVED]);
+    assert!(books(&machine).runs["one"].updates.is_empty());
+
+    let mut machine = Machine::new();
+    fs::write(machine.dir.path().join("reviews.tsv"), "text\tlabel\n").unwrap();
+    machine.invite("one", &private(&machine, "ffa-lora", "example"));
+    machine.invite("two", &private(&machine, "ffa-lora", "client").replace("cohort = 1", "cohort = 2"));
+    machine.invite("three", &machine.run_file("ffa-lora", 2));
+    let reasons = told(&mut machine, 3, 0).await;
+    assert_eq!(reasons[..2], [UNSERVED, UNSERVED]);
+    assert!(reasons[2].contains("has no rows"), "{reasons:?}");
+}
+
+/// That a training diverged tells of the data: it is an update like any other, and charged.
+#[cfg(feature = "torch")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
+    use rondo_client::trainer::LibtorchTrainer;
+    use rondo_client::trainer::device::DeviceChoice;
+    use rondo_client::work::WorkError;
+
+    let mut machine = Machine::new();
+    machine.trainer = Some(|| {
+        let made = LibtorchTrainer::new(DeviceChoice::Cpu, Some(1));
+        made.map(|trainer| Box::new(trainer) as _).map_err(|error| WorkError::Engine(error.to_string()))
+    });
+    let run_file = private(&machine, "ffa-lora", "example").replace("lr = 1e-3", "lr = 3e38");
+    machine.invite("one", &run_file);
+    machine.train("one", 1, &run_file);
+    machine.start();
+    machine.coordinator.until("the update", |book| book.accepted.len() == 1).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    assert!(book.failures.is_empty(), "{:?}", book.failures);
+    let (bytes, header) = &book.uploads[&("one".to_owned(), 1, 1)];
+    assert!(header.privacy.is_some());
+    assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+    let path = machine.dir.path().join("update");
+    fs::write(&path, bytes).unwrap();
+    let update = rondo_methods::file::TensorFile::open(&path).unwrap().read_all(|_| true).unwrap();
+    let start = machine.job(&run_file).initial(1, "movies", 2);
+    assert!(!update.is_empty() && update.iter().all(|(name, tensor)| start[name] == *tensor), "nothing has changed");
+}
