@@ -42,7 +42,8 @@ impl Dataset {
     ///
     /// # Errors
     /// The first row that cannot be used, with its file, line and column; or, where the source says to skip such rows, that
-    /// there are too many of them; none of this where it says to keep them. A file without rows; rows of a shape that the task cannot use.
+    /// there are too many of them; none of this where it says to keep them. A file without rows; rows of a shape that the
+    /// task cannot use.
     pub fn load(source: &Source, wants: Wants<'_>, in_memory: u64) -> Result<Self, DataError> {
         Shaper::check(source, wants)?;
         let format = source.format()?;

@@ -142,7 +142,7 @@ fn a_crash_while_an_update_is_readdressed_leaves_it_whole() {
     let is_whole = |key: &Key| {
         let spool = open(dir.path());
         let found = spool.find(key).unwrap().unwrap();
-        assert_eq!(spool.list().unwrap(), [found.clone()]);
+        assert_eq!(spool.list().unwrap(), std::slice::from_ref(&found));
         assert_eq!((&found.key, found.accepted, &found.facts.charge), (key, false, &entry.facts.charge));
         assert_eq!(Digest::of(&fs::read(&found.path).unwrap()), entry.digest);
         // What the next attempt asks for is found, and goes on from there.

@@ -89,6 +89,9 @@ impl Trainer for Handle {
     }
 }
 
+/// Makes a trainer.
+pub type Make = fn() -> Result<Box<dyn Trainer>, WorkError>;
+
 /// A machine and the daemon that may run on it.
 pub struct Machine {
     pub dir: TempDir,
@@ -97,7 +100,7 @@ pub struct Machine {
     pub config: String,
     pub base: v1::BaseModel,
     /// Makes another trainer than the pretender.
-    pub trainer: Option<fn() -> Result<Box<dyn Trainer>, WorkError>>,
+    pub trainer: Option<Make>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
