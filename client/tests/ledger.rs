@@ -83,7 +83,8 @@ fn entries_are_listed_with_times_and_heads() {
     let dir = tempfile::tempdir().unwrap();
     let heads: Vec<String> = {
         write(dir.path());
-        Ledger::entries(&dir.path().join("ledger.jsonl")).unwrap().iter().map(|(_, head)| head.to_string()).collect()
+        let read = Ledger::read(&dir.path().join("ledger.jsonl")).unwrap();
+        read.entries.iter().map(|(_, head)| head.to_string()).collect()
     };
     let told = json(dir.path(), &["--entries"]);
     let history = told["history"].as_array().unwrap();
@@ -98,10 +99,12 @@ fn entries_are_listed_with_times_and_heads() {
 }
 
 #[test]
-fn an_edited_file_is_refused_by_line_and_a_torn_last_line_is_not_counted() {
+fn an_edited_file_is_refused_by_line_one_that_lost_entries_too_and_a_torn_last_line_is_not_counted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.jsonl");
     drop(write(dir.path()));
+    let (_, head) = Ledger::read(&path).unwrap().entries[5].clone();
+    let head_of_six = format!("6 {head}\n");
     let sound = fs::read_to_string(&path).unwrap();
     // Said to be another round than was entered.
     fs::write(&path, sound.replacen("\"round\":2", "\"round\":1", 1)).unwrap();
@@ -115,9 +118,34 @@ fn an_edited_file_is_refused_by_line_and_a_torn_last_line_is_not_counted() {
 
     let torn = &sound[..sound.len() - 20];
     fs::write(&path, torn).unwrap();
+    let (code, out, err) = ledger(dir.path(), &[]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "the last entry was answered for, and is gone");
+    assert!(err.contains("has lost entries: it has 6, and 7 were entered") && err.contains("newest copy"), "{err}");
+    fs::remove_file(&path).unwrap();
+    assert!(ledger(dir.path(), &[]).2.contains("is not there, and 7 entries were made in it"));
+    // As a crash leaves it: the entry was never answered for.
+    fs::write(&path, torn).unwrap();
+    fs::write(dir.path().join("ledger.head"), head_of_six).unwrap();
     let told = json(dir.path(), &["--entries"]);
     assert_eq!((told["entries"].as_u64(), told["history"].as_array().unwrap().len()), (Some(6), 6));
     assert_eq!(fs::read_to_string(&path).unwrap(), torn, "it is read, and nothing else");
+}
+
+#[test]
+fn a_coordinators_ledger_is_read_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut open = Ledger::open(&dir.path().join("ledger.jsonl")).unwrap();
+    let event = rondo_dp::Event::new(2.0, 1.0, 1).unwrap();
+    open.release("topics-1", "reviews", (1, 1), event, 1_700_000_000_000).unwrap();
+    open.release("topics-1", "reviews", (1, 2), event, 1_700_000_060_000).unwrap();
+    let told = json(dir.path(), &[]);
+    assert_eq!(told["central"][0]["releases"], serde_json::json!([[1, 1], [1, 2]]));
+    assert_eq!(told["head"].as_str(), Some(&*open.head().to_string()));
+    let (code, text, _) = ledger(dir.path(), &["--entries"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("released 2 times by the coordinator, in run topics-1\n"), "{text}");
+    assert!(text.contains("noised sum released in domain reviews for run topics-1, round 1, attempt 2"), "{text}");
+    assert!(!text.contains("RUN "), "no table of runs that are none: {text}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! DIR/store/             sled, checkpoint, journal                      DIR/blobs/       tensors by run and digest
 //! DIR/staging/           uploads that are not whole yet                 DIR/address      where the server listens
 //! DIR/lock               held while a coordinator serves                DIR/ledger.jsonl what was released of private runs
+//! DIR/ledger.head        how far the ledger has come
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};

@@ -2,26 +2,29 @@
 
 mod compute;
 mod made;
+mod releasing;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rondo_dp::Ledger;
+use rondo_dp::{Ledger, LedgerError};
 use rondo_methods::{Job, MethodError};
 use rondo_rounds::phases::Phase;
-use rondo_rounds::{AggregatePlan, Effect, Input, Reply, WorkKey};
+use rondo_rounds::{AggregatePlan, Effect, Input, WorkKey};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::clock::Clock;
 use crate::driver::{Driver, DriverError, Order};
 use crate::garbage::drop_unneeded;
-use crate::release::{ReleaseError, Released, Sum};
+use crate::release::ReleaseError;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::is_full;
 use crate::upload::staging::Staging;
-use compute::{compute, started};
+use compute::compute;
 use made::Made;
+use releasing::Paid;
 
 /// Pauses before a result is handed in again, or a full disk tried again; the last one is kept to.
 const PAUSES: [Duration; 4] =
@@ -39,17 +42,10 @@ pub struct Executor {
     staging: Arc<Staging>,
     /// What was released of private runs.
     ledger: Arc<Mutex<Ledger>>,
+    clock: Arc<dyn Clock>,
     under_way: Arc<Mutex<BTreeSet<WorkKey>>>,
     /// One aggregation at a time: each uses what the machine has.
     aggregating: Arc<Semaphore>,
-}
-
-/// What a private run has paid for in one aggregation. A try that fails after it goes on with the same numbers.
-#[derive(Default)]
-struct Paid {
-    /// A release is charged and its noise not drawn.
-    charged: bool,
-    released: Option<Released>,
 }
 
 /// Why an aggregation came to nothing.
@@ -59,6 +55,8 @@ enum Failure {
     Method(#[from] MethodError),
     #[error(transparent)]
     Release(#[from] ReleaseError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error(transparent)]
     Blob(#[from] BlobError),
     #[error("cannot {action} {path}: {source}")]
@@ -85,9 +83,15 @@ impl Failure {
 
 impl Executor {
     /// An executor that reports to this driver.
-    pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>, ledger: Ledger) -> Self {
+    pub fn new(
+        driver: Driver,
+        blobs: Arc<Blobs>,
+        staging: Arc<Staging>,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let (aggregating, ledger) = (Arc::new(Semaphore::new(1)), Arc::new(Mutex::new(ledger)));
-        Self { driver, blobs, staging, ledger, under_way: Arc::default(), aggregating }
+        Self { driver, blobs, staging, ledger, clock, under_way: Arc::default(), aggregating }
     }
 
     /// Carries out orders until the driver has ended.
@@ -194,8 +198,9 @@ impl Executor {
         self.release(&job, &plan, paid).await?;
         let (blobs, out_dir, released) = (Arc::clone(&self.blobs), folder.to_owned(), paid.released.clone());
         let next_clip = paid.released.as_ref().and_then(|released| released.next_clip);
+        let ledger_head = paid.entered.clone().unwrap_or_default();
         let output = tokio::task::spawn_blocking(move || compute(&job, &plan, &blobs, &out_dir, released)).await??;
-        let made = Made { next_clip, ..Made::of(output).await? };
+        let made = Made { next_clip, ledger_head, ..Made::of(output).await? };
         let mut pauses = pauses();
         loop {
             let failure = match self.hand_in(&work, &made).await {
@@ -207,28 +212,6 @@ impl Executor {
             tokio::time::sleep(pauses.next().unwrap_or_default()).await;
             self.wanted(&work).await?;
         }
-    }
-
-    /// Makes a private run's release, unless it was made already: charged first, drawn then.
-    async fn release(&self, job: &Job, plan: &AggregatePlan, paid: &mut Paid) -> Result<(), Failure> {
-        let Some(release) = plan.release.clone().filter(|_| paid.released.is_none()) else { return Ok(()) };
-        let (job, plan, blobs) = (job.clone(), Arc::new(plan.clone()), Arc::clone(&self.blobs));
-        let (summed, asked) = (Arc::clone(&plan), release.clone());
-        let sum = move || {
-            let job = started(&job, &summed, &blobs)?;
-            Sum::of(&job, &summed, &asked, |digest| blobs.path(&summed.work.run, digest))
-        };
-        let sum = tokio::task::spawn_blocking(sum).await??;
-        if !paid.charged {
-            match self.driver.step(Input::Releasing { work: plan.work.clone() }).await? {
-                Reply::Release { granted: true } => paid.charged = true,
-                _ => return Err(Failure::Ended),
-            }
-        }
-        let ledger = Arc::clone(&self.ledger);
-        let drawn = tokio::task::spawn_blocking(move || sum.release(&plan, &release, &ledger)).await??;
-        paid.released = Some(drawn);
-        Ok(())
     }
 
     /// Stores an aggregate and tells the engine. Blobs may be dropped again between one try and the next: on a full
@@ -245,6 +228,7 @@ impl Executor {
             server: server.as_ref().map(|file| file.digest),
             error: made.error,
             next_clip: made.next_clip,
+            ledger_head: made.ledger_head.clone(),
             notes: made.notes.clone(),
         };
         let files = || std::iter::once(global).chain(frozen).chain(server);

@@ -10,11 +10,12 @@ use crate::driver::Started;
 use crate::store::mem::MemStore;
 use crate::test_tensors::{base, run_file, update};
 
-struct Bench {
-    driver: Driver,
-    blobs: Arc<Blobs>,
-    run: RunId,
-    dir: tempfile::TempDir,
+pub(super) struct Bench {
+    pub(super) driver: Driver,
+    pub(super) executor: Executor,
+    pub(super) blobs: Arc<Blobs>,
+    pub(super) run: RunId,
+    pub(super) dir: tempfile::TempDir,
 }
 
 /// A run of one round and one client, whose update came while the disk had no space for the aggregate.
@@ -25,6 +26,16 @@ async fn full_at_the_aggregation() -> Bench {
 
 /// The same for a run of any cohort.
 async fn full_with(text: String, names: &[&str]) -> Bench {
+    bench_with(text, names, true, |_, _| ()).await.0
+}
+
+/// A run whose updates have come; `before` is called before the executor has anything to do.
+pub(super) async fn bench_with<T>(
+    text: String,
+    names: &[&str],
+    is_full: bool,
+    before: impl FnOnce(&Executor, &Path) -> T,
+) -> (Bench, T) {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(MemStore::new());
     let started = Driver::start(store, Registry::builtin(), Arc::new(SystemClock)).unwrap();
@@ -32,7 +43,9 @@ async fn full_with(text: String, names: &[&str]) -> Bench {
     let blobs = Arc::new(Blobs::open(&dir.path().join("blobs")).unwrap());
     let staging = Arc::new(Staging::open(&dir.path().join("staging"), 1 << 20).unwrap());
     let ledger = Ledger::open(&dir.path().join("ledger")).unwrap();
-    tokio::spawn(Executor::new(driver.clone(), Arc::clone(&blobs), staging, ledger).run(orders));
+    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), staging, ledger, Arc::new(SystemClock));
+    let held = before(&executor, dir.path());
+    tokio::spawn(executor.clone().run(orders));
 
     let run = RunId::new("sentiment-1").unwrap();
     let key = CohortKey::new([1; 32]);
@@ -64,7 +77,7 @@ async fn full_with(text: String, names: &[&str]) -> Bench {
         std::fs::write(&file, &bytes).unwrap();
         let digest = Digest::of(&bytes);
         blobs.put_file(&run, &digest, &file).await.unwrap();
-        blobs.full.store(seed as usize == clients.len(), Ordering::SeqCst);
+        blobs.full.store(is_full && seed as usize == clients.len(), Ordering::SeqCst);
         let update = StoredUpdate {
             digest,
             examples: 10 * u64::from(told),
@@ -80,7 +93,7 @@ async fn full_with(text: String, names: &[&str]) -> Bench {
         let work = WorkKey { run: run.clone(), round: 1, attempt: 1 };
         driver.step(Input::UpdateStored { client: client.clone(), work, update }).await.unwrap();
     }
-    Bench { driver, blobs, run, dir }
+    (Bench { driver, executor, blobs, run, dir }, held)
 }
 
 impl Bench {
@@ -112,11 +125,15 @@ async fn a_full_disk_delays_an_aggregation_and_throws_nothing_away() {
     panic!("it was not tried again");
 }
 
+/// One round of two clients, with privacy per client.
+pub(super) fn private() -> String {
+    let privacy = "[privacy]\nunit = \"client\"\nepsilon = 8.0\ndelta = 1e-5\nclip = 1.0\n";
+    run_file("fedit", 1).replace("cohort = 3", "cohort = 2") + privacy
+}
+
 #[tokio::test]
 async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
-    let privacy = "[privacy]\nunit = \"client\"\nepsilon = 8.0\ndelta = 1e-5\nclip = 1.0\n";
-    let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 2") + privacy;
-    let bench = full_with(text, &["movies", "news"]).await;
+    let bench = full_with(private(), &["movies", "news"]).await;
     tokio::time::sleep(Duration::from_millis(1600)).await;
     assert_eq!(bench.phase().await, ("aggregating".to_owned(), 1));
     bench.blobs.full.store(false, Ordering::SeqCst);
@@ -125,7 +142,7 @@ async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
             let run = bench.run.clone();
             let released = move |engine: &Engine| engine.round_record(&run, 1).unwrap().released.unwrap();
             assert_eq!(bench.driver.view(released).await.unwrap().total_steps, 1);
-            let (books, _) = Ledger::read(&bench.dir.path().join("ledger")).unwrap();
+            let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().books;
             assert_eq!(books.central[bench.run.as_str()].releases, [(1, 1)]);
             return;
         }

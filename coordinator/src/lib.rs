@@ -11,6 +11,7 @@
 //! - [`grpc`] holds the services, [`tls`] the certificates, [`members`] and [`tokens`] who may call.
 
 pub mod bases;
+pub mod books;
 pub mod cli;
 pub mod clock;
 pub mod complaint;

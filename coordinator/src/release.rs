@@ -5,14 +5,11 @@
 //! update: laws, server optimisers and refactoring see nothing else.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use rondo_dp::{AccountingError, GaussianMechanism, Lattice, LatticeError, Ledger, LedgerError, MechanismError, Tally};
+use rondo_dp::{GaussianMechanism, Lattice, LatticeError, MechanismError, Tally};
 use rondo_methods::{FileError, Job, MethodError, RoundStart, TensorSet};
 use rondo_proto::Digest;
 use rondo_rounds::{AggregatePlan, Release};
-
-use crate::clock::{Clock, SystemClock};
 
 /// Why nothing was released.
 #[derive(Debug, thiserror::Error)]
@@ -29,19 +26,15 @@ pub enum ReleaseError {
     /// No noise.
     #[error(transparent)]
     Mechanism(#[from] MechanismError),
-    /// It cannot be entered.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// Numbers out of range.
-    #[error(transparent)]
-    Accounting(#[from] AccountingError),
 }
 
-/// The sum of a round's clipped changes, before its noise: private, and never written anywhere.
+/// The sum of a round's clipped changes, before its noise: private, and never written anywhere. It knows nothing of
+/// budgets and books; the executor does, in their order.
 pub struct Sum {
     start: RoundStart,
     mechanism: GaussianMechanism,
     sum: Vec<i64>,
+    divisor: f64,
     /// Of a clip that moves: how many changes it left whole.
     tally: Option<Tally>,
 }
@@ -61,7 +54,7 @@ impl Sum {
         let lattice = Lattice::new(*clip, noise.sum_noise_multiplier(), start.dimension())?;
         let (mechanism, zero) = (GaussianMechanism::new(lattice)?, vec![0; lattice.dimension()]);
         let tally = noise.adaptive.map(|adaptive| adaptive.tally(*clip)).transpose()?;
-        let mut sum = Self { start, mechanism, sum: zero, tally };
+        let mut sum = Self { start, mechanism, sum: zero, divisor: noise.divisor, tally };
         let mut change = Vec::with_capacity(lattice.dimension());
         for update in &plan.updates {
             sum.add(&path(&update.digest), &mut change)?;
@@ -79,26 +72,14 @@ impl Sum {
         Ok(())
     }
 
-    /// Enters the release into the ledger, draws the noise and gives the tensors that stand for the mean of the updates.
-    /// To be called once the engine has charged it.
-    pub fn release(
-        mut self,
-        plan: &AggregatePlan,
-        release: &Release,
-        ledger: &Mutex<Ledger>,
-    ) -> Result<Released, ReleaseError> {
-        let work = &plan.work;
-        let (round, event) = ((work.round, work.attempt), release.plan.event(1)?);
-        let head = {
-            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            ledger.release(work.run.as_str(), &release.domain, round, event, SystemClock.now())?;
-            ledger.head().to_string()
-        };
+    /// Draws the noise and gives the tensors that stand for the mean of the updates. To be called once the release is
+    /// charged and entered: it has happened when this returns, whatever becomes of the numbers.
+    pub fn noised(mut self) -> Result<Released, ReleaseError> {
         let mut mean = self.mechanism.release(&self.sum)?;
         // Always by the same number: how many updates came is not to be told by their mean.
-        mean.iter_mut().for_each(|number| *number /= release.plan.divisor);
+        mean.iter_mut().for_each(|number| *number /= self.divisor);
         let next_clip = self.tally.map(Tally::next_clip).transpose()?;
-        Ok(Released { tensors: self.start.changed(&mean), head, next_clip })
+        Ok(Released { tensors: self.start.changed(&mean), next_clip })
     }
 }
 
@@ -111,8 +92,6 @@ fn norm(numbers: &[f64]) -> f64 {
 pub struct Released {
     /// The noised mean, as the tensors of one update.
     pub tensors: TensorSet,
-    /// Digest of the ledger right after it was entered.
-    pub head: String,
     /// The clip of the next round, where it moves.
     pub next_clip: Option<f64>,
 }

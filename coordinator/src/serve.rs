@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rondo_dp::{Ledger, LedgerError};
 use rondo_methods::Registry;
 use rondo_proto::identity::{self, IdentityError};
 use rondo_proto::transfer::MESSAGE_BYTES;
@@ -21,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
+use crate::books::{self, BooksError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, Settled};
@@ -74,7 +74,7 @@ pub enum ServeError {
     Start(#[from] StartError),
     /// The privacy ledger.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Books(#[from] BooksError),
     /// The blob folder.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -149,11 +149,12 @@ pub async fn serve(
 
     let Started { driver, orders, task: mut driving } =
         Driver::start(Arc::clone(&store), registry, Arc::clone(&clock))?;
+    // Before anything is swept: what older records do not know, newer ones may need.
+    let ledger = books::open(&data.ledger(), &data.store(), &driver).await?;
     // Before the executor makes new ones and anybody calls.
     garbage::sweep(&driver, &blobs).await?;
     staging.sweep(&driver).await;
-    let ledger = Ledger::open(&data.ledger())?;
-    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging), ledger);
+    let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging), ledger, Arc::clone(&clock));
     let mut executing = tokio::spawn(executor.run(orders));
 
     let (closing, is_closing) = watch::channel(false);

@@ -33,7 +33,7 @@ pub use budget::{Budget, Limit};
 pub use client_plan::{ClientPlan, ClientPlanError, LEAST_COHORT};
 pub use curve::Curve;
 pub use lattice::{Contribution, Lattice, LatticeError, MIN_SCALE};
-pub use ledger::{Books, CentralBooks, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
+pub use ledger::{Books, CentralBooks, Contents, DomainBooks, Entry, Head, Ledger, LedgerError, RunBooks};
 pub use mechanism::{GaussianMechanism, MechanismError};
 pub use noise::{EntropyError, Noise};
 pub use plan::{ExamplePlan, PlanError, Schedule};

@@ -28,9 +28,10 @@ impl Noise {
         Ok(Self(ChaCha20Rng::from_seed(key)))
     }
 
-    /// A generator that repeats itself, for tests of statistics: its noise protects nobody.
-    #[doc(hidden)]
-    pub fn repeatable_for_tests(seed: u64) -> Self {
+    /// A generator that repeats itself, for tests of statistics: its noise protects nobody, so nothing that is released
+    /// can have it.
+    #[cfg(test)]
+    pub(crate) fn repeatable_for_tests(seed: u64) -> Self {
         Self(ChaCha20Rng::seed_from_u64(seed))
     }
 }

@@ -46,6 +46,22 @@ fn a_run_spends_its_rounds_and_no_more() {
 }
 
 #[test]
+fn a_plan_that_has_changed_is_told_by_what_has_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    let plan = plan(3, Some(2.0));
+    ledger.reserve("r", "customers", &plan, None, 0).unwrap();
+    let mut told =
+        |domain: &str, plan: &ExamplePlan| ledger.reserve("r", domain, plan, None, 0).unwrap_err().to_string();
+    let domain = told("reviews", &plan);
+    assert!(domain.contains(r#"another plan: the privacy domain was "customers" and is "reviews"; put"#), "{domain}");
+    let larger = told("customers", &ExamplePlan { sampling_rate: 0.05, ..plan });
+    assert!(larger.contains("training examples fixes, was 0.032 and is 0.05; put"), "{larger}");
+    let other = told("customers", &ExamplePlan { rounds: 9, clip: 0.5, ..plan });
+    assert!(other.contains("the clip was 1 and is 0.5, the number of rounds was 3 and is 9; put"), "{other}");
+}
+
+#[test]
 fn runs_over_the_same_data_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = open(dir.path());
@@ -84,9 +100,9 @@ fn it_is_the_same_ledger_after_a_restart() {
     drop(ledger);
     let again = open(dir.path());
     assert_eq!((again.books(), again.head()), (&books, head));
-    assert_eq!(Ledger::read(&dir.path().join("ledger.jsonl")).unwrap(), (books, head));
-    let entries = Ledger::entries(&dir.path().join("ledger.jsonl")).unwrap();
-    assert_eq!((entries.len(), entries[1].1), (2, head));
+    let read = Ledger::read(&dir.path().join("ledger.jsonl")).unwrap();
+    assert_eq!((&read.books, read.head), (&books, head));
+    assert_eq!((read.entries.len(), read.entries[1].1), (2, head));
 }
 
 #[test]
@@ -113,28 +129,129 @@ fn an_edited_ledger_is_refused_by_line_and_left_alone() {
         fs::write(&path, &edited).unwrap();
         let told = Ledger::open(&path).unwrap_err().to_string();
         assert!(told.contains("was changed") && told.contains(&format!("line {line}:")), "{told}\n{edited}");
+        assert!(told.contains("newest copy") && told.contains("rondo privacy ledger RUN"), "{told}");
         assert_eq!(fs::read_to_string(&path).unwrap(), edited);
     }
+    // What no hash of the file itself tells: the last line dropped, or all of them.
+    for kept in [lines[..2].concat(), lines[..1].concat(), String::new()] {
+        fs::write(&path, &kept).unwrap();
+        let error = Ledger::open(&path).unwrap_err();
+        let whole = kept.lines().count() as u64;
+        assert!(matches!(error, LedgerError::Behind { found, counted: 3, .. } if found == whole), "{error}");
+        assert!(error.to_string().contains("newest copy"), "{error}");
+        assert!(matches!(Ledger::read(&path), Err(LedgerError::Behind { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+    }
+    fs::write(&path, &sound).unwrap();
+    Ledger::open(&path).unwrap();
+}
+
+#[test]
+fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
+    let mut ledger = open(dir.path());
+    ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
+    ledger.spend("r", 1, "u1", 2).unwrap();
+    let told = format!("2 {}\n", ledger.head());
+    drop(ledger);
+    let (sound, pinned) = (fs::read(&path).unwrap(), fs::read_to_string(&head).unwrap());
+    assert_eq!(pinned, told);
+
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(Ledger::open(&path), Err(LedgerError::Missing { counted: 2, .. })));
+    assert!(matches!(Ledger::read(&path), Err(LedgerError::Missing { counted: 2, .. })));
+    assert!(!path.exists(), "none is made in its place");
+    fs::write(&path, &sound).unwrap();
+
+    // A head that is lost or damaged; the line that mends it is told.
+    for broken in [None, Some("2 blake3:12"), Some("")] {
+        match broken {
+            Some(broken) => fs::write(&head, broken).unwrap(),
+            None => fs::remove_file(&head).unwrap(),
+        }
+        let error = Ledger::open(&path).unwrap_err();
+        assert!(matches!(error, LedgerError::NoHead { entries: 2, .. }), "{error}");
+        let line = error.to_string().split_once("write this line into it: ").unwrap().1.to_owned();
+        assert!(matches!(Ledger::read(&path), Err(LedgerError::NoHead { .. })));
+        fs::write(&head, line).unwrap();
+        assert_eq!(open(dir.path()).head().entries, 2);
+    }
+    // A head of another ledger.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut other = open(elsewhere.path());
+    other.reserve("s", "d", &plan(4, Some(1.0)), None, 1).unwrap();
+    fs::copy(elsewhere.path().join("ledger.head"), &head).unwrap();
+    let told = Ledger::open(&path).unwrap_err().to_string();
+    assert!(told.contains("line 1: it is not the entry that") && told.contains("ledger.head has"), "{told}");
+}
+
+#[test]
+fn a_crash_between_an_entry_and_its_head_costs_the_entry_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = dir.path().join("ledger.head");
+    let mut ledger = open(dir.path());
+    assert!(head.exists(), "before the first entry");
+    ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
+    let before = fs::read(&head).unwrap();
+    ledger.spend("r", 1, "u1", 2).unwrap();
+    let after = fs::read(&head).unwrap();
+    drop(ledger);
+    fs::write(&head, &before).unwrap();
+    let again = open(dir.path());
+    assert_eq!(again.books().runs["r"].updates.len(), 1, "it counts");
+    assert_eq!(fs::read(&head).unwrap(), after, "and is pinned again");
+}
+
+#[test]
+fn an_entry_whose_head_cannot_be_written_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
+    let head = ledger.head();
+    // Nobody, root neither, can write a file where a folder is.
+    let block = dir.path().join("ledger.head.new");
+    fs::create_dir(&block).unwrap();
+    assert!(matches!(ledger.spend("r", 1, "u1", 2), Err(LedgerError::Io { .. })));
+    assert_eq!((ledger.head(), ledger.books().runs["r"].updates.len()), (head, 0));
+    assert_eq!(open(dir.path()).head(), head, "the entry is cut off again");
+    fs::remove_dir(&block).unwrap();
+    ledger.spend("r", 1, "u1", 2).unwrap();
+    drop(ledger);
+    assert_eq!(open(dir.path()).books().runs["r"].updates.len(), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Cut anywhere, the file holds exactly the entries that were whole, and goes on from there.
+    /// Cut anywhere. With the head of the last whole entry, as a crash leaves it, the file holds exactly the entries that
+    /// were whole, and goes on from there; the torn one was never answered. With a later head, answered entries are gone:
+    /// refused, whatever the cut.
     #[test]
     fn a_torn_write_loses_only_what_was_never_answered(cut in 0.0..1.0_f64) {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ledger.jsonl");
+        let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
         let mut ledger = open(dir.path());
+        let mut heads = vec![fs::read(&head).unwrap()];
         ledger.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();
+        heads.push(fs::read(&head).unwrap());
         for round in 1..=4 {
             ledger.spend("r", round, &format!("u{round}"), 2).unwrap();
+            heads.push(fs::read(&head).unwrap());
         }
         drop(ledger);
         let bytes = fs::read(&path).unwrap();
         let kept = &bytes[..(bytes.len() as f64 * cut) as usize];
         fs::write(&path, kept).unwrap();
         let whole = kept.iter().filter(|&&byte| byte == b'\n').count();
+        for (answered, later) in heads.iter().enumerate().skip(whole + 1) {
+            fs::write(&head, later).unwrap();
+            let error = Ledger::open(&path).unwrap_err();
+            let told = matches!(error, LedgerError::Behind { counted, .. } if counted == answered as u64);
+            prop_assert!(told, "{} of {}: {}", whole, answered, error);
+            prop_assert_eq!(&fs::read(&path).unwrap()[..], kept);
+        }
+        fs::write(&head, &heads[whole]).unwrap();
         let mut again = open(dir.path());
         prop_assert_eq!(again.head().entries, whole as u64);
         again.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();
@@ -188,7 +305,7 @@ fn a_coordinator_enters_every_release() {
     ledger.release("b", "reviews", (1, 1), event, 0).unwrap();
     assert!(ledger.release("b", "notes", (2, 1), event, 0).is_err());
     drop(ledger);
-    let (books, _) = Ledger::read(&path).unwrap();
+    let books = Ledger::read(&path).unwrap().books;
     assert_eq!(books.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
     let steps = |released: &Accountant| released.events().iter().map(|event| event.steps()).sum::<u64>();
     assert_eq!((steps(&books.central["a"].released), steps(&books.domains["reviews"].released)), (3, 4));

@@ -40,7 +40,8 @@ impl std::fmt::Display for Exactness {
     }
 }
 
-/// What a differentially private run of the method would release, and how sensitive it is.
+/// What a differentially private run of the method would release. However a method trains, one client moves the sum of
+/// clipped changes by the clip at most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DpSupport {
@@ -48,8 +49,6 @@ pub enum DpSupport {
     Central {
         /// Parts that are released.
         released: Vec<String>,
-        /// L2 sensitivity of the weighted sum, in units of the clip norm times the largest weight.
-        sensitivity: f64,
     },
     /// Only noise at the client protects, for this reason.
     LocalOnly(String),

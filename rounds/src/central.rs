@@ -66,6 +66,9 @@ pub struct Charged {
     pub epsilon_seen: f64,
     /// What it clipped to.
     pub clip: f64,
+    /// Head of the coordinator's ledger right after the latest was entered; empty until its result is there.
+    #[serde(default)]
+    pub ledger_head: String,
 }
 
 impl Run {
@@ -104,6 +107,8 @@ impl Run {
     /// What the run has released, for its records.
     pub(crate) fn released(&self) -> Option<v1::PrivacyReport> {
         let (plan, charged) = (self.releases()?.plan, self.live.charged.as_ref()?);
+        // Until the open round has released, what the run has cost is as of the round before, whose head is not this one's.
+        let is_latest = charged.latest == (self.live.open.round, self.live.open.attempt);
         Some(v1::PrivacyReport {
             unit: "client".to_owned(),
             noise_multiplier: plan.noise_multiplier,
@@ -114,7 +119,7 @@ impl Run {
             epsilon: charged.epsilon,
             epsilon_pld: charged.epsilon_pld,
             next_epsilon: charged.next_epsilon,
-            ledger_head: String::new(),
+            ledger_head: if is_latest { charged.ledger_head.clone() } else { String::new() },
             clip: charged.clip,
         })
     }
@@ -176,6 +181,7 @@ pub(crate) fn charge(desk: &mut Desk<'_>, work: &WorkKey) -> Result<bool, Reject
         next_epsilon: plan.epsilon_after(releases.saturating_add(1)).map_err(refused)?,
         epsilon_seen: plan.epsilon_seen_after(releases).map_err(refused)?,
         clip,
+        ledger_head: String::new(),
     };
     if is_again {
         desk.note(
@@ -188,6 +194,13 @@ pub(crate) fn charge(desk: &mut Desk<'_>, work: &WorkKey) -> Result<bool, Reject
     desk.live().charged = Some(charged);
     desk.announce(None, text);
     Ok(true)
+}
+
+/// Notes which head of the coordinator's ledger has the release that was made.
+pub(crate) fn enter_head(desk: &mut Desk<'_>, head: String) {
+    if let Some(charged) = &mut desk.live().charged {
+        charged.ledger_head = head;
+    }
 }
 
 /// Takes the clip of the next round. It was published under noise, and charged with the round's release.

@@ -125,7 +125,18 @@ impl Engine {
             Input::Evaluated { client, run, round, evaluation } => {
                 self.evaluated(&client, &run, round, evaluation, turn)
             }
-            Input::Aggregated { work, global, global_bytes, frozen, frozen_bytes, server, error, next_clip, notes } => {
+            Input::Aggregated {
+                work,
+                global,
+                global_bytes,
+                frozen,
+                frozen_bytes,
+                server,
+                error,
+                next_clip,
+                ledger_head,
+                notes,
+            } => {
                 let notes = notes.iter().map(|note| crate::desk::clean(note)).collect();
                 let aggregate = aggregating::Aggregate {
                     global,
@@ -135,6 +146,7 @@ impl Engine {
                     server,
                     error,
                     next_clip,
+                    ledger_head,
                     notes,
                 };
                 self.aggregated(&work, aggregate, turn)

@@ -214,6 +214,9 @@ pub enum Input {
         error: Option<f64>,
         /// The clip of the next round, where it moves.
         next_clip: Option<f64>,
+        /// Head of the coordinator's privacy ledger right after the release was entered; empty where nothing was
+        /// released.
+        ledger_head: String,
         /// Remarks for the round record.
         notes: Vec<String>,
     },

@@ -215,7 +215,7 @@ async fn a_run_without_privacy_says_so() {
     assert_eq!((&told["statement"], &told["promise"]["unit"]), (&"no privacy".into(), &"none".into()));
     assert!(told["most"].is_null());
     let (end, text) = online::rondo(&script, &["privacy", "ledger", "sentiment"]).await;
-    assert!(end.is_ok() && text.contains("no client has reported a ledger head"), "{text}");
+    assert!(end.is_ok() && text.contains("neither a client nor the coordinator has a ledger head"), "{text}");
     let (end, _) = online::rondo(&script, &["privacy", "show", "nothing"]).await;
     assert!(end.is_err_and(|error| error.hint.is_some()));
 }
@@ -232,4 +232,33 @@ async fn ledger_heads_are_listed_by_client_and_round() {
     let (_, text) = online::rondo(&private(), &["privacy", "ledger", "sentiment"]).await;
     assert!(text.contains("movies  2      blake3:movies-head-2"), "{text}");
     assert!(text.contains("rondo-client ledger --dir DIR --entries"), "{text}");
+}
+
+/// A promise per client: one release a round, in the coordinator's own ledger.
+#[tokio::test]
+async fn the_coordinators_heads_are_listed_too() {
+    let released = |round: u32, head: &str| PrivacyReport {
+        unit: "client".to_owned(),
+        total_steps: round,
+        ledger_head: head.to_owned(),
+        ..PrivacyReport::default()
+    };
+    let round =
+        |round, head: &str| RoundRecord { round, released: Some(released(round, head)), ..RoundRecord::default() };
+    let script = Script {
+        run_file: online::RUN.replace("METHOD", "ffa-lora")
+            + "privacy = { unit = \"client\", epsilon = 2.0, delta = 1e-5, clip = 0.5 }\n",
+        // The third has not released yet.
+        rounds: vec![round(1, "blake3:first"), round(2, "blake3:second"), round(3, "")],
+        ..private()
+    };
+    let (end, text) = online::rondo(&script, &["privacy", "ledger", "sentiment", "--json"]).await;
+    assert_eq!(end, Ok(()));
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let heads: Vec<_> =
+        told["heads"].as_array().unwrap().iter().map(|head| (&head["client"], &head["ledger_head"])).collect();
+    let keeper = Value::from("the coordinator");
+    assert_eq!(heads, [(&keeper, &"blake3:first".into()), (&keeper, &"blake3:second".into())]);
+    let (_, text) = online::rondo(&script, &["privacy", "ledger", "sentiment"]).await;
+    assert!(text.contains("the coordinator  2      blake3:second            -"), "{text}");
 }

@@ -4,10 +4,10 @@ mod account;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use rondo_dp::{AccountingError, Books, Entry, Head, Ledger, LedgerError};
+use rondo_dp::{AccountingError, Contents, Ledger, LedgerError};
 
 use crate::home::LEDGER;
 use account::Account;
@@ -19,7 +19,8 @@ use account::Account;
   rondo-client ledger --dir ~/rondo --entries
 
 Every entry is checked against the hash chain; the daemon may be running. An operator sees with `rondo privacy ledger RUN`
-which heads this client reported: they are the heads of its entries.")]
+which heads this client reported: they are the heads of its entries. A coordinator's data directory holds a ledger of the
+same form: --dir may name that too.")]
 pub struct LedgerArgs {
     /// Folder of this client, as given to `join`
     #[arg(long)]
@@ -55,30 +56,19 @@ pub enum LedgerCommandError {
 /// Reads the ledger and tells what it says.
 pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
     let path = args.dir.join(LEDGER);
-    let (books, head) = match Ledger::read(&path) {
+    let contents = match Ledger::read(&path) {
         Err(LedgerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             if !args.dir.is_dir() {
                 return Err(LedgerCommandError::NoFolder { dir: args.dir.clone() });
             }
-            (Books::default(), Head::default())
+            Contents::default()
         }
         read => read?,
     };
-    let entries = args.entries.then(|| entries(&path, head)).transpose()?;
-    let account = Account::new(path, &books, head, entries)?;
+    let account = Account::new(path, contents, args.entries)?;
     if args.json {
         let told = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
         return Ok(writeln!(out, "{told}")?);
     }
     Ok(text::tell(&account, out)?)
-}
-
-/// The entries up to a head; the daemon may have entered more since.
-fn entries(path: &Path, head: Head) -> Result<Vec<(Entry, Head)>, LedgerError> {
-    if head == Head::default() {
-        return Ok(Vec::new());
-    }
-    let mut entries = Ledger::entries(path)?;
-    entries.truncate(usize::try_from(head.entries).unwrap_or(usize::MAX));
-    Ok(entries)
 }

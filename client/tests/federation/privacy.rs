@@ -27,7 +27,7 @@ fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
 }
 
 fn books(client: &Client) -> Books {
-    Ledger::read(&client.dir.join("ledger.jsonl")).map(|(books, _)| books).unwrap_or_default()
+    Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.books).unwrap_or_default()
 }
 
 /// Digests of uploads of which any byte came.
@@ -42,8 +42,9 @@ fn came(staging: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has.
-fn assert_entered(data: &Path, client: &Client) {
+/// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has: what lies in staging, and what was
+/// accepted of the run. Adds what was found.
+async fn assert_entered(data: &Path, coordinator: &Coordinator, run: &str, client: &Client, found: &mut Found) {
     let books = books(client);
     let entered: BTreeSet<&str> = books
         .runs
@@ -51,12 +52,25 @@ fn assert_entered(data: &Path, client: &Client) {
         .flat_map(|run| run.updates.keys())
         .map(|digest| digest.trim_start_matches("blake3:"))
         .collect();
-    let mut found = BTreeSet::new();
-    came(&data.join("staging/uploads"), &mut found);
-    for digest in found {
+    let mut staged = BTreeSet::new();
+    came(&data.join("staging/uploads"), &mut staged);
+    let records = coordinator.rounds(run).await;
+    let parts = records.iter().flat_map(|record| &record.participants);
+    let accepted: BTreeSet<String> =
+        parts.map(|part| part.update_digest.clone()).filter(|digest| !digest.is_empty()).collect();
+    for digest in staged.iter().chain(&accepted) {
         let bare = digest.trim_start_matches("blake3-").trim_start_matches("blake3:");
         assert!(entered.contains(bare), "{bare} left and is not in the ledger: {entered:?}");
     }
+    found.staged.extend(staged);
+    found.accepted.extend(accepted);
+}
+
+/// What was ever found at the coordinator, so that a test can tell that it looked at something.
+#[derive(Default)]
+struct Found {
+    staged: BTreeSet<String>,
+    accepted: BTreeSet<String>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,17 +86,19 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     coordinator.until_seen("books").await;
     let run = coordinator.create_run(base.clone(), private(&base, rounds, "epsilon = 20.0")).await;
     // Not random, but as good as: the points fall everywhere from the start of the process to the end of a round.
-    let mut wait = 7_u64;
+    let (mut wait, mut found) = (7_u64, Found::default());
     for _ in 0..kills {
         wait = wait * 48_271 % 2_147_483_647;
         tokio::time::sleep(Duration::from_millis(50 + wait % 900)).await;
         client.kill();
-        assert_entered(&data, &client);
+        assert_entered(&data, &coordinator, &run, &client, &mut found).await;
         client = Client::start("books", client.dir.clone());
     }
     let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
     assert_eq!(ended.outcome, "completed");
-    assert_entered(&data, &client);
+    assert_entered(&data, &coordinator, &run, &client, &mut found).await;
+    eprintln!("{} uploads were found under way, {} accepted", found.staged.len(), found.accepted.len());
+    assert_eq!(found.accepted.len() as u32, rounds, "every round's update was looked up in the ledger");
 
     let account = &books(&client).runs[&run];
     let records = coordinator.rounds(&run).await;

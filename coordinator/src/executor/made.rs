@@ -39,6 +39,8 @@ pub(super) struct Made {
     pub(super) error: Option<f64>,
     /// The clip of a private run's next round, where it moves.
     pub(super) next_clip: Option<f64>,
+    /// Head of the ledger that has its release; empty without one.
+    pub(super) ledger_head: String,
     pub(super) notes: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ impl Made {
     pub(super) async fn of(output: AggregateOutput) -> Result<Self, Failure> {
         let AggregateOutput { global, frozen, server_state, error, notes } = output;
         let (global, frozen) = (MadeFile::of(global).await?, MadeFile::of_any(frozen).await?);
-        Ok(Self { global, frozen, server: MadeFile::of_any(server_state).await?, error, next_clip: None, notes })
+        let server = MadeFile::of_any(server_state).await?;
+        Ok(Self { global, frozen, server, error, next_clip: None, ledger_head: String::new(), notes })
     }
 }

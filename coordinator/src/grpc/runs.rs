@@ -52,8 +52,8 @@ impl Shared {
             }
         };
         for _ in 0..DRAWS {
-            let run = draw_id(&file.name)?;
-            match self.try_create(run, text.clone(), base.clone(), start.as_ref()).await {
+            let (run, key) = (draw_id(&file.name)?, draw_key()?);
+            match self.try_create(run, text.clone(), base.clone(), start.as_ref(), key).await {
                 Err(DriverError::Rejected(Rejection::RunExists { .. })) => {}
                 outcome => return summary(outcome),
             }
@@ -69,9 +69,9 @@ impl Shared {
         run_file: String,
         base: BaseModel,
         start: Option<&Start>,
+        key: CohortKey,
     ) -> Result<Reply, DriverError> {
         let initial = start.map(|start| Box::new(start.message.clone()));
-        let key = draw_key()?;
         let input = Input::CreateRun { run: run.clone(), run_file, base, initial, key };
         let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
         let putting = self.blobs.putting().await;
@@ -159,15 +159,34 @@ fn summary(outcome: Result<Reply, DriverError>) -> Result<RunSummary, Status> {
 }
 
 /// What a run's coins are tossed by; nobody is told.
-fn draw_key() -> Result<CohortKey, DriverError> {
+fn draw_key() -> Result<CohortKey, Status> {
     let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(|error| DriverError::Store(format!("no randomness: {error}")))?;
+    getrandom::fill(&mut key).map_err(no_randomness)?;
     Ok(CohortKey::new(key))
 }
 
 fn draw_id(name: &str) -> Result<RunId, Status> {
     let mut suffix = [0; SUFFIX_BYTES];
-    getrandom::fill(&mut suffix).map_err(|e| status(ErrorCode::Internal, e.to_string(), None))?;
+    getrandom::fill(&mut suffix).map_err(no_randomness)?;
     RunId::new(format!("{name}-{}", hex(&suffix)))
         .map_err(|e| status(ErrorCode::InvalidArgument, format!("run file: `name`: {e}"), Some("shorten the name")))
+}
+
+fn no_randomness(error: getrandom::Error) -> Status {
+    let hint = "look at the random source of the coordinator's machine; nothing was changed";
+    status(ErrorCode::Internal, format!("the operating system gave no random bytes: {error}"), Some(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_randomness_is_not_told_as_a_full_disk() {
+        let told = no_randomness(getrandom::Error::UNSUPPORTED);
+        assert_eq!(told.code(), tonic::Code::Internal);
+        assert!(told.message().contains("no random bytes"), "{told:?}");
+        let text = format!("{told:?}");
+        assert!(!text.contains("store") && !text.contains("space"), "{text}");
+    }
 }

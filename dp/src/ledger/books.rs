@@ -81,6 +81,34 @@ pub struct RunBooks {
 }
 
 impl RunBooks {
+    /// Where another plan in another domain differs from what was reserved. Every number by name, so that none can be
+    /// forgotten.
+    pub(super) fn differences(&self, domain: &str, plan: &ExamplePlan) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut hold = |what: &str, was: String, is: String| {
+            if was != is {
+                differences.push(format!("{what} was {was} and is {is}"));
+            }
+        };
+        let ExamplePlan { clip, noise_multiplier, sampling_rate, expected_batch, steps, rounds, epsilon, delta } =
+            self.plan;
+        hold("the privacy domain", format!("{:?}", self.domain), format!("{domain:?}"));
+        for (what, was, is) in [
+            ("the sampling rate, which the number of training examples fixes,", sampling_rate, plan.sampling_rate),
+            ("the noise multiplier", noise_multiplier, plan.noise_multiplier),
+            ("the clip", clip, plan.clip),
+            ("the expected batch", expected_batch, plan.expected_batch),
+            ("epsilon", epsilon, plan.epsilon),
+            ("delta", delta, plan.delta),
+        ] {
+            // Written to the last digit, so that numbers are alike only if they are the same.
+            hold(what, was.to_string(), is.to_string());
+        }
+        hold("the number of steps", steps.to_string(), plan.steps.to_string());
+        hold("the number of rounds", rounds.to_string(), plan.rounds.to_string());
+        differences
+    }
+
     fn reserved(&self) -> Result<Curve, LedgerError> {
         if self.closed {
             return Ok(Curve::zero());

@@ -39,6 +39,18 @@ struct Line {
 }
 
 impl Head {
+    /// As the head file has it.
+    pub(super) fn line(&self) -> String {
+        format!("{} {self}", self.entries)
+    }
+
+    /// Reads what [`Head::line`] wrote.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let (entries, hash) = line.trim_end().split_once(' ')?;
+        let hash = blake3::Hash::from_hex(hash.strip_prefix("blake3:")?).ok()?;
+        Some(Self { entries: entries.parse().ok()?, hash })
+    }
+
     fn after(&self, entry: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let entries = self.entries + 1;

@@ -1,23 +1,71 @@
 //! Why a ledger refuses.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::accountant::AccountingError;
 use crate::calibration::CalibrationError;
+
+/// What helps where entries were changed or lost.
+const MEND: &str = "nothing is released until its newest copy is restored; whether a copy is the newest, its head tells \
+                    beside those that `rondo privacy ledger RUN` shows";
 
 /// Why a ledger refuses. Nothing was entered then.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The file is not what was written.
-    #[error(
-        "the privacy ledger was changed: line {line}: {problem}; nothing is released until the file is restored from a copy"
-    )]
+    #[error("the privacy ledger was changed: line {line}: {problem}; {mend}", mend = MEND)]
     Edited {
         /// The line, from 1.
         line: u64,
         /// What is wrong there.
         problem: String,
+    },
+    /// Entries that were answered for are gone: the last lines were dropped, or an older copy is in the file's place.
+    #[error(
+        "the privacy ledger {} has lost entries: it has {found}, and {counted} were entered (head {head}); {mend}",
+        .path.display(),
+        mend = MEND
+    )]
+    Behind {
+        /// The file.
+        path: PathBuf,
+        /// Entries in it.
+        found: u64,
+        /// Entries by its head file.
+        counted: u64,
+        /// The head there.
+        head: String,
+    },
+    /// The whole file is gone.
+    #[error(
+        "the privacy ledger {} is not there, and {counted} entries were made in it (head {head}); {mend}",
+        .path.display(),
+        mend = MEND
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Entries by its head file.
+        counted: u64,
+        /// The head there.
+        head: String,
+    },
+    /// A ledger with entries and without its head file: nothing tells whether it is whole.
+    #[error(
+        "{} {problem}, so that nothing tells whether the privacy ledger beside it, of {entries} entries, is whole; \
+         restore it, or, if `rondo privacy ledger RUN` shows no later head than this one, write this line into it: {line}",
+        .path.display()
+    )]
+    NoHead {
+        /// The head file.
+        path: PathBuf,
+        /// "is not there", "is damaged".
+        problem: &'static str,
+        /// Entries of the ledger.
+        entries: u64,
+        /// What the head file would say of this ledger.
+        line: String,
     },
     /// A whole plan does not fit.
     #[error(
@@ -59,11 +107,14 @@ pub enum LedgerError {
     },
     /// A run that was reserved with another plan.
     #[error(
-        "run {run} was reserved with another plan: the number of training examples or the run file has changed since"
+        "run {run} was reserved with another plan: {differences}; put the data set and client.toml back as they were, or \
+         leave the run"
     )]
     OtherPlan {
         /// The run.
         run: String,
+        /// What differs, as it was and as it is.
+        differences: String,
     },
     /// An earlier write failed in a way that leaves the file's state unknown.
     #[error("an earlier write to the privacy ledger failed; restart to read it anew")]
@@ -88,4 +139,9 @@ pub enum LedgerError {
     /// A number out of range.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+}
+
+pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> LedgerError + use<> {
+    let path = path.to_owned();
+    move |source| LedgerError::Io { path: path.clone(), source }
 }

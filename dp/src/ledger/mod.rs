@@ -2,24 +2,31 @@
 //!
 //! A release is entered and flushed before its first byte leaves, and never taken back: a crash right after it counts as
 //! a release. What was reserved for a run and never released is free again once the run is closed. One process writes a
-//! ledger at a time; whoever opens it sees to that.
+//! ledger at a time; whoever opens it sees to that. A small file beside it says how far it has come (`head.rs`), so that
+//! one that has lost entries is refused.
 
 mod books;
 mod chain;
+mod contents;
 mod error;
+mod head;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use books::{Books, CentralBooks, DomainBooks, Entry, RunBooks};
 pub use chain::Head;
+pub use contents::Contents;
 pub use error::LedgerError;
 
 use crate::accountant::Event;
 use crate::budget::Limit;
 use crate::curve::Curve;
 use crate::plan::ExamplePlan;
+use contents::missing;
+use error::io_error;
+use head::{HeadFile, Recorded, Unwritten, sync_folder_of};
 
 /// A ledger open for writing.
 #[derive(Debug)]
@@ -30,40 +37,49 @@ pub struct Ledger {
     length: u64,
     books: Books,
     head: Head,
+    head_file: HeadFile,
     /// A failed write could not be undone.
     poisoned: bool,
 }
 
 impl Ledger {
-    /// Opens the file, makes it where it is lacking, and checks every entry. An entry that was cut off while it was
+    /// Opens the file, makes it where there never was one, and checks every entry. An entry that was cut off while it was
     /// written was never answered for, and is cleared away.
     ///
     /// # Errors
-    /// [`LedgerError::Edited`] when the file is not what was written; it is left as it is.
+    /// [`LedgerError::Edited`] when the file is not what was written, [`LedgerError::Behind`] and
+    /// [`LedgerError::Missing`] when entries were lost, [`LedgerError::NoHead`] when nothing tells; it is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let io = io_error(path);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(&io)?;
+        let (io, head_file) = (io_error(path), HeadFile::beside(path));
+        let recorded = head_file.read().map_err(io_error(&head_file.path))?;
+        let is_new = matches!(recorded, Recorded::Missing | Recorded::At(Head { entries: 0, .. }));
+        let opened = OpenOptions::new().read(true).append(true).create(is_new).open(path);
+        let mut file = opened.map_err(|source| match (source.kind(), recorded) {
+            (ErrorKind::NotFound, Recorded::At(head)) => missing(path, head),
+            _ => io(source),
+        })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(&io)?;
-        let (books, head, length) = read(&bytes)?;
+        let (contents, length) = Contents::parse(&bytes)?;
+        contents.check(path, &head_file, recorded)?;
         if length < bytes.len() as u64 {
             file.set_len(length).map_err(&io)?;
         }
         file.sync_all().map_err(&io)?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(&io)?;
+        sync_folder_of(path).map_err(&io)?;
+        let Contents { books, head, .. } = contents;
+        if recorded != Recorded::At(head) {
+            head_file.write(head).map_err(|unwritten| io_error(&head_file.path)(unwritten.source))?;
         }
-        Ok(Self { path: path.to_owned(), file, length, books, head, poisoned: false })
+        Ok(Self { path: path.to_owned(), file, length, books, head, head_file, poisoned: false })
     }
 
     /// Reads a ledger that another process may be writing.
     ///
     /// # Errors
     /// As of [`Ledger::open`]; a file that is not there.
-    pub fn read(path: &Path) -> Result<(Books, Head), LedgerError> {
-        let bytes = std::fs::read(path).map_err(io_error(path))?;
-        let (books, head, _) = read(&bytes)?;
-        Ok((books, head))
+    pub fn read(path: &Path) -> Result<Contents, LedgerError> {
+        Contents::of(path)
     }
 
     /// What the entries add up to.
@@ -90,8 +106,11 @@ impl Ledger {
         at_ms: i64,
     ) -> Result<(), LedgerError> {
         if let Some(books) = self.books.runs.get(run) {
-            let same = books.plan == *plan && books.domain == domain;
-            return if same { Ok(()) } else { Err(LedgerError::OtherPlan { run: run.to_owned() }) };
+            let differences = books.differences(domain, plan);
+            return match differences.is_empty() {
+                true => Ok(()),
+                false => Err(LedgerError::OtherPlan { run: run.to_owned(), differences: differences.join(", ") }),
+            };
         }
         let whole = Curve::enforceable(&plan.whole()?);
         let budget = declared.map(|limit| self.books.budget(domain, limit, &whole));
@@ -160,9 +179,16 @@ impl Ledger {
         let (line, head) = self.head.write(&entry)?;
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
-            let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_data());
-            self.poisoned = undone.is_err();
-            return Err(LedgerError::Io { path: self.path.clone(), source });
+            return Err(self.undo(self.path.clone(), source));
+        }
+        if let Err(Unwritten { source, old_stands }) = self.head_file.write(head) {
+            let path = self.head_file.path.clone();
+            if old_stands {
+                return Err(self.undo(path, source));
+            }
+            // The new head may stand. Without its entry the ledger would be behind it.
+            self.poisoned = true;
+            return Err(LedgerError::Io { path, source });
         }
         self.length += line.len() as u64;
         self.books = books;
@@ -170,48 +196,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// The entries, read anew, oldest first, each with the hash that pins it and all before it.
-    ///
-    /// # Errors
-    /// As of [`Ledger::read`].
-    pub fn entries(path: &Path) -> Result<Vec<(Entry, Head)>, LedgerError> {
-        let bytes = std::fs::read(path).map_err(io_error(path))?;
-        let mut head = Head::default();
-        let mut entries = Vec::new();
-        for line in whole_lines(whole_text(&bytes)?) {
-            let (entry, next) = head.read(line)?;
-            head = next;
-            entries.push((entry, next));
-        }
-        Ok(entries)
+    /// Cuts off an entry that nobody is answered for.
+    fn undo(&mut self, path: PathBuf, source: io::Error) -> LedgerError {
+        let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_data());
+        self.poisoned = undone.is_err();
+        LedgerError::Io { path, source }
     }
-}
-
-fn read(bytes: &[u8]) -> Result<(Books, Head, u64), LedgerError> {
-    let text = whole_text(bytes)?;
-    let (mut books, mut head) = (Books::default(), Head::default());
-    for line in whole_lines(text) {
-        let (entry, next) = head.read(line)?;
-        books.apply(&entry).map_err(|problem| LedgerError::Edited { line: next.entries, problem })?;
-        head = next;
-    }
-    Ok((books, head, text.len() as u64))
-}
-
-/// The lines that were written to their end; what follows was cut off while it was written.
-fn whole_text(bytes: &[u8]) -> Result<&str, LedgerError> {
-    let length = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-    std::str::from_utf8(&bytes[..length]).map_err(|error| {
-        let before = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
-        LedgerError::Edited { line: before as u64 + 1, problem: error.to_string() }
-    })
-}
-
-fn whole_lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'))
-}
-
-fn io_error(path: &Path) -> impl Fn(io::Error) -> LedgerError + use<> {
-    let path = path.to_owned();
-    move |source| LedgerError::Io { path: path.clone(), source }
 }

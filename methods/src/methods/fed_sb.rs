@@ -214,6 +214,6 @@ impl Method for FedSb {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![R.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![R.into()] }
     }
 }

@@ -42,6 +42,6 @@ impl Method for FedIt {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![A.into(), B.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![A.into(), B.into()] }
     }
 }

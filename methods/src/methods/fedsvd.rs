@@ -75,6 +75,6 @@ impl Method for FedSvd {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![B.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![B.into()] }
     }
 }

@@ -119,6 +119,6 @@ impl Method for FfaLora {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![B.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![B.into()] }
     }
 }

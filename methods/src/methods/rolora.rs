@@ -60,6 +60,6 @@ impl Method for RoLora {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![A.into(), B.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![A.into(), B.into()] }
     }
 }

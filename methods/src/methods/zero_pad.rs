@@ -51,6 +51,6 @@ impl Method for ZeroPad {
     }
 
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec![A.into(), B.into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec![A.into(), B.into()] }
     }
 }

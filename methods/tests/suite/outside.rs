@@ -44,7 +44,7 @@ impl Method for Vector {
         Exactness::Exact
     }
     fn dp_support(&self) -> DpSupport {
-        DpSupport::Central { released: vec!["d".into()], sensitivity: 1.0 }
+        DpSupport::Central { released: vec!["d".into()] }
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct Aggregate {
     pub(crate) server: Option<Digest>,
     pub(crate) error: Option<f64>,
     pub(crate) next_clip: Option<f64>,
+    pub(crate) ledger_head: String,
     pub(crate) notes: Vec<String>,
 }
 
@@ -110,6 +111,7 @@ pub(crate) fn aggregated(desk: &mut Desk<'_>, work: &WorkKey, aggregate: Aggrega
     if aggregate.error.is_some_and(|error| !error.is_finite()) {
         desk.note("the aggregation error could not be computed: it is not a number".to_owned());
     }
+    central::enter_head(desk, aggregate.ledger_head);
     if let Some(clip) = aggregate.next_clip {
         central::move_clip(desk, clip);
     }

@@ -2,9 +2,10 @@
 
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{RunId, v1};
-use rondo_rounds::{CohortKey, ExpectedUpload, Input, Reply, UploadOutcome};
+use rondo_rounds::{CohortKey, ExpectedUpload, Input, Reply, UploadOutcome, WorkKey};
 
 use crate::device::Packed;
+use crate::executor::head;
 use crate::methods::IDS;
 use crate::model::{Op, Setup};
 use crate::run::simulate;
@@ -38,6 +39,9 @@ fn every_method_that_can_keeps_the_promise_to_its_end() {
         for record in world.engine.rounds(&world.runs[0]) {
             let released = record.released.clone();
             assert_eq!(released.as_ref().map(|report| report.total_steps), (record.round > 0).then_some(record.round));
+            let work = WorkKey { run: world.runs[0].clone(), round: record.round, attempt: record.attempt };
+            let entered = released.as_ref().map(|report| report.ledger_head.clone());
+            assert_eq!(entered, (record.round > 0).then(|| head(&work)), "the head is that of the round's own release");
             if let Some(v1::PrivacyReport { unit, noise_multiplier, sampling_rate, epsilon, epsilon_pld, .. }) =
                 released
             {
@@ -54,6 +58,30 @@ fn every_method_that_can_keeps_the_promise_to_its_end() {
         let events = world.engine.events(&world.runs[0], 0);
         assert!(events[1].text.contains("predicted noise norm") && events[1].text.contains("use more clients"));
     }
+}
+
+#[test]
+fn a_round_that_has_not_released_shows_no_head() {
+    let mut world = ordered(central());
+    world.carry_out(Op::Aggregate);
+    let head_of = |world: &World, round: u32| {
+        world.engine.round_record(&world.runs[0], round).unwrap().released.map(|report| report.ledger_head)
+    };
+    assert!(head_of(&world, 1).is_some_and(|head| head.starts_with("head of ")));
+    until_ordered(&mut world);
+    assert_eq!(head_of(&world, 2), Some(String::new()), "its cost is that of the round before, its head is none");
+    assert!(head_of(&world, 1).is_some_and(|head| head.starts_with("head of ")));
+}
+
+#[test]
+fn a_charge_of_an_older_program_has_no_head() {
+    let mut world = ordered(central());
+    world.carry_out(Op::Aggregate);
+    let charged = world.engine.state().runs[&world.runs[0]].live.charged.clone().unwrap();
+    let mut told = serde_json::to_value(&charged).unwrap();
+    told.as_object_mut().unwrap().remove("ledger_head").unwrap();
+    let read: rondo_rounds::central::Charged = serde_json::from_value(told).unwrap();
+    assert_eq!((read.releases, read.ledger_head.as_str()), (charged.releases, ""));
 }
 
 #[test]
@@ -84,6 +112,11 @@ fn a_clip_moves_with_what_is_published_and_with_nothing_else() {
 /// Brings a run to the point where its first release is ordered.
 fn ordered(setup: Setup) -> World {
     let mut world = World::new(setup);
+    until_ordered(&mut world);
+    world
+}
+
+fn until_ordered(world: &mut World) {
     while world.queue.is_empty() {
         for client in 0..world.devices.len() {
             for op in [Op::Poll(client), Op::Work(client), Op::Upload(client)] {
@@ -92,7 +125,6 @@ fn ordered(setup: Setup) -> World {
         }
         world.carry_out(Op::Wait(1));
     }
-    world
 }
 
 #[test]

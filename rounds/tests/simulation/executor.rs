@@ -4,6 +4,11 @@ use rondo_rounds::{Input, Reply, WorkKey};
 
 use crate::world::{Outcome, World};
 
+/// The ledger's head after a release, as the simulated executor has it.
+pub(crate) fn head(work: &WorkKey) -> String {
+    format!("head of {} {} {}", work.run, work.round, work.attempt)
+}
+
 impl World {
     /// Whether the engine waits for the result of this work.
     pub(crate) fn awaits(&self, work: &WorkKey) -> bool {
@@ -48,6 +53,7 @@ impl World {
                 Outcome::Answered(other) => panic!("a release was answered with {other:?}"),
             }
         }
+        let ledger_head = plan.release.as_ref().map_or_else(String::new, |_| head(&plan.work));
         // So that every clip tells how many releases came before it.
         let next_clip =
             plan.release.filter(|release| release.plan.adaptive.is_some()).map(|release| release.clip / 2.0);
@@ -69,6 +75,7 @@ impl World {
             server,
             error: Some(0.0),
             next_clip,
+            ledger_head,
             notes: Vec::new(),
         };
         self.result = Some((result.clone(), sum));

@@ -125,6 +125,7 @@ fn equal_updates_share_a_blob_and_an_aggregate_may_equal_its_only_update() {
         frozen_bytes: 0,
         server: None,
         next_clip: None,
+        ledger_head: String::new(),
         error: Some(f64::NAN),
         notes: Vec::new(),
     };

@@ -1,4 +1,4 @@
-//! `rondo privacy ledger`: what data owners reported of their ledgers.
+//! `rondo privacy ledger`: what data owners reported of their ledgers, and the coordinator's own.
 
 use rondo_proto::v1::{GetRunRequest, RoundRecord};
 use serde::Serialize;
@@ -14,15 +14,18 @@ struct Heads {
     heads: Vec<Reported>,
 }
 
-/// One client's ledger right after an update was entered.
+/// One client's ledger right after an update was entered, or the coordinator's after a release.
 #[derive(Debug, Serialize)]
 struct Reported {
     client: String,
     round: u32,
     ledger_head: String,
-    /// Digest of the update.
+    /// Digest of the update; empty for a release, which is none.
     update: String,
 }
+
+/// Whose ledger has a release of unit client. No client can have a name with a space.
+const COORDINATOR: &str = "the coordinator";
 
 /// Asks and tells.
 pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError> {
@@ -42,7 +45,14 @@ fn reported(rounds: &[RoundRecord]) -> Vec<Reported> {
             ledger_head: report.ledger_head.clone(),
             update: client.update_digest.clone(),
         });
-        heads.collect::<Vec<_>>()
+        // One of an older coordinator, or of a round that has not released yet, has no head.
+        let released = record.released.iter().filter(|report| !report.ledger_head.is_empty()).map(|report| Reported {
+            client: COORDINATOR.to_owned(),
+            round,
+            ledger_head: report.ledger_head.clone(),
+            update: String::new(),
+        });
+        heads.chain(released).collect::<Vec<_>>()
     };
     let mut heads: Vec<Reported> = rounds.iter().flat_map(of_round).collect();
     heads.sort_by(|left, right| (&left.client, left.round).cmp(&(&right.client, right.round)));
@@ -52,14 +62,18 @@ fn reported(rounds: &[RoundRecord]) -> Vec<Reported> {
 fn text(heads: &Heads) -> String {
     if heads.heads.is_empty() {
         return format!(
-            "run {}: no client has reported a ledger head (`rondo privacy show` tells the promise)",
+            "run {}: neither a client nor the coordinator has a ledger head for it (`rondo privacy show` tells the promise)",
             heads.run
         );
     }
     let row = |head: &Reported| {
-        vec![head.client.clone(), head.round.to_string(), head.ledger_head.clone(), head.update.clone()]
+        let update = if head.update.is_empty() { "-" } else { &head.update };
+        vec![head.client.clone(), head.round.to_string(), head.ledger_head.clone(), update.to_owned()]
     };
     let titles = ["CLIENT", "ROUND", "LEDGER AFTER THE UPDATE", "UPDATE"];
     let rows = heads.heads.iter().map(row).collect();
-    format!("{}\na data owner compares: rondo-client ledger --dir DIR --entries\n", table(&titles, rows, ""))
+    format!(
+        "{}\na data owner, or whoever keeps the coordinator, compares: rondo-client ledger --dir DIR --entries\n",
+        table(&titles, rows, "")
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rondo_dp::{Books, Budget, DomainBooks, Entry, ExamplePlan, Head, LedgerError, RunBooks};
+use rondo_dp::{Books, Budget, CentralBooks, Contents, DomainBooks, Entry, ExamplePlan, Head, LedgerError, RunBooks};
 use serde::Serialize;
 
 /// The whole ledger. In JSON a figure that is infinite is null.
@@ -15,6 +15,9 @@ pub(super) struct Account {
     pub(super) head: String,
     pub(super) domains: Vec<DomainAccount>,
     pub(super) runs: Vec<RunAccount>,
+    /// Runs that a coordinator released, in a ledger of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) central: Vec<CentralAccount>,
     /// The entries themselves, where they are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) history: Option<Vec<Dated>>,
@@ -53,6 +56,15 @@ pub(super) struct RunAccount {
     pub(super) open: bool,
 }
 
+/// A run that a coordinator releases. What it costs its own records say, which have the run's delta.
+#[derive(Debug, Serialize)]
+pub(super) struct CentralAccount {
+    pub(super) run: String,
+    pub(super) domain: String,
+    /// Round and attempt of each release, in order.
+    pub(super) releases: Vec<(u32, u32)>,
+}
+
 /// An entry with its place and the head after it.
 #[derive(Debug, Serialize)]
 pub(super) struct Dated {
@@ -63,13 +75,10 @@ pub(super) struct Dated {
 }
 
 impl Account {
-    /// Adds up.
-    pub(super) fn new(
-        ledger: PathBuf,
-        books: &Books,
-        head: Head,
-        entries: Option<Vec<(Entry, Head)>>,
-    ) -> Result<Self, LedgerError> {
+    /// Adds up; tells the entries themselves where that is asked for.
+    pub(super) fn new(ledger: PathBuf, contents: Contents, with_entries: bool) -> Result<Self, LedgerError> {
+        let Contents { books, head, entries } = contents;
+        let books = &books;
         let domains = books.domains.iter().map(|(name, domain)| domain_account(books, name, domain));
         let runs = books.runs.iter().map(|(id, run)| run_account(id, run));
         let dated = |(entry, head): (Entry, Head)| Dated { number: head.entries, head: head.to_string(), entry };
@@ -79,7 +88,8 @@ impl Account {
             head: head.to_string(),
             domains: domains.collect::<Result<_, _>>()?,
             runs: runs.collect::<Result<_, _>>()?,
-            history: entries.map(|entries| entries.into_iter().map(dated).collect()),
+            central: books.central.iter().map(|(id, run)| central_account(id, run)).collect(),
+            history: with_entries.then(|| entries.into_iter().map(dated).collect()),
         })
     }
 }
@@ -110,6 +120,10 @@ fn deltas(books: &Books, domain: &str) -> Vec<f64> {
     deltas.sort_by(f64::total_cmp);
     deltas.dedup();
     deltas
+}
+
+fn central_account(id: &str, books: &CentralBooks) -> CentralAccount {
+    CentralAccount { run: id.to_owned(), domain: books.domain.clone(), releases: books.releases.clone() }
 }
 
 fn run_account(id: &str, books: &RunBooks) -> Result<RunAccount, LedgerError> {

@@ -18,7 +18,12 @@ pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
     for domain in &account.domains {
         tell_domain(domain, out)?;
         let runs: Vec<&RunAccount> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
-        tell_runs(&runs, out)?;
+        if !runs.is_empty() {
+            tell_runs(&runs, out)?;
+        }
+        for run in account.central.iter().filter(|run| run.domain == domain.domain) {
+            writeln!(out, "  released {} times by the coordinator, in run {}", run.releases.len(), run.run)?;
+        }
     }
     let Some(history) = &account.history else { return Ok(()) };
     writeln!(out, "\nentries")?;
@@ -83,9 +88,9 @@ fn tell_entry(Dated { number, head, entry }: &Dated, out: &mut dyn Write) -> io:
         Entry::Spend { run, round, update, at_ms, .. } => {
             (at_ms, format!("released for run {run}, round {round}: {update}"))
         }
-        // A coordinator's entry, in a ledger of its own.
+        // In the ledger of a coordinator, never in a client's.
         Entry::Release { run, domain, round, attempt, at_ms, .. } => {
-            (at_ms, format!("released in domain {domain} for run {run}, round {round}, attempt {attempt}"))
+            (at_ms, format!("noised sum released in domain {domain} for run {run}, round {round}, attempt {attempt}"))
         }
         Entry::Close { run, at_ms } => (at_ms, format!("closed run {run}")),
     };

@@ -1,0 +1,92 @@
+//! The privacy ledger held against the run records, before anything is served.
+//!
+//! A release is charged in the records first and entered in the ledger then, so at any moment the records count at least
+//! as many releases of a run as the ledger. Records that count fewer are older than the ledger: a copy was restored, and
+//! from it the run would regain budget that is spent.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rondo_dp::{Books, Ledger, LedgerError};
+use rondo_rounds::Engine;
+
+use crate::driver::{Driver, DriverError};
+
+/// Why a coordinator does not start with its ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// The ledger itself.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The records forget a release.
+    #[error(
+        "the run records in {} are older than the privacy ledger {}: the ledger has {entered} releases of run `{run}`, the \
+         records have {charged}, and would release again what is spent; restore the newest copy of the records, which is \
+         no older than the ledger, or go on with other runs in a new data directory",
+        .store.display(), .ledger.display()
+    )]
+    Older {
+        /// The records' folder.
+        store: PathBuf,
+        /// The ledger.
+        ledger: PathBuf,
+        /// The run.
+        run: String,
+        /// Its releases in the ledger.
+        entered: usize,
+        /// Its releases by the records.
+        charged: u32,
+    },
+    /// The records cannot be asked.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// Opens the ledger and holds it against the records in `store`.
+pub(crate) async fn open(ledger: &Path, store: &Path, driver: &Driver) -> Result<Ledger, BooksError> {
+    let opened = Ledger::open(ledger)?;
+    let charged = driver.view(charged).await?;
+    match forgotten(opened.books(), &charged) {
+        None => Ok(opened),
+        Some((run, entered, charged)) => {
+            Err(BooksError::Older { store: store.to_owned(), ledger: ledger.to_owned(), run, entered, charged })
+        }
+    }
+}
+
+/// Releases by run, as the records count them.
+fn charged(engine: &Engine) -> BTreeMap<String, u32> {
+    let runs = engine.state().runs.iter();
+    runs.filter_map(|(id, run)| Some((id.to_string(), run.live.charged.as_ref()?.releases))).collect()
+}
+
+/// The first run with more releases in the ledger than in the records, with both numbers.
+fn forgotten(books: &Books, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
+    books.central.iter().find_map(|(run, central)| {
+        let (entered, charged) = (central.releases.len(), charged.get(run).copied().unwrap_or_default());
+        (entered > charged as usize).then(|| (run.clone(), entered, charged))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_may_count_more_releases_than_the_ledger_and_never_fewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(&dir.path().join("ledger.jsonl")).unwrap();
+        let event = rondo_dp::Event::new(2.0, 1.0, 1).unwrap();
+        for (run, round) in [("a", 1), ("a", 2), ("b", 1)] {
+            ledger.release(run, "reviews", (round, 1), event, 0).unwrap();
+        }
+        let told = |charged: &[(&str, u32)]| {
+            let charged = charged.iter().map(|(run, releases)| ((*run).to_owned(), *releases)).collect();
+            forgotten(ledger.books(), &charged)
+        };
+        assert_eq!(told(&[("a", 2), ("b", 1)]), None);
+        assert_eq!(told(&[("a", 3), ("b", 2), ("c", 9)]), None, "charged, and a crash came before the entry");
+        assert_eq!(told(&[("a", 1), ("b", 1)]), Some(("a".to_owned(), 2, 1)));
+        assert_eq!(told(&[("a", 2)]), Some(("b".to_owned(), 1, 0)), "a run that the records never knew");
+    }
+}
