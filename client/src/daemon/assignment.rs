@@ -16,7 +16,7 @@ use crate::worker::{Outcome, Task};
 use super::beat::{self, Beat};
 use super::failure::Failure;
 use super::judge::Agreed;
-use super::{Daemon, REPORT_WITHIN, promise, transfer};
+use super::{Daemon, REPORT_WITHIN, promise, stop_point, transfer};
 
 /// What an assignment's upload is known by.
 pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
@@ -194,10 +194,14 @@ impl<A: Api> Daemon<A> {
         }
         let (guard, spool) = (self.guard.clone(), Arc::clone(&self.spool));
         spawn_blocking(move || -> Result<Entry, Failure> {
+            stop_point::reached("spooled");
             let report = guard.release(&entry)?;
+            stop_point::reached("entered");
             let v1::PrivacyReport { epsilon, total_steps, .. } = report;
             tracing::info!(key = %entry.key, epsilon, total_steps, "release entered into the ledger");
-            Ok(spool.mark_paid(entry, report)?)
+            let paid = spool.mark_paid(entry, report)?;
+            stop_point::reached("paid");
+            Ok(paid)
         })
         .await?
     }

@@ -11,6 +11,7 @@ mod guard;
 mod judge;
 mod outfit;
 mod promise;
+mod stop_point;
 mod transfer;
 
 use std::future::Future;

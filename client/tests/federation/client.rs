@@ -70,8 +70,15 @@ impl Client {
 
     /// Runs the daemon.
     pub fn start(name: &str, dir: PathBuf) -> Self {
+        Self::start_dying_at(name, dir, "")
+    }
+
+    /// Runs the daemon, which dies when it gets to this place (`daemon/stop_point.rs`); empty for none.
+    pub fn start_dying_at(name: &str, dir: PathBuf, place: &str) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
-        let child = program().args(["run", "--dir"]).arg(&dir).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let mut daemon = program();
+        daemon.env("RONDO_DIE_AT", place).args(["run", "--dir"]).arg(&dir);
+        let child = daemon.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { name: name.to_owned(), dir, child }
     }
 

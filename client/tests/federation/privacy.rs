@@ -120,6 +120,42 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     assert_eq!(counted[&rounds], spent);
 }
 
+/// The three places where a crash of a release could cost a charge or, worse, none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let coordinator = Coordinator::new(&data, Config::default(), Arc::<Shifted>::default());
+    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let home = Client::enrol(&coordinator, dir.path(), "books").await;
+    let run = coordinator.create_run(base.clone(), private(&base, 2, "epsilon = 20.0")).await;
+    let (mut found, mut first) = (Found::default(), BTreeMap::new());
+    for (place, entered) in [("spooled", 0), ("entered", 1), ("paid", 1)] {
+        let mut client = Client::start_dying_at("books", home.clone(), place);
+        let end = std::time::Instant::now() + Duration::from_secs(120);
+        while client.is_running() {
+            assert!(std::time::Instant::now() < end, "it never came to {place}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_entered(&data, &coordinator, &run, &client, &mut found).await;
+        assert!(found.staged.is_empty() && found.accepted.is_empty(), "something left before it was paid for: {place}");
+        let updates = books(&client).runs[&run].updates.clone();
+        assert_eq!(updates.len(), entered, "{place}");
+        assert!(updates == first || first.is_empty(), "what was made once is made once: {updates:?} {first:?}");
+        first = updates;
+    }
+    let client = Client::start("books", home);
+    let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
+    assert_eq!(ended.outcome, "completed");
+    assert_entered(&data, &coordinator, &run, &client, &mut found).await;
+    let updates = &books(&client).runs[&run].updates;
+    assert_eq!((updates.len(), found.accepted.len()), (2, 2));
+    assert!(
+        first.keys().all(|digest| found.accepted.contains(digest)),
+        "the update that was paid for is the one that came"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     let dir = tempfile::tempdir().unwrap();
