@@ -53,8 +53,11 @@ impl Bench {
 
     fn moving(&self, updates: &[Digest], noise: f64, cohort: u32, clip_quantile: Option<f64>) -> Released {
         let terms = Terms { noise_multiplier: Some(noise), clip_quantile, ..Terms::new(1e30, 1e-5, CLIP) };
-        let plan = ClientPlan::new(&Privacy::new("client", terms).unwrap(), cohort, 1).unwrap();
-        let release = Release { plan, clip: CLIP, domain: "reviews".into() };
+        self.by_plan(updates, ClientPlan::new(&Privacy::new("client", terms).unwrap(), cohort, 1).unwrap())
+    }
+
+    fn by_plan(&self, updates: &[Digest], plan: ClientPlan) -> Released {
+        let release = Release { plan, clip: plan.clip, domain: "reviews".into() };
         let planned = |(index, digest): (usize, &Digest)| PlannedUpdate {
             client: ClientId::new(format!("c{index}")).unwrap(),
             digest: *digest,
@@ -182,4 +185,83 @@ fn the_door_knows_a_change_that_was_not_clipped() {
     let refusal = check(bench.of_norm(3.2)).unwrap_err().to_string();
     assert_eq!(refusal, "the update arrives unclipped: its change is larger than 0.5, at which the round clips");
     assert!(check(bench.of_norm(0.502)).is_err());
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    LessNoise,
+    NoClip,
+    DividedBeforeClipping,
+    NoiseRepeated,
+    NoisePerClient,
+}
+
+#[derive(Debug, PartialEq)]
+enum Finding {
+    /// Two releases of the same updates differ by other noise than twice the claimed variance.
+    Noise,
+    /// One update moves the sum by more than the clip.
+    Sensitivity,
+}
+
+/// What is found out about the coordinator's release with a fault. Claimed is a noise of 2 clips on the sum over 4.
+fn findings(fault: Fault) -> Vec<Finding> {
+    let bench = Bench::new();
+    let updates: Vec<Digest> = [0.9, 2.0, 3.0, 5.0].into_iter().map(|norm| bench.of_norm(norm)).collect();
+    let (claimed, divisor) = (2.0, 4.0);
+    let release = |updates: &[Digest], noise: f64| {
+        let terms = Terms { noise_multiplier: Some(claimed), ..Terms::new(1e30, 1e-5, CLIP) };
+        let sound = ClientPlan::new(&Privacy::new("client", terms).unwrap(), 4, 1).unwrap();
+        // A wider clip at the same noise: what is drawn does not change, what a client may do does.
+        let wider = |by: f64| ClientPlan { clip: by * CLIP, noise_multiplier: noise / by, ..sound };
+        bench.change(&bench.by_plan(
+            updates,
+            match fault {
+                Fault::LessNoise => ClientPlan { noise_multiplier: 0.9 * noise, ..sound },
+                Fault::NoClip => wider(1000.0),
+                // clip(change / W, C) without a division after it is clip(change, W C) / W.
+                Fault::DividedBeforeClipping => wider(divisor),
+                Fault::None | Fault::NoiseRepeated | Fault::NoisePerClient => {
+                    ClientPlan { noise_multiplier: noise, ..sound }
+                }
+            },
+        ))
+    };
+    let whole = || match fault {
+        Fault::NoisePerClient => {
+            let each: Vec<Vec<f64>> = updates.iter().map(|update| release(&[*update], claimed)).collect();
+            (0..each[0].len()).map(|at| each.iter().map(|one| one[at]).sum()).collect()
+        }
+        _ => release(&updates, claimed),
+    };
+    let mut found = Vec::new();
+    let differences = (0..40).flat_map(|_| {
+        let first: Vec<f64> = whole();
+        let second = if fault == Fault::NoiseRepeated { first.clone() } else { whole() };
+        first.into_iter().zip(second).map(|(first, second)| first - second).collect::<Vec<_>>()
+    });
+    let differences: Vec<f64> = differences.collect();
+    let count = differences.len() as f64;
+    let deviation = norm(&differences) / (2.0 * count).sqrt();
+    // Five standard deviations of an estimated deviation.
+    if (deviation / (claimed * CLIP / divisor) - 1.0).abs() > 5.0 / (2.0 * count).sqrt() {
+        found.push(Finding::Noise);
+    }
+    // With next to no noise a lone update's release is what it adds.
+    if norm(&release(&updates[3..], 1e-3)) * divisor > 1.05 * CLIP {
+        found.push(Finding::Sensitivity);
+    }
+    found
+}
+
+#[test]
+fn a_sound_release_passes_and_every_broken_one_is_found_out() {
+    assert_eq!(findings(Fault::None), []);
+    for fault in [Fault::LessNoise, Fault::NoiseRepeated, Fault::NoisePerClient] {
+        assert_eq!(findings(fault), [Finding::Noise], "{fault:?}");
+    }
+    for fault in [Fault::NoClip, Fault::DividedBeforeClipping] {
+        assert_eq!(findings(fault), [Finding::Sensitivity], "{fault:?}");
+    }
 }

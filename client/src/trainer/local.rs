@@ -111,7 +111,7 @@ pub fn train(
     let mut tensors = upload(work, Kind::Train, tensors)?;
     let seconds = started.elapsed().as_secs_f64();
     // How long it took goes by the data, too: with privacy it is told here alone.
-    tracing::info!(seconds, protection = ?work.protection, "trained");
+    tracing::info!(seconds, protection = ?work.protection, "the last step is done");
     match work.protection {
         Protection::None => Ok(LocalUpdate {
             tensors,

@@ -17,7 +17,7 @@ fn private(machine: &Machine, method: &str, unit: &str) -> String {
 }
 
 fn books(machine: &Machine) -> Books {
-    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().0
+    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().books
 }
 
 /// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.
