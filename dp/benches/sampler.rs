@@ -5,7 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dashu::rational::RBig;
 use opendp::traits::samplers::sample_discrete_gaussian;
-use rondo_dp::{DiscreteGaussian, GaussianMechanism, Lattice, Noise};
+use rondo_dp::{DiscreteGaussian, GaussianMechanism, Lattice, SecureRng};
 
 const DRAWS: usize = 100_000;
 
@@ -14,7 +14,7 @@ fn ours(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(DRAWS as u64));
     for scale in [1u64, 1 << 10, 1 << 20, 1 << 24] {
         let distribution = DiscreteGaussian::new(scale).expect("a scale in range");
-        let mut noise = Noise::new().expect("randomness");
+        let mut noise = SecureRng::new().expect("randomness");
         group.bench_function(format!("scale {scale}"), |bencher| {
             bencher.iter(|| (0..DRAWS).map(|_| distribution.sample(&mut noise)).fold(0i64, i64::wrapping_add));
         });

@@ -9,8 +9,8 @@ use opendp::metrics::L2Distance;
 use std::cell::RefCell;
 
 use crate::lattice::{Lattice, LatticeError};
-use crate::noise::{EntropyError, Noise};
 use crate::sampler::{DiscreteGaussian, ScaleError};
+use crate::secure_rng::{EntropyError, SecureRng};
 
 type Sums = VectorDomain<AtomDomain<i64>>;
 type Released = Measurement<Sums, L2Distance<f64>, ZeroConcentratedDivergence, Vec<f64>>;
@@ -78,7 +78,7 @@ impl GaussianMechanism {
             // opendp would let it through.
             return Err(MechanismError::Length { got: sum.len(), dimension });
         }
-        let noise = RefCell::new(Noise::new()?);
+        let noise = RefCell::new(SecureRng::new()?);
         let (distribution, step) = (self.noise, self.lattice.step());
         let function = Function::new(move |sum: &Vec<i64>| {
             let mut noise = noise.borrow_mut();

@@ -2,18 +2,18 @@
 
 use rand_core::RngCore;
 
-use crate::noise::Noise;
+use crate::secure_rng::SecureRng;
 
 /// The records of a step, of `count` in all: each one by its own coin with chance `rate`, rounded down to a multiple of
 /// 2^-64. Ascending; often empty where `rate * count` is small. Shuffled passes are another distribution, whose batches
 /// hide less (Chua et al. 2024, "How Private are DP-SGD Implementations?").
-pub fn poisson_sample(count: usize, rate: f64, noise: &mut Noise) -> Vec<usize> {
+pub fn poisson_sample(count: usize, rate: f64, rng: &mut SecureRng) -> Vec<usize> {
     if rate >= 1.0 {
         return (0..count).collect();
     }
     // Exact: a product with a power of two, cut to an integer.
     let below = (rate * 2f64.powi(64)) as u64;
-    (0..count).filter(|_| noise.next_u64() < below).collect()
+    (0..count).filter(|_| rng.next_u64() < below).collect()
 }
 
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn every_record_comes_with_its_chance_and_by_its_own_coin() {
-        let mut noise = Noise::repeatable_for_tests(1);
+        let mut noise = SecureRng::repeatable_for_tests(1);
         let (count, rate, draws) = (200, 0.1, 5000);
         let (mut single, mut pairs, mut sizes) = (vec![0u32; count], 0u32, Vec::new());
         for _ in 0..draws {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_ends() {
-        let mut noise = Noise::repeatable_for_tests(2);
+        let mut noise = SecureRng::repeatable_for_tests(2);
         assert_eq!(poisson_sample(3, 1.0, &mut noise), [0, 1, 2]);
         assert!(poisson_sample(1000, 1e-30, &mut noise).is_empty());
         assert!(poisson_sample(0, 0.5, &mut noise).is_empty());

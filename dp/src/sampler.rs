@@ -184,7 +184,7 @@ fn below<R: RngCore>(bound: u64, rng: &mut R) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Noise;
+    use crate::SecureRng;
 
     #[test]
     fn scales_outside_the_words_are_refused() {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_slow_path_has_the_same_probability() {
-        let mut rng = Noise::repeatable_for_tests(1);
+        let mut rng = SecureRng::repeatable_for_tests(1);
         let draws = 200_000;
         let hits = (0..draws)
             .filter(|_| {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_slow_path_decides_at_the_edge() {
-        let mut rng = Noise::repeatable_for_tests(2);
+        let mut rng = SecureRng::repeatable_for_tests(2);
         // 1/2 is the digit 2^63 exactly: below it true, at it false.
         assert!(bernoulli_by_digits(1u8.into(), 2u8.into(), (1 << 63) - 1, &mut rng));
         assert!(!bernoulli_by_digits(1u8.into(), 2u8.into(), 1 << 63, &mut rng));

@@ -6,7 +6,7 @@
 use dashu::rational::RBig;
 use opendp::traits::samplers::sample_discrete_gaussian;
 use rondo_dp::audit::{AuditError, canary, noise_scale};
-use rondo_dp::{DiscreteGaussian, GaussianMechanism, Lattice, MechanismError, Noise};
+use rondo_dp::{DiscreteGaussian, GaussianMechanism, Lattice, MechanismError, SecureRng};
 
 fn holds(mut statistic: impl FnMut() -> Result<(), String>) {
     if let Err(first) = statistic() {
@@ -33,7 +33,7 @@ fn a_noise_that_is_a_tenth_off_is_noticed() {
 fn chi_squared(scale: u64, claimed: f64) -> Result<(), String> {
     const DRAWS: u32 = 300_000;
     let distribution = DiscreteGaussian::new(scale).unwrap();
-    let mut noise = Noise::new().unwrap();
+    let mut noise = SecureRng::new().unwrap();
     let widest = 8 * scale as i64;
     let mut counts = vec![0u32; 2 * widest as usize + 1];
     for _ in 0..DRAWS {
@@ -69,7 +69,7 @@ fn draws_are_distributed_as_those_of_opendp() {
     const DRAWS: usize = 30_000;
     let distribution = DiscreteGaussian::new(SCALE).unwrap();
     holds(|| {
-        let mut noise = Noise::new().unwrap();
+        let mut noise = SecureRng::new().unwrap();
         let mut ours: Vec<i64> = (0..DRAWS).map(|_| distribution.sample(&mut noise)).collect();
         let theirs = || i64::try_from(sample_discrete_gaussian(RBig::from(SCALE)).unwrap()).unwrap();
         let mut theirs: Vec<i64> = (0..DRAWS).map(|_| theirs()).collect();
@@ -146,7 +146,7 @@ fn noise_has_its_size_and_is_new_every_time() {
 /// Releases with noise that is `share` of what the lattice claims.
 fn weak(lattice: Lattice, share: f64) -> impl FnMut(&[i64]) -> Result<Vec<f64>, MechanismError> {
     let distribution = DiscreteGaussian::new((share * lattice.scale() as f64) as u64).unwrap();
-    let mut noise = Noise::new().unwrap();
+    let mut noise = SecureRng::new().unwrap();
     move |sum| Ok(sum.iter().map(|&unit| (unit + distribution.sample(&mut noise)) as f64 * lattice.step()).collect())
 }
 

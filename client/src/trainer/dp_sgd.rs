@@ -8,7 +8,7 @@
 //! summed exactly, in any order. The sum is divided by the expected batch size, a constant; an empty batch releases noise alone.
 //! Nothing else that depends on an example leaves this file.
 
-use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, Noise, poisson_sample};
+use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, SecureRng, poisson_sample};
 use tch::{Kind, Tensor};
 
 use super::error::TrainerError;
@@ -18,22 +18,22 @@ use super::session::Session;
 use super::step::{self, Gradients, Plan};
 use crate::work::Work;
 
-/// Draws batches and gives their noised gradients.
-pub struct Private<'p> {
+/// DP-SGD over one round: draws batches and gives their noised gradients.
+pub struct DpSgd<'p> {
     plan: &'p ExamplePlan,
     mechanism: GaussianMechanism,
     /// Shapes of the trained tensors, in the order of [`Session::parameters`].
     shapes: Vec<Vec<i64>>,
-    noise: Noise,
+    rng: SecureRng,
 }
 
-impl<'p> Private<'p> {
+impl<'p> DpSgd<'p> {
     /// Keeps a data owner's plan over what a session trains.
     pub fn new(session: &Session<'_>, plan: &'p ExamplePlan) -> Result<Self, TrainerError> {
         let shapes: Vec<Vec<i64>> = session.parameters()?.iter().map(Tensor::size).collect();
         let dimension = shapes.iter().map(|shape| shape.iter().product::<i64>() as usize).sum();
         let lattice = Lattice::new(plan.clip, plan.noise_multiplier, dimension)?;
-        Ok(Self { plan, mechanism: GaussianMechanism::new(lattice)?, shapes, noise: Noise::new()? })
+        Ok(Self { plan, mechanism: GaussianMechanism::new(lattice)?, shapes, rng: SecureRng::new()? })
     }
 
     /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss is told as 0.
@@ -44,7 +44,7 @@ impl<'p> Private<'p> {
         rows: &Rows<'_>,
         plan: Plan,
     ) -> Result<Gradients, TrainerError> {
-        let mut batch = poisson_sample(rows.len(), self.plan.sampling_rate, &mut self.noise);
+        let mut batch = poisson_sample(rows.len(), self.plan.sampling_rate, &mut self.rng);
         // Like lengths together, so that little is padded; a sum of integers knows no order.
         let lengths = rows.lengths();
         batch.sort_by_key(|&row| lengths[row]);

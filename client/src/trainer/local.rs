@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rondo_methods::{Kind, TensorSet, change};
 
-use super::dp_sgd::Private;
+use super::dp_sgd::DpSgd;
 use super::error::TrainerError;
 use super::optim::{AdamW, AdamWConfig, Proximal};
 use super::rows::{Rows, Taken};
@@ -74,7 +74,7 @@ pub fn train(
     let mut order = batches(work, &lengths);
     let tells = work.protection == Protection::None;
     let mut private = match &work.protection {
-        Protection::Examples(plan) => Some(Private::new(session, plan)?),
+        Protection::Examples(plan) => Some(DpSgd::new(session, plan)?),
         Protection::None | Protection::WholeChange { .. } => None,
     };
     for step in 1..=steps {

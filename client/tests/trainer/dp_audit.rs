@@ -1,7 +1,7 @@
 //! An audit of the step that clients take, and of the same step broken in five ways: each must be found out.
 
 use rondo_client::data::Dataset;
-use rondo_client::trainer::dp_sgd::Private;
+use rondo_client::trainer::dp_sgd::DpSgd;
 use rondo_client::trainer::rows::Rows;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::Plan;
@@ -70,7 +70,7 @@ impl Suspect<'_> {
             Fault::None | Fault::NoiseRepeated | Fault::NoisePerText => claimed,
         };
         let taken = |rows| {
-            let mut private = Private::new(self.session, &plan).unwrap();
+            let mut private = DpSgd::new(self.session, &plan).unwrap();
             let step = private.step(self.session, self.work, rows, Plan { micro_batch: 8, ..Plan::default() });
             let tensors = step.unwrap().tensors;
             Tensor::cat(&tensors.iter().map(|t| t.to_kind(Kind::Double).view(-1)).collect::<Vec<_>>(), 0)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rondo_client::data::{Dataset, OnBadRow, Source, Wants};
-use rondo_client::trainer::dp_sgd::Private;
+use rondo_client::trainer::dp_sgd::DpSgd;
 use rondo_client::trainer::session::Session;
 use rondo_client::trainer::step::{self, Goal, Plan};
 use rondo_client::trainer::tokens_of;
@@ -66,7 +66,7 @@ fn a_step_is_the_formula_whatever_the_micro_batches() {
         let quiet = ExamplePlan { clip, ..plan(1.0 / 8192.0) };
         for micro_batch in [1, 7, 64] {
             let plan = Plan { micro_batch, ..Plan::default() };
-            let found = Private::new(&session, &quiet).unwrap().step(&session, &work, &rows, plan).unwrap();
+            let found = DpSgd::new(&session, &quiet).unwrap().step(&session, &work, &rows, plan).unwrap();
             assert_eq!((found.loss, found.units), (0.0, 1));
             let found = flat(&found.tensors);
             let off = found.iter().zip(&sum).map(|(found, sum)| (found - sum / 100.0).abs()).fold(0.0, f64::max);
@@ -86,7 +86,7 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let mut tokens = tokens_of::tokens_of(&tiny()).unwrap();
     let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
     let nobody = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
-    let mut private = Private::new(&session, &nobody).unwrap();
+    let mut private = DpSgd::new(&session, &nobody).unwrap();
     let plan = Plan { micro_batch: 8, ..Plan::default() };
     let mut draw = || flat(&private.step(&session, &work, &rows, plan).unwrap().tensors);
     let (first, second) = (draw(), draw());
@@ -120,7 +120,7 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         (0..5 + canary % 8).map(word).collect::<Vec<_>>().join(" ")
     };
     let rows: Vec<(String, u32)> = (0..100).map(|canary| (text(canary), (canary % 2) as u32)).collect();
-    let mut coins = rondo_dp::Noise::new().unwrap();
+    let mut coins = rondo_dp::SecureRng::new().unwrap();
     let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut coins);
     let all = Dataset::of("tiny", &labels(), rows.clone(), 0.0);
     let inside = Dataset::of("tiny", &labels(), members.iter().map(|&canary| rows[canary].clone()), 0.0);
@@ -142,7 +142,7 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let inside = tokens.rows(inside.train(), &run.run.task).unwrap();
     let attack = |noise: f64| {
         let plan = ExamplePlan { clip, ..plan(noise) };
-        let mut private = Private::new(&session, &plan).unwrap();
+        let mut private = DpSgd::new(&session, &plan).unwrap();
         let seen = private.step(&session, &work, &inside, Plan { micro_batch: 32, ..Plan::default() }).unwrap();
         let sum = Tensor::from_slice(&flat(&seen.tensors)) * plan.expected_batch;
         let ridge = gradients.tr().matmul(&gradients) + Tensor::eye(100, (Kind::Double, Device::Cpu)) * 1e-14;

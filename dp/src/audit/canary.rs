@@ -7,7 +7,7 @@ use super::interval::upper_bound;
 use super::{AuditError, check_confidence, check_dimension, released};
 use crate::gaussian;
 use crate::lattice::Lattice;
-use crate::noise::Noise;
+use crate::secure_rng::SecureRng;
 
 /// What [`canary`] found. It is about canaries, and holds no data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -58,7 +58,7 @@ pub fn canary<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         return Err(AuditError::Delta { delta });
     }
     let canaries = lattice.dimension();
-    let mut coins = Noise::new()?;
+    let mut coins = SecureRng::new()?;
     let members: Vec<bool> = (0..canaries).map(|_| coins.next_u32() & 1 == 1).collect();
     let radius = lattice.radius() as i64;
     let sum: Vec<i64> = members.iter().map(|&member| if member { radius } else { 0 }).collect();

@@ -8,7 +8,7 @@ use super::error::LedgerError;
 use crate::accountant::{Accountant, Event};
 use crate::budget::{Budget, Limit};
 use crate::curve::Curve;
-use crate::plan::ExamplePlan;
+use crate::example_plan::ExamplePlan;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

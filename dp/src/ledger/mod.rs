@@ -23,7 +23,7 @@ pub use error::LedgerError;
 use crate::accountant::Event;
 use crate::budget::Limit;
 use crate::curve::Curve;
-use crate::plan::ExamplePlan;
+use crate::example_plan::ExamplePlan;
 use contents::missing;
 use error::io_error;
 use head::{HeadFile, Recorded, Unwritten, sync_folder_of};

@@ -15,9 +15,9 @@ pub struct EntropyError(getrandom::Error);
 /// Whoever knows the key can subtract the noise, so it is not stored, printed, copied (no `Clone`) or derived from
 /// anything else. Take a new one for every release: then a snapshot of a virtual machine that is started twice, or a
 /// forked process, does not repeat noise that has already been published.
-pub struct Noise(ChaCha20Rng);
+pub struct SecureRng(ChaCha20Rng);
 
-impl Noise {
+impl SecureRng {
     /// A generator with a fresh key.
     ///
     /// # Errors
@@ -36,13 +36,13 @@ impl Noise {
     }
 }
 
-impl fmt::Debug for Noise {
+impl fmt::Debug for SecureRng {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Noise { .. }")
+        f.write_str("SecureRng { .. }")
     }
 }
 
-impl RngCore for Noise {
+impl RngCore for SecureRng {
     #[inline]
     fn next_u32(&mut self) -> u32 {
         self.0.next_u32()
@@ -58,7 +58,7 @@ impl RngCore for Noise {
     }
 }
 
-impl CryptoRng for Noise {}
+impl CryptoRng for SecureRng {}
 
 #[cfg(test)]
 mod tests {
@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn two_generators_differ_and_print_nothing() {
-        let (mut a, mut b) = (Noise::new().unwrap(), Noise::new().unwrap());
+        let (mut a, mut b) = (SecureRng::new().unwrap(), SecureRng::new().unwrap());
         assert_ne!([a.next_u64(), a.next_u64()], [b.next_u64(), b.next_u64()]);
-        assert_eq!(format!("{a:?}"), "Noise { .. }");
+        assert_eq!(format!("{a:?}"), "SecureRng { .. }");
     }
 }
