@@ -4,6 +4,8 @@
 //! pickles. The run's digest decides later whether they are the right ones. A download that was cut goes on where it
 //! stopped, also after a restart.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -15,6 +17,8 @@ use hf_hub::{Cache, Repo, RepoType};
 use rondo_proto::base;
 use serde::Deserialize;
 
+pub use error::HubError;
+
 /// The revision where none is given.
 pub const DEFAULT_REVISION: &str = "main";
 /// How often a download that stops is taken up again, and how long after; each attempt goes on where the last one stopped.
@@ -25,66 +29,6 @@ const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 /// Taken where they are there: no part of the base's digest.
 const USEFUL: [&str; 4] =
     ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
-
-/// Why a model could not be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// A name that no repository, revision or file has.
-    #[error("{what} {name:?} is no name of a hub's; {mend}")]
-    Name {
-        /// What it should name.
-        what: &'static str,
-        /// The name.
-        name: String,
-        /// What is allowed.
-        mend: &'static str,
-    },
-    /// The repository is none that can be used.
-    #[error("{repository} at {revision} {problem}")]
-    Unfit {
-        /// The repository.
-        repository: String,
-        /// The revision.
-        revision: String,
-        /// What is wrong, and the mend.
-        problem: String,
-    },
-    /// The hub does not answer, or with an error.
-    #[error(
-        "{repository} at {revision}: {what}: {source}; HF_ENDPOINT sets another hub, and a file `token` in HF_HOME holds the token for repositories that need one"
-    )]
-    Request {
-        /// The repository.
-        repository: String,
-        /// The revision.
-        revision: String,
-        /// What was asked for.
-        what: String,
-        /// What came.
-        source: Box<ApiError>,
-    },
-    /// A file came out in another size than the hub says.
-    #[error("{name} came out with {found} bytes, the hub says {expected}; it was removed, try again")]
-    Size {
-        /// The file.
-        name: String,
-        /// By the hub.
-        expected: u64,
-        /// On the disk.
-        found: u64,
-    },
-    /// A file cannot be read or written.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// Nobody knows where the cache is.
-    #[error("neither HF_HOME nor a home folder is set; set HF_HOME to a folder for downloads")]
-    NoHome,
-}
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
