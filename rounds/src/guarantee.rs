@@ -89,7 +89,8 @@ fn bad_report(report: &v1::PrivacyReport, epsilon: f64, delta: f64) -> Option<St
         && report.sampling_rate <= 1.0
         && report.steps >= 1
         && report.total_steps >= report.steps
-        && report.epsilon > 0.0
+        && report.epsilon >= 0.0
+        && report.epsilon.is_finite()
         && report.next_epsilon >= report.epsilon;
     if !sensible {
         return Some(format!("its privacy report makes no sense for a promise per example at delta {delta:e}"));
@@ -106,11 +107,20 @@ fn other_noise(report: &v1::PrivacyReport, asked: Option<f64>) -> Option<String>
     (told != asked).then(|| format!("it was noised with multiplier {told}, and the run asks for {asked}"))
 }
 
+/// Whether an update tells of fewer noised steps than its client has told of before.
+pub(crate) fn is_set_back(run: &Run, client: &ClientId, update: &StoredUpdate) -> bool {
+    let before = run.members.get(client).and_then(|member| member.privacy.as_ref());
+    before.zip(update.privacy.as_ref()).is_some_and(|(before, report)| report.total_steps < before.total_steps)
+}
+
 /// Whether a report tells a lower cost than its own noise, rate and steps come to, or fewer steps than the one before.
 fn too_cheap(report: &v1::PrivacyReport, before: Option<&v1::PrivacyReport>) -> Option<String> {
     let (told, known) = (report.total_steps, before.map_or(0, |before| before.total_steps));
     if told < known {
-        return Some(format!("its data owner has told of {known} noised steps before, and now of {told} in all"));
+        return Some(format!(
+            "its data owner has told of {known} noised steps before, and now of {told} in all: its ledger was set back, and it \
+             takes part in the run no more"
+        ));
     }
     let event = Event::new(report.noise_multiplier, report.sampling_rate, told.into());
     let mut released = Accountant::new();
@@ -124,8 +134,11 @@ fn too_cheap(report: &v1::PrivacyReport, before: Option<&v1::PrivacyReport>) -> 
     })
 }
 
-/// Whether a member's budget of the run has room for one more round.
+/// Whether a member's budget of the run has room for one more round, as far as anybody knows.
 pub(crate) fn can_afford(privacy: &Privacy, member: &Member) -> bool {
+    if member.set_back {
+        return false;
+    }
     match (privacy, &member.privacy) {
         (Privacy::Example { epsilon, .. }, Some(report)) => report.next_epsilon <= *epsilon,
         _ => true,

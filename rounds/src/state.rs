@@ -202,6 +202,10 @@ pub struct Member {
     /// What the run has cost its data, as of its latest accepted update.
     #[serde(default)]
     pub privacy: Option<v1::PrivacyReport>,
+    /// It told of fewer noised steps than before: its ledger was set back, so that nobody knows what the run has cost its
+    /// data. It is drawn no more.
+    #[serde(default)]
+    pub set_back: bool,
     /// Blobs it was told to fetch and that hold still.
     pub fetches: BTreeMap<Digest, Fetch>,
 }

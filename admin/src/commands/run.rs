@@ -116,6 +116,8 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
     let summary = summary.into_inner();
     context.output.show(&summary, overview)?;
     if creates {
+        let notes = summary.open.iter().flat_map(|round| &round.notes);
+        notes.for_each(|note| output::note(note));
         tell_namesakes(&mut admin, &summary).await?;
     }
     Ok(())

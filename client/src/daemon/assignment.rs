@@ -5,10 +5,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rondo_methods::{AdapterState, Job, Kind, MethodError};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::{Digest, RunId, v1};
 use tokio::task::spawn_blocking;
 
-use crate::api::{Api, Retry};
+use crate::api::{Api, ApiError, Retry};
 use crate::spool::{Charge, Entry, Facts, Key};
 use crate::work::{LocalUpdate, Work, WorkError};
 use crate::worker::{Outcome, Task};
@@ -17,6 +18,12 @@ use super::beat::{self, Beat};
 use super::failure::Failure;
 use super::judge::Agreed;
 use super::{Daemon, REPORT_WITHIN, promise, stop_point, transfer};
+
+/// Whether an update that the coordinator refused can be dropped. One that has a cost and only came too late for its attempt
+/// may serve the next.
+pub(super) fn is_useless(entry: &Entry, error: &ApiError) -> bool {
+    error.is_final() && (!entry.facts.charge.is_some() || error.code == ErrorCode::InvalidArgument)
+}
 
 /// What an assignment's upload is known by.
 pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
@@ -89,6 +96,9 @@ impl<A: Api> Daemon<A> {
                 tracing::error!(run, round, attempt, ?task, error = %failure, "failed");
                 let reason = failure.for_coordinator();
                 self.report_failure(&assignment, reason.clone()).await;
+                if failure.ends_the_run_here() {
+                    self.leave(run, reason.clone()).await;
+                }
                 Some(reason)
             }
         };
@@ -129,7 +139,7 @@ impl<A: Api> Daemon<A> {
     ) -> Result<(), Failure> {
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
         if agreed.privacy.is_some() && task == Task::Train {
-            if let Some(entry) = self.paid_before(key, published).await? {
+            if let Some(entry) = self.made_before(key, published).await? {
                 tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
                 let entry = self.spool.readdress(&entry, key)?;
                 return self.deliver(entry, beat).await;
@@ -174,16 +184,16 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// An update of an earlier attempt at the same round, from the same state, that the ledger has: to send it again
-    /// costs nothing, to make another would.
-    async fn paid_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
+    /// An update of an earlier attempt at the same round, from the same state: to send it costs at most once, to make
+    /// another would cost again.
+    async fn made_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
         let spool = Arc::clone(&self.spool);
         let entries = spawn_blocking(move || spool.list()).await??;
         let version = u32::try_from(published).unwrap_or(u32::MAX);
         Ok(entries.into_iter().rfind(|entry| {
             (&entry.key.run, entry.key.round) == (&key.run, key.round)
                 && entry.facts.base_version == version
-                && matches!(entry.facts.charge, Charge::Paid(_))
+                && entry.facts.charge.is_some()
         }))
     }
 
@@ -306,11 +316,20 @@ impl<A: Api> Daemon<A> {
         match transfer::upload(self.api.as_ref(), &self.retry, &entry).await {
             Ok(()) => Ok(self.spool.mark_accepted(&entry)?),
             Err(error) => {
-                if error.is_final() {
+                if is_useless(&entry, &error) {
                     self.spool.remove(&entry.key)?;
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// Takes back that this client takes part in a run.
+    async fn leave(&self, run: &str, reason: String) {
+        let answer = v1::AnswerRequest { run: run.to_owned(), accept: false, reason, ..v1::AnswerRequest::default() };
+        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
+        if let Err(error) = retry.call(|| self.api.answer(answer.clone())).await {
+            tracing::error!(run, %error, "the coordinator was not told that this client leaves the run");
         }
     }
 

@@ -118,6 +118,14 @@ impl Failure {
         }
     }
 
+    /// Whether the run has no room in this client's budget, so that it need not be asked in the next attempt.
+    pub fn ends_the_run_here(&self) -> bool {
+        matches!(
+            self,
+            Self::Ledger(LedgerError::Budget { .. } | LedgerError::RunSpent { .. } | LedgerError::OtherPlan { .. })
+        )
+    }
+
     /// What the coordinator is told. Paths, file names and what stands in the data stay here; the log has them.
     pub fn for_coordinator(&self) -> String {
         let log = "the client's log says more";

@@ -238,8 +238,8 @@ impl<A: Api> Daemon<A> {
         };
         let is_done = |entry: &Entry| {
             let key = Some(&entry.key);
-            // What was paid for may be asked for again in another attempt, and is never made twice.
-            if matches!(entry.facts.charge, Charge::Paid(_)) {
+            // What has a cost may be asked for in another attempt, and is not made twice.
+            if entry.facts.charge.is_some() {
                 let later = |of: &Key| of.run == entry.key.run && of.round > entry.key.round;
                 let ended = reply.ended_runs.iter().any(|run| run == entry.key.run.as_str());
                 return ended || asked.iter().chain(&decided).any(later);
@@ -256,7 +256,8 @@ impl<A: Api> Daemon<A> {
     }
 
     /// Offers updates that the coordinator has not asked for: a round may have gone on without them, or this client may
-    /// have been away. What it refuses for good is dropped.
+    /// have been away. What it refuses for good is dropped. What has yet to be paid for is not
+    /// offered: the round may have no use for it.
     async fn sweep(&mut self) {
         if Instant::now() < self.next_sweep {
             return;
@@ -266,19 +267,12 @@ impl<A: Api> Daemon<A> {
             tracing::warn!(%error, "spool");
             Vec::new()
         });
-        for entry in entries.into_iter().filter(|entry| !entry.accepted) {
-            let entry = match self.release(entry).await {
-                Ok(entry) => entry,
-                Err(error) => {
-                    tracing::warn!(%error, "an update left over");
-                    continue;
-                }
-            };
+        for entry in entries.into_iter().filter(|entry| !entry.accepted && entry.facts.charge != Charge::Due) {
             let settled = match transfer::upload_once(self.api.as_ref(), &entry).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(key = %entry.key, %error, "an update left over");
-                    error.is_final()
+                    assignment::is_useless(&entry, &error)
                 }
             };
             if settled && let Err(error) = self.spool.remove(&entry.key) {

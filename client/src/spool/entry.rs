@@ -66,6 +66,13 @@ pub enum Charge {
     Paid(v1::PrivacyReport),
 }
 
+impl Charge {
+    /// Whether the update costs something: it is kept as long as its round may ask for it, since another would cost again.
+    pub fn is_some(&self) -> bool {
+        *self != Self::None
+    }
+}
+
 /// One update in the spool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

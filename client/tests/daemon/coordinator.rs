@@ -30,6 +30,8 @@ pub struct Trouble {
     pub uploads_fail: u32,
     /// Reports of failures that the coordinator fails to take.
     pub reports_fail: u32,
+    /// Uploads that come when their attempt is over; the next attempt is asked for.
+    pub stale_attempts: u32,
     /// The next finished upload is refused at the door.
     pub door_refuses: Option<&'static str>,
     /// The next download breaks after so many bytes.
@@ -59,6 +61,8 @@ pub struct Book {
     pub upload_offsets: Vec<u64>,
     pub download_offsets: Vec<u64>,
     pub polls: u32,
+    /// Runs that are over, as every poll says.
+    pub ended_runs: Vec<String>,
 }
 
 impl Book {
@@ -131,7 +135,7 @@ impl Api for Coordinator {
         book.introduction = Some(request);
         let next = book.work.front().cloned();
         let next = Some(next.unwrap_or_else(|| Next::Wait(v1::Wait::default())));
-        Ok(v1::PollReply { next, ended_runs: Vec::new() })
+        Ok(v1::PollReply { next, ended_runs: book.ended_runs.clone() })
     }
 
     async fn answer(&self, request: v1::AnswerRequest) -> Result<(), ApiError> {
@@ -172,7 +176,14 @@ impl Api for Coordinator {
     }
 
     async fn upload_status(&self, key: v1::UploadKey) -> Result<v1::UploadStatusReply, ApiError> {
-        let book = self.book();
+        let mut book = self.book();
+        if book.trouble.stale_attempts > 0 {
+            book.trouble.stale_attempts -= 1;
+            if let Some(Next::Assignment(assignment)) = book.work.front_mut() {
+                assignment.attempt += 1;
+            }
+            return Err(error(ErrorCode::FailedPrecondition, "the run is in the next attempt"));
+        }
         let stored_bytes = book.uploads.get(&id(&key)).map_or(0, |(bytes, _)| bytes.len() as u64);
         Ok(v1::UploadStatusReply { stored_bytes, accepted: book.accepted.contains(&id(&key)) })
     }

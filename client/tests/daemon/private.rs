@@ -224,3 +224,63 @@ async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
     let start = machine.job(&run_file).initial(1, "movies", 2);
     assert!(!update.is_empty() && update.iter().all(|(name, tensor)| start[name] == *tensor), "nothing has changed");
 }
+
+/// The update of run "one", round 1, made and paid for in attempt 1, which was over when it came; not yet asked for again.
+async fn late(machine: &mut Machine) {
+    let run_file = private(machine, "ffa-lora", "example");
+    machine.invite("one", &run_file);
+    machine.train("one", 1, &run_file);
+    machine.coordinator.book().trouble.stale_attempts = u32::MAX;
+    machine.start();
+    machine.coordinator.until("some attempts", |book| book.trouble.stale_attempts < u32::MAX - 2).await;
+    machine.stop().await;
+    machine.coordinator.book().trouble.stale_attempts = 0;
+}
+
+/// What a full disk between the ledger and the note in the spool leaves; with `other` the ledger has it not.
+fn unpay(machine: &Machine, other: bool) {
+    let entries = machine.spooled();
+    assert_eq!(entries.len(), 1);
+    let path = machine.dir.path().join("spool").join(&entries[0]).join("meta.json");
+    let mut meta: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    meta["facts"]["charge"] = "due".into();
+    if other {
+        meta["digest"] = rondo_proto::Digest::of(b"other bytes").to_string().into();
+    }
+    fs::write(&path, meta.to_string()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_came_too_late_serves_the_next_attempt_and_is_paid_once() {
+    for noted in [true, false] {
+        let mut machine = Machine::new();
+        late(&mut machine).await;
+        if !noted {
+            unpay(&machine, false);
+        }
+        machine.start();
+        machine.coordinator.until("the update", |book| book.accepted.len() == 1).await;
+        machine.stop().await;
+        let attempt = machine.coordinator.book().accepted.first().unwrap().2;
+        assert!(attempt > 2 && machine.trained() == 1, "attempt {attempt}, trained {} times", machine.trained());
+        assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_nobody_asks_for_is_never_paid_for() {
+    let mut machine = Machine::new();
+    late(&mut machine).await;
+    unpay(&machine, true);
+    machine.coordinator.book().work.clear();
+    machine.start();
+    let polls = machine.coordinator.book().polls;
+    machine.coordinator.until("some polls", |book| book.polls > polls + 3).await;
+    assert_eq!(machine.spooled().len(), 1, "its round may still ask for it");
+    machine.coordinator.book().ended_runs.push("one".to_owned());
+    machine.coordinator.until("more polls", |book| book.polls > polls + 8).await;
+    machine.stop().await;
+    assert!(machine.spooled().is_empty());
+    assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+    assert!(machine.coordinator.book().uploads.is_empty());
+}

@@ -141,6 +141,10 @@ fn evaluation(run: &RunFile) -> Result<(), RunFileError> {
     text("evaluation.dataset", &evaluation.dataset)
 }
 
+/// Clip norms that noise on a lattice can be drawn for, with room for a clip that moves.
+const LEAST_CLIP: f64 = 1e-20;
+const MOST_CLIP: f64 = 1e20;
+
 fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     let Some(privacy) = &run.privacy else { return Ok(()) };
     require(["example", "client"].contains(&privacy.unit.as_str()), "privacy.unit", || {
@@ -151,6 +155,9 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
         format!("is {}, must lie between 0 and 1", privacy.delta)
     })?;
     positive("privacy.clip", privacy.clip)?;
+    require((LEAST_CLIP..=MOST_CLIP).contains(&privacy.clip), "privacy.clip", || {
+        format!("is {:e}, must lie between {LEAST_CLIP:e} and {MOST_CLIP:e}", privacy.clip)
+    })?;
     privacy.noise_multiplier.map_or(Ok(()), |noise| positive("privacy.noise_multiplier", noise))?;
     require(privacy.is_per_client() || run.train.dtype == Dtype::F32, "train.dtype", || {
         "is \"bf16\", but with privacy.unit = \"example\" its rounding would let one example's gradient depend on the others \

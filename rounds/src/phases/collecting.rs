@@ -102,6 +102,9 @@ pub(crate) fn store(
             }
         }
         UploadOutcome::Refused { reason } => {
+            if guarantee::is_set_back(desk.run(), client, &update) {
+                desk.member(client).set_back = true;
+            }
             desk.discard(update.digest);
             drop_client(desk, client, format!("update refused: {reason}"));
         }

@@ -101,7 +101,7 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
 
 #[test]
 fn a_ledger_that_was_set_back_is_noticed() {
-    let mut world = World::new(Setup { clients: 3, ..private() });
+    let mut world = World::new(Setup { clients: 3, cohort: 3, quorum: 3, ..private() });
     for _ in 0..2 {
         world.gather();
         (0..3).for_each(|client| drop(world.deliver(client)));
@@ -115,6 +115,13 @@ fn a_ledger_that_was_set_back_is_noticed() {
     packed.update.privacy.as_mut().unwrap().total_steps = 1;
     let Reply::Upload(UploadOutcome::Refused { reason }) = world.upload(client, &packed).reply() else { panic!() };
     assert!(reason.contains("has told of 2 noised steps before, and now of 1"), "{reason}");
+    // Without it there is no cohort of three, and the run ends; it is not let in again once its count has grown.
+    world.restart();
+    world.heal();
+    let summary = world.engine.run_summary(&world.runs[0]).unwrap();
+    let last = summary.latest.unwrap();
+    assert!(last.participants.iter().all(|part| part.client != world.devices[client].name.as_str() || last.round < 3));
+    assert_ne!(summary.outcome, "completed", "three were the quorum");
 }
 
 #[test]

@@ -14,7 +14,10 @@ pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
         return writeln!(out, "nothing was ever promised here: {path} has no entries");
     }
     writeln!(out, "ledger   {path}\nentries  {}\nhead     {}", account.entries, account.head)?;
-    writeln!(out, "epsilon is counted by RDP at integer orders, for one example added or removed")?;
+    writeln!(
+        out,
+        "epsilon is counted by RDP at integer orders, for one example (in a coordinator's ledger one client), or nothing in its place"
+    )?;
     for domain in &account.domains {
         tell_domain(domain, out)?;
         let runs: Vec<&RunAccount> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
