@@ -16,7 +16,8 @@ pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "ledger   {path}\nentries  {}\nhead     {}", account.entries, account.head)?;
     writeln!(
         out,
-        "epsilon is counted by RDP at integer orders, for one example (in a coordinator's ledger one client), or nothing in its place"
+        "epsilon is counted by RDP at integer orders, for one example (in a coordinator's ledger one client), or nothing in \
+         its place"
     )?;
     for domain in &account.domains {
         tell_domain(domain, out)?;
