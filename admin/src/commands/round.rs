@@ -201,17 +201,18 @@ fn group_table(groups: &[GroupEvaluation]) -> String {
 
 fn row(client: &Participant, language: bool) -> Vec<String> {
     let accuracy = |evaluation: &Option<Evaluation>| number(evaluation.as_ref().map(|measured| measured.accuracy), 4);
-    let accepted = client.state == "accepted";
+    let (accepted, tells) = (client.state == "accepted", client.examples > 0);
     let mut cells = vec![
         client.client.clone(),
         client.state.clone(),
         client.rank.to_string(),
         number(accepted.then_some(client.weight), 4),
-        client.examples.to_string(),
+        // With privacy these stay with the data owner, and no update without it rests on no example.
+        if tells { client.examples.to_string() } else { "-".to_owned() },
         size_against(client.bytes_up, client.layout_bytes_up),
         size_against(client.bytes_down, client.layout_bytes_down),
-        number(accepted.then_some(client.train_loss), 4),
-        number(accepted.then_some(client.train_seconds), 1),
+        number(tells.then_some(client.train_loss), 4),
+        number(tells.then_some(client.train_seconds), 1),
         accuracy(&client.before),
         accuracy(&client.after),
     ];
