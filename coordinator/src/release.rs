@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use rondo_dp::{GaussianMechanism, Lattice, LatticeError, MechanismError, Tally};
+use rondo_methods::change::norm;
 use rondo_methods::{FileError, Job, MethodError, RoundStart, TensorSet};
 use rondo_proto::Digest;
 use rondo_rounds::{AggregatePlan, Release};
@@ -67,7 +68,7 @@ impl Sum {
         // Whether a client was clipped, or was not finite and counts as nothing, is told to nobody.
         let _ = self.mechanism.lattice().add(&[change.as_slice()], &mut self.sum)?;
         if let Some(tally) = &mut self.tally {
-            tally.add(norm(change))?;
+            tally.add(norm(change.iter().copied()))?;
         }
         Ok(())
     }
@@ -81,10 +82,6 @@ impl Sum {
         let next_clip = self.tally.map(Tally::next_clip).transpose()?;
         Ok(Released { tensors: self.start.changed(&mean), next_clip })
     }
-}
-
-fn norm(numbers: &[f64]) -> f64 {
-    numbers.iter().map(|number| number * number).sum::<f64>().sqrt()
 }
 
 /// What was released. All of it may be published, and it may be used again: the same numbers cost nothing more.

@@ -4,7 +4,7 @@
 //! beside the sum of clipped changes one more number is released, how many changes were within the clip, and the clip
 //! moves by it. Both releases have noise of their own and share one cohort. A client moves the sum by at most C and the
 //! count by at most 1/2, and independent Gaussian noises multiply their Renyi moments, so that together they cost what
-//! one mechanism of noise multiplier z costs, with 1/z^2 = 1/z_sum^2 + 1/z_count^2 (theorem 1 there).
+//! one mechanism of noise multiplier z costs, with 1/z^2 = 1/z_sum^2 + 1/z_count^2.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +15,11 @@ use crate::mechanism::{GaussianMechanism, MechanismError};
 /// What one client moves the count by: it adds this when its change was within the clip, takes it away when not, and
 /// does neither when it is not there.
 const HALF: f64 = 0.5;
-/// Standard deviation of the count's noise over the cohort: 1/20 (section 3.1 there).
+/// Standard deviation of the count's noise over the cohort: 1/20, as the paper has it.
 const COUNT_NOISE: f64 = 0.05;
 /// With more noise than this, over [`HALF`], larger cohorts would gain nothing.
 const MOST_COUNT_NOISE: f64 = 1000.0;
-/// Learning rate of the clip: eta_C, 0.2 (section 3.1 there).
+/// Learning rate of the clip: eta_C of the paper, 0.2.
 const RATE: f64 = 0.2;
 /// Share of the clip from which a norm counts as clipped: what was scaled down to the clip is rounded on its way here,
 /// in bfloat16 by up to 1/256.
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn sum_and_count_cost_what_was_promised() {
-        // The figures of the paper's section 3.1: a hundred clients hardly pay for the count.
+        // A hundred clients hardly pay for the count.
         let adaptive = AdaptiveClip::new(0.5, 100, 1.0).unwrap();
         let (sum, count) = (adaptive.sum_noise_multiplier(1.0), adaptive.count_noise_multiplier());
         assert!((sum - 1.005).abs() < 1e-4 && count == 10.0, "{sum} {count}");
