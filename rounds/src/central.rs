@@ -65,6 +65,7 @@ pub struct Charged {
     /// The enforced figure towards whoever sees the cohorts.
     pub epsilon_seen: f64,
     /// What it clipped to.
+    #[serde(default)]
     pub clip: f64,
     /// Head of the coordinator's ledger right after the latest was entered; empty until its result is there.
     #[serde(default)]
