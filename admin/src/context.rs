@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rondo_proto::identity::{self, Identity};
-use rondo_proto::v1::administration_client::AdministrationClient;
+use rondo_wire::identity::{self, Identity};
+use rondo_wire::stubs::administration_client::AdministrationClient;
 use tonic::transport::Channel;
 
 use crate::error::CliError;

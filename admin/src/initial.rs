@@ -6,10 +6,10 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use rondo_methods::Initial;
 use rondo_methods::initial::convert;
-use rondo_proto::error::ErrorCode;
 use rondo_proto::run_file::RunFile;
-use rondo_proto::transfer;
 use rondo_proto::v1::{GetBaseRequest, InitialHeader, initial_message::Part};
+use rondo_wire::status::code_of;
+use rondo_wire::transfer;
 use tonic::Status;
 
 use crate::context::Administration;
@@ -36,7 +36,7 @@ pub async fn upload(admin: &mut Administration, run: &RunFile, dir: &Path) -> Re
     for attempt in 1.. {
         match send(admin, header.clone(), &path, &bar).await? {
             Ok(()) => break,
-            Err(status) if attempt >= ATTEMPTS || !ErrorCode::of(&status).retryable() => return Err(status.into()),
+            Err(status) if attempt >= ATTEMPTS || !code_of(&status).retryable() => return Err(status.into()),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }

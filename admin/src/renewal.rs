@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rondo_proto::identity::{self, Identity};
+use rondo_wire::identity::{self, Identity};
 
 use crate::error::CliError;
 use crate::output;

@@ -4,8 +4,8 @@ mod bars;
 
 use std::time::{Duration, Instant};
 
-use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{GetRunRequest, RoundRecord, RunEvent, RunSummary, RunUpdate};
+use rondo_wire::status::code_of;
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -58,7 +58,7 @@ pub async fn watch(client: &mut Administration, run: &str, output: &mut Output) 
         };
         // What was never there is not waited for; what was there comes back.
         let since = *away.get_or_insert_with(Instant::now);
-        if !story.begun || !ErrorCode::of(&status).retryable() || since.elapsed() > PATIENCE {
+        if !story.begun || !code_of(&status).retryable() || since.elapsed() > PATIENCE {
             return Err(status.into());
         }
         tokio::time::sleep(PAUSE).await;

@@ -6,10 +6,10 @@ mod suite;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use rondo_base::HEAD_FILE;
 use rondo_methods::export::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
 use rondo_methods::initial::convert;
 use rondo_methods::{ExportInfo, Initial, Job, Kind, Matrix, MethodError, Registry, Tensor, TensorSet, file};
-use rondo_proto::base::HEAD_FILE;
 use rondo_proto::run_file::{Dtype, RunFile};
 use serde_json::{Value, json};
 use suite::{Federation, base, distance, no_metadata, noise, run_file, weighted};

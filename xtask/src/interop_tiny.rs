@@ -67,7 +67,7 @@ pub(crate) fn cases(paths: &Paths, binaries: &Binaries, work: &Path) -> Result<V
             .map(|tiny| {
                 let (methods, data) = (&methods, &data);
                 let client = &binaries.client;
-                let model = paths.workspace.join("client/tests/goldens").join(tiny.model);
+                let model = paths.workspace.join("trainer/tests/goldens").join(tiny.model);
                 scope.spawn(move || -> Result<Vec<Case>> {
                     let cases = methods.iter().map(|method| case(client, tiny, &model, &method.id, data, work));
                     cases.collect()

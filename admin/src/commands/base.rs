@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use rondo_proto::base;
 use rondo_proto::v1::{BaseModel, GetBaseRequest, ListBasesRequest};
 
 use crate::context::Context;
@@ -41,7 +40,7 @@ pub async fn run(command: BaseCommand, context: &mut Context) -> Result<(), CliE
     let mut client = context.administration().await?;
     match command {
         BaseCommand::Add { name, from } => {
-            let model = base::describe(&from, &name)?;
+            let model = rondo_base::describe(&from, &name)?;
             let added = client.add_base(model).await?.into_inner();
             context.output.show(&added, |base| format!("registered\n{}", overview(base)))
         }

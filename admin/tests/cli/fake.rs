@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use rondo_proto::digest::Digest;
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::transfer;
-use rondo_proto::v1::administration_server::{Administration, AdministrationServer};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::*;
+use rondo_wire::status::status;
+use rondo_wire::stubs::administration_server::{Administration, AdministrationServer};
+use rondo_wire::transfer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};

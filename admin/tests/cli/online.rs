@@ -363,7 +363,7 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
 /// A BERT of two layers whose six linear layers are [6, 5] each.
 fn write_model(dir: &Path, number: f32) {
     let config = r#"{"model_type": "bert", "hidden_size": 6, "num_hidden_layers": 2, "max_position_embeddings": 16}"#;
-    let linears = &rondo_proto::architecture::find("bert").unwrap().linears;
+    let linears = &rondo_base::architecture::find("bert").unwrap().linears;
     let names =
         (0..2).flat_map(|layer| linears.iter().map(move |name| format!("bert.encoder.layer.{layer}.{name}.weight")));
     let weight = Tensor { shape: vec![6, 5], data: vec![number; 30] };
@@ -380,7 +380,7 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let model = path("model");
     write_model(Path::new(&model), 0.5);
-    let base = rondo_proto::base::describe(Path::new(&model), "tiny").unwrap();
+    let base = rondo_base::describe(Path::new(&model), "tiny").unwrap();
     for method in ["fedit", "flora"] {
         let script = Script { summary: summary(""), ..adapter(method, &blobs_dir(dir.path()), base.clone()) };
         let (merged, peft) = (path(&format!("{method}-merged")), path(&format!("{method}-peft")));

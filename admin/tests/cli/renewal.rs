@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use rcgen::{CertificateParams, KeyPair};
-use rondo_proto::identity::Identity;
+use rondo_wire::identity::Identity;
 
 use crate::program::{rondo, told};
 
@@ -36,6 +36,6 @@ fn a_renewal_that_fails_is_a_warning_beside_the_commands_own_end() {
             "{err}"
         );
         assert!(err.contains("error: "), "{err}");
-        assert_eq!(rondo_proto::identity::load(&folder).unwrap(), identity);
+        assert_eq!(rondo_wire::identity::load(&folder).unwrap(), identity);
     }
 }

@@ -13,9 +13,9 @@ use rondo_proto::{RunId, v1};
 
 use super::failure::Failure;
 use crate::config::Config;
-use crate::data::Source;
 use crate::policy::Decline;
 use crate::spool::Entry;
+use rondo_data::Source;
 
 /// The ledger of this client, and the budgets that client.toml declares.
 #[derive(Clone)]

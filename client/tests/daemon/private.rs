@@ -198,9 +198,9 @@ async fn what_fails_for_the_data_is_told_in_one_sentence() {
 #[cfg(feature = "torch")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
-    use rondo_client::trainer::LibtorchTrainer;
-    use rondo_client::trainer::device::DeviceChoice;
-    use rondo_client::work::WorkError;
+    use rondo_trainer::LibtorchTrainer;
+    use rondo_trainer::device::DeviceChoice;
+    use rondo_trainer_api::work::WorkError;
 
     let mut machine = Machine::new();
     machine.trainer = Some(|| {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{BaseModel, GetAdapterReply, GetRunReply, InitialAdapter, RoundRecord, RunSummary};
 use rondo_proto::{Digest, RunId};
 use rondo_rounds::{CohortKey, Engine, Input, Rejection, Reply};
+use rondo_wire::status::status;
 use tonic::Status;
 
 use super::{Shared, invalid, no_run};

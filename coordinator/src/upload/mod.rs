@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::{Job, UpdateFacts, UpdateRefusal};
-use rondo_proto::transfer::wire_bytes;
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
+use rondo_wire::transfer::wire_bytes;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 

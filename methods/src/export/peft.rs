@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_proto::architecture::{self, Orientation};
-use rondo_proto::base::{ADAPTER_FILE, HEAD_FILE};
+use rondo_base::architecture::{self, Orientation};
+use rondo_base::{ADAPTER_FILE, HEAD_FILE};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 

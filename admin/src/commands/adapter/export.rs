@@ -142,7 +142,7 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
 
 /// Full weights are written from the registered base's own files, which must be a folder.
 fn check_model(model: &Path, base: &BaseModel) -> Result<(), CliError> {
-    let packed = base.files.iter().map(|file| Path::new(&file.name)).find(|file| rondo_proto::base::is_gguf(file));
+    let packed = base.files.iter().map(|file| Path::new(&file.name)).find(|file| rondo_base::is_gguf(file));
     if let Some(file) = packed {
         let problem = format!(
             "base {:?} is the GGUF file {}, whose packed weights cannot take an adapter without loss",
@@ -154,10 +154,10 @@ fn check_model(model: &Path, base: &BaseModel) -> Result<(), CliError> {
              `rondo-client merge --model DIR --adapter DIR --out DIR`",
         ));
     }
-    if rondo_proto::base::is_gguf(model) {
+    if rondo_base::is_gguf(model) {
         return Err(MethodError::PackedBase { path: model.to_owned() }.into());
     }
-    Ok(rondo_proto::base::check(model, base)?)
+    Ok(rondo_base::check(model, base)?)
 }
 
 /// The folder is made anew, so that no file of another adapter stays in it.
