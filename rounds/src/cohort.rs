@@ -24,7 +24,9 @@ fn lot(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// The candidates that Poisson sampling draws, sorted. Each is drawn on its own, with probability `rate` rounded down to a multiple of 2^-64, by the BLAKE3 hash of (round, attempt, name) under the key: it depends on nobody else.
+/// The candidates that Poisson sampling draws, sorted. Each is drawn on its own, with probability
+/// `rate` rounded down to a multiple of 2^-64, by the BLAKE3 hash of (round, attempt, name) under
+/// the key: it depends on nobody else.
 pub fn sample(
     key: &CohortKey,
     rate: f64,

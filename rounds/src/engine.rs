@@ -11,7 +11,7 @@ use crate::input::Input;
 use crate::invariants::{self, Violation};
 use crate::key::{Millis, RecordKey};
 use crate::liveness::Liveness;
-use crate::phases::{self, aggregating};
+use crate::phases::{aggregating, collecting, publishing, recruiting};
 use crate::record::{ResumeError, Snapshot};
 use crate::rejection::Rejection;
 use crate::run_context::{Changes, RunContext, clean};
@@ -161,8 +161,8 @@ impl Engine {
         }
     }
 
-    /// Lets every run decide until none has anything left to decide. Older runs come first, and so get
-    /// free clients first.
+    /// Lets every run decide until none has anything left to decide. Older runs come first, and so
+    /// get free clients first.
     fn advance(&mut self, changes: &mut Changes) {
         let mut is_moving = true;
         while is_moving {
@@ -181,7 +181,7 @@ impl Engine {
             Phase::Recruiting(_) => self.state.engaged_elsewhere(id),
             _ => BTreeSet::new(),
         };
-        let moved = self.open_run(id, changes).is_ok_and(|mut ctx| phases::advance(&mut ctx, &engaged));
+        let moved = self.open_run(id, changes).is_ok_and(|mut ctx| advance(&mut ctx, &engaged));
         self.forget_job_if_ended(id);
         moved
     }
@@ -230,8 +230,8 @@ impl Engine {
         }
     }
 
-    /// Effects that drop blobs which nobody needs any more. Equal updates share a blob, and an aggregate of
-    /// one update can equal it, so every run is asked.
+    /// Effects that drop blobs which nobody needs any more. Equal updates share a blob, and an
+    /// aggregate of one update can equal it, so every run is asked.
     fn drop_blobs(&self, dropped: BTreeMap<RunId, BTreeSet<Digest>>) -> Vec<Effect> {
         if dropped.is_empty() {
             return Vec::new();
@@ -292,5 +292,19 @@ impl Engine {
     /// Whether some run needs this blob.
     pub fn references(&self, digest: &Digest) -> bool {
         self.state.runs.values().any(|run| run.blobs().any(|blob| blob == *digest))
+    }
+}
+
+/// Moves the run on by one decision, if there is one to make now. `engaged` are clients that are at
+/// work for other runs. Nothing is decided in a paused run.
+fn advance(ctx: &mut RunContext<'_>, engaged: &BTreeSet<ClientId>) -> bool {
+    if ctx.run().live.paused_at.is_some() {
+        return false;
+    }
+    match &ctx.run().live.phase {
+        Phase::Recruiting(_) => recruiting::advance(ctx, engaged),
+        Phase::WarmUp(_) | Phase::Training(_) => collecting::advance(ctx),
+        Phase::Publishing(_) => publishing::advance(ctx),
+        Phase::Aggregating(_) | Phase::Ended(_) => false,
     }
 }

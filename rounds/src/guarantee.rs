@@ -16,7 +16,8 @@ use crate::rejection::Rejection;
 use crate::state::central::{Central, Charged};
 use crate::state::{Member, Run};
 
-/// Largest relative difference between two machines' accountants: their elementary functions differ.
+/// Largest relative difference between two machines' accountants: their elementary functions
+/// differ.
 const ROUNDING: f64 = 1e-9;
 
 /// Checks that a guarantee can be kept with the run's method.
@@ -185,7 +186,8 @@ fn statement_of_releases(central: &Central, charged: Option<&Charged>) -> String
     text
 }
 
-/// The predicted L2 norm of a run's noise, against that of its updates. A mean of updates cannot exceed the clip.
+/// The predicted L2 norm of a run's noise, against that of its updates. A mean of updates cannot
+/// exceed the clip.
 pub(crate) fn prediction(plan: &ClientPlan, job: &Job) -> String {
     let tensors = job.upload_manifest(Kind::Train, 1, job.rank());
     let numbers: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();

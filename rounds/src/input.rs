@@ -186,7 +186,8 @@ pub enum Input {
         evaluation: v1::Evaluation,
     },
     /// The executor is about to draw the noise of a plan's [`Release`](crate::Release). Answered
-    /// with [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Unlike other inputs it counts each time it comes, since each time means new noise.
+    /// with [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Unlike other
+    /// inputs it counts each time it comes, since each time means new noise.
     Releasing {
         /// The (run, round, attempt) of the plan.
         work: WorkKey,
@@ -205,8 +206,8 @@ pub enum Input {
         frozen_bytes: u64,
         /// The server optimiser's new state, when the run has one.
         server: Option<Digest>,
-        /// Relative error of the aggregate, ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F;
-        /// absent where the mean is private.
+        /// Relative error of the aggregate, ||aggregate - dense weighted mean||_F / ||dense
+        /// weighted mean||_F; absent where the mean is private.
         error: Option<f64>,
         /// The clip of the next round, where it changes.
         next_clip: Option<f64>,

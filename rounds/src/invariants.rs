@@ -248,7 +248,8 @@ fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
     ensure(charged <= most, || format!("{charged} releases are charged, {most} fit the budget"))
 }
 
-/// R7. No round is aggregated with fewer updates than the quorum, unless Poisson sampling drew so few.
+/// R7. No round is aggregated with fewer updates than the quorum, unless Poisson sampling drew so
+/// few.
 pub fn never_below_quorum(run: &Run) -> Result<(), String> {
     let quorum = run.spec.policy.quorum as usize;
     let quorum_of = |round: u32| if round > 0 && is_sampled(run) { 0 } else { quorum };

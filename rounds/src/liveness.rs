@@ -9,7 +9,8 @@ use crate::key::{Millis, WorkKey};
 /// Liveness and progress, in memory only.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Liveness {
-    /// The first time of this process; a client is not taken for lost because the coordinator was down.
+    /// The first time of this process; a client is not taken for lost because the coordinator was
+    /// down.
     since: Option<Millis>,
     /// The latest time of this process.
     latest: Millis,

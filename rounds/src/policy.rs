@@ -35,7 +35,8 @@ pub struct Policy {
     /// Which round's adapter the finished run hands out.
     #[serde(default)]
     pub keep: Keep,
-    /// A round whose held-out loss exceeds the best one so far by more than this share is rolled back; absent = no round is.
+    /// A round whose held-out loss exceeds the best one so far by more than this share is rolled
+    /// back; absent = no round is.
     #[serde(default)]
     pub rollback: Option<f64>,
 }

@@ -1,4 +1,5 @@
-//! The records that hold the engine's state: small, versioned, one per subject, so that a step rewrites little.
+//! The records that hold the engine's state: small, versioned, one per subject, so that a step
+//! rewrites little.
 
 use std::collections::BTreeMap;
 
@@ -193,5 +194,18 @@ mod tests {
         let event = write(&v1::RunEvent::default());
         let records = [(RecordKey::Event(run.clone(), 1), event)].into();
         assert_eq!(Snapshot { records }.into_state(), Err(ResumeError::Incomplete { run, missing: "spec" }));
+    }
+
+    #[test]
+    fn every_kind_of_record_keeps_its_form() {
+        let text = include_str!("../tests/records/version-1.txt");
+        let pairs = text.lines().map(|line| line.split_once(' ').unwrap());
+        let records: BTreeMap<RecordKey, Vec<u8>> =
+            pairs.map(|(key, json)| (key.parse().unwrap(), json.as_bytes().to_vec())).collect();
+        let written = Snapshot { records: records.clone() }.into_state().unwrap().records().records;
+        assert_eq!(written.len(), records.len());
+        for (key, json) in &records {
+            assert_eq!(str::from_utf8(&written[key]), str::from_utf8(json), "{key}");
+        }
     }
 }

@@ -154,9 +154,9 @@ impl Engine {
         }
     }
 
-    /// The blobs from which a run's adapter is built: after `round`, also when that was rolled back,
-    /// or what the run hands out. Absent when there is no such run or nothing was published for
-    /// that round.
+    /// The blobs from which a run's adapter is built: after `round`, also when that was rolled
+    /// back, or what the run hands out. Absent when there is no such run or nothing was published
+    /// for that round.
     pub fn adapter_state(&self, run: &RunId, round: Option<u32>) -> Option<v1::AdapterState> {
         let run = self.state.runs.get(run)?;
         if round.is_some_and(|round| !run.publications().any(|(number, _)| number == round)) {

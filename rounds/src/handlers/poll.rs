@@ -19,7 +19,8 @@ use crate::state::{Answer, Client, ClientStatus, Fetch, Run};
 
 /// Milliseconds after which a client with nothing to do asks again.
 const RETRY_AFTER_MS: u32 = 1000;
-/// Resolution in milliseconds of the recorded time of a client's last message. A finer one would cost a commit for every poll.
+/// Resolution in milliseconds of the recorded time of a client's last message. A finer one would
+/// cost a commit for every poll.
 const SEEN_RESOLUTION_MS: Millis = 60_000;
 /// Milliseconds before a client that declined is asked again: what it lacked may be there now.
 const RECONSIDER_AFTER_MS: Millis = 60_000;
@@ -228,7 +229,8 @@ fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Optio
     }
 }
 
-/// Assigns the client its work. The assignment is the same each time it asks. A paused run assigns nothing new.
+/// Assigns the client its work. The assignment is the same each time it asks. A paused run assigns
+/// nothing new.
 fn assign(ctx: &mut RunContext<'_>, client: &ClientId) -> Option<v1::Assignment> {
     let is_paused = ctx.run().live.paused_at.is_some();
     let is_again = has_begun(ctx.run(), client);

@@ -36,7 +36,8 @@ pub enum ExpectedUpload {
     Decided(UploadOutcome),
 }
 
-/// The bound on an update that must arrive clipped. It applies to the change that the update makes to what its round began with.
+/// The bound on an update that must arrive clipped. It applies to the change that the update makes
+/// to what its round began with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clipped {
     /// Largest L2 norm of the change, over all tensors together.

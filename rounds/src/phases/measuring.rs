@@ -42,7 +42,8 @@ pub(crate) fn why_late(ctx: &RunContext<'_>, client: &ClientId) -> String {
     format!("{late}: it needs data set {:?} and base model {} ({})", evaluator.dataset, base.name, base.digest)
 }
 
-/// More examples than any client has; a larger count is a mistake, or an attempt to dominate the weighted mean.
+/// More examples than any client has; a larger count is a mistake, or an attempt to dominate the
+/// weighted mean.
 pub(crate) const MOST_EXAMPLES: u64 = 1 << 32;
 
 /// Whether an evaluation holds numbers that make sense. One that does not is as good as none.

@@ -149,7 +149,8 @@ pub(crate) fn close(ctx: &mut RunContext<'_>) {
     ctx.announce_close(text);
 }
 
-/// Compares the round with the best before it, and rolls it back when it is worse by more than the run allows.
+/// Compares the round with the best before it, and rolls it back when it is worse by more than the
+/// run allows.
 fn compare_with_best(run: &Run, record: &mut v1::RoundRecord) {
     let held_out = run.held_out();
     let best = run.best();

@@ -41,7 +41,8 @@ pub(crate) fn advance(ctx: &mut RunContext<'_>, engaged: &BTreeSet<ClientId>) ->
     if candidates.len() < policy.quorum as usize {
         let here = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
         let quorum = policy.quorum;
-        // A run that never had a client only waits. One that lost some says so, once for each change.
+        // A run that never had a client only waits. One that lost some says so, once for each
+        // change.
         let says = said != Some(here) && (said.is_some() || quorum_since.is_some() || !ctx.run().rounds.is_empty());
         if quorum_since.is_some() || says {
             let said = if says { Some(here) } else { said };

@@ -23,6 +23,7 @@ pub mod start_adapter;
 
 mod lineage;
 mod queries;
+mod releases;
 
 /// All that is durable.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -14,7 +14,8 @@ pub struct Publication {
     pub layout_bytes: u64,
     /// New frozen tensors, when the round made any.
     pub frozen: Option<Frozen>,
-    /// Relative error of the aggregate against the dense weighted mean; absent where that is private.
+    /// Relative error of the aggregate against the dense weighted mean; absent where that is
+    /// private.
     pub error: Option<f64>,
     /// The server optimiser's state after this round. It never leaves the coordinator.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! Questions about the state that more than one file asks: who is in the attempt, what counts, which
-//! blobs are needed.
+//! Questions about the state that more than one file asks: who is in the attempt, what counts,
+//! which blobs are needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ use crate::state::publication::Publication;
 use crate::state::{Run, Spec, State};
 
 impl Run {
-    /// The largest L2 norm of an upload that is accepted now; absent = any finite one. It is a limit on updates: a warm-up's
-    /// statistic has another scale.
+    /// The largest L2 norm of an upload that is accepted now; absent = any finite one. It is a
+    /// limit on updates: a warm-up's statistic has another scale.
     pub fn update_norm_limit(&self) -> Option<f64> {
         self.spec.max_update_norm.filter(|_| self.live.open.kind == RoundKind::Train)
     }

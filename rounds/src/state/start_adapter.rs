@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::rejection::Rejection;
 
-/// What a run starts from instead of the base alone: everybody merges it into the base before anything else.
+/// What a run starts from instead of the base alone: everybody merges it into the base before
+/// anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartAdapter {
     /// Its blob.
