@@ -10,12 +10,12 @@ use crate::key::CohortKey;
 /// on the order of the input nor on who else is there.
 pub fn draw(seed: u64, round: u32, attempt: u32, candidates: impl IntoIterator<Item = ClientId>) -> Vec<ClientId> {
     let mut drawn: Vec<([u8; 32], ClientId)> =
-        candidates.into_iter().map(|client| (lot(seed, round, attempt, &client), client)).collect();
+        candidates.into_iter().map(|client| (draw_hash(seed, round, attempt, &client), client)).collect();
     drawn.sort();
     drawn.into_iter().map(|(_, client)| client).collect()
 }
 
-fn lot(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
+fn draw_hash(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("rondo 2026 cohort draw v1");
     hasher.update(&seed.to_le_bytes());
     hasher.update(&round.to_le_bytes());

@@ -151,7 +151,7 @@ impl<'a> RunContext<'a> {
     }
 
     /// Adds an effect.
-    pub(crate) fn order(&mut self, effect: Effect) {
+    pub(crate) fn add_effect(&mut self, effect: Effect) {
         self.changes.effects.push(effect);
     }
 }

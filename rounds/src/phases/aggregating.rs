@@ -66,7 +66,7 @@ pub(crate) fn begin(ctx: &mut RunContext<'_>) {
         count => format!("{count} updates"),
     };
     ctx.live().phase = Phase::Aggregating(Aggregating { plan: plan_digest });
-    ctx.order(Effect::Aggregate(Box::new(plan)));
+    ctx.add_effect(Effect::Aggregate(Box::new(plan)));
     ctx.announce(None, format!("aggregating {count}"));
 }
 

@@ -1,3 +1,5 @@
+//! Charging a release of a run with privacy per client, before its noise is drawn.
+
 use rondo_dp::ClientPlanError;
 
 use crate::effect::Release;

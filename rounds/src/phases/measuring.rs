@@ -8,6 +8,10 @@ use crate::state::participation::EvaluationState;
 use crate::state::phase::Measuring;
 use crate::state::{Client, ClientStatus, Evaluator, Spec};
 
+/// More examples than any client has; a larger count is a mistake, or an attempt to dominate the
+/// weighted mean.
+pub(crate) const MOST_EXAMPLES: u64 = 1 << 32;
+
 /// Asks the client to measure, unless it is known that it cannot.
 pub(crate) fn ask(ctx: &mut RunContext<'_>, evaluator: &Evaluator) -> Measuring {
     let Evaluator { client, dataset } = evaluator.clone();
@@ -41,10 +45,6 @@ pub(crate) fn why_late(ctx: &RunContext<'_>, client: &ClientId) -> String {
     let base = &spec.base;
     format!("{late}: it needs data set {:?} and base model {} ({})", evaluator.dataset, base.name, base.digest)
 }
-
-/// More examples than any client has; a larger count is a mistake, or an attempt to dominate the
-/// weighted mean.
-pub(crate) const MOST_EXAMPLES: u64 = 1 << 32;
 
 /// Whether an evaluation holds numbers that make sense. One that does not is as good as none.
 pub(crate) fn is_measured(evaluation: &v1::Evaluation) -> bool {

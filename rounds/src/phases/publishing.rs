@@ -125,7 +125,7 @@ pub(crate) fn advance(ctx: &mut RunContext<'_>) -> bool {
     true
 }
 
-/// Writes the round's record. The phase stays, for [`advance`] or an end.
+/// Writes the round's record. The phase stays: the caller opens the next round or ends the run.
 pub(crate) fn close(ctx: &mut RunContext<'_>) {
     let Phase::Publishing(publishing) = &ctx.run().live.phase else { return };
     let publication = publishing.publication.clone();

@@ -114,7 +114,7 @@ fn draw(ctx: &mut RunContext<'_>, candidates: Vec<ClientId>) {
     let policy = spec.policy.clone();
     let drawn = match ctx.run().poisson_sampling() {
         Some((key, rate)) => cohort::sample(&key, rate, open.round, open.attempt, candidates),
-        None => fixed(ctx, candidates),
+        None => draw_fixed_size(ctx, candidates),
     };
     if drawn.len() < policy.quorum as usize {
         ctx.note(format!(
@@ -164,7 +164,7 @@ fn draw(ctx: &mut RunContext<'_>, candidates: Vec<ClientId>) {
 }
 
 /// A cohort of the declared size, from the run's seed.
-fn fixed(ctx: &RunContext<'_>, candidates: Vec<ClientId>) -> Vec<ClientId> {
+fn draw_fixed_size(ctx: &RunContext<'_>, candidates: Vec<ClientId>) -> Vec<ClientId> {
     let spec = &ctx.run().spec;
     let open = &ctx.run().live.open;
     let mut drawn = cohort::draw(spec.seed, open.round, open.attempt, candidates);

@@ -81,28 +81,7 @@ impl Run {
         let start_adapter = self.spec.start_adapter.iter().map(|adapter| adapter.digest);
         start_adapter.chain(published).chain(self.update_blobs()).chain(self.server_blobs())
     }
-}
 
-impl State {
-    /// Every blob that some run needs.
-    pub fn blobs(&self) -> BTreeSet<Digest> {
-        self.runs.values().flat_map(Run::blobs).collect()
-    }
-
-    /// Clients that work for another run and are not free for `run`. Work of a paused
-    /// run does not bind.
-    pub fn engaged_elsewhere(&self, run: &RunId) -> BTreeSet<ClientId> {
-        let others = self.runs.iter().filter(|(id, other)| *id != run && other.live.paused_at.is_none());
-        let mut engaged = BTreeSet::new();
-        for (_, other) in others {
-            let evaluator = other.spec.evaluator.iter().map(|evaluator| &evaluator.client);
-            engaged.extend(other.members.keys().chain(evaluator).filter(|client| other.is_open_for(client)).cloned());
-        }
-        engaged
-    }
-}
-
-impl Run {
     /// The measurement at one client, while it is under way.
     pub(crate) fn measuring(&self) -> Option<&Measuring> {
         match &self.live.phase {
@@ -122,9 +101,7 @@ impl Run {
             _ => EvaluationState::None,
         }
     }
-}
 
-impl Run {
     /// The rejection of something about a round or attempt that is not open.
     pub(crate) fn not_open(&self, work: &WorkKey) -> Rejection {
         Rejection::WrongRound {
@@ -144,6 +121,25 @@ impl Run {
             .map(|(client, part, update)| format!("{client} {} {} {}\n", update.digest, update.examples, part.rank))
             .collect();
         Digest::of(lines.concat().as_bytes())
+    }
+}
+
+impl State {
+    /// Every blob that some run needs.
+    pub fn blobs(&self) -> BTreeSet<Digest> {
+        self.runs.values().flat_map(Run::blobs).collect()
+    }
+
+    /// Clients that work for another run and are not free for `run`. Work of a paused
+    /// run does not bind.
+    pub fn engaged_elsewhere(&self, run: &RunId) -> BTreeSet<ClientId> {
+        let others = self.runs.iter().filter(|(id, other)| *id != run && other.live.paused_at.is_none());
+        let mut engaged = BTreeSet::new();
+        for (_, other) in others {
+            let evaluator = other.spec.evaluator.iter().map(|evaluator| &evaluator.client);
+            engaged.extend(other.members.keys().chain(evaluator).filter(|client| other.is_open_for(client)).cloned());
+        }
+        engaged
     }
 }
 
