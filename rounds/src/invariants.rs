@@ -10,7 +10,7 @@
 //! | R5 | privacy is charged before release, and within the budget |
 //! | R6 | every blob that is needed exists |
 //! | R7 | no round goes on below quorum, unless Poisson sampling drew so few |
-//! | R8 | the best round has the least held-out loss; those worse by more than allowed return to it |
+//! | R8 | the best round has the least held-out loss; those worse than allowed return to it |
 //! | R9 | where one client is named to measure, nobody else does |
 
 use std::collections::BTreeSet;
