@@ -49,7 +49,7 @@ pub(super) async fn bench_with<T>(
 
     let run = RunId::new("sentiment-1").unwrap();
     let key = CohortKey::new([1; 32]);
-    let create = Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None, key };
+    let create = Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), start_adapter: None, key };
     driver.step(create).await.unwrap();
     let clients: Vec<ClientId> = names.iter().map(|name| ClientId::new(*name).unwrap()).collect();
     let poll = |client: &ClientId| Input::Poll {

@@ -69,7 +69,7 @@ fn nobody_came(bench: &Bench) -> AggregatePlan {
         work: WorkKey { run: bench.run.clone(), round: 1, attempt: 1 },
         kind: RoundKind::Train,
         updates: Vec::new(),
-        initial: None,
+        start_adapter: None,
         frozen: None,
         published: Vec::new(),
         server: None,

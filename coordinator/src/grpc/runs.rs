@@ -72,8 +72,8 @@ impl Shared {
         start: Option<&Start>,
         key: CohortKey,
     ) -> Result<Reply, DriverError> {
-        let initial = start.map(|start| Box::new(start.message.clone()));
-        let input = Input::CreateRun { run: run.clone(), run_file, base, initial, key };
+        let start_adapter = start.map(|start| Box::new(start.message.clone()));
+        let input = Input::CreateRun { run: run.clone(), run_file, base, start_adapter, key };
         let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
         let putting = self.blobs.putting().await;
         self.blobs.put_file(&run, digest, path).await.map_err(|error| DriverError::Store(error.to_string()))?;

@@ -1,5 +1,5 @@
-//! What the engine knows: ids, digests and numbers, in ordered maps. Everything here is a record of the store; what may
-//! be lost at a restart stands in `presence.rs`.
+//! What the engine knows: ids, digests and numbers, in ordered maps. Everything here is a record of
+//! the store; what may be lost at a restart is in `liveness.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,23 @@ use rondo_dp::Privacy;
 use rondo_proto::{ClientId, Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
-use crate::central::{Central, Charged};
-use crate::effect::RoundKind;
-use crate::initial::Initial;
-use crate::phases::Phase;
+use crate::key::{Millis, RoundKind};
 use crate::policy::Policy;
+use crate::state::central::{Central, Charged};
+use crate::state::participation::Participation;
+use crate::state::phase::Phase;
+use crate::state::publication::ClosedRound;
+use crate::state::start_adapter::StartAdapter;
 
-pub use crate::part::{EvaluationState, Part, PartState, Update};
+pub mod central;
+pub mod participation;
+pub mod phase;
+pub mod publication;
+pub mod start_adapter;
+
+mod lineage;
+mod queries;
+mod releases;
 
 /// All that is durable.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,7 +37,7 @@ pub struct State {
 /// What a client may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
+pub enum ClientStatus {
     /// Waits for an operator.
     Pending,
     /// Works.
@@ -39,7 +48,7 @@ pub enum Standing {
     Revoked,
 }
 
-impl Standing {
+impl ClientStatus {
     /// As client lists spell it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,7 +64,8 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// What it may do.
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub status: ClientStatus,
     /// When it got its first certificate.
     pub enrolled_at: Millis,
     /// When it was last heard of, to the minute.
@@ -79,7 +89,7 @@ pub struct Client {
 pub struct Run {
     /// What it is; written once.
     pub spec: Spec,
-    /// Where it stands.
+    /// Where it is.
     pub live: Live,
     /// Clients that answered or took part.
     pub members: BTreeMap<ClientId, Member>,
@@ -89,8 +99,8 @@ pub struct Run {
     pub events: BTreeMap<u64, v1::RunEvent>,
 }
 
-/// What a run is. The fields beside the run file are drawn from it, so that an old run can be shown by a program that
-/// reads run files differently or lacks the method.
+/// What a run is. The other fields are read from the run file, so that an old run can be shown
+/// by a program that reads run files differently or lacks the method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// The run file's text.
@@ -105,17 +115,18 @@ pub struct Spec {
     pub dataset: String,
     /// The method's id.
     pub method: String,
-    /// Whether the law's result is the mean of the clients' changes, in words.
+    /// In words: whether the aggregate is exactly the mean of the clients' changes.
     pub exactness: String,
     /// The adapter rank.
     pub rank: u32,
     /// Seed of the draws.
     pub seed: u64,
-    /// What is promised.
+    /// The privacy guarantee.
     pub privacy: Privacy,
     /// How rounds are held.
     pub policy: Policy,
-    /// Whether every published entry stays part of the adapter, or the latest replaces those before.
+    /// Whether every published entry stays part of the adapter, or the latest replaces those
+    /// before.
     pub accumulates: bool,
     /// Largest L2 norm of an update.
     pub max_update_norm: Option<f64>,
@@ -123,17 +134,17 @@ pub struct Spec {
     #[serde(default)]
     pub evaluator: Option<Evaluator>,
     /// The adapter that it starts from; absent = the base alone.
-    #[serde(default)]
-    pub initial: Option<Initial>,
-    /// How a promise per client is kept.
+    #[serde(default, rename = "initial")]
+    pub start_adapter: Option<StartAdapter>,
+    /// How a guarantee per client is kept.
     #[serde(default)]
     pub central: Option<Central>,
 }
 
 impl Spec {
     /// Digest of the adapter that it starts from, as messages spell it; empty without one.
-    pub(crate) fn initial_digest(&self) -> String {
-        self.initial.as_ref().map(|initial| initial.digest.to_string()).unwrap_or_default()
+    pub(crate) fn start_adapter_digest(&self) -> String {
+        self.start_adapter.as_ref().map(|adapter| adapter.digest.to_string()).unwrap_or_default()
     }
 }
 
@@ -146,7 +157,7 @@ pub struct Evaluator {
     pub dataset: String,
 }
 
-/// Where a run stands.
+/// What changes while a run goes on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// The phase of the open round.
@@ -157,7 +168,7 @@ pub struct Live {
     pub open: OpenRound,
     /// Number of the next event, from 1.
     pub next_event: u64,
-    /// What its releases have cost every client, in a run that promises privacy per client.
+    /// What its releases have cost every client, in a run with privacy per client.
     #[serde(default)]
     pub charged: Option<Charged>,
     /// What the next release clips to, in a run whose clip moves, once it has moved.
@@ -165,7 +176,7 @@ pub struct Live {
     pub clip: Option<f64>,
 }
 
-/// The round in hand.
+/// The open round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenRound {
     /// Its number; 0 is the warm-up.
@@ -190,23 +201,24 @@ impl OpenRound {
     }
 }
 
-/// One client's part in one run.
+/// What one client answered and does in one run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Member {
     /// Its answer to the invitation.
     pub answer: Option<Answer>,
     /// What it does in the open round.
-    pub part: Option<Part>,
+    #[serde(rename = "part")]
+    pub participation: Option<Participation>,
     /// The round in which it last failed; others are drawn before it in the next attempt.
     pub failed_in: Option<u32>,
     /// What the run has cost its data, as of its latest accepted update.
     #[serde(default)]
     pub privacy: Option<v1::PrivacyReport>,
-    /// It told of fewer noised steps than before: its ledger was set back, so that nobody knows what the run has cost its
-    /// data. It is drawn no more.
+    /// It reported fewer noised steps than before: its ledger was set back, so nobody knows what
+    /// the run has cost its data. It is drawn no more.
     #[serde(default)]
     pub set_back: bool,
-    /// Blobs it was told to fetch and that hold still.
+    /// Blobs that it was asked to fetch and that are still in force.
     pub fetches: BTreeMap<Digest, Fetch>,
 }
 
@@ -219,14 +231,15 @@ pub struct Answer {
     pub rank: u32,
     /// Why it declined.
     pub reason: String,
-    /// True when the engine declined for it (a limit it declared, a revocation); it is asked again when that is mended.
+    /// True when the engine declined for it (a limit it declared, a revocation); it is asked again
+    /// when that is no longer so.
     pub by_engine: bool,
     /// When it was given. A client that declined is asked again after a while.
     pub at: Millis,
 }
 
 impl Answer {
-    /// Whether both say the same, whenever they were given.
+    /// Whether both say the same, whatever their times.
     pub(crate) fn is_alike(&self, other: &Self) -> bool {
         Self { at: other.at, ..self.clone() } == *other
     }
@@ -237,49 +250,12 @@ impl Answer {
 pub struct Fetch {
     /// The round in which it was first assigned, where its bytes are counted.
     pub round: u32,
-    /// Its size by the layout's formula.
+    /// Its size in bytes by the layout's formula.
     pub layout_bytes: u64,
     /// Whether any of it was delivered.
     pub delivered: bool,
-    /// Whether it was assigned to the one client that measures, to measure: then its bytes count there.
+    /// Whether it was assigned to the one client that measures, to measure: then its bytes count
+    /// there.
     #[serde(default)]
     pub measuring: bool,
-}
-
-/// What a round published.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Publication {
-    /// The global adapter, or this round's stack.
-    pub global: Digest,
-    /// Its size.
-    pub bytes: u64,
-    /// Its size by the layout's formula.
-    pub layout_bytes: u64,
-    /// New frozen tensors, when the round made any.
-    pub frozen: Option<Frozen>,
-    /// Aggregation error.
-    pub error: Option<f64>,
-    /// The server optimiser's state after this round. It never leaves the coordinator.
-    #[serde(default)]
-    pub server: Option<Digest>,
-}
-
-/// Frozen tensors that a round published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frozen {
-    /// Their blob.
-    pub digest: Digest,
-    /// Its size.
-    pub bytes: u64,
-    /// Their size by the layout's formula.
-    pub layout_bytes: u64,
-}
-
-/// A round that is over.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClosedRound {
-    /// As operators see it.
-    pub record: v1::RoundRecord,
-    /// What it published.
-    pub publication: Publication,
 }

@@ -1,19 +1,21 @@
-//! Which rounds the adapter is made of, which of them is the best, and which states of the server optimiser are needed.
+//! Which rounds the adapter is made of, which of them is the best, and which states of the server
+//! optimiser are needed.
 //!
-//! All of it follows from the closed rounds alone. Their records are written once, so a restart finds the same, and a
-//! roll-back is nothing but a line in the record of the round that was taken back.
+//! All of it follows from the closed rounds alone. Their records are written once, so a restart
+//! finds the same, and a roll-back is only a line in the record of the round that was rolled back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_proto::run_file::Keep;
 use rondo_proto::{Digest, v1};
 
-use crate::phases::Phase;
 use crate::policy::HeldOut;
-use crate::queries::AdapterBlobs;
-use crate::state::{Publication, Run};
+use crate::state::Run;
+use crate::state::phase::Phase;
+use crate::state::publication::{AdapterBlobs, Publication};
 
-/// The mean loss of evaluations, by tokens that count or, where not all of them count tokens, by examples.
+/// The mean loss of evaluations, by tokens that count or, where not all of them count tokens, by
+/// examples.
 pub(crate) fn mean_loss(evaluations: &[&v1::Evaluation]) -> Option<f64> {
     let by_tokens = evaluations.iter().all(|evaluation| evaluation.tokens > 0);
     let weight = |evaluation: &v1::Evaluation| if by_tokens { evaluation.tokens } else { evaluation.examples } as f64;
@@ -22,8 +24,8 @@ pub(crate) fn mean_loss(evaluations: &[&v1::Evaluation]) -> Option<f64> {
 }
 
 impl Run {
-    /// Rounds whose publications make up the state after `round`, or the present one, oldest first. A round that was
-    /// taken back is part of the state that it published and of none after that.
+    /// Rounds whose publications make up the state after `round`, or the present one, oldest first.
+    /// A round that was rolled back is part of the state that it published and of no later one.
     pub fn lineage(&self, round: Option<u32>) -> Vec<u32> {
         let mut kept: Vec<u32> = Vec::new();
         for (number, _) in self.publications().filter(|(number, _)| round.is_none_or(|last| *number <= last)) {
@@ -39,8 +41,8 @@ impl Run {
     /// The adapter after `round`, or the present one.
     pub fn adapter(&self, round: Option<u32>) -> AdapterBlobs {
         let publications: BTreeMap<u32, &Publication> = self.publications().collect();
-        let initial = self.spec.initial.as_ref().map(|initial| (initial.digest, initial.layout_bytes));
-        let mut adapter = AdapterBlobs { initial, ..AdapterBlobs::default() };
+        let start_adapter = self.spec.start_adapter.as_ref().map(|adapter| (adapter.digest, adapter.layout_bytes));
+        let mut adapter = AdapterBlobs { start_adapter, ..AdapterBlobs::default() };
         for number in self.lineage(round) {
             let Some(publication) = publications.get(&number) else { continue };
             adapter.round = number;
@@ -58,8 +60,8 @@ impl Run {
         adapter
     }
 
-    /// What the run hands out to operators: the present adapter or, once a run that keeps its best round has ended, that
-    /// round's.
+    /// What the run hands out to operators: the present adapter or, once a run that keeps its best
+    /// round has ended, that round's.
     pub fn result(&self) -> AdapterBlobs {
         let ended = matches!(self.live.phase, Phase::Ended(_));
         let best = self.best().filter(|_| ended && self.spec.policy.keep == Keep::Best);
@@ -78,17 +80,18 @@ impl Run {
             return HeldOut::Diverged;
         }
         let measured = self.measuring().and_then(|measuring| measuring.after.as_ref());
-        let evaluations: Vec<_> = self.parts().filter_map(|(_, part)| part.after.as_ref()).chain(measured).collect();
+        let evaluations: Vec<_> =
+            self.participations().filter_map(|(_, part)| part.after.as_ref()).chain(measured).collect();
         match mean_loss(&evaluations) {
             None => HeldOut::None,
-            // Sums of numbers that are each finite may not be.
+            // A sum of finite numbers may be infinite.
             Some(loss) if !loss.is_finite() => HeldOut::Diverged,
             Some(loss) => HeldOut::Loss(loss),
         }
     }
 
-    /// States of the server optimiser that an aggregation may still start from: the present one, and the one to which a
-    /// roll-back would return.
+    /// States of the server optimiser that an aggregation may still start from: the present one,
+    /// and the one to which a roll-back would return.
     pub(crate) fn server_blobs(&self) -> BTreeSet<Digest> {
         if matches!(self.live.phase, Phase::Ended(_)) {
             return BTreeSet::new();

@@ -1,4 +1,5 @@
-//! The adapter that a run starts from. The engine knows its digest, its sizes and what it changes, never its numbers.
+//! The adapter that a run starts from. The engine knows its digest, its sizes and what it changes,
+//! never its numbers.
 
 use rondo_methods::Job;
 use rondo_proto::{Digest, v1};
@@ -6,14 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::rejection::Rejection;
 
-/// What a run starts from instead of the base alone: merged into the base by everybody, before anything else.
+/// What a run starts from instead of the base alone: everybody merges it into the base before
+/// anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Initial {
+pub struct StartAdapter {
     /// Its blob.
     pub digest: Digest,
-    /// The blob's size.
+    /// The blob's size in bytes.
     pub bytes: u64,
-    /// The same without the file's header.
+    /// Bytes of its tensors, without the file's header.
     pub layout_bytes: u64,
     /// The linear layers of the base that it changes.
     pub targets: Vec<String>,
@@ -21,14 +23,15 @@ pub struct Initial {
     pub head_labels: u32,
 }
 
-impl Initial {
-    /// Takes the description of a checked file and sees that it fits the run.
+impl StartAdapter {
+    /// Takes the description of a checked file and checks that it fits the run.
     pub(crate) fn of(message: v1::InitialAdapter, base: &v1::BaseModel, job: &Job) -> Result<Self, Rejection> {
         let v1::InitialAdapter { digest, bytes, layout_bytes, targets, head_labels } = message;
-        let refuse = |problem: String| Err(Rejection::Initial { problem });
+        let refuse = |problem: String| Err(Rejection::StartAdapter { problem });
         let Ok(digest) = digest.parse() else { return refuse(format!("{digest:?} is no digest")) };
-        if let Some(odd) = targets.iter().find(|target| !base.linears.iter().any(|linear| linear.name == **target)) {
-            return refuse(format!("it changes `{odd}`, but base model `{}` has no such linear layer", base.name));
+        if let Some(unknown) = targets.iter().find(|target| !base.linears.iter().any(|linear| linear.name == **target))
+        {
+            return refuse(format!("it changes `{unknown}`, but base model `{}` has no such linear layer", base.name));
         }
         match job.head() {
             _ if head_labels == 0 => {}

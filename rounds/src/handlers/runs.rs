@@ -5,42 +5,35 @@ use rondo_methods::{Job, Publication, Registry};
 use rondo_proto::run_file::{EvaluationChoice, PrivacyChoice, RunFile, RunFileError};
 use rondo_proto::{ClientId, RunId, v1};
 
-use crate::central::{self, CohortKey};
-use crate::desk::Turn;
-use crate::effect::RoundKind;
-use crate::engine::{Answering, Engine};
+use crate::engine::{Engine, PendingReply};
 use crate::guarantee;
-use crate::initial::Initial;
-use crate::phases::{Outcome, Phase, Recruiting, ended, publishing};
+use crate::key::{CohortKey, Millis, RecordKey, RoundKind};
+use crate::phases::{ended, publishing};
 use crate::policy::Policy;
 use crate::rejection::Rejection;
-use crate::state::{Evaluator, Live, OpenRound, Run, Spec, Standing};
-
-impl Spec {
-    /// The run resolved against a registry.
-    pub(crate) fn job(&self, registry: &Registry) -> Result<Job, Rejection> {
-        Ok(Job::new(registry, &RunFile::parse(&self.run_file)?, &self.base)?)
-    }
-}
+use crate::run_context::Changes;
+use crate::state::phase::{Outcome, Phase, Recruiting};
+use crate::state::start_adapter::StartAdapter;
+use crate::state::{ClientStatus, Evaluator, Live, OpenRound, Run, Spec};
 
 /// Checks everything about a run that can be checked before it starts.
 fn specify(
     text: String,
     base: v1::BaseModel,
-    initial: Option<v1::InitialAdapter>,
+    start_adapter: Option<v1::InitialAdapter>,
     key: CohortKey,
-    now: i64,
+    now: Millis,
     registry: &Registry,
 ) -> Result<(Spec, Job), Rejection> {
     let file = RunFile::parse(&text)?;
     file.check_base(&base)?;
-    let privacy = file.privacy.as_ref().map_or(Ok(Privacy::None), promise)?;
+    let privacy = file.privacy.as_ref().map_or(Ok(Privacy::None), privacy_terms)?;
     let job = Job::new(registry, &file, &base)?;
     guarantee::check(&privacy, &job)?;
     let policy = policy(&file);
     let central = guarantee::central(&privacy, &policy, key)?;
     let evaluator = file.evaluation.as_ref().map(evaluator).transpose()?;
-    let initial = initial.map(|initial| Initial::of(initial, &base, &job)).transpose()?;
+    let start_adapter = start_adapter.map(|adapter| StartAdapter::of(adapter, &base, &job)).transpose()?;
     let spec = Spec {
         run_file: text,
         base,
@@ -56,14 +49,14 @@ fn specify(
         accumulates: job.method().publication() == Publication::Accumulate,
         max_update_norm: file.rounds.max_update_norm,
         evaluator,
-        initial,
+        start_adapter,
         central,
     };
     Ok((spec, job))
 }
 
-/// The guarantee that a run file asks for. Every key by name, so that none can be forgotten.
-fn promise(asked: &PrivacyChoice) -> Result<Privacy, PrivacyError> {
+/// The guarantee that a run file asks for. It names every key, so that none can be forgotten.
+fn privacy_terms(asked: &PrivacyChoice) -> Result<Privacy, PrivacyError> {
     let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
     Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
 }
@@ -89,20 +82,21 @@ impl Engine {
         run: RunId,
         text: String,
         base: v1::BaseModel,
-        initial: Option<v1::InitialAdapter>,
+        start_adapter: Option<v1::InitialAdapter>,
         key: CohortKey,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         if self.state.runs.contains_key(&run) {
             return Err(Rejection::RunExists { run });
         }
-        let (spec, job) = specify(text, base, initial, key, turn.now, &self.registry)?;
+        let (spec, job) = specify(text, base, start_adapter, key, changes.now, &self.registry)?;
         if let Some(Evaluator { client, .. }) = &spec.evaluator {
-            let known = self.state.clients.get(client).filter(|known| known.standing != Standing::Revoked);
+            let known = self.state.clients.get(client).filter(|known| known.status != ClientStatus::Revoked);
             known.ok_or_else(|| Rejection::UnknownEvaluator { client: client.clone() })?;
         }
         let (round, kind) = if job.needs_warm_up() { (0, RoundKind::WarmUp) } else { (1, RoundKind::Train) };
-        let start = spec.initial.as_ref().map(|initial| format!(" and adapter {}", initial.digest)).unwrap_or_default();
+        let start =
+            spec.start_adapter.as_ref().map(|adapter| format!(" and adapter {}", adapter.digest)).unwrap_or_default();
         let line = format!(
             "created: {} of base {}{start} on data set {}, {} rounds, {}",
             spec.method,
@@ -116,53 +110,53 @@ impl Engine {
         let live = Live { phase, paused_at: None, open, next_event: 1, charged: None, clip: None };
         let record =
             Run { spec, live, members: Default::default(), rounds: Default::default(), events: Default::default() };
-        let prediction = record.spec.central.as_ref().map(|central| central::prediction(&central.plan, &job));
+        let prediction = record.spec.central.as_ref().map(|central| guarantee::prediction(&central.plan, &job));
         self.state.runs.insert(run.clone(), record);
         self.jobs.insert(run.clone(), job);
-        turn.changed.insert(crate::RecordKey::Spec(run.clone()));
-        let mut desk = self.desk(&run, turn)?;
-        desk.announce(None, line);
+        changes.records.insert(RecordKey::Spec(run.clone()));
+        let mut ctx = self.open_run(&run, changes)?;
+        ctx.announce(None, line);
         if let Some(prediction) = prediction {
-            desk.announce(None, prediction.clone());
-            desk.note(prediction);
+            ctx.announce(None, prediction.clone());
+            ctx.note(prediction);
         }
-        Ok(Answering::Run(run))
+        Ok(PendingReply::Run(run))
     }
 
-    pub(crate) fn pause(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
-        let mut desk = self.desk(&run, turn)?;
-        if desk.run().live.paused_at.is_none() {
-            let now = desk.now();
-            desk.live().paused_at = Some(now);
-            desk.announce(None, "paused");
+    pub(crate) fn pause(&mut self, run: RunId, changes: &mut Changes) -> Result<PendingReply, Rejection> {
+        let mut ctx = self.open_run(&run, changes)?;
+        if ctx.run().live.paused_at.is_none() {
+            let now = ctx.now();
+            ctx.live().paused_at = Some(now);
+            ctx.announce(None, "paused");
         }
-        Ok(Answering::Run(run))
+        Ok(PendingReply::Run(run))
     }
 
-    pub(crate) fn unpause(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
-        let mut desk = self.desk(&run, turn)?;
-        if let Some(since) = desk.run().live.paused_at {
-            let pause = desk.now().saturating_sub(since).max(0);
-            let live = desk.live();
+    pub(crate) fn unpause(&mut self, run: RunId, changes: &mut Changes) -> Result<PendingReply, Rejection> {
+        let mut ctx = self.open_run(&run, changes)?;
+        if let Some(since) = ctx.run().live.paused_at {
+            let pause = ctx.now().saturating_sub(since).max(0);
+            let live = ctx.live();
             live.paused_at = None;
             live.phase.shift(pause);
-            desk.announce(None, "resumed");
+            ctx.announce(None, "resumed");
         }
-        Ok(Answering::Run(run))
+        Ok(PendingReply::Run(run))
     }
 
-    pub(crate) fn cancel(&mut self, run: RunId, turn: &mut Turn) -> Result<Answering, Rejection> {
+    pub(crate) fn cancel(&mut self, run: RunId, changes: &mut Changes) -> Result<PendingReply, Rejection> {
         let known = self.state.runs.get(&run).ok_or_else(|| Rejection::UnknownRun { run: run.clone() })?;
         if let Phase::Ended(ended) = &known.live.phase
             && ended.outcome == Outcome::Cancelled
         {
-            return Ok(Answering::Run(run));
+            return Ok(PendingReply::Run(run));
         }
-        let mut desk = self.desk(&run, turn)?;
+        let mut ctx = self.open_run(&run, changes)?;
         // What is published stays published: its round closes first.
-        publishing::close(&mut desk);
-        ended::end(&mut desk, Outcome::Cancelled);
+        publishing::close(&mut ctx);
+        ended::end(&mut ctx, Outcome::Cancelled);
         self.forget_job_if_ended(&run);
-        Ok(Answering::Run(run))
+        Ok(PendingReply::Run(run))
     }
 }

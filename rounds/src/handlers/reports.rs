@@ -2,20 +2,21 @@
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
-use crate::central;
-use crate::desk::{Desk, Turn, clean};
-use crate::effect::{Reply, RoundKind, UploadOutcome};
-use crate::engine::{Answering, Engine};
-use crate::input::{StoredUpdate, WorkKey};
+use crate::effect::{Reply, UploadOutcome};
+use crate::engine::{Engine, PendingReply};
+use crate::input::StoredUpdate;
+use crate::key::{RoundKind, WorkKey};
+use crate::liveness::Progress;
 use crate::phases::aggregating::{self, Aggregate};
 use crate::phases::collecting::{self, Upload};
-use crate::phases::{Phase, publishing};
-use crate::presence::Progress;
-use crate::queries::AdapterBlobs;
+use crate::phases::{attempt, charging, publishing};
 use crate::rejection::Rejection;
+use crate::run_context::{Changes, RunContext, clean};
 use crate::state::Run;
+use crate::state::phase::Phase;
+use crate::state::publication::AdapterBlobs;
 
-/// What the door must know of an upload before it takes the first byte.
+/// What must be known of an upload before its first byte is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExpectedUpload {
     /// It is waited for.
@@ -26,16 +27,17 @@ pub enum ExpectedUpload {
         rank: u32,
         /// Tensor bytes by the layout's formula; a file adds its header to that.
         layout_bytes: u64,
-        /// Largest L2 norm let in; absent = any finite one.
+        /// Largest L2 norm accepted; absent = any finite one.
         max_norm: Option<f64>,
-        /// Of updates that must arrive clipped.
+        /// Present where updates must arrive clipped.
         clipped: Option<Box<Clipped>>,
     },
     /// It is decided already.
-    Settled(UploadOutcome),
+    Decided(UploadOutcome),
 }
 
-/// What is to be clipped before it comes: the change that an update makes to what its round began with.
+/// The bound on an update that must arrive clipped. It applies to the change that the update makes
+/// to what its round began with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clipped {
     /// Largest L2 norm of the change, over all tensors together.
@@ -45,7 +47,8 @@ pub struct Clipped {
 }
 
 impl Engine {
-    /// What an update from this client would meet. Changes nothing; for upload status and for the door.
+    /// What would become of an update from this client. Changes nothing. For upload status and
+    /// validation.
     ///
     /// # Errors
     /// No update is wanted from this client, and why.
@@ -57,13 +60,13 @@ impl Engine {
     ) -> Result<ExpectedUpload, Rejection> {
         self.working_client(client)?;
         let run = self.state.runs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
-        match collecting::standing(run, client, work, digest) {
-            Ok(Upload::Settled(outcome)) => return Ok(ExpectedUpload::Settled(outcome)),
+        match collecting::upload_status(run, client, work, digest) {
+            Ok(Upload::Decided(outcome)) => return Ok(ExpectedUpload::Decided(outcome)),
             Err(rejection) => return Err(ended(run, work).unwrap_or(rejection)),
             Ok(Upload::Wanted) => {}
         }
         let job = self.jobs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
-        let rank = run.members.get(client).and_then(|member| member.part.as_ref()).map_or(0, |part| part.rank);
+        let rank = run.members.get(client).and_then(|member| member.participation.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
         let layout_bytes = job.upload_bytes(kind.into(), work.round, rank as usize);
         let clipped = run.clip().map(|clip| Box::new(Clipped { clip, start: run.adapter(None) }));
@@ -77,23 +80,23 @@ impl Engine {
         state: String,
         (step, steps): (u32, u32),
         loss: f64,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
         let reason = self.why_stop(client, &work, state == "evaluating");
         if reason.is_none() {
-            // With privacy a loss stays at home, whatever is sent.
+            // With privacy no loss is kept, whatever is sent.
             let is_open = self.state.runs.get(&work.run).is_some_and(|run| run.spec.privacy.is_none());
             let loss = (is_open && loss.is_finite()).then_some(loss);
-            self.presence.report(client, Progress { work, state, step, steps, loss });
+            self.liveness.report(client, Progress { work, state, step, steps, loss });
         }
-        self.presence.saw(client, turn.now);
+        self.liveness.saw(client, changes.now);
         let stop = reason.is_some();
-        Ok(Answering::With(Reply::Heartbeat { stop, reason: reason.unwrap_or_default() }))
+        Ok(PendingReply::Ready(Reply::Heartbeat { stop, reason: reason.unwrap_or_default() }))
     }
 
-    /// Why a client should stop what it does, if it should. Training goes on no longer than its phase, even if the client
-    /// is to measure the result next.
+    /// Why a client should stop what it does, if it should. Training goes on no longer than its
+    /// phase, even if the client is to measure the result next.
     fn why_stop(&self, client: &ClientId, work: &WorkKey, is_measuring: bool) -> Option<String> {
         let Some(run) = self.state.runs.get(&work.run) else { return Some(format!("there is no run `{}`", work.run)) };
         if let Some(rejection) = ended(run, work) {
@@ -101,12 +104,12 @@ impl Engine {
         }
         let open = &run.live.open;
         if (open.round, open.attempt) != (work.round, work.attempt) {
-            return Some(crate::phases::not_open(run, work).to_string());
+            return Some(run.not_open(work).to_string());
         }
         if run.is_open_for(client) && is_measuring == matches!(run.live.phase, Phase::Publishing(_)) {
             return None;
         }
-        let part = run.members.get(client).and_then(|member| member.part.as_ref());
+        let part = run.members.get(client).and_then(|member| member.participation.as_ref());
         let reason = part.map_or("it was not selected", |part| part.reason.as_str());
         let reason = if reason.is_empty() { "its part is done" } else { reason };
         Some(format!("run `{}` round {} went on without this work: {reason}", work.run, work.round))
@@ -117,18 +120,18 @@ impl Engine {
         client: &ClientId,
         work: WorkKey,
         digest: &Digest,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         let expected = self.expected_upload(client, &work, digest)?;
-        self.presence.saw(client, turn.now);
-        if let ExpectedUpload::Settled(outcome) = expected {
-            return Ok(Answering::With(Reply::Upload(outcome)));
+        self.liveness.saw(client, changes.now);
+        if let ExpectedUpload::Decided(outcome) = expected {
+            return Ok(PendingReply::Ready(Reply::Upload(outcome)));
         }
-        let before = self.presence.progress(client, &work).cloned();
+        let before = self.liveness.progress(client, &work).cloned();
         let (step, steps) = before.as_ref().map_or((0, 0), |progress| (progress.step, progress.steps));
         let loss = before.and_then(|progress| progress.loss);
-        self.presence.report(client, Progress { work, state: "uploading".to_owned(), step, steps, loss });
-        Ok(Answering::With(Reply::Done))
+        self.liveness.report(client, Progress { work, state: "uploading".to_owned(), step, steps, loss });
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
     pub(crate) fn update_stored(
@@ -136,19 +139,19 @@ impl Engine {
         client: &ClientId,
         work: &WorkKey,
         update: StoredUpdate,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         let expected = self.expected_upload(client, work, &update.digest)?;
-        let outcome = match (expected, self.desk(&work.run, turn)) {
+        let outcome = match (expected, self.open_run(&work.run, changes)) {
             // The run may have ended since; the answer to what was accepted stays the same.
-            (ExpectedUpload::Settled(outcome), Err(_)) => {
-                turn.garbage.entry(work.run.clone()).or_default().insert(update.digest);
+            (ExpectedUpload::Decided(outcome), Err(_)) => {
+                changes.dropped_blobs.entry(work.run.clone()).or_default().insert(update.digest);
                 outcome
             }
-            (_, desk) => collecting::store(&mut desk?, client, work, update)?,
+            (_, ctx) => collecting::store(&mut ctx?, client, work, update)?,
         };
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Upload(outcome)))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Upload(outcome)))
     }
 
     pub(crate) fn update_refused(
@@ -156,15 +159,15 @@ impl Engine {
         client: &ClientId,
         work: &WorkKey,
         reason: &str,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
-        let mut desk = self.desk(&work.run, turn)?;
-        if has_open_update(&desk, client, work) {
-            collecting::drop_client(&mut desk, client, format!("update refused: {}", clean(reason)));
+        let mut ctx = self.open_run(&work.run, changes)?;
+        if has_open_update(&ctx, client, work) {
+            attempt::drop_client(&mut ctx, client, format!("update refused: {}", clean(reason)));
         }
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Done))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
     pub(crate) fn client_failed(
@@ -172,20 +175,20 @@ impl Engine {
         client: &ClientId,
         work: &WorkKey,
         reason: &str,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
-        let mut desk = self.desk(&work.run, turn)?;
-        if has_open_update(&desk, client, work) {
-            collecting::drop_client(&mut desk, client, format!("the client failed: {}", clean(reason)));
-        } else if desk.work() == *work
-            && matches!(desk.run().live.phase, Phase::Publishing(_))
-            && desk.run().evaluation_of(client).is_open()
+        let mut ctx = self.open_run(&work.run, changes)?;
+        if has_open_update(&ctx, client, work) {
+            attempt::drop_client(&mut ctx, client, format!("the client failed: {}", clean(reason)));
+        } else if ctx.work() == *work
+            && matches!(ctx.run().live.phase, Phase::Publishing(_))
+            && ctx.run().evaluation_of(client).is_open()
         {
-            publishing::miss(&mut desk, client, format!("the evaluation failed: {}", clean(reason)));
+            publishing::give_up_evaluation(&mut ctx, client, format!("the evaluation failed: {}", clean(reason)));
         }
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Done))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
     pub(crate) fn delivered(
@@ -194,27 +197,27 @@ impl Engine {
         run: &RunId,
         digest: &Digest,
         bytes: u64,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
         // Operators and ended runs are served too; only what was assigned is counted.
-        if let Ok(mut desk) = self.desk(run, turn)
-            && desk.run().members.get(client).is_some_and(|member| member.fetches.contains_key(digest))
+        if let Ok(mut ctx) = self.open_run(run, changes)
+            && ctx.run().members.get(client).is_some_and(|member| member.fetches.contains_key(digest))
         {
-            let member = desk.member(client);
+            let member = ctx.member(client);
             let mut measuring = false;
             if let Some(fetch) = member.fetches.get_mut(digest) {
                 fetch.delivered = true;
                 measuring = fetch.measuring;
             }
-            if !measuring && let Some(part) = &mut member.part {
+            if !measuring && let Some(part) = &mut member.participation {
                 part.bytes_down += bytes;
-            } else if let Some(measuring) = desk.measuring().filter(|measuring| measuring.client == *client) {
+            } else if let Some(measuring) = ctx.measuring().filter(|measuring| measuring.client == *client) {
                 measuring.bytes_down += bytes;
             }
         }
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Done))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
     pub(crate) fn evaluated(
@@ -223,50 +226,50 @@ impl Engine {
         run: &RunId,
         round: u32,
         result: v1::Evaluation,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
         let known = self.state.runs.get(run).ok_or_else(|| Rejection::UnknownRun { run: run.clone() })?;
         if publishing::expects(run, known, client, round)? {
-            publishing::evaluated(&mut self.desk(run, turn)?, client, result);
+            publishing::evaluated(&mut self.open_run(run, changes)?, client, result);
         }
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Done))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
     pub(crate) fn aggregated(
         &mut self,
         work: &WorkKey,
         aggregate: Aggregate,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
-        match self.desk(&work.run, turn) {
-            Ok(mut desk) => aggregating::aggregated(&mut desk, work, aggregate),
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
+        match self.open_run(&work.run, changes) {
+            Ok(mut ctx) => aggregating::aggregated(&mut ctx, work, aggregate),
             // The run ended while the executor worked: nobody needs the result.
             Err(_) => {
-                turn.garbage.entry(work.run.clone()).or_default().extend(aggregate.blobs());
+                changes.dropped_blobs.entry(work.run.clone()).or_default().extend(aggregate.blobs());
             }
         }
-        Ok(Answering::With(Reply::Done))
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
-    pub(crate) fn releasing(&mut self, work: &WorkKey, turn: &mut Turn) -> Result<Answering, Rejection> {
-        let granted = central::charge(&mut self.desk(&work.run, turn)?, work)?;
+    pub(crate) fn releasing(&mut self, work: &WorkKey, changes: &mut Changes) -> Result<PendingReply, Rejection> {
+        let granted = charging::charge(&mut self.open_run(&work.run, changes)?, work)?;
         self.forget_job_if_ended(&work.run);
-        Ok(Answering::With(Reply::Release { granted }))
+        Ok(PendingReply::Ready(Reply::Release { granted }))
     }
 
     pub(crate) fn aggregate_failed(
         &mut self,
         work: &WorkKey,
         reason: &str,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
-        if let Ok(mut desk) = self.desk(&work.run, turn) {
-            aggregating::failed(&mut desk, work, &clean(reason));
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
+        if let Ok(mut ctx) = self.open_run(&work.run, changes) {
+            aggregating::failed(&mut ctx, work, &clean(reason));
         }
         self.forget_job_if_ended(&work.run);
-        Ok(Answering::With(Reply::Done))
+        Ok(PendingReply::Ready(Reply::Done))
     }
 }
 
@@ -277,7 +280,9 @@ fn ended(run: &Run, work: &WorkKey) -> Option<Rejection> {
 }
 
 /// Whether an update for exactly this work may still come.
-fn has_open_update(desk: &Desk<'_>, client: &ClientId, work: &WorkKey) -> bool {
-    let is_collecting = matches!(desk.run().live.phase, Phase::WarmUp(_) | Phase::Training(_));
-    is_collecting && desk.work() == *work && desk.run().parts().any(|(id, part)| id == client && part.state.is_open())
+fn has_open_update(ctx: &RunContext<'_>, client: &ClientId, work: &WorkKey) -> bool {
+    let is_collecting = matches!(ctx.run().live.phase, Phase::WarmUp(_) | Phase::Training(_));
+    is_collecting
+        && ctx.work() == *work
+        && ctx.run().participations().any(|(id, part)| id == client && part.state.is_open())
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use rondo_proto::ClientId;
 
-use crate::Millis;
-use crate::input::WorkKey;
+use crate::key::{Millis, WorkKey};
 
 /// Liveness and progress, in memory only.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Presence {
-    /// The first time of this process; nobody is taken for lost because the coordinator was away.
+pub(crate) struct Liveness {
+    /// The first time of this process; a client is not taken for lost because the coordinator was
+    /// down.
     since: Option<Millis>,
     /// The latest time of this process.
     latest: Millis,
@@ -28,8 +28,9 @@ pub(crate) struct Progress {
     pub(crate) loss: Option<f64>,
 }
 
-impl Presence {
-    /// Takes note of the time. When the clock was set back, what was heard "in the future" was heard just now.
+impl Liveness {
+    /// Takes note of the time. When the clock was set back, what was heard "in the future" was
+    /// heard just now.
     pub(crate) fn tick(&mut self, now: Millis) {
         if now < self.latest {
             self.seen.values_mut().for_each(|seen| *seen = (*seen).min(now));
@@ -39,7 +40,7 @@ impl Presence {
         self.latest = now;
     }
 
-    /// The client was heard of.
+    /// Records that the client was heard of.
     pub(crate) fn saw(&mut self, client: &ClientId, now: Millis) {
         self.seen.insert(client.clone(), now);
     }
@@ -78,28 +79,28 @@ mod tests {
 
     #[test]
     fn silence_makes_a_client_unreachable() {
-        let mut presence = Presence::default();
-        presence.tick(0);
-        presence.saw(&client(), 0);
-        assert!(presence.is_reachable(&client(), 999, SILENCE));
-        assert!(!presence.is_reachable(&client(), 1000, SILENCE));
+        let mut liveness = Liveness::default();
+        liveness.tick(0);
+        liveness.saw(&client(), 0);
+        assert!(liveness.is_reachable(&client(), 999, SILENCE));
+        assert!(!liveness.is_reachable(&client(), 1000, SILENCE));
     }
 
     #[test]
     fn nobody_is_lost_because_the_coordinator_was_away() {
-        let mut presence = Presence::default();
-        presence.tick(50_000);
-        assert!(presence.is_reachable(&client(), 50_500, SILENCE));
-        assert!(!presence.is_reachable(&client(), 51_000, SILENCE));
+        let mut liveness = Liveness::default();
+        liveness.tick(50_000);
+        assert!(liveness.is_reachable(&client(), 50_500, SILENCE));
+        assert!(!liveness.is_reachable(&client(), 51_000, SILENCE));
     }
 
     #[test]
     fn a_clock_set_back_keeps_nobody_reachable_for_long() {
-        let mut presence = Presence::default();
-        presence.tick(1_000_000);
-        presence.saw(&client(), 1_000_000);
-        presence.tick(0);
-        assert!(presence.is_reachable(&client(), 999, SILENCE));
-        assert!(!presence.is_reachable(&client(), 1000, SILENCE));
+        let mut liveness = Liveness::default();
+        liveness.tick(1_000_000);
+        liveness.saw(&client(), 1_000_000);
+        liveness.tick(0);
+        assert!(liveness.is_reachable(&client(), 999, SILENCE));
+        assert!(!liveness.is_reachable(&client(), 1000, SILENCE));
     }
 }

@@ -1,15 +1,16 @@
-//! What one client does in the open round: its training or warm-up work, and its measuring of the result.
+//! What one client does in the open round: its training or warm-up work, and its measuring of the
+//! result.
 
 use rondo_proto::{Digest, v1};
 use serde::{Deserialize, Serialize};
 
 /// What one client does in the open round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// The attempt it was drawn for. Parts of earlier attempts stay, as dropped.
+pub struct Participation {
+    /// The attempt it was drawn for. Those of earlier attempts stay, as dropped.
     pub attempt: u32,
     /// How far it is.
-    pub state: PartState,
+    pub state: ParticipationState,
     /// Why it was dropped or is spare; empty otherwise.
     pub reason: String,
     /// The rank it trains with.
@@ -28,16 +29,16 @@ pub struct Part {
     pub bytes_up: u64,
     /// Bytes of its downloads that were first assigned in this round.
     pub bytes_down: u64,
-    /// Uploads by the layout's formula.
+    /// Bytes of its uploads by the layout's formula.
     pub layout_bytes_up: u64,
-    /// Downloads by the layout's formula.
+    /// Bytes of its downloads by the layout's formula.
     pub layout_bytes_down: u64,
 }
 
 /// How far a client is with its training (or warm-up) work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PartState {
+pub enum ParticipationState {
     /// Drawn, but it has not asked yet.
     Selected,
     /// The assignment was handed to it.
@@ -46,11 +47,11 @@ pub enum PartState {
     Accepted,
     /// It is not needed: the cohort was full without it.
     Spare,
-    /// Out of this round, for a reason.
+    /// Out of this round; `reason` says why.
     Dropped,
 }
 
-impl PartState {
+impl ParticipationState {
     /// Whether an update may still come.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Selected | Self::Working)

@@ -4,23 +4,25 @@ use std::collections::BTreeSet;
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
-use crate::Millis;
-use crate::desk::{Desk, Turn, clean};
 use crate::effect::Reply;
-use crate::engine::{Answering, Engine};
-use crate::fleet::withhold;
-use crate::initial::Initial;
+use crate::engine::{Engine, PendingReply};
+use crate::handlers::clients::withhold;
+use crate::key::{Millis, RecordKey};
 use crate::phases::measuring::can_measure;
-use crate::phases::{Phase, Training, WarmUp, recruiting};
-use crate::record::RecordKey;
+use crate::phases::recruiting;
 use crate::rejection::Rejection;
-use crate::state::{Answer, Client, EvaluationState, Fetch, PartState, Run, Standing};
+use crate::run_context::{Changes, RunContext, clean};
+use crate::state::participation::{EvaluationState, ParticipationState};
+use crate::state::phase::Phase;
+use crate::state::start_adapter::StartAdapter;
+use crate::state::{Answer, Client, ClientStatus, Fetch, Run};
 
-/// How soon a client with nothing to do asks again.
+/// Milliseconds after which a client with nothing to do asks again.
 const RETRY_AFTER_MS: u32 = 1000;
-/// How exact the recorded time of a client's last message is; finer would mean a commit for every poll.
+/// Resolution in milliseconds of the recorded time of a client's last message. A finer one would
+/// cost a commit for every poll.
 const SEEN_RESOLUTION_MS: Millis = 60_000;
-/// How long a client that declined is left alone before it is asked again: what it lacked may have been mended.
+/// Milliseconds before a client that declined is asked again: what it lacked may be there now.
 const RECONSIDER_AFTER_MS: Millis = 60_000;
 /// Most data sets, and most base models, that a client may offer.
 const MAX_OFFERS: usize = 256;
@@ -33,50 +35,51 @@ impl Engine {
         bases: Vec<String>,
         max_rank: u32,
         version: &str,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         let count = datasets.len().max(bases.len());
         if count > MAX_OFFERS {
             return Err(Rejection::Offers { client, count, limit: MAX_OFFERS });
         }
         let unknown = || Rejection::UnknownClient { client: client.clone() };
         let record = self.state.clients.get_mut(&client).ok_or_else(unknown)?;
-        if record.standing == Standing::Revoked {
-            return Err(Rejection::ClientState { client, state: record.standing.as_str() });
+        if record.status == ClientStatus::Revoked {
+            return Err(Rejection::ClientState { client, state: record.status.as_str() });
         }
         let datasets: BTreeSet<String> = datasets.iter().map(|name| clean(name)).collect();
         let bases: BTreeSet<String> = bases.iter().map(|name| clean(name)).collect();
         let heard = Client { datasets, bases, max_rank, version: clean(version), ..record.clone() };
-        let is_stale = turn.now.saturating_sub(record.seen_at).abs() >= SEEN_RESOLUTION_MS;
+        let is_stale = changes.now.saturating_sub(record.seen_at).abs() >= SEEN_RESOLUTION_MS;
         if heard != *record || is_stale {
-            *record = Client { seen_at: turn.now, ..heard };
-            turn.changed.insert(RecordKey::Client(client.clone()));
+            *record = Client { seen_at: changes.now, ..heard };
+            changes.records.insert(RecordKey::Client(client.clone()));
         }
-        self.presence.saw(&client, turn.now);
-        Ok(Answering::Poll(client))
+        self.liveness.saw(&client, changes.now);
+        Ok(PendingReply::Poll(client))
     }
 
-    /// What the client is to do next. Comes after the runs were settled, so that the poll which fills a cohort already
-    /// gets its assignment.
-    pub(crate) fn next_work(&mut self, client: &ClientId, turn: &mut Turn) -> v1::PollReply {
+    /// What the client is to do next. Comes after the runs have advanced, so that the poll which
+    /// fills a cohort already gets its assignment.
+    pub(crate) fn next_work(&mut self, client: &ClientId, changes: &mut Changes) -> v1::PollReply {
         let Some(record) = self.state.clients.get(client).cloned() else { return wait("not enrolled") };
-        if record.standing == Standing::Pending {
+        if record.status == ClientStatus::Pending {
             return wait("an operator must approve this client first");
         }
         let runs = self.runs_at_work(client);
-        // What it has begun comes before what it has not.
+        // Begun work comes before new work.
         let (begun, fresh): (Vec<&RunId>, Vec<&RunId>) =
             runs.iter().partition(|run| self.state.runs.get(*run).is_some_and(|run| has_begun(run, client)));
         for run in begun.into_iter().chain(fresh) {
-            if let Some(assignment) = self.desk(run, turn).ok().and_then(|mut desk| hand_out(&mut desk, client)) {
+            if let Some(assignment) = self.open_run(run, changes).ok().and_then(|mut ctx| assign(&mut ctx, client)) {
                 return next(v1::poll_reply::Next::Assignment(assignment));
             }
         }
-        if record.standing == Standing::Draining {
+        if record.status == ClientStatus::Draining {
             return wait("this client drains: it gets no more work");
         }
         for run in self.live_runs() {
-            if let Some(invitation) = self.desk(&run, turn).ok().and_then(|mut desk| invite(&mut desk, client, &record))
+            if let Some(invitation) =
+                self.open_run(&run, changes).ok().and_then(|mut ctx| invite(&mut ctx, client, &record))
             {
                 return next(v1::poll_reply::Next::Invitation(invitation));
             }
@@ -91,11 +94,11 @@ impl Engine {
         let Some(run) = self.state.runs.get(id) else { return "no run needs this client".to_owned() };
         let phase = if run.live.paused_at.is_some() { "paused" } else { run.live.phase.name() };
         let member = run.members.get(client);
-        let part = member.and_then(|member| member.part.as_ref()).map(|part| (part.state, &part.reason));
+        let part = member.and_then(|member| member.participation.as_ref()).map(|part| (part.state, &part.reason));
         let own = match (part, member.and_then(|member| member.answer.as_ref())) {
-            (Some((PartState::Accepted, _)), _) => "its update was accepted".to_owned(),
-            (Some((PartState::Dropped, reason)), _) => format!("it was dropped: {reason}"),
-            (Some((PartState::Spare, reason)), _) => format!("it is spare: {reason}"),
+            (Some((ParticipationState::Accepted, _)), _) => "its update was accepted".to_owned(),
+            (Some((ParticipationState::Dropped, reason)), _) => format!("it was dropped: {reason}"),
+            (Some((ParticipationState::Spare, reason)), _) => format!("it is spare: {reason}"),
             (Some(_), _) => "its work waits".to_owned(),
             (None, None) => "it measures for the run".to_owned(),
             (None, Some(answer)) if !answer.accepted => format!("it does not take part: {}", answer.reason),
@@ -111,16 +114,16 @@ impl Engine {
         accept: bool,
         reason: &str,
         rank: u32,
-        turn: &mut Turn,
-    ) -> Result<Answering, Rejection> {
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
         let record = self.working_client(client)?.clone();
-        let turn_now = turn.now;
-        let mut desk = self.desk(run, turn)?;
+        let now = changes.now;
+        let mut ctx = self.open_run(run, changes)?;
         let answer = if accept {
-            if record.standing == Standing::Draining {
-                return Err(Rejection::ClientState { client: client.clone(), state: record.standing.as_str() });
+            if record.status == ClientStatus::Draining {
+                return Err(Rejection::ClientState { client: client.clone(), state: record.status.as_str() });
             }
-            let spec = &desk.run().spec;
+            let spec = &ctx.run().spec;
             let lack = |what: String| Rejection::NotOffered { client: client.clone(), run: run.clone(), what };
             if !record.datasets.contains(&spec.dataset) {
                 return Err(lack(format!("data set {:?}", spec.dataset)));
@@ -128,18 +131,18 @@ impl Engine {
             if !record.bases.contains(&spec.base.digest) {
                 return Err(lack(format!("base model {} ({})", spec.base.name, spec.base.digest)));
             }
-            let rank = agree_on_rank(&desk, &record, rank).map_err(|problem| Rejection::Rank {
+            let rank = agree_on_rank(&ctx, &record, rank).map_err(|problem| Rejection::Rank {
                 client: client.clone(),
                 run: run.clone(),
                 problem,
             })?;
-            Answer { accepted: true, rank, reason: String::new(), by_engine: false, at: turn_now }
+            Answer { accepted: true, rank, reason: String::new(), by_engine: false, at: now }
         } else {
-            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, at: turn_now }
+            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, at: now }
         };
-        let before = desk.run().members.get(client).and_then(|member| member.answer.as_ref());
+        let before = ctx.run().members.get(client).and_then(|member| member.answer.as_ref());
         if before.is_some_and(|before| before.is_alike(&answer)) {
-            desk.member(client).answer = Some(answer);
+            ctx.member(client).answer = Some(answer);
         } else {
             let text = match (answer.accepted, answer.reason.as_str()) {
                 (true, _) => format!("takes part with rank {}", answer.rank),
@@ -147,16 +150,16 @@ impl Engine {
                 (false, reason) => format!("declined: {reason}"),
             };
             if !answer.accepted {
-                withhold(&mut desk, client, "it declined");
+                withhold(&mut ctx, client, "it declined");
             }
-            desk.member(client).answer = Some(answer);
-            desk.announce(Some(client), text);
+            ctx.member(client).answer = Some(answer);
+            ctx.announce(Some(client), text);
         }
-        self.presence.saw(client, turn.now);
-        Ok(Answering::With(Reply::Done))
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
     }
 
-    /// Whether the client may fetch this blob now: it has the work in hand that needs it.
+    /// Whether the client may fetch this blob now: it has assigned work that needs it.
     pub fn may_download(&self, client: &ClientId, run: &RunId, digest: &Digest) -> bool {
         let (Ok(_), Some(run)) = (self.working_client(client), self.state.runs.get(run)) else { return false };
         run.is_open_for(client) && has_begun(run, client) && run.adapter(None).blobs().any(|(blob, _)| blob == *digest)
@@ -164,15 +167,15 @@ impl Engine {
 }
 
 /// The rank a client trains with, or why there is none.
-fn agree_on_rank(desk: &Desk<'_>, client: &Client, asked: u32) -> Result<u32, String> {
+fn agree_on_rank(ctx: &RunContext<'_>, client: &Client, asked: u32) -> Result<u32, String> {
     let limit = if client.max_rank == 0 { u32::MAX } else { client.max_rank };
     if asked > limit {
         return Err(format!("rank {asked} is above the client's own limit of {limit}"));
     }
-    let wanted = if asked == 0 { desk.run().spec.rank.min(limit) } else { asked };
-    let rank = desk.job.client_rank(wanted as usize).map_err(|error| error.to_string())?;
-    if desk.run().spec.central.is_some() && rank != desk.job.rank() {
-        let run = desk.job.rank();
+    let wanted = if asked == 0 { ctx.run().spec.rank.min(limit) } else { asked };
+    let rank = ctx.job.client_rank(wanted as usize).map_err(|error| error.to_string())?;
+    if ctx.run().spec.central.is_some() && rank != ctx.job.rank() {
+        let run = ctx.job.rank();
         return Err(format!("rank {rank} is not the run's {run}: with privacy per client all updates have one shape"));
     }
     Ok(u32::try_from(rank).unwrap_or(u32::MAX))
@@ -186,82 +189,81 @@ fn wait(reason: &str) -> v1::PollReply {
     next(v1::poll_reply::Next::Wait(v1::Wait { retry_after_ms: RETRY_AFTER_MS, reason: reason.to_owned() }))
 }
 
-/// Whether the assignment in hand was handed out already.
+/// Whether the client has its present assignment already.
 fn has_begun(run: &Run, client: &ClientId) -> bool {
     match &run.live.phase {
         Phase::Publishing(_) => run.evaluation_of(client) == EvaluationState::Working,
-        _ => run.parts().any(|(id, part)| id == client && part.state == PartState::Working),
+        _ => run.participations().any(|(id, part)| id == client && part.state == ParticipationState::Working),
     }
 }
 
 /// Asks a client to take part, or declines for it when it declared a limit that the run is beyond.
-fn invite(desk: &mut Desk<'_>, client: &ClientId, record: &Client) -> Option<v1::Invitation> {
-    let run = desk.run();
+fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Option<v1::Invitation> {
+    let run = ctx.run();
     if run.live.paused_at.is_some() || !recruiting::offers(record, &run.spec) {
         return None;
     }
     let answer = run.members.get(client).and_then(|member| member.answer.as_ref());
-    let stands = |answer: &Answer| answer.accepted || desk.now() < answer.at.saturating_add(RECONSIDER_AFTER_MS);
-    if answer.is_some_and(|answer| !answer.by_engine && stands(answer)) {
+    let is_valid = |answer: &Answer| answer.accepted || ctx.now() < answer.at.saturating_add(RECONSIDER_AFTER_MS);
+    if answer.is_some_and(|answer| !answer.by_engine && is_valid(answer)) {
         return None;
     }
-    match agree_on_rank(desk, record, 0) {
+    match agree_on_rank(ctx, record, 0) {
         Ok(_) => {
-            let spec = &desk.run().spec;
-            let (run_file, base) = (spec.run_file.clone(), Some(spec.base.clone()));
-            let initial = spec.initial.as_ref().map(Initial::message);
-            Some(v1::Invitation { run: desk.id.to_string(), run_file, base, initial })
+            let spec = &ctx.run().spec;
+            Some(v1::Invitation {
+                run: ctx.id.to_string(),
+                run_file: spec.run_file.clone(),
+                base: Some(spec.base.clone()),
+                initial: spec.start_adapter.as_ref().map(StartAdapter::message),
+            })
         }
         Err(reason) => {
-            let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true, at: desk.now() };
+            let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true, at: ctx.now() };
             if !answer.is_some_and(|answer| answer.is_alike(&declined)) {
-                desk.member(client).answer = Some(declined);
-                desk.announce(Some(client), format!("declined: {reason}"));
+                ctx.member(client).answer = Some(declined);
+                ctx.announce(Some(client), format!("declined: {reason}"));
             }
             None
         }
     }
 }
 
-/// Gives the client the work it has in hand, the same each time it asks. A paused run gives nothing that was not given
-/// before.
-fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
-    let is_paused = desk.run().live.paused_at.is_some();
-    let is_again = has_begun(desk.run(), client);
+/// Assigns the client its work. The assignment is the same each time it asks. A paused run assigns
+/// nothing new.
+fn assign(ctx: &mut RunContext<'_>, client: &ClientId) -> Option<v1::Assignment> {
+    let is_paused = ctx.run().live.paused_at.is_some();
+    let is_again = has_begun(ctx.run(), client);
     if is_paused && !is_again {
         return None;
     }
-    let kind = match &desk.run().live.phase {
-        Phase::WarmUp(_) => WarmUp::WORK,
-        Phase::Training(_) => Training::WORK,
-        Phase::Publishing(_) => v1::WorkKind::Evaluate,
-        Phase::Recruiting(_) | Phase::Aggregating(_) | Phase::Ended(_) => return None,
-    };
-    let measures = desk.run().measuring().is_some();
-    if let Some(evaluator) = desk.run().spec.evaluator.as_ref().filter(|_| measures)
-        && !desk.clients.get(client).is_some_and(|record| can_measure(record, &desk.run().spec, evaluator))
+    let kind = ctx.run().live.phase.work_kind()?;
+    let measures = ctx.run().measuring().is_some();
+    if let Some(evaluator) = ctx.run().spec.evaluator.as_ref().filter(|_| measures)
+        && !ctx.clients.get(client).is_some_and(|record| can_measure(record, &ctx.run().spec, evaluator))
     {
         return None;
     }
     if !is_again {
-        if let Some(measuring) = desk.measuring() {
+        if let Some(measuring) = ctx.measuring() {
             measuring.state = EvaluationState::Working;
         } else if kind == v1::WorkKind::Evaluate {
-            desk.part(client)?.evaluation = EvaluationState::Working;
+            ctx.participation(client)?.evaluation = EvaluationState::Working;
         } else {
-            desk.part(client)?.state = PartState::Working;
+            ctx.participation(client)?.state = ParticipationState::Working;
         }
     }
-    assign_downloads(desk, client);
+    assign_downloads(ctx, client);
 
-    let (run, open) = (desk.run(), &desk.run().live.open);
+    let run = ctx.run();
+    let open = &run.live.open;
     let rank = match run.measuring() {
         // Whoever measures alone measures the whole adapter.
         Some(_) => run.spec.rank,
-        None => run.members.get(client)?.part.as_ref()?.rank,
+        None => run.members.get(client)?.participation.as_ref()?.rank,
     };
     Some(v1::Assignment {
-        run: desk.id.to_string(),
+        run: ctx.id.to_string(),
         round: open.round,
         attempt: open.attempt,
         kind: kind.into(),
@@ -270,26 +272,27 @@ fn hand_out(desk: &mut Desk<'_>, client: &ClientId) -> Option<v1::Assignment> {
         rank,
         state: Some(run.adapter(None).message()),
         deadline_ms: run.live.phase.deadline().unwrap_or_default(),
-        evaluate_before: kind == Training::WORK && Training::evaluates_before(&run.spec, open.round),
+        evaluate_before: kind == v1::WorkKind::Train && run.spec.measures_before_training(open.round),
         upload_settled: kind == v1::WorkKind::Evaluate,
         dataset: run.measuring().map(|measuring| measuring.dataset.clone()).unwrap_or_default(),
-        initial: run.spec.initial.as_ref().map(Initial::message),
+        initial: run.spec.start_adapter.as_ref().map(StartAdapter::message),
         clip: run.clip().unwrap_or_default(),
     })
 }
 
-/// Notes which blobs the client must now fetch for the first time, and counts them by formula in this round.
-fn assign_downloads(desk: &mut Desk<'_>, client: &ClientId) {
-    let round = desk.run().live.open.round;
-    let measuring = desk.run().measuring().is_some();
-    let blobs: Vec<(Digest, u64)> = desk.run().adapter(None).blobs().collect();
+/// Notes which blobs the client must now fetch for the first time, and counts them by formula in
+/// this round.
+fn assign_downloads(ctx: &mut RunContext<'_>, client: &ClientId) {
+    let round = ctx.run().live.open.round;
+    let measuring = ctx.run().measuring().is_some();
+    let blobs: Vec<(Digest, u64)> = ctx.run().adapter(None).blobs().collect();
     let known: BTreeSet<Digest> =
-        desk.run().members.get(client).iter().flat_map(|member| member.fetches.keys().copied()).collect();
+        ctx.run().members.get(client).iter().flat_map(|member| member.fetches.keys().copied()).collect();
     let needed: BTreeSet<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
     if known == needed {
         return;
     }
-    let member = desk.member(client);
+    let member = ctx.member(client);
     member.fetches.retain(|digest, _| needed.contains(digest));
     let mut asked = 0;
     for (digest, layout_bytes) in blobs {
@@ -298,9 +301,9 @@ fn assign_downloads(desk: &mut Desk<'_>, client: &ClientId) {
             asked += layout_bytes;
         }
     }
-    if let Some(measuring) = desk.measuring() {
+    if let Some(measuring) = ctx.measuring() {
         measuring.layout_bytes_down += asked;
-    } else if let Some(part) = desk.part(client) {
+    } else if let Some(part) = ctx.participation(client) {
         part.layout_bytes_down += asked;
     }
 }
