@@ -21,8 +21,8 @@ pub async fn keep_fresh(identity: Identity, dir: &Path) -> Identity {
         Ok(Err(error)) => CliError::from(error),
         Err(_) => CliError::failed("the coordinator did not answer in time"),
     };
-    let mend = "it is tried again with the next command; `rondo doctor` tells until when it is valid";
+    let fix = "it is tried again with the next command; `rondo doctor` shows until when it is valid";
     let message = format!("this operator's certificate is due and could not be renewed: {}", problem.message);
-    output::warn(&CliError::failed(message).hint(problem.hint.unwrap_or_else(|| mend.to_owned())));
+    output::warn(&CliError::failed(message).hint(problem.hint.unwrap_or_else(|| fix.to_owned())));
     identity
 }

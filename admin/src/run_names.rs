@@ -25,7 +25,7 @@ fn choose(runs: &[RunSummary], text: &str) -> Result<String, CliError> {
             several => {
                 let ids: Vec<&str> = several.iter().map(|run| run.run.as_str()).collect();
                 return Err(CliError::failed(format!("{text:?} may be any of the runs {}", ids.join(", ")))
-                    .hint("name one by its id; `rondo run list` tells them apart"));
+                    .hint("name one by its id; `rondo run list` shows them all"));
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::AccountingError;
 use crate::calibration::{CalibrationError, Target};
 use crate::curve::Curve;
+use crate::event::AccountingError;
 use crate::rdp;
 
 /// What a data owner declares for a domain.
@@ -61,7 +61,7 @@ impl Budget {
     /// # Errors
     /// A delta outside (0, 1), in a budget that was read from somewhere.
     pub fn cost(&self, curve: &Curve) -> Result<f64, AccountingError> {
-        crate::accountant::check_delta(self.delta)?;
+        crate::event::check_delta(self.delta)?;
         Ok(match curve.loss(self.order) {
             Some(0.0) => 0.0,
             Some(loss) => rdp::to_epsilon(self.order, loss, self.delta),
@@ -73,7 +73,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accountant::Event;
+    use crate::event::Event;
 
     #[test]
     fn no_other_order_has_room_for_more() {

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::{AccountingError, Event, check_delta, check_noise_multiplier, check_sampling_rate};
 use crate::curve::Curve;
-use crate::pld::{self, PldError};
+use crate::event::{AccountingError, Event, check_delta, check_noise_multiplier, check_sampling_rate};
+use crate::pld;
+use crate::pld::error::PldError;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Renyi curves: the privacy loss of everything released so far, at each order.
 
-use crate::accountant::{AccountingError, Event, check_delta, check_epsilon};
+use crate::event::{AccountingError, Event, check_delta, check_epsilon};
 use crate::rdp::{self, ORDERS, is_integer, orders};
 
 /// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add up, also when later ones were chosen in the

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::{Accountant, AccountingError, Event};
+use crate::accountant::Accountant;
 use crate::calibration::{self, CalibrationError, Figure, Target};
 use crate::curve::Curve;
+use crate::event::{AccountingError, Event};
 use crate::privacy::Privacy;
 
 /// What a run asks of every data owner.

@@ -38,16 +38,6 @@ pub(crate) fn epsilon(mu: f64, at: f64) -> f64 {
     high
 }
 
-/// The x with P[N > x] = `share`, for a share in (0, 1), to 1e-12.
-pub(crate) fn upper_quantile(share: f64) -> f64 {
-    let (mut low, mut high) = (-40.0, 40.0);
-    while high - low > 1e-12 {
-        let middle = 0.5 * (low + high);
-        if upper_tail(middle) > share { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,7 +47,6 @@ mod tests {
         // dp-accounting 0.6.0: one release at noise multiplier 1, a hundred at 4.
         assert!((epsilon(1.0, 1e-5) - 4.377178).abs() < 1e-6);
         assert!((epsilon(2.5, 1e-5) - 13.206712).abs() < 1e-6);
-        assert!((upper_quantile(upper_tail(1.3)) - 1.3).abs() < 1e-9);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! neither carries a guarantee. Here every contribution becomes a vector of integers of L2 norm at most m, in units of
 //! 2^k; their sum in i64 is exact in any order, and adding or removing one contribution moves it by at most m.
 
-use crate::sampler::MAX_SCALE;
-
 /// Smallest noise on the lattice, in lattice units. From here the discrete Gaussian is the continuous one to one part
 /// in 10^6, so that figures computed for the latter describe it.
 pub const MIN_SCALE: u64 = 1 << 10;
+/// Largest noise on the lattice, in lattice units: the numbers of the discrete Gaussian's sampler then fit 128 bits.
+pub const MAX_SCALE: u64 = 1 << 24;
 /// Finest clip norm, in lattice units: 2^31 contributions fit an i64.
 const MAX_RADIUS: f64 = 4_294_967_296.0;
 /// Coarsest clip norm, in lattice units.
@@ -54,7 +54,7 @@ pub enum LatticeError {
 /// must not leave the process that clipped, not in a log, a metric or an error either.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contribution {
+pub enum ClipOutcome {
     /// Its norm was within the clip norm.
     Whole,
     /// It was scaled down to the clip norm.
@@ -155,7 +155,7 @@ impl Lattice {
     ///
     /// # Errors
     /// Parts or a sum of another length; `sum` is untouched then.
-    pub fn add<T: Copy + Into<f64>>(&self, parts: &[&[T]], sum: &mut [i64]) -> Result<Contribution, LatticeError> {
+    pub fn add<T: Copy + Into<f64>>(&self, parts: &[&[T]], sum: &mut [i64]) -> Result<ClipOutcome, LatticeError> {
         let got = parts.iter().map(|part| part.len()).sum();
         for (what, got) in [("contribution", got), ("sum", sum.len())] {
             if got != self.dimension {
@@ -167,12 +167,12 @@ impl Lattice {
         for number in numbers() {
             // Not `max`, which would let a NaN pass.
             if !number.is_finite() {
-                return Ok(Contribution::NonFinite);
+                return Ok(ClipOutcome::NonFinite);
             }
             largest = largest.max(number.abs());
         }
         if largest == 0.0 {
-            return Ok(Contribution::Whole);
+            return Ok(ClipOutcome::Whole);
         }
         // The norm as a multiple of the largest number, which neither overflows nor underflows.
         let norm = numbers().map(|number| (number / largest) * (number / largest)).sum::<f64>().sqrt();
@@ -182,7 +182,7 @@ impl Lattice {
         for (total, number) in sum.iter_mut().zip(numbers()) {
             *total = total.saturating_add(on_lattice(number, factor));
         }
-        Ok(if clipped { Contribution::Clipped } else { Contribution::Whole })
+        Ok(if clipped { ClipOutcome::Clipped } else { ClipOutcome::Whole })
     }
 
     /// The largest factor tried, from `factor` down, with which the truncated numbers have a norm of at most m. The

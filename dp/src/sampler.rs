@@ -10,8 +10,7 @@
 use dashu::integer::UBig;
 use rand_core::{CryptoRng, RngCore};
 
-/// Largest standard deviation: the numbers of [`DiscreteGaussian::sample`] then fit 128 bits.
-pub const MAX_SCALE: u64 = 1 << 24;
+use crate::lattice::MAX_SCALE;
 
 /// Error bound of a probability in f64, in units of 2^-63. A quotient of two rounded integers, divided by a small one,
 /// is off by less than 2^-50 of itself, that is 2^13 units; the random word rounds by 2^9, and by the bit it loses.

@@ -18,7 +18,7 @@ fn open(dir: &Path) -> Ledger {
 }
 
 fn spent(ledger: &Ledger, run: &str) -> f64 {
-    ledger.books().runs[run].released.epsilon_enforced(1e-5).unwrap()
+    ledger.state().runs[run].released.epsilon_enforced(1e-5).unwrap()
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn runs_over_the_same_data_add_up() {
     ledger.close("a", 0).unwrap();
     ledger.close("a", 0).unwrap();
     ledger.reserve("c", "patients", &plan(3, None), budget, 0).unwrap();
-    let held = ledger.books().domains["patients"].budget.unwrap();
-    let cost = held.cost(&ledger.books().committed("patients").unwrap()).unwrap();
+    let held = ledger.state().domains["patients"].budget.unwrap();
+    let cost = held.cost(&ledger.state().committed("patients").unwrap()).unwrap();
     let alone = held.cost(&rondo_dp::Curve::of(&plan(3, None).whole().unwrap())).unwrap();
     assert!(cost > alone && cost <= 3.6, "{cost} {alone}");
     // A closed run is asked about its domain again.
@@ -96,12 +96,12 @@ fn it_is_the_same_ledger_after_a_restart() {
     let budget = Some(Limit::new(4.0, 1e-5).unwrap());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), budget, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
-    let (books, head) = (ledger.books().clone(), ledger.head());
+    let (state, head) = (ledger.state().clone(), ledger.head());
     drop(ledger);
     let again = open(dir.path());
-    assert_eq!((again.books(), again.head()), (&books, head));
+    assert_eq!((again.state(), again.head()), (&state, head));
     let read = Ledger::read(&dir.path().join("ledger.jsonl")).unwrap();
-    assert_eq!((&read.books, read.head), (&books, head));
+    assert_eq!((&read.state, read.head), (&state, head));
     assert_eq!((read.entries.len(), read.entries[1].1), (2, head));
 }
 
@@ -199,7 +199,7 @@ fn a_crash_between_an_entry_and_its_head_costs_the_entry_and_no_more() {
     drop(ledger);
     fs::write(&head, &before).unwrap();
     let again = open(dir.path());
-    assert_eq!(again.books().runs["r"].updates.len(), 1, "it counts");
+    assert_eq!(again.state().runs["r"].updates.len(), 1, "it counts");
     assert_eq!(fs::read(&head).unwrap(), after, "and is pinned again");
 }
 
@@ -213,12 +213,12 @@ fn an_entry_whose_head_cannot_be_written_is_none() {
     let block = dir.path().join("ledger.head.new");
     fs::create_dir(&block).unwrap();
     assert!(matches!(ledger.spend("r", 1, "u1", 2), Err(LedgerError::Io { .. })));
-    assert_eq!((ledger.head(), ledger.books().runs["r"].updates.len()), (head, 0));
+    assert_eq!((ledger.head(), ledger.state().runs["r"].updates.len()), (head, 0));
     assert_eq!(open(dir.path()).head(), head, "the entry is cut off again");
     fs::remove_dir(&block).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
     drop(ledger);
-    assert_eq!(open(dir.path()).books().runs["r"].updates.len(), 1);
+    assert_eq!(open(dir.path()).state().runs["r"].updates.len(), 1);
 }
 
 proptest! {
@@ -257,9 +257,9 @@ proptest! {
         again.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();
         again.spend("r", 9, "u9", 3).unwrap();
         let done = whole.saturating_sub(1) + 1;
-        prop_assert_eq!(again.books().runs["r"].updates.len(), done);
+        prop_assert_eq!(again.state().runs["r"].updates.len(), done);
         drop(again);
-        prop_assert_eq!(open(dir.path()).books().runs["r"].updates.len(), done);
+        prop_assert_eq!(open(dir.path()).state().runs["r"].updates.len(), done);
     }
 
     /// Whatever is asked in whatever order, no domain and no run ever goes above its budget.
@@ -281,14 +281,14 @@ proptest! {
                 _ => ledger.close(&run, 0),
             };
             let mut all = Accountant::new();
-            for books in ledger.books().runs.values() {
-                prop_assert!(books.released.epsilon_enforced(1e-5).unwrap() <= 3.0);
-                books.released.events().iter().for_each(|event| all.record(*event));
+            for account in ledger.state().runs.values() {
+                prop_assert!(account.released.epsilon_enforced(1e-5).unwrap() <= 3.0);
+                account.released.events().iter().for_each(|event| all.record(*event));
             }
-            let Some(budget) = ledger.books().domains.get("d").and_then(|domain| domain.budget) else { continue };
+            let Some(budget) = ledger.state().domains.get("d").and_then(|domain| domain.budget) else { continue };
             prop_assert!(budget.cost(&all.curve()).unwrap() <= 4.0 + 1e-9);
             prop_assert!(all.epsilon_enforced(1e-5).unwrap() <= 4.0 + 1e-9);
-            prop_assert!(budget.cost(&ledger.books().committed("d").unwrap()).unwrap() <= 4.0 + 1e-9);
+            prop_assert!(budget.cost(&ledger.state().committed("d").unwrap()).unwrap() <= 4.0 + 1e-9);
         }
     }
 }
@@ -305,9 +305,9 @@ fn a_coordinator_enters_every_release() {
     ledger.release("b", "reviews", (1, 1), event, 0).unwrap();
     assert!(ledger.release("b", "notes", (2, 1), event, 0).is_err());
     drop(ledger);
-    let books = Ledger::read(&path).unwrap().books;
-    assert_eq!(books.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
+    let state = Ledger::read(&path).unwrap().state;
+    assert_eq!(state.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
     let steps = |released: &Accountant| released.events().iter().map(|event| event.steps()).sum::<u64>();
-    assert_eq!((steps(&books.central["a"].released), steps(&books.domains["reviews"].released)), (3, 4));
-    assert!(!books.domains.contains_key("notes"));
+    assert_eq!((steps(&state.central["a"].released), steps(&state.domains["reviews"].released)), (3, 4));
+    assert!(!state.domains.contains_key("notes"));
 }

@@ -111,12 +111,12 @@ async fn why_nobody_is_invited_is_told_where_it_is_known() {
     let updates = vec![vec![RunUpdate { summary: Some(summary.clone()), events: vec![] }]];
     let end = vec![RunUpdate { summary: Some(self::summary("failed: no quorum")), events: vec![] }];
     let script = Script { summary, updates: [updates, vec![end]].concat(), ..Script::default() };
-    let reason = "no client is connected; `rondo client list` tells";
+    let reason = "no client is connected; `rondo client list` shows";
     let (_, text) = rondo(&script, &["run", "show", "sentiment-1"]).await;
     assert!(text.contains(reason), "{text}");
     let (end, text) = rondo(&script, &["run", "watch", "sentiment-1"]).await;
     assert_eq!(text.matches(reason).count(), 1, "{text}");
-    // How it ended is told once: here, and not in the error too.
+    // How it ended is printed once: here, and not in the error too.
     assert_eq!(text.matches("failed: no quorum").count(), 1, "{text}");
     assert!(end.is_err_and(|error| error.message == "run sentiment-1 did not complete" && error.hint.is_some()));
 }
@@ -272,8 +272,8 @@ async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
         let export = ["adapter", "export", "sentiment", "--format", "peft", "--json", "--out", path];
         let (end, text) = rondo(&script, &export).await;
         assert_eq!(end, Ok(()), "{method}");
-        let told: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((told["rank"].as_u64(), told["round"].as_u64()), (Some(rank), Some(2)), "{method}");
+        let reported: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((reported["rank"].as_u64(), reported["round"].as_u64()), (Some(rank), Some(2)), "{method}");
         let weights = TensorFile::open(&out.join("adapter_model.safetensors")).unwrap();
         assert_eq!(weights.metadata()["rondo.run_id"], "sentiment-1");
         // Nothing is written over.
@@ -336,9 +336,9 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     let out = path("second");
     let (end, text) = rondo(&script, &["adapter", "export", "sentiment", "--json", "--out", &out]).await;
     assert_eq!(end, Ok(()));
-    let told: Value = serde_json::from_str(&text).unwrap();
+    let reported: Value = serde_json::from_str(&text).unwrap();
     // Two rounds of two clients of rank 2 each, and 2 on top.
-    assert_eq!((told["rank"].as_u64(), told["initial"].as_str()), (Some(8 + 2), Some(digest.as_str())));
+    assert_eq!((reported["rank"].as_u64(), reported["initial"].as_str()), (Some(8 + 2), Some(digest.as_str())));
     let card = std::fs::read_to_string(Path::new(&out).join("README.md")).unwrap();
     assert!(card.contains(&format!("| rondo.initial_digest | {digest} |")), "{card}");
     // A file that was trained on something else below is not mixed in.
@@ -356,8 +356,8 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     std::fs::write(&file, RUN.replace("METHOD", "fedit")).unwrap();
     let error = rondo(&script, &create).await.0.unwrap_err();
     assert!(error.message.contains("that weight is [7, 5]") && error.hint.unwrap().contains("base show"));
-    let told = script.asked.lock().unwrap()[asked..].to_vec();
-    assert_eq!(told, ["base", "base"]);
+    let reported = script.asked.lock().unwrap()[asked..].to_vec();
+    assert_eq!(reported, ["base", "base"]);
 }
 
 /// A BERT of two layers whose six linear layers are [6, 5] each.
@@ -388,9 +388,9 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
             ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--json", "--out", &merged];
         let (end, text) = rondo(&script, &export).await;
         assert_eq!(end, Ok(()), "{method}");
-        let told: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((told["merged"].as_u64(), told["round"].as_u64()), (Some(2), Some(2)), "{told}");
-        assert!(told["rounding"].as_f64().unwrap() < 1e-6, "{told}");
+        let reported: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((reported["merged"].as_u64(), reported["round"].as_u64()), (Some(2), Some(2)), "{reported}");
+        assert!(reported["rounding"].as_f64().unwrap() < 1e-6, "{reported}");
         assert!(rondo(&script, &export).await.0.is_err_and(|error| error.message.contains("is not empty")));
         assert_eq!(rondo(&script, &["adapter", "export", "sentiment", "--out", &peft]).await.0, Ok(()));
         let file = TensorFile::open(&Path::new(&merged).join("model.safetensors")).unwrap();

@@ -3,7 +3,7 @@
 use rand_core::RngCore;
 use serde::Serialize;
 
-use super::interval::upper_bound;
+use super::interval::{upper_bound, upper_quantile};
 use super::{AuditError, check_confidence, check_dimension, released};
 use crate::gaussian;
 use crate::lattice::Lattice;
@@ -102,5 +102,5 @@ fn mu_bound(scores: &[f64], members: &[bool], threshold: f64, confidence: f64) -
     if missed >= 1.0 || false_alarms >= 1.0 {
         return f64::NEG_INFINITY;
     }
-    gaussian::upper_quantile(missed) + gaussian::upper_quantile(false_alarms)
+    upper_quantile(missed) + upper_quantile(false_alarms)
 }

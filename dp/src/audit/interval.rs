@@ -1,6 +1,8 @@
-//! Confidence bounds of a probability.
+//! Confidence bounds of a probability, and quantiles of the normal distribution.
 
 use libm::{lgamma, log1p};
+
+use crate::gaussian::upper_tail;
 
 /// Clopper and Pearson 1934: the largest probability under which `hits` or fewer of `trials` still happen with
 /// probability 1 - `confidence`. One-sided and exact, never below the true coverage.
@@ -59,6 +61,16 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     result
 }
 
+/// The x with P[N > x] = `share`, for a share in (0, 1), to 1e-12.
+pub(super) fn upper_quantile(share: f64) -> f64 {
+    let (mut low, mut high) = (-40.0, 40.0);
+    while high - low > 1e-12 {
+        let middle = 0.5 * (low + high);
+        if upper_tail(middle) > share { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +88,10 @@ mod tests {
             assert!((got - want).abs() < 1e-8, "{hits}/{trials}: {got} {want}");
         }
         assert_eq!(upper_bound(5, 5, 0.9), 1.0);
+    }
+
+    #[test]
+    fn a_quantile_is_where_its_tail_begins() {
+        assert!((upper_quantile(upper_tail(1.3)) - 1.3).abs() < 1e-9);
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::interval::upper_quantile;
 use super::{AuditError, check_confidence, check_dimension, released};
-use crate::gaussian::upper_quantile;
 use crate::lattice::Lattice;
 
 /// What [`noise_scale`] found. It is about noise on zeros, and holds no data.

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::books::Entry;
 use super::error::LedgerError;
+use super::state::Entry;
 
 /// Domain separation of the chain's hashes.
 const CONTEXT: &str = "rondo 2026 privacy ledger v1";

@@ -4,8 +4,8 @@ use libm::{expm1, log1p};
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex64;
 
-use super::PldError;
-use super::loss::{Direction, Kind, Loss};
+use super::error::PldError;
+use super::loss::{Direction, Loss, StepKind};
 use crate::rdp::{self, is_integer, orders};
 
 /// Points of a transform, where a fine step allows it: an answer takes about half a second.
@@ -22,17 +22,17 @@ const LN_TAIL: f64 = 34.5;
 
 /// The grid for a composition, and the tilts at which Chernoff bounds on the composed loss are near their best.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
+pub(super) struct PldGrid {
     step: f64,
     upward: f64,
     downward: f64,
 }
 
-impl Frame {
+impl PldGrid {
     /// The finest grid that holds the composed loss. Where that lies is bounded by Renyi losses of integer orders a:
     /// E_P[e^((a-1) L)] = e^((a-1) RDP(a)) in the worse direction, and E_P[e^(-a L)] = E_Q[e^((1-a) L)].
-    pub(super) fn around(kinds: &[Kind]) -> Result<Self, PldError> {
-        let mut reach = kinds.iter().map(Kind::reach).fold(0.0, f64::max);
+    pub(super) fn around(kinds: &[StepKind]) -> Result<Self, PldError> {
+        let mut reach = kinds.iter().map(StepKind::reach).fold(0.0, f64::max);
         if reach > MAX_REACH {
             return Err(PldError::Reach { reach });
         }
@@ -40,7 +40,8 @@ impl Frame {
         // E_P[e^-L] is at most 1.
         let (mut down, mut downward) = (LN_TAIL, 1.0);
         for order in orders().filter(|&order| is_integer(order)) {
-            let step_loss = |kind: &Kind| Some(kind.steps as f64 * rdp::poisson_step(kind.sigma, kind.rate, order)?);
+            let step_loss =
+                |kind: &StepKind| Some(kind.steps as f64 * rdp::poisson_step(kind.sigma, kind.rate, order)?);
             let Some(loss) = kinds.iter().map(step_loss).sum::<Option<f64>>() else { continue };
             let moment = (order - 1.0) * loss;
             for (bound, best, tilt, end) in [
@@ -66,7 +67,7 @@ impl Frame {
     }
 
     /// The loss of all steps together, record removed and record added.
-    pub(super) fn compose(&self, kinds: &[Kind]) -> Result<[Composed; 2], PldError> {
+    pub(super) fn compose(&self, kinds: &[StepKind]) -> Result<[Composed; 2], PldError> {
         let losses: Vec<[Loss; 2]> = kinds
             .iter()
             .map(|kind| [Direction::Remove, Direction::Add].map(|direction| kind.discretised(direction, self.step)))
@@ -110,7 +111,7 @@ impl Frame {
 }
 
 /// The masses of the sums of all losses, in both directions, on `points` nodes from `first`. The transform is cyclic:
-/// what lies outside the window falls back into it, which the frame has bounded. Both directions go through one complex
+/// what lies outside the window falls back into it, which the grid has bounded. Both directions go through one complex
 /// transform, as its real and its imaginary part, and come apart again because real signals have symmetric spectra.
 fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec<f64>; 2] {
     let mut planner = FftPlanner::new();

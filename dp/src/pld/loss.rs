@@ -7,7 +7,7 @@ use crate::rdp::ln_add;
 
 /// `steps` releases with noise `sigma` (over the clip norm) on Poisson samples at `rate`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Kind {
+pub(super) struct StepKind {
     pub(super) sigma: f64,
     pub(super) rate: f64,
     pub(super) steps: u64,
@@ -32,7 +32,7 @@ pub(super) struct Loss {
 /// Beyond so many sigma the mass (1e-19) counts as an infinite loss.
 const REACH: f64 = 9.0;
 
-impl Kind {
+impl StepKind {
     /// Without sampling the composition is a Gaussian release again.
     pub(super) fn is_plain(&self) -> bool {
         self.rate == 1.0

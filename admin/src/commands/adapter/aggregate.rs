@@ -81,8 +81,8 @@ pub(super) fn about() -> String {
         "Aggregates update files offline with any method's law\n\n\
          Tensors are named <target>.<part>, for example encoder.layer.0.attention.self.query.lora_B. {HEAD_WEIGHT} and \
          {HEAD_BIAS} are averaged. The parts of each method are:\n\n{}\n\n\
-         The aggregation error is told when all factors of the change are at hand: the frozen ones may stand in the update \
-         files or in one file named with --frozen. `rondo method show ID` tells more about a method.",
+         The aggregation error is reported when all factors of the change are at hand: the frozen ones may stand in the update \
+         files or in one file named with --frozen. `rondo method show ID` says more about a method.",
         methods.join("\n")
     )
 }

@@ -77,7 +77,7 @@ struct Audited {
     mechanisms: Vec<Line>,
 }
 
-/// Audits and tells.
+/// Audits every mechanism and prints what was found.
 pub(super) fn run(args: &AuditArgs, context: &mut Context) -> Result<(), CliError> {
     let &AuditArgs { noise_multiplier, coordinates, delta, confidence } = args;
     let lattice =

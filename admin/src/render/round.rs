@@ -1,8 +1,13 @@
-//! A round's measurements summed up: losses by what they are means over, accuracies by examples.
+//! A round in a few numbers: losses weighed by what they are means over, accuracies by examples.
 
 use std::collections::BTreeMap;
 
 use rondo_proto::v1::{Evaluation, GroupEvaluation, RoundRecord};
+
+/// A number with some digits, or a dash.
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
 
 /// A round in a few numbers: means over the clients, weighed as they should be.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -74,7 +79,7 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
     }
 }
 
-/// Whether the round's updates tell nothing but tensors and what they cost.
+/// Whether the round's updates report nothing but tensors and what they cost.
 fn is_private(record: &RoundRecord) -> bool {
     record.released.is_some() || record.participants.iter().any(|participant| participant.privacy.is_some())
 }

@@ -1,4 +1,4 @@
-//! Why a run that waits for clients has heard of none: what the connected ones lack.
+//! Why a run still waits for clients: what the connected ones lack.
 
 use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
 
@@ -6,7 +6,7 @@ use crate::context::Administration;
 use crate::error::CliError;
 use crate::text::now_ms;
 
-/// A client that was not heard of for so long is not connected; one with nothing to do polls every few seconds.
+/// A client that was silent for so long counts as not connected. An idle client polls every few seconds.
 const SILENCE_MS: i64 = 60_000;
 
 /// Whether a run waits, and no client has answered an invitation.
@@ -30,7 +30,7 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
         in_state("active").filter(|client| now.saturating_sub(client.last_seen_ms) < SILENCE_MS).collect();
     if connected.is_empty() {
         return Some(match (in_state("active").next(), in_state("pending").next()) {
-            (Some(_), _) => "no client is connected; `rondo client list` tells when each was last seen".to_owned(),
+            (Some(_), _) => "no client is connected; `rondo client list` shows when each was last seen".to_owned(),
             (None, Some(pending)) => {
                 format!("no client may work yet; let one in with `rondo client approve {}`", pending.client)
             }
@@ -54,7 +54,7 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
     };
     let (count, verb) = (connected.len(), if connected.len() == 1 { "client is" } else { "clients are" });
     Some(format!(
-        "{count} {verb} connected, {lack}; `rondo client show NAME` tells what one has, its client.toml adds to it"
+        "{count} {verb} connected, {lack}; `rondo client show NAME` shows what one has, its client.toml adds to it"
     ))
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_connected_clients_lack_is_told() {
+    fn what_the_connected_clients_lack_is_reported() {
         let run = RunSummary {
             phase: "recruiting".to_owned(),
             base: "tiny".to_owned(),
@@ -78,10 +78,10 @@ mod tests {
             datasets: datasets.iter().map(ToString::to_string).collect(),
             ..ClientInfo::default()
         };
-        let told = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
+        let explained = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
         let says = |clients: &[ClientInfo], text: &str| {
-            let told = told(clients).unwrap_or_default();
-            assert!(told.contains(text), "{told:?} should contain {text:?}");
+            let explained = explained(clients).unwrap_or_default();
+            assert!(explained.contains(text), "{explained:?} should contain {text:?}");
         };
         let (bare, based) = (client("a", &[], &["reviews"]), client("b", &["digest"], &[]));
         says(&[], "no client has joined");
@@ -92,7 +92,7 @@ mod tests {
         says(&[client("c", &[], &[])], "none holds base \"tiny\", and none has data set \"reviews\"");
         says(&[bare.clone(), based.clone()], "none has both base \"tiny\" and data set \"reviews\"");
         let whole = client("d", &["digest"], &["reviews"]);
-        assert_eq!(told(&[bare, whole.clone()]), None, "it will be invited at its next poll");
+        assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
         assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run }));
