@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::paths::Paths;
+use crate::process;
 use crate::setup::{self, ChosenLibtorch, SetupArgs};
-use crate::{process, walls};
 
 /// `cargo xtask test [-- ARGS]`
 #[derive(Args)]
@@ -28,7 +28,7 @@ pub(crate) struct BenchArgs {
     rest: Vec<String>,
 }
 
-/// cargo, in the workspace, with libtorch where set-up put it.
+/// cargo, in the workspace, with libtorch where setup put it.
 pub(crate) fn cargo(paths: &Paths) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&paths.workspace);
@@ -59,10 +59,8 @@ fn is_about_this_package(name: &str) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name)
 }
 
-/// Sets up, checks the walls and runs every test.
+/// Runs every test. Setup and walls come before it.
 pub(crate) fn test(paths: &Paths, args: &TestArgs) -> Result<()> {
-    setup::run(paths, &SetupArgs::default())?;
-    walls::run(paths)?;
     step("tests of every crate");
     process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))
 }

@@ -6,17 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
 
 use crate::cargo::{self, Binaries};
 use crate::demo::{self, DemoArgs};
+use crate::interop_case::{Case, TOLERANCE, compare};
 use crate::interop_tiny;
 use crate::paths::Paths;
 use crate::process;
 use crate::setup::{self, DOMAINS, SetupArgs};
 
-/// Largest difference of a logit.
-const TOLERANCE: &str = "1e-4";
 /// Texts of each domain that are compared.
 const TEXTS: usize = 16;
 /// Says with which pinned packages the environment was made.
@@ -31,20 +29,6 @@ pub(crate) struct InteropArgs {
     /// The base model's folder [default: the demo's].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-}
-
-/// One adapter to compare, as check.py reads it.
-#[derive(Serialize)]
-pub(crate) struct Case {
-    pub(crate) name: String,
-    /// The base model's folder.
-    pub(crate) model: PathBuf,
-    /// The PEFT folder.
-    pub(crate) adapter: PathBuf,
-    /// What `rondo-client evaluate` wrote.
-    pub(crate) expected: PathBuf,
-    /// The folder of full weights, if it was made.
-    pub(crate) merged: Option<PathBuf>,
 }
 
 /// Makes the environment, then compares every adapter.
@@ -69,18 +53,7 @@ pub(crate) fn run(paths: &Paths, args: &InteropArgs) -> Result<()> {
         cargo::step("interop: every method on tiny models");
         cases.extend(interop_tiny::cases(paths, &binaries, &work)?);
     }
-    cargo::step("the same logits in Python");
-    let list = work.join("cases.json");
-    std::fs::write(&list, serde_json::to_vec(&cases)?).with_context(|| format!("cannot write {}", list.display()))?;
-    process::run(
-        Command::new(&python)
-            .args(["-W", "ignore"])
-            .arg(paths.workspace.join("xtask/interop/check.py"))
-            .arg(&list)
-            .arg(TOLERANCE)
-            .env("HF_HUB_OFFLINE", "1")
-            .env("TRANSFORMERS_VERBOSITY", "error"),
-    )?;
+    compare(paths, &python, &work, &cases)?;
     println!("\n{} adapters give the same logits in Python to {TOLERANCE}", cases.len());
     Ok(())
 }
@@ -143,9 +116,7 @@ fn environment(paths: &Paths) -> Result<PathBuf> {
     }
     let outer = setup::python()?;
     if !process::succeeds(Command::new(outer).args(["-c", "import venv, ensurepip"])) {
-        bail!(
-            "`{outer}` cannot make environments\nmend: install venv (Debian, Ubuntu: `apt-get install python3-venv`)"
-        );
+        bail!("`{outer}` cannot make environments\nfix: install venv (Debian, Ubuntu: `apt-get install python3-venv`)");
     }
     process::run(Command::new(outer).args(["-m", "venv"]).arg(&venv))?;
     let pip = |args: &[&str], file: &str| {

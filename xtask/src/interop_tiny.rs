@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::cargo::Binaries;
-use crate::interop::Case;
+use crate::interop_case::Case;
 use crate::paths::Paths;
 use crate::process;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, tests, demo, benches and checks of the Rondo workspace.
+//! `cargo xtask`: setup, tests, demo, benches and checks of the Rondo workspace.
 //!
 //! Everything it makes lies under `.rondo/` (git-ignored); everything it starts it also ends. It depends on nothing
 //! else of the workspace, so it builds in seconds and can explain what is missing before the rest is built.
@@ -12,6 +12,7 @@ mod examples;
 mod experiment;
 mod federation;
 mod interop;
+mod interop_case;
 mod interop_tiny;
 mod paths;
 mod process;
@@ -27,7 +28,7 @@ use clap::{Parser, Subcommand};
 use crate::paths::Paths;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, tests, demo, benches and checks of Rondo")]
+#[command(name = "cargo xtask", about = "Setup, tests, demo, benches and checks of Rondo")]
 struct Cli {
     /// Where libtorch, models, data and demos are kept [default: .rondo in the workspace].
     #[arg(long, global = true, value_name = "DIR")]
@@ -54,8 +55,8 @@ enum Command {
     Interop(interop::InteropArgs),
     /// Build the Docker images, run two rounds across the compose stack, and take it down.
     ComposeTest(compose::ComposeArgs),
-    /// Check which crates may depend on which, and that only the client needs libtorch.
-    Walls,
+    /// Check which crates may use which, what is linked, circles of imports among files, and the sizes of crates.
+    Walls(walls::WallsArgs),
 }
 
 fn main() -> ExitCode {
@@ -74,13 +75,17 @@ fn run(cli: Cli) -> Result<()> {
     let paths = Paths::find(cli.root)?;
     match cli.command {
         Command::Setup(args) => setup::run(&paths, &args),
-        Command::Test(args) => cargo::test(&paths, &args),
+        Command::Test(args) => {
+            setup::run(&paths, &setup::SetupArgs::default())?;
+            walls::run(&paths, &walls::WallsArgs::default())?;
+            cargo::test(&paths, &args)
+        }
         Command::Demo(args) => demo::run(&paths, &args),
         Command::Experiment(args) => experiment::run(&paths, &args),
         Command::Bench(args) => cargo::bench(&paths, &args),
         Command::Audit => audit::run(&paths),
         Command::Interop(args) => interop::run(&paths, &args),
         Command::ComposeTest(args) => compose::run(&paths, &args),
-        Command::Walls => walls::run(&paths),
+        Command::Walls(args) => walls::run(&paths, &args),
     }
 }

@@ -5,6 +5,7 @@ mod bounds;
 mod members;
 mod private;
 mod report;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,9 +17,9 @@ use self::report::{MethodReport, Report};
 use crate::cargo;
 use crate::examples::{self, METHODS, PRIVATE_METHODS, RunChanges};
 use crate::federation::Federation;
-use crate::paths::Paths;
+use crate::paths::{MODEL, Paths};
 use crate::process;
-use crate::setup::{self, MODEL, SetupArgs};
+use crate::setup::{self, SetupArgs};
 
 /// `cargo xtask demo`
 #[derive(Debug, Clone, Args)]
@@ -109,7 +110,7 @@ pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
     }
     report.seconds = start.elapsed().as_secs_f64();
 
-    println!("{}", report.shown(paths));
+    println!("{}", text::text(&report, paths));
     let file = report.save(&dir)?;
     println!("\nThis report as JSON: {}", paths.show(&file));
     println!("Logs, certificates and data of the demo: {}", paths.show(&dir));

@@ -1,4 +1,4 @@
-//! A private run's part of the demo: what every data owner spent, and accuracies that no run may tell.
+//! A private run's part of the demo: what every data owner spent, and accuracies that no run may report.
 //!
 //! With privacy no client measures for the coordinator. Here the data owners are all on one machine and the demo is theirs,
 //! so each measures the exported adapter on its own held-out rows, offline.
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::report::{ClientReport, MethodReport};
+use super::report::{ClientReport, MethodReport, share};
 use crate::federation::Federation;
 use crate::paths::Paths;
 
@@ -54,8 +54,8 @@ pub(super) fn section(out: &mut String, method: &MethodReport) {
             out,
             "  {:<18} {:>12} {:>10} {:>10} {:>15.4} {:>15.4} {:>8.4} {:>10.4} {:>7}",
             client.client,
-            super::report::share(client.majority),
-            super::report::share(client.after),
+            share(client.majority),
+            share(client.after),
             client.held_out,
             spent.epsilon,
             spent.epsilon_pld,
@@ -78,13 +78,13 @@ pub(super) fn comparison(out: &mut String, methods: &[MethodReport]) {
             method.method,
             method.rank(),
             largest(&method.clients),
-            super::report::share(mean(&method.clients, |client| client.after)),
+            share(mean(&method.clients, |client| client.after)),
             method.upload(),
             method.seconds,
         );
     }
     if let Some(method) = methods.first() {
-        let majority = super::report::share(mean(&method.clients, |client| client.majority));
+        let majority = share(mean(&method.clients, |client| client.majority));
         let _ = writeln!(out, "the larger class alone would be right {majority} of the time");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct ExperimentArgs {
     /// Folder of the data files that it names.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The base model: a Hugging Face folder or a GGUF file [default: the one that the file names, fetched by set-up].
+    /// The base model: a Hugging Face folder or a GGUF file [default: the one that the file names, fetched by setup].
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Only these methods of the file; repeatable.

@@ -30,7 +30,7 @@ pub(crate) const DOMAINS: [(&str, &str); 4] = [
 ];
 
 /// Makes `.rondo/data/hutto/<domain>.tsv` (columns `text`, `label`) unless they are there.
-pub(crate) fn set_up(paths: &Paths) -> Result<()> {
+pub(crate) fn setup(paths: &Paths) -> Result<()> {
     let target = paths.demo_data();
     if !RECIPE.is_done(&target) {
         println!("data: making {}", paths.show(&target));

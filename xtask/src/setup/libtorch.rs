@@ -22,7 +22,7 @@ const DEFAULT_HINT: &str = "set LIBTORCH to the folder of a libtorch 2.11.0 (wit
 /// Where cargo finds libtorch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Chosen {
-    /// The one that set-up makes.
+    /// The one that setup makes.
     Ours(PathBuf),
     /// `LIBTORCH` names another.
     Named(PathBuf),
@@ -47,11 +47,11 @@ fn choose(named: Option<PathBuf>, pytorch: bool, default: &Path, ours: PathBuf) 
 }
 
 /// Makes `.rondo/libtorch` unless it is there or the environment names another.
-pub(crate) fn set_up(paths: &Paths) -> Result<()> {
+pub(crate) fn setup(paths: &Paths) -> Result<()> {
     let target = match chosen(paths) {
         Chosen::Named(path) => {
             if !path.join("lib").is_dir() || !path.join("include").is_dir() {
-                bail!("LIBTORCH is {}, which has no `lib` and `include`\nmend: {DEFAULT_HINT}", path.display());
+                bail!("LIBTORCH is {}, which has no `lib` and `include`\nfix: {DEFAULT_HINT}", path.display());
             }
             println!("libtorch: {} (LIBTORCH)", path.display());
             return Ok(());
@@ -64,7 +64,7 @@ pub(crate) fn set_up(paths: &Paths) -> Result<()> {
     };
     if !RECIPE.is_done(&target) {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            bail!("set-up can fetch libtorch for Linux on x86_64 only\nmend: {DEFAULT_HINT}");
+            bail!("setup can fetch libtorch for Linux on x86_64 only\nfix: {DEFAULT_HINT}");
         }
         println!("libtorch: making {}", paths.show(&target));
         let pip = Pip::find()?;

@@ -1,4 +1,4 @@
-//! The packages that set-up takes from PyPI, with the hashes of the files that were tried.
+//! The packages that setup takes from PyPI, with the hashes of the files that were tried.
 
 /// One file of one release on PyPI.
 #[derive(Debug, Clone, Copy)]
