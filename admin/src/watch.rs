@@ -164,13 +164,15 @@ mod tests {
     use rondo_proto::v1::{RoundRecord, RunEvent};
 
     fn event(sequence: u64, client: &str, text: &str) -> RunEvent {
-        let (client, text) = (client.to_owned(), text.to_owned());
+        let client = client.to_owned();
+        let text = text.to_owned();
         RunEvent { sequence, at_ms: 1_700_000_000_000, client, text, ..RunEvent::default() }
     }
 
     fn summary(outcome: &str, latest: Option<u32>) -> RunSummary {
         let latest = latest.map(|round| RoundRecord { round, kind: "training".to_owned(), ..RoundRecord::default() });
-        let (run, outcome) = ("r".to_owned(), outcome.to_owned());
+        let run = "r".to_owned();
+        let outcome = outcome.to_owned();
         RunSummary { run, outcome, latest, ..RunSummary::default() }
     }
 

@@ -37,7 +37,8 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
             (None, None) => "no client has joined; `rondo token create` makes a token for one to join with".to_owned(),
         });
     }
-    let (base, data) = (&run.base, &run.dataset);
+    let base = &run.base;
+    let data = &run.dataset;
     let holds = |client: &&ClientInfo| client.bases.iter().any(|held| held == digest);
     let maps = |client: &&ClientInfo| client.datasets.contains(data);
     let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
@@ -52,7 +53,8 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
         (false, false) => format!("none holds base {base:?}, and none has data set {data:?}"),
         (true, true) => format!("none has both base {base:?} and data set {data:?}"),
     };
-    let (count, verb) = (connected.len(), if connected.len() == 1 { "client is" } else { "clients are" });
+    let count = connected.len();
+    let verb = if connected.len() == 1 { "client is" } else { "clients are" };
     Some(format!(
         "{count} {verb} connected, {lack}; `rondo client show NAME` shows what one has, its client.toml adds to it"
     ))
@@ -83,7 +85,8 @@ mod tests {
             let explained = explained(clients).unwrap_or_default();
             assert!(explained.contains(text), "{explained:?} should contain {text:?}");
         };
-        let (bare, based) = (client("a", &[], &["reviews"]), client("b", &["digest"], &[]));
+        let bare = client("a", &[], &["reviews"]);
+        let based = client("b", &["digest"], &[]);
         says(&[], "no client has joined");
         says(&[ClientInfo { state: "pending".to_owned(), ..bare.clone() }], "`rondo client approve a`");
         says(&[ClientInfo { last_seen_ms: 1, ..bare.clone() }], "no client is connected");

@@ -24,7 +24,8 @@ impl Limit {
 
     /// The budget at the order that has room for the most releases of this kind.
     pub fn at_best_order(&self, release: &Curve) -> Budget {
-        let (epsilon, delta) = (self.target.epsilon(), self.target.delta());
+        let epsilon = self.target.epsilon();
+        let delta = self.target.delta();
         let times = |order: f64| match release.loss(order) {
             Some(loss) => rdp::loss_within(order, epsilon, delta) / loss,
             None => f64::NEG_INFINITY,

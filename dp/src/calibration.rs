@@ -127,7 +127,8 @@ pub fn steps(
     let fits = |steps| -> Result<bool, AccountingError> {
         Ok(spent.plus(&step.times(steps)).epsilon_enforced(target.delta)? <= target.epsilon)
     };
-    let (mut enough, mut too_many) = (0u64, 1u64);
+    let mut enough = 0u64;
+    let mut too_many = 1u64;
     while fits(too_many)? {
         if too_many == 1 << 53 {
             return Ok(too_many);

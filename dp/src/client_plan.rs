@@ -184,7 +184,8 @@ mod tests {
         let fixed = Privacy::new("client", terms).unwrap();
         let adaptive = Privacy::new("client", Terms { clip_quantile: Some(0.5), ..terms }).unwrap();
         let plan = |privacy, cohort| ClientPlan::new(privacy, cohort, 5);
-        let (fixed, moving) = (plan(&fixed, 60).unwrap(), plan(&adaptive, 60).unwrap());
+        let fixed = plan(&fixed, 60).unwrap();
+        let moving = plan(&adaptive, 60).unwrap();
         assert_eq!(fixed.event(3).unwrap(), moving.event(3).unwrap());
         assert!(moving.sum_noise_multiplier() > 2.0 && moving.sum_noise_multiplier() < 2.2);
         assert_eq!(fixed.sum_noise_multiplier(), 2.0);

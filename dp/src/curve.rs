@@ -29,7 +29,9 @@ impl Curve {
     }
 
     fn of_orders(event: &Event, wanted: impl Fn(f64) -> bool) -> Self {
-        let (sigma, rate, steps) = (event.noise_multiplier(), event.sampling_rate(), event.steps());
+        let sigma = event.noise_multiplier();
+        let rate = event.sampling_rate();
+        let steps = event.steps();
         if steps == 0 {
             return Self::zero();
         }
@@ -130,10 +132,12 @@ mod tests {
 
     #[test]
     fn curves_add_up() {
-        let (a, b) = (Event::new(1.0, 0.01, 300).unwrap(), Event::new(1.0, 0.01, 700).unwrap());
+        let a = Event::new(1.0, 0.01, 300).unwrap();
+        let b = Event::new(1.0, 0.01, 700).unwrap();
         let sum = Curve::of(&a).plus(&Curve::of(&b));
         let whole = Curve::of(&Event::new(1.0, 0.01, 1000).unwrap());
-        let (got, want) = (sum.epsilon_enforced(1e-5).unwrap(), whole.epsilon_enforced(1e-5).unwrap());
+        let got = sum.epsilon_enforced(1e-5).unwrap();
+        let want = whole.epsilon_enforced(1e-5).unwrap();
         assert!((got - want).abs() < 1e-12, "{got} {want}");
     }
 

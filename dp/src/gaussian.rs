@@ -24,7 +24,8 @@ pub(crate) fn delta(mu: f64, epsilon: f64) -> f64 {
 /// The smallest epsilon at which a mu-GDP mechanism has at most `at` as delta, rounded up.
 pub(crate) fn epsilon(mu: f64, at: f64) -> f64 {
     // P[N > sqrt(2 ln(1/delta))] < delta: enough at the upper end.
-    let (mut low, mut high) = (0.0, mu * mu / 2.0 + mu * (-2.0 * at.ln()).sqrt());
+    let mut low = 0.0;
+    let mut high = mu * mu / 2.0 + mu * (-2.0 * at.ln()).sqrt();
     if delta(mu, low) <= at {
         return 0.0;
     }

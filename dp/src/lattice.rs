@@ -142,7 +142,8 @@ impl Lattice {
 
     /// s / m, rounded down: the noise multiplier to account with. Not below the one asked for.
     pub fn noise_multiplier(&self) -> f64 {
-        let (scale, radius) = (self.scale as f64, self.radius as f64);
+        let scale = self.scale as f64;
+        let radius = self.radius as f64;
         let quotient = scale / radius;
         if quotient.mul_add(radius, -scale) > 0.0 { quotient.next_down() } else { quotient }
     }

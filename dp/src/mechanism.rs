@@ -79,7 +79,8 @@ impl GaussianMechanism {
             return Err(MechanismError::Length { got: sum.len(), dimension });
         }
         let noise = RefCell::new(SecureRng::new()?);
-        let (distribution, step) = (self.noise, self.lattice.step());
+        let distribution = self.noise;
+        let step = self.lattice.step();
         let function = Function::new(move |sum: &Vec<i64>| {
             let mut noise = noise.borrow_mut();
             // Saturation and scaling see noised numbers alone: they are post-processing.

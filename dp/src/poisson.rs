@@ -23,8 +23,12 @@ mod tests {
     #[test]
     fn every_record_comes_with_its_chance_and_by_its_own_coin() {
         let mut noise = SecureRng::repeatable_for_tests(1);
-        let (count, rate, draws) = (200, 0.1, 5000);
-        let (mut single, mut pairs, mut sizes) = (vec![0u32; count], 0u32, Vec::new());
+        let count = 200;
+        let rate = 0.1;
+        let draws = 5000;
+        let mut single = vec![0u32; count];
+        let mut pairs = 0u32;
+        let mut sizes = Vec::new();
         for _ in 0..draws {
             let sample = poisson_sample(count, rate, &mut noise);
             assert!(sample.windows(2).all(|pair| pair[0] < pair[1]));

@@ -49,7 +49,8 @@ pub(crate) fn poisson_step(sigma: f64, q: f64, order: f64) -> Option<f64> {
 /// C(a, k) (1-q)^(a-k) q^k (exp(k(k-1)/(2 sigma^2)) - 1). The terms of the binomial sum, which add up to one, are taken
 /// out: nothing cancels however small the loss.
 fn integer_moment(sigma: f64, q: f64, order: f64) -> f64 {
-    let (ln_q, ln_rest) = (q.ln(), log1p(-q));
+    let ln_q = q.ln();
+    let ln_rest = log1p(-q);
     let excess = (2..=order as u32).map(f64::from).fold(f64::NEG_INFINITY, |sum, k| {
         let exponent = k * (k - 1.0) / (2.0 * sigma * sigma);
         let term = ln_binomial(order, k) + k * ln_q + (order - k) * ln_rest + ln_expm1(exponent);
@@ -65,7 +66,8 @@ fn integer_moment(sigma: f64, q: f64, order: f64) -> f64 {
 fn fractional_moment(sigma: f64, q: f64, order: f64) -> Option<f64> {
     let variance = sigma * sigma;
     // All mass of r^a N(0, sigma^2) lies within twelve sigma of 0 to a.
-    let (from, to) = (-12.0 * sigma, order + 12.0 * sigma);
+    let from = -12.0 * sigma;
+    let to = order + 12.0 * sigma;
     let step = (sigma / 8.0).min(variance / 4.0);
     let points = ((to - from) / step).ceil();
     if points.is_nan() || points > MAX_POINTS {
@@ -91,7 +93,9 @@ fn ln_convex_excess(a: f64, ln_r: f64) -> f64 {
     let grown = a * ln_r;
     if grown.abs() < 1e-3 {
         // The sum over k from 2 of (a^k - a) (ln r)^k / k!.
-        let (two, three, four) = (a * a - a, a.powi(3) - a, a.powi(4) - a);
+        let two = a * a - a;
+        let three = a.powi(3) - a;
+        let four = a.powi(4) - a;
         return 2.0 * ln_r.abs().ln() + (two / 2.0 + ln_r * (three / 6.0 + ln_r * four / 24.0)).ln();
     }
     if grown < 30.0 {
@@ -170,7 +174,8 @@ mod tests {
     fn quadrature_and_sum_agree_at_integer_orders() {
         for (sigma, q) in [(1.0, 0.01), (0.3, 0.5), (5.0, 1e-6), (100.0, 0.3), (0.5, 0.999)] {
             for order in [2.0, 3.0, 10.0] {
-                let (sum, quadrature) = (integer_moment(sigma, q, order), fractional_moment(sigma, q, order).unwrap());
+                let sum = integer_moment(sigma, q, order);
+                let quadrature = fractional_moment(sigma, q, order).unwrap();
                 assert!((quadrature / sum - 1.0).abs() < 1e-9, "{sigma} {q} {order}: {quadrature} {sum}");
             }
         }
@@ -179,7 +184,8 @@ mod tests {
     #[test]
     fn a_tiny_loss_keeps_its_digits() {
         // At order 2, A - 1 = q^2 (e^(1/sigma^2) - 1), exactly.
-        let (sigma, q) = (3.0, 1e-9);
+        let sigma = 3.0;
+        let q = 1e-9;
         let got = poisson_step(sigma, q, 2.0).unwrap();
         let want = q * q * expm1(1.0 / (sigma * sigma));
         assert!((got / want - 1.0).abs() < 1e-12, "{got} {want}");

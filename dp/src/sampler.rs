@@ -117,7 +117,8 @@ impl DiscreteGaussian {
 fn bernoulli<R: RngCore>(numerator: u128, denominator: u128, k: u32, quotient: f64, rng: &mut R) -> bool {
     let word = rng.next_u64();
     // One bit less than there is, for the conversion of a signed number.
-    let (drawn, threshold) = ((word >> 1) as i64 as f64, quotient * TWO_63);
+    let drawn = (word >> 1) as i64 as f64;
+    let threshold = quotient * TWO_63;
     if drawn + MARGIN < threshold {
         return true;
     }
@@ -202,7 +203,8 @@ mod tests {
                 bernoulli_by_digits(2u8.into(), 7u8.into(), word, &mut rng)
             })
             .count();
-        let (share, sd) = (hits as f64 / f64::from(draws), (2.0 / 7.0 * 5.0 / 7.0 / f64::from(draws)).sqrt());
+        let share = hits as f64 / f64::from(draws);
+        let sd = (2.0 / 7.0 * 5.0 / 7.0 / f64::from(draws)).sqrt();
         assert!((share - 2.0 / 7.0).abs() < 4.0 * sd, "{share}");
     }
 

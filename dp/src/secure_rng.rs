@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn two_generators_differ_and_print_nothing() {
-        let (mut a, mut b) = (SecureRng::new().unwrap(), SecureRng::new().unwrap());
+        let mut a = SecureRng::new().unwrap();
+        let mut b = SecureRng::new().unwrap();
         assert_ne!([a.next_u64(), a.next_u64()], [b.next_u64(), b.next_u64()]);
         assert_eq!(format!("{a:?}"), "SecureRng { .. }");
     }

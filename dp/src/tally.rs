@@ -63,7 +63,8 @@ mod tests {
     fn sum_and_count_cost_what_was_promised() {
         // A hundred clients hardly pay for the count.
         let adaptive = AdaptiveClip::new(0.5, 100, 1.0).unwrap();
-        let (sum, count) = (adaptive.sum_noise_multiplier(1.0), adaptive.count_noise_multiplier());
+        let sum = adaptive.sum_noise_multiplier(1.0);
+        let count = adaptive.count_noise_multiplier();
         assert!((sum - 1.005).abs() < 1e-4 && count == 10.0, "{sum} {count}");
         assert!((sum.powi(-2) + count.powi(-2) - 1.0).abs() < 1e-12);
         // The mechanisms that are really drawn from cost no more, in opendp's own figures.

@@ -96,7 +96,8 @@ fn it_is_the_same_ledger_after_a_restart() {
     let budget = Some(Limit::new(4.0, 1e-5).unwrap());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), budget, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
-    let (state, head) = (ledger.state().clone(), ledger.head());
+    let state = ledger.state().clone();
+    let head = ledger.head();
     drop(ledger);
     let again = open(dir.path());
     assert_eq!((again.state(), again.head()), (&state, head));
@@ -149,13 +150,15 @@ fn an_edited_ledger_is_refused_by_line_and_left_alone() {
 #[test]
 fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
+    let path = dir.path().join("ledger.jsonl");
+    let head = dir.path().join("ledger.head");
     let mut ledger = open(dir.path());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
     let told = format!("2 {}\n", ledger.head());
     drop(ledger);
-    let (sound, pinned) = (fs::read(&path).unwrap(), fs::read_to_string(&head).unwrap());
+    let sound = fs::read(&path).unwrap();
+    let pinned = fs::read_to_string(&head).unwrap();
     assert_eq!(pinned, told);
 
     fs::remove_file(&path).unwrap();
@@ -230,7 +233,8 @@ proptest! {
     #[test]
     fn a_torn_write_loses_only_what_was_never_answered(cut in 0.0..1.0_f64) {
         let dir = tempfile::tempdir().unwrap();
-        let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
+        let path = dir.path().join("ledger.jsonl");
+        let head = dir.path().join("ledger.head");
         let mut ledger = open(dir.path());
         let mut heads = vec![fs::read(&head).unwrap()];
         ledger.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();

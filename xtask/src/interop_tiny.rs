@@ -65,7 +65,8 @@ pub(crate) fn cases(paths: &Paths, binaries: &Binaries, work: &Path) -> Result<V
         let threads: Vec<_> = MODELS
             .iter()
             .map(|tiny| {
-                let (methods, data) = (&methods, &data);
+                let methods = &methods;
+                let data = &data;
                 let client = &binaries.client;
                 let model = paths.workspace.join("client/tests/goldens").join(tiny.model);
                 scope.spawn(move || -> Result<Vec<Case>> {
@@ -93,8 +94,10 @@ fn methods(binaries: &Binaries) -> Result<Vec<MethodRow>> {
 
 /// Rows for both tasks: completions, and texts with a label.
 fn data(work: &Path) -> Result<(PathBuf, PathBuf)> {
-    let (completions, reviews) = (work.join("completions.jsonl"), work.join("reviews.tsv"));
-    let (mut lines, mut table) = (String::new(), String::from("text\tlabel\n"));
+    let completions = work.join("completions.jsonl");
+    let reviews = work.join("reviews.tsv");
+    let mut lines = String::new();
+    let mut table = String::from("text\tlabel\n");
     for subject in SUBJECTS {
         for (label, verdict) in VERDICTS {
             lines += &format!("{}\n", serde_json::json!({ "prompt": subject, "completion": format!(" {verdict}") }));
@@ -120,7 +123,8 @@ fn case(
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let (adapter, merged) = (folder.join("adapter"), folder.join("merged"));
+    let adapter = folder.join("adapter");
+    let merged = folder.join("merged");
     let (data, task, expected) = match tiny.task {
         Kind::Language => (completions, ["--task", "causal-lm"], folder.join("logits.safetensors")),
         Kind::Classification => (reviews, ["--labels", "good,bad"], folder.join("predictions.jsonl")),

@@ -81,7 +81,8 @@ fn layers(base: &BaseModel) -> String {
     for linear in &base.linears {
         let star = |part: &str| if part.parse::<u32>().is_ok() { "*".to_owned() } else { part.to_owned() };
         let name = linear.name.split('.').map(star).collect::<Vec<_>>().join(".");
-        let (out, inp) = (linear.out_features, linear.in_features);
+        let out = linear.out_features;
+        let inp = linear.in_features;
         match kinds.iter_mut().find(|kind| (kind.0.as_str(), kind.1, kind.2) == (name.as_str(), out, inp)) {
             Some(kind) => kind.3 += 1,
             None => kinds.push((name, out, inp, 1)),

@@ -137,7 +137,8 @@ fn namesakes(runs: &[RunSummary], run: &RunSummary) -> Option<String> {
     let others = runs.iter().filter(|other| other.name == run.name && other.run != run.run);
     let ids: Vec<&str> = others.map(|other| other.run.as_str()).collect();
     let first = ids.first()?;
-    let (name, all) = (&run.name, ids.join(", "));
+    let name = &run.name;
+    let all = ids.join(", ");
     Some(format!("{name:?} is also the name of {all}; say the id where one of them is meant: `rondo run show {first}`"))
 }
 
@@ -239,7 +240,8 @@ mod tests {
     #[test]
     fn runs_of_the_same_name_are_distinguished_by_id() {
         let run = |id: &str, name: &str| RunSummary { run: id.into(), name: name.into(), ..RunSummary::default() };
-        let (first, new) = (run("sentiment-a", "sentiment"), run("sentiment-b", "sentiment"));
+        let first = run("sentiment-a", "sentiment");
+        let new = run("sentiment-b", "sentiment");
         let text = namesakes(&[first.clone(), run("topics-c", "topics"), new.clone()], &new).unwrap();
         assert!(text.contains("name of sentiment-a;") && text.ends_with("`rondo run show sentiment-a`"), "{text}");
         assert_eq!(namesakes(std::slice::from_ref(&first), &first), None);

@@ -96,8 +96,8 @@ pub(crate) fn by_group<'e>(evaluations: impl Iterator<Item = &'e Evaluation>) ->
         groups.entry(&group.group).or_default().push(group);
     }
     let sum = |name: &str, parts: &[&GroupEvaluation]| {
-        let (examples, tokens) =
-            (parts.iter().map(|part| part.examples).sum(), parts.iter().map(|part| part.tokens).sum());
+        let examples = parts.iter().map(|part| part.examples).sum();
+        let tokens = parts.iter().map(|part| part.tokens).sum();
         let weight = |part: &GroupEvaluation| if tokens > 0 { part.tokens } else { part.examples } as f64;
         GroupEvaluation {
             group: name.to_owned(),

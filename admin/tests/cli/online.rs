@@ -66,7 +66,8 @@ pub(crate) fn summary(outcome: &str) -> RunSummary {
 }
 
 fn event(sequence: u64, text: &str) -> RunEvent {
-    let (client, text) = ("movies".to_owned(), text.to_owned());
+    let client = "movies".to_owned();
+    let text = text.to_owned();
     RunEvent { sequence, at_ms: 1_700_000_000_000, client, text, ..RunEvent::default() }
 }
 
@@ -224,8 +225,11 @@ fn adapter_of(job: &Job, method: &str, dir: &Path, base: BaseModel) -> Script {
             Contribution { client: client.to_owned(), weight: 0.5, rank: 2, path }
         };
         let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
-        let (kind, frozen, published) = (Kind::Train, None, files.clone());
-        let (server, server_state) = (None, None);
+        let kind = Kind::Train;
+        let frozen = None;
+        let published = files.clone();
+        let server = None;
+        let server_state = None;
         let progress = &|_, _| {};
         let input =
             AggregateInput { kind, round, updates, frozen, published, server, server_state, out_dir: &out, progress };
@@ -383,7 +387,8 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
     let base = rondo_proto::base::describe(Path::new(&model), "tiny").unwrap();
     for method in ["fedit", "flora"] {
         let script = Script { summary: summary(""), ..adapter(method, &blobs_dir(dir.path()), base.clone()) };
-        let (merged, peft) = (path(&format!("{method}-merged")), path(&format!("{method}-peft")));
+        let merged = path(&format!("{method}-merged"));
+        let peft = path(&format!("{method}-peft"));
         let export =
             ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--json", "--out", &merged];
         let (end, text) = rondo(&script, &export).await;
@@ -415,7 +420,8 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
         (&packed, "tiny.gguf", "is the GGUF file tiny.gguf"),
         (&packed, "model", "is the GGUF file tiny.gguf"),
     ] {
-        let (model, out) = (path(model), path("refused"));
+        let model = path(model);
+        let out = path("refused");
         let export = ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--out", &out];
         let error = rondo(&script(base.clone()), &export).await.0.unwrap_err();
         assert!(error.message.contains(words), "{error:?}");

@@ -87,7 +87,10 @@ fn best_threshold(scores: &[f64], members: &[bool], radius: f64, confidence: f64
 
 /// mu >= quantile(1 - FPR) - quantile(FNR), with upper bounds on both rates.
 fn mu_bound(scores: &[f64], members: &[bool], threshold: f64, confidence: f64) -> f64 {
-    let (mut present, mut missed, mut absent, mut false_alarms) = (0, 0, 0, 0);
+    let mut present = 0;
+    let mut missed = 0;
+    let mut absent = 0;
+    let mut false_alarms = 0;
     for (&score, &member) in scores.iter().zip(members) {
         if member {
             present += 1;
@@ -97,8 +100,8 @@ fn mu_bound(scores: &[f64], members: &[bool], threshold: f64, confidence: f64) -
             false_alarms += usize::from(score >= threshold);
         }
     }
-    let (missed, false_alarms) =
-        (upper_bound(missed, present, confidence), upper_bound(false_alarms, absent, confidence));
+    let missed = upper_bound(missed, present, confidence);
+    let false_alarms = upper_bound(false_alarms, absent, confidence);
     if missed >= 1.0 || false_alarms >= 1.0 {
         return f64::NEG_INFINITY;
     }

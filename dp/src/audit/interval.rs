@@ -10,9 +10,11 @@ pub(super) fn upper_bound(hits: usize, trials: usize, confidence: f64) -> f64 {
     if hits >= trials {
         return 1.0;
     }
-    let (a, b) = (hits as f64 + 1.0, (trials - hits) as f64);
+    let a = hits as f64 + 1.0;
+    let b = (trials - hits) as f64;
     // P[Bin(n, p) <= k] = 1 - I_p(k + 1, n - k), falling in p.
-    let (mut low, mut high) = (0.0, 1.0);
+    let mut low = 0.0;
+    let mut high = 1.0;
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         if incomplete_beta(a, b, middle) < confidence { low = middle } else { high = middle }
@@ -63,7 +65,8 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
 
 /// The x with P[N > x] = `share`, for a share in (0, 1), to 1e-12.
 pub(super) fn upper_quantile(share: f64) -> f64 {
-    let (mut low, mut high) = (-40.0, 40.0);
+    let mut low = -40.0;
+    let mut high = 40.0;
     while high - low > 1e-12 {
         let middle = 0.5 * (low + high);
         if upper_tail(middle) > share { low = middle } else { high = middle }

@@ -39,7 +39,8 @@ fn lower_bound(canaries: usize, guesses: usize, right: usize, delta: f64, rare: 
     if guesses == 0 || !is_refuted(0.0) {
         return 0.0;
     }
-    let (mut refuted, mut possible) = (0.0, 64.0);
+    let mut refuted = 0.0;
+    let mut possible = 64.0;
     for _ in 0..60 {
         let middle = 0.5 * (refuted + possible);
         if is_refuted(middle) { refuted = middle } else { possible = middle }
@@ -61,7 +62,8 @@ fn probability(canaries: usize, guesses: usize, right: usize, epsilon: f64, delt
 
 /// P[Bin(n, p) = k].
 fn binomial(n: usize, k: usize, p: f64) -> f64 {
-    let (n, k) = (n as f64, k as f64);
+    let n = n as f64;
+    let k = k as f64;
     // At the ends one of the factors is 0 * ln 0, which is 0.
     let term = |count: f64, chance: f64| if count == 0.0 { 0.0 } else { count * chance.ln() };
     (lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0) + term(k, p) + term(n - k, 1.0 - p)).exp()

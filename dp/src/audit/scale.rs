@@ -48,7 +48,8 @@ pub fn noise_scale<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let first = released(release(&zeros), lattice)?;
     let second = released(release(&zeros), lattice)?;
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let (energy_a, energy_b) = (product(&first, &first), product(&second, &second));
+    let energy_a = product(&first, &first);
+    let energy_b = product(&second, &second);
     let coordinates = lattice.dimension();
     let n = coordinates as f64;
     let quantile = upper_quantile((1.0 - confidence) / 2.0);

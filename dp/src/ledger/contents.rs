@@ -63,7 +63,8 @@ impl Contents {
             Recorded::At(head) => head,
         };
         if head.entries > self.head.entries {
-            let (found, counted) = (self.head.entries, head.entries);
+            let found = self.head.entries;
+            let counted = head.entries;
             return Err(LedgerError::Behind { path: path.to_owned(), found, counted, head: head.to_string() });
         }
         let pinned = usize::try_from(head.entries).ok().and_then(|count| count.checked_sub(1));

@@ -50,7 +50,8 @@ impl Ledger {
     /// [`LedgerError::Edited`] when the file is not what was written, [`LedgerError::Behind`] and
     /// [`LedgerError::Missing`] when entries were lost, [`LedgerError::NoHead`] when nothing tells; it is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let (io, head_file) = (io_error(path), HeadFile::beside(path));
+        let io = io_error(path);
+        let head_file = HeadFile::beside(path);
         let recorded = head_file.read().map_err(io_error(&head_file.path))?;
         let is_new = matches!(recorded, Recorded::Missing | Recorded::At(Head { entries: 0, .. }));
         let opened = OpenOptions::new().read(true).append(true).create(is_new).open(path);
@@ -155,7 +156,8 @@ impl Ledger {
         event: Event,
         at_ms: i64,
     ) -> Result<(), LedgerError> {
-        let (run, domain) = (run.to_owned(), domain.to_owned());
+        let run = run.to_owned();
+        let domain = domain.to_owned();
         self.enter(Entry::Release { run, domain, round, attempt, event, at_ms })
     }
 

@@ -207,7 +207,8 @@ impl LedgerState {
     /// Checks that something more fits a domain's budget.
     pub(super) fn check_budget(&self, domain: &str, budget: Budget, more: &Curve) -> Result<(), LedgerError> {
         let committed = self.committed(domain)?;
-        let (spent, would_be) = (budget.cost(&committed)?, budget.cost(&committed.plus(more))?);
+        let spent = budget.cost(&committed)?;
+        let would_be = budget.cost(&committed.plus(more))?;
         if would_be <= budget.epsilon {
             return Ok(());
         }

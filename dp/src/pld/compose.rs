@@ -36,9 +36,11 @@ impl PldGrid {
         if reach > MAX_REACH {
             return Err(PldError::Reach { reach });
         }
-        let (mut up, mut upward) = (f64::INFINITY, 1.0);
+        let mut up = f64::INFINITY;
+        let mut upward = 1.0;
         // E_P[e^-L] is at most 1.
-        let (mut down, mut downward) = (LN_TAIL, 1.0);
+        let mut down = LN_TAIL;
+        let mut downward = 1.0;
         for order in orders().filter(|&order| is_integer(order)) {
             let step_loss =
                 |kind: &StepKind| Some(kind.steps as f64 * rdp::poisson_step(kind.sigma, kind.rate, order)?);
@@ -81,7 +83,8 @@ impl PldGrid {
             let larger = if moments[0] < moments[1] { moments[1] } else { moments[0] };
             (larger + LN_TAIL) / tilt.abs()
         };
-        let (up, down) = (end(self.upward), end(-self.downward));
+        let up = end(self.upward);
+        let down = end(-self.downward);
         let window = (up + down) / self.step + 4.0;
         if window.is_nan() || window > MAX_POINTS as f64 {
             return Err(PldError::Reach { reach: up });
@@ -115,7 +118,8 @@ impl PldGrid {
 /// transform, as its real and its imaginary part, and come apart again because real signals have symmetric spectra.
 fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec<f64>; 2] {
     let mut planner = FftPlanner::new();
-    let (forward, inverse) = (planner.plan_fft_forward(points), planner.plan_fft_inverse(points));
+    let forward = planner.plan_fft_forward(points);
+    let inverse = planner.plan_fft_inverse(points);
     let mut scratch = vec![Complex64::ZERO; forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len())];
     let place = |node: i64| node.rem_euclid(points as i64) as usize;
     let half = points / 2 + 1;
@@ -131,15 +135,18 @@ fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec
         }
         forward.process_with_scratch(&mut signal, &mut scratch);
         for k in 0..half {
-            let (here, mirrored) = (signal[k], signal[(points - k) % points].conj());
-            let (even, odd) = ((here + mirrored) * 0.5, (here - mirrored) * 0.5);
+            let here = signal[k];
+            let mirrored = signal[(points - k) % points].conj();
+            let even = (here + mirrored) * 0.5;
+            let odd = (here - mirrored) * 0.5;
             products[0][k] *= raised(even, steps);
             products[1][k] *= raised(Complex64::new(odd.im, -odd.re), steps);
         }
     }
     let turned = |value: Complex64| Complex64::new(-value.im, value.re);
     for k in 0..half {
-        let (remove, add) = (products[0][k], products[1][k]);
+        let remove = products[0][k];
+        let add = products[1][k];
         signal[k] = remove + turned(add);
         signal[(points - k) % points] = remove.conj() + turned(add.conj());
     }
@@ -190,7 +197,8 @@ impl Composed {
         }
         // From the top down, with A the mass of the nodes from `loss` on and B its mean of e^(loss - L): delta at an
         // epsilon between this node and the next lower is A - e^(epsilon - loss) B.
-        let (mut mass_above, mut tilted_above) = (0.0, 0.0);
+        let mut mass_above = 0.0;
+        let mut tilted_above = 0.0;
         let shrink = (-self.step).exp();
         for (loss, mass) in self.nodes() {
             mass_above += mass;

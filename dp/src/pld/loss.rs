@@ -51,7 +51,8 @@ impl StepKind {
     /// Range of the losses of a step on the grid.
     pub(super) fn range(&self, direction: Direction) -> (f64, f64) {
         // The mixture is at least (1-q) Q.
-        let (reach, least) = (self.reach(), -log1p(-self.rate));
+        let reach = self.reach();
+        let least = -log1p(-self.rate);
         match direction {
             Direction::Remove => (-least.min(reach), reach),
             Direction::Add => (-reach, least.min(reach)),
@@ -60,7 +61,8 @@ impl StepKind {
 
     /// The x at which ln((1-q) + q exp((2x - 1) / (2 sigma^2))) is `loss`; minus infinity if there is none.
     fn position(&self, loss: f64) -> f64 {
-        let (q, variance) = (self.rate, self.sigma * self.sigma);
+        let q = self.rate;
+        let variance = self.sigma * self.sigma;
         let ln_ratio = if self.is_plain() {
             loss
         } else if loss > 50.0 {
@@ -76,7 +78,8 @@ impl StepKind {
     /// Q is kept too, which "connects the dots" of delta as a function of e^epsilon from above.
     pub(super) fn discretised(&self, direction: Direction, step: f64) -> Loss {
         let (low, high) = self.range(direction);
-        let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
+        let first = (low / step).floor() as i64;
+        let last = (high / step).ceil() as i64;
         let mut masses = vec![0.0; (last - first + 1) as usize];
         let mut edge = self.edge(direction, first as f64 * step);
         // What lies below the grid is rounded up onto it.

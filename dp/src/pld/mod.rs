@@ -57,7 +57,9 @@ fn kinds(events: &[Event]) -> Result<Vec<StepKind>, PldError> {
     let mut kinds: Vec<StepKind> = Vec::new();
     let mut plain_precision = 0.0;
     for event in events.iter().filter(|event| event.steps() > 0) {
-        let (sigma, rate, steps) = (event.noise_multiplier(), event.sampling_rate(), event.steps());
+        let sigma = event.noise_multiplier();
+        let rate = event.sampling_rate();
+        let steps = event.steps();
         if rate == 1.0 {
             plain_precision += steps as f64 / (sigma * sigma);
             continue;

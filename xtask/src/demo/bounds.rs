@@ -93,7 +93,8 @@ fn bytes(method: &MethodReport, misses: &mut Vec<String>) {
                 ("up", participant.bytes_up, participant.layout_bytes_up),
                 ("down", participant.bytes_down, participant.layout_bytes_down),
             ] {
-                let (wire, layout) = (wire as f64, layout as f64);
+                let wire = wire as f64;
+                let layout = layout as f64;
                 if (wire - layout).abs() > layout * BYTES_SHARE + BYTES_FIXED {
                     misses.push(format!(
                         "{}: {} in round {}: {wire:.0} bytes {way}, {layout:.0} by the layout",

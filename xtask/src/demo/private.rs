@@ -99,7 +99,8 @@ pub(super) fn misses(method: &MethodReport, epsilon: f64, fast: bool, misses: &m
     if method.clients.iter().any(|client| client.privacy.is_none()) {
         misses.push(format!("{id}: a client gave no account of what it spent"));
     }
-    let (after, majority) = (mean(&method.clients, |client| client.after), mean(&method.clients, |c| c.majority));
+    let after = mean(&method.clients, |client| client.after);
+    let majority = mean(&method.clients, |c| c.majority);
     let (Some(after), Some(majority)) = (after, majority) else {
         misses.push(format!("{id}: not every client was measured"));
         return;

@@ -52,7 +52,8 @@ fn section(out: &mut String, method: &MethodReport, paths: &Paths) {
 fn accuracies(out: &mut String, method: &MethodReport) {
     let _ = writeln!(out, "Held-out accuracy      before   after   examples");
     for client in &method.clients {
-        let (before, after) = (share(client.before), share(client.after));
+        let before = share(client.before);
+        let after = share(client.after);
         let _ = writeln!(out, "  {:<18} {before:>8} {after:>7} {:>10}", client.client, client.held_out);
     }
 }

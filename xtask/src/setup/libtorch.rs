@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn what_the_environment_names_wins() {
-        let (default, ours) = (Path::new("/w/.rondo/libtorch"), PathBuf::from("/w/.rondo/libtorch"));
+        let default = Path::new("/w/.rondo/libtorch");
+        let ours = PathBuf::from("/w/.rondo/libtorch");
         assert_eq!(choose(None, false, default, ours.clone()), Chosen::Ours(ours.clone()));
         assert_eq!(choose(Some(default.into()), false, default, ours.clone()), Chosen::Ours(ours.clone()));
         assert_eq!(choose(Some(default.into()), true, default, ours.clone()), Chosen::Pytorch);

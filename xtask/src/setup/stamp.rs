@@ -36,7 +36,9 @@ impl Recipe {
         let parent = target.parent().context("a target has a parent")?;
         let name = target.file_name().context("a target has a name")?.to_string_lossy().into_owned();
         let work = Temporary::new(parent.join(format!(".{name}.new-{}", std::process::id())))?;
-        let (downloads, new, old) = (work.0.join("downloads"), work.0.join("new"), work.0.join("old"));
+        let downloads = work.0.join("downloads");
+        let new = work.0.join("new");
+        let old = work.0.join("old");
         std::fs::create_dir_all(&downloads)?;
         std::fs::create_dir_all(&new)?;
         fill(&downloads, &new)?;

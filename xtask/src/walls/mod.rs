@@ -50,7 +50,8 @@ fn linked(paths: &Paths, metadata: &Value) -> Result<Vec<String>> {
         let found = trees::breaches(wall.package, &tree, wall.forbidden, wall.why);
         if found.is_empty() {
             let options: String = wall.options.iter().map(|option| format!(" {option}")).collect();
-            let (count, forbidden) = (trees::crates(&tree).len(), wall.forbidden.join(", "));
+            let count = trees::crates(&tree).len();
+            let forbidden = wall.forbidden.join(", ");
             println!("{}{options}: {count} crates in its tree, without {forbidden}", wall.package);
         }
         breaches.extend(found);
@@ -98,7 +99,8 @@ fn files(paths: &Paths, packages: &[Value], args: &WallsArgs) -> Result<Vec<Stri
     let mut breaches = circles::breaches(&circles, &circles::ALLOWED, &circles::page(&paths.workspace)?);
     if let Some((name, share)) = sources::largest(&sizes) {
         let all: usize = sizes.iter().map(|(_, lines)| lines).sum();
-        let (share, most) = (100.0 * share, 100.0 * sources::LARGEST_SHARE);
+        let share = 100.0 * share;
+        let most = 100.0 * sources::LARGEST_SHARE;
         println!(
             "{all} lines in */src/**/*.rs; the largest crate, {name}, has {share:.1} % of them (less than {most:.0} %)"
         );

@@ -218,7 +218,8 @@ fn tokens(text: &str) -> Vec<String> {
 
 /// Length of the comment, which may hold others.
 fn block_comment(chars: &[char]) -> usize {
-    let (mut depth, mut at) = (0usize, 0);
+    let mut depth = 0usize;
+    let mut at = 0;
     while at + 1 < chars.len() {
         match (chars[at], chars[at + 1]) {
             ('/', '*') => depth += 1,

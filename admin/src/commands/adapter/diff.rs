@@ -85,14 +85,17 @@ fn places(files: &[TensorFile], prefixed: bool) -> Places<'_> {
 
 /// Compares tensor by tensor, with one of each side in memory.
 fn tensors(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
-    let (a, b) = (open(a)?, open(b)?);
+    let a = open(a)?;
+    let b = open(b)?;
     let prefixed = a.len() > 1 || b.len() > 1;
-    let (a, b) = (places(&a, prefixed), places(&b, prefixed));
+    let a = places(&a, prefixed);
+    let b = places(&b, prefixed);
     let shown: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compare = |shown: &String| {
         let (difference, name) = match (a.get(shown), b.get(shown)) {
             (Some((one, entry)), Some((two, other))) if entry.shape == other.shape => {
-                let (one, two) = (one.read(&entry.name)?, two.read(&entry.name)?);
+                let one = one.read(&entry.name)?;
+                let two = two.read(&entry.name)?;
                 (measured(shown, &one.data, &two.data, |x| f64::from(*x)), &entry.name)
             }
             (Some((_, entry)), Some((_, other))) => {
@@ -116,7 +119,8 @@ fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
         Ok(peft::load(path)?.targets.into_iter().map(|target| (target.name.clone(), target)).collect())
     };
     let shape = |target: &PeftTarget| (target.b.shape[0], target.a.shape[1]);
-    let (a, b) = (load(a)?, load(b)?);
+    let a = load(a)?;
+    let b = load(b)?;
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compare = |name: &String| match (a.get(name), b.get(name)) {
         // Only the factors are held of all targets, the change itself of one.
@@ -129,7 +133,9 @@ fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
 }
 
 fn measured<T>(name: &str, a: &[T], b: &[T], number: impl Fn(&T) -> f64) -> Difference {
-    let (mut square, mut size, mut largest) = (0.0, 0.0, 0.0_f64);
+    let mut square = 0.0;
+    let mut size = 0.0;
+    let mut largest = 0.0_f64;
     for (a, b) in a.iter().zip(b).map(|(a, b)| (number(a), number(b))) {
         square += (a - b) * (a - b);
         size += b * b;
@@ -152,7 +158,8 @@ fn apart(name: &str, problem: String) -> Difference {
 fn words(compared: &Compared) -> String {
     let row = |difference: &Difference| {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3e}"));
-        let (relative, largest) = (number(difference.relative), number(difference.largest));
+        let relative = number(difference.relative);
+        let largest = number(difference.largest);
         vec![difference.name.clone(), relative, largest, difference.problem.clone()]
     };
     let rows = |differences: &[Difference]| differences.iter().map(row).collect();
