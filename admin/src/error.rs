@@ -1,4 +1,5 @@
-//! What a command reports when it cannot do its work: a kind (which is the exit code), a message and a hint.
+//! What a command reports when it cannot do its work: a kind
+//! (which is the exit code), a message and a hint.
 
 use std::io;
 use std::path::Path;

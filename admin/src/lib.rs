@@ -1,5 +1,5 @@
-//! The operator's command line. A command parses its arguments, asks the coordinator (or the files) and hands one value
-//! to [`output`], which prints it for a person or as JSON.
+//! The operator's command line. A command parses its arguments, asks the coordinator (or the files)
+//! and hands one value to [`output`], which prints it for a person or as JSON.
 
 pub mod blobs;
 pub mod cli;

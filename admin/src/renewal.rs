@@ -1,4 +1,5 @@
-//! Operators' certificates are short-lived; every command that talks to the coordinator renews one that is due.
+//! Operators' certificates are short-lived; every command that
+//! talks to the coordinator renews one that is due.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::text::now_ms;
 /// How long a renewal may hold a command up; the next command tries again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The identity with a certificate that lasts. Where it cannot be renewed the old one is used, with a warning.
+/// The identity with a certificate that lasts. Where it cannot
+/// be renewed the old one is used, with a warning.
 pub async fn keep_fresh(identity: Identity, dir: &Path) -> Identity {
     let renewed = tokio::time::timeout(PATIENCE, identity::renew_if_due(&identity, dir, now_ms() / 1000)).await;
     let problem = match renewed {

@@ -5,8 +5,8 @@ use rondo_proto::v1::{ListRunsRequest, RunSummary};
 use crate::context::Administration;
 use crate::error::CliError;
 
-/// The id of the run that is meant. A text that fits no run is handed on as it is: the coordinator says what it thinks
-/// of it.
+/// The id of the run that is meant. A text that fits no run is handed on as it
+/// is: the coordinator says what it thinks of it.
 pub async fn resolve(client: &mut Administration, text: &str) -> Result<String, CliError> {
     let runs = client.list_runs(ListRunsRequest {}).await?.into_inner().runs;
     choose(&runs, text)

@@ -23,7 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before the next attempt to reach it.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Shows a run until it ends. Fails when the run failed or was cancelled. A coordinator that restarts is waited for.
+/// Shows a run until it ends. Fails when the run failed or was
+/// cancelled. A coordinator that restarts is waited for.
 pub async fn watch(client: &mut Administration, run: &str, output: &mut Output) -> Result<(), CliError> {
     let mut printer = EventPrinter::default();
     let mut bars = output.live().then(Bars::new);
@@ -107,7 +108,8 @@ fn show(
     }
 }
 
-/// How the command ends, once the run has. A person has read how it ended; a program reads it in the error.
+/// How the command ends, once the run has. A person has read
+/// how it ended; a program reads it in the error.
 fn verdict(summary: Option<&RunSummary>, json: bool) -> Option<Result<(), CliError>> {
     let summary = summary.filter(|summary| !summary.outcome.is_empty())?;
     Some(match summary.outcome.as_str() {
@@ -188,7 +190,8 @@ mod tests {
         let events = vec![event(1, "a", "accepted"), event(2, "", "round 1 published")];
         let next = RunUpdate { summary: Some(summary("", None)), events };
         assert!(printer.lines(&next)[0].ends_with("round 1 published"));
-        // A round's end is one line, from the latest record; of a round before that, the event's own.
+        // A round's end is one line, from the latest
+        // record; of a round before that, the event's own.
         let closes = |sequence, round| {
             let text = format!("round {round} closed: accuracy 0.5");
             RunEvent { round, closes_round: true, ..event(sequence, "", &text) }

@@ -6,7 +6,8 @@ use crate::context::Administration;
 use crate::error::CliError;
 use crate::text::now_ms;
 
-/// A client that was silent for so long counts as not connected. An idle client polls every few seconds.
+/// A client that was silent for so long counts as not
+/// connected. An idle client polls every few seconds.
 const SILENCE_MS: i64 = 60_000;
 
 /// Whether a run waits, and no client has answered an invitation.
@@ -14,7 +15,8 @@ pub(crate) fn waits(run: &RunSummary) -> bool {
     run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && run.willing.is_empty()
 }
 
-/// Asks the coordinator about its clients; nothing where the run does not wait, or waits for their answers.
+/// Asks the coordinator about its clients; nothing where the
+/// run does not wait, or waits for their answers.
 pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Result<Option<String>, CliError> {
     if !waits(run) {
         return Ok(None);

@@ -6,7 +6,8 @@ use crate::curve::Curve;
 use crate::event::{AccountingError, Event, check_delta, check_epsilon};
 use crate::pld;
 
-/// The events of one privacy domain and what they cost together, when one record is added or removed.
+/// The events of one privacy domain and what they cost
+/// together, when one record is added or removed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accountant {
     events: Vec<Event>,
@@ -39,7 +40,8 @@ impl Accountant {
         self.events.iter().fold(Curve::zero(), |sum, event| sum.plus(&Curve::of(event)))
     }
 
-    /// The same at the integer orders alone: enough for what is enforced, and a hundred times faster.
+    /// The same at the integer orders alone: enough for
+    /// what is enforced, and a hundred times faster.
     pub(crate) fn enforceable(&self) -> Curve {
         self.events.iter().fold(Curve::zero(), |sum, event| sum.plus(&Curve::enforceable(event)))
     }
@@ -60,9 +62,10 @@ impl Accountant {
         self.curve().epsilon_rdp(delta)
     }
 
-    /// The epsilon by privacy loss distribution, the tightest figure: to report beside the enforced one, for a
-    /// schedule that was fixed in advance (it does not cover parameters chosen in the light of results). It is the
-    /// continuous Gaussian's, from which noise of 2^10 units or more differs by rounding.
+    /// The epsilon by privacy loss distribution, the tightest figure: to report beside the
+    /// enforced one, for a schedule that was fixed in advance (it does not cover
+    /// parameters chosen in the light of results). It is the continuous Gaussian's, from
+    /// which noise of 2^10 units or more differs by rounding.
     ///
     /// # Errors
     /// `delta` outside (0, 1), or [`AccountingError::Pld`] where the grid cannot hold the losses.
@@ -82,7 +85,8 @@ impl Accountant {
     /// The delta at `epsilon` by privacy loss distribution.
     ///
     /// # Errors
-    /// An epsilon that is negative or not finite, or [`AccountingError::Pld`] where the grid cannot hold the losses.
+    /// An epsilon that is negative or not finite, or
+    /// [`AccountingError::Pld`] where the grid cannot hold the losses.
     pub fn delta_pld(&self, epsilon: f64) -> Result<f64, AccountingError> {
         check_epsilon(epsilon)?;
         Ok(pld::delta(&self.events, epsilon)?)

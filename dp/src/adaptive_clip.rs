@@ -1,17 +1,18 @@
 //! A clip that follows a quantile of the norms it clips.
 //!
-//! Andrew, Thakkar, McMahan and Ramaswamy, "Differentially Private Learning with Adaptive Clipping" (2021), algorithm 1:
-//! beside the sum of clipped changes one more number is released, how many changes were within the clip, and the clip
-//! moves by it. Both releases have noise of their own and share one cohort. A client moves the sum by at most C and the
-//! count by at most 1/2, and independent Gaussian noises multiply their Renyi moments, so that together they cost what
-//! one mechanism of noise multiplier z costs, with 1/z^2 = 1/z_sum^2 + 1/z_count^2.
+//! Andrew, Thakkar, McMahan and Ramaswamy, "Differentially Private Learning with Adaptive Clipping"
+//! (2021), algorithm 1: beside the sum of clipped changes one more number is released, how many
+//! changes were within the clip, and the clip moves by it. Both releases have noise of their own
+//! and share one cohort. A client moves the sum by at most C and the count by at most 1/2, and
+//! independent Gaussian noises multiply their Renyi moments, so that together they cost what one
+//! mechanism of noise multiplier z costs, with 1/z^2 = 1/z_sum^2 + 1/z_count^2.
 
 use serde::{Deserialize, Serialize};
 
 use crate::client_plan_error::ClientPlanError;
 
-/// What one client moves the count by: it adds this when its change was within the clip, takes it away when not, and
-/// does neither when it is not there.
+/// What one client moves the count by: it adds this when its change was within the clip, takes it
+/// away when not, and does neither when it is not there.
 pub(crate) const HALF: f64 = 0.5;
 /// Standard deviation of the count's noise over the cohort: 1/20, as the paper has it.
 const COUNT_NOISE: f64 = 0.05;
@@ -28,8 +29,8 @@ pub struct AdaptiveClip {
 }
 
 impl AdaptiveClip {
-    /// A clip that moves until the share `quantile` of the changes of a cohort is within it, beside noise of
-    /// `noise_multiplier` in all.
+    /// A clip that moves until the share `quantile` of the changes of a cohort is within it, beside
+    /// noise of `noise_multiplier` in all.
     ///
     /// # Errors
     /// A cohort so small that its count would need most of the noise.
@@ -59,8 +60,8 @@ impl AdaptiveClip {
         (f64::from(self.cohort) * COUNT_NOISE / HALF).min(MOST_COUNT_NOISE)
     }
 
-    /// What is left for the sum of a noise multiplier in all: a larger one. Not a number or infinite where the count
-    /// alone costs as much.
+    /// What is left for the sum of a noise multiplier in all: a larger one. Not a number or
+    /// infinite where the count alone costs as much.
     pub(crate) fn sum_noise_multiplier(&self, noise_multiplier: f64) -> f64 {
         (noise_multiplier.powi(-2) - self.count_noise_multiplier().powi(-2)).sqrt().recip()
     }

@@ -1,4 +1,5 @@
-//! What a privacy domain may spend in all, over runs whose parameters depend on what earlier runs showed.
+//! What a privacy domain may spend in all, over runs whose
+//! parameters depend on what earlier runs showed.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +44,10 @@ impl Limit {
 
 /// A bound on everything that is ever released of one domain.
 ///
-/// Runs are chosen in the light of earlier results, and only the loss at an order fixed beforehand bounds that (Feldman
-/// and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter"). So a budget is held at one integer order, chosen
-/// when the domain's first run is reserved, for that run's kind of release.
+/// Runs are chosen in the light of earlier results, and only the loss at an order fixed
+/// beforehand bounds that (Feldman and Zrnic 2021, "Individual Privacy Accounting via a
+/// Renyi Filter"). So a budget is held at one integer order, chosen when the domain's first
+/// run is reserved, for that run's kind of release.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// Bound on the log-likelihood ratio.
@@ -57,7 +59,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The epsilon that a curve costs, at the budget's order and delta; infinite where the loss there is unknown.
+    /// The epsilon that a curve costs, at the budget's order and
+    /// delta; infinite where the loss there is unknown.
     ///
     /// # Errors
     /// A delta outside (0, 1), in a budget that was read from somewhere.

@@ -1,4 +1,5 @@
-//! How a coordinator keeps a promise per client: how much noise, by what the sum is divided, and how many releases fit.
+//! How a coordinator keeps a promise per client: how much noise, by what
+//! the sum is divided, and how many releases fit.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +13,15 @@ use crate::privacy::Privacy;
 
 /// Noise on the sum of clipped changes, for one run.
 ///
-/// Adjacency: all that one client contributes, in every round, or nothing in its place. Its seat is taken either way, so
-/// the bound at a sampling rate of 1 holds for whatever cohort is drawn, so long as none of it makes room for another.
-/// Below 1 it holds for those who do not see who was drawn, and only when every client's part in a round hangs on its own
-/// coin: no cohort may be drawn again, or cut, for its size.
+/// Adjacency: all that one client contributes, in every round, or nothing in its place. Its seat is
+/// taken either way, so the bound at a sampling rate of 1 holds for whatever cohort is drawn, so
+/// long as none of it makes room for another. Below 1 it holds for those who do not see who was
+/// drawn, and only when every client's part in a round hangs on its own coin: no cohort may be
+/// drawn again, or cut, for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClientPlan {
-    /// L2 clip norm of one client's change over all tensors it sends together; of an adaptive one the first.
+    /// L2 clip norm of one client's change over all tensors it
+    /// sends together; of an adaptive one the first.
     pub clip: f64,
     /// Whether and how the clip moves from round to round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,7 +30,8 @@ pub struct ClientPlan {
     pub noise_multiplier: f64,
     /// Chance with which a client is in a round's cohort; 1 where nothing is gained by the draw.
     pub sampling_rate: f64,
-    /// By what every noised sum is divided, however many clients were in it: a cohort as the run file declares it.
+    /// By what every noised sum is divided, however many clients
+    /// were in it: a cohort as the run file declares it.
     pub divisor: f64,
     /// Releases that fit the budget. One that is made again after a crash counts again.
     pub releases: u32,
@@ -38,12 +42,13 @@ pub struct ClientPlan {
 }
 
 impl ClientPlan {
-    /// The plan for `rounds` rounds with (expected) cohorts of `cohort`. Without a noise multiplier of the run's own, the
-    /// least noise whose whole schedule stays within the budget under the enforced figure.
+    /// The plan for `rounds` rounds with (expected) cohorts of `cohort`. Without a
+    /// noise multiplier of the run's own, the least noise whose whole schedule
+    /// stays within the budget under the enforced figure.
     ///
     /// # Errors
-    /// A promise of another unit; a cohort that hides nobody; delta at or above one over the clients that make such
-    /// cohorts; a budget that not even one round fits.
+    /// A promise of another unit; a cohort that hides nobody; delta at or above one over the
+    /// clients that make such cohorts; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
         let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *privacy else {
             return Err(ClientPlanError::Unit { promise: privacy.statement() });
@@ -74,8 +79,9 @@ impl ClientPlan {
         Ok(plan)
     }
 
-    /// Standard deviation of the noise on the sum of changes in units of the clip: [`Self::noise_multiplier`], or a
-    /// little more where a count of clipped changes shares the charge.
+    /// Standard deviation of the noise on the sum of changes in units
+    /// of the clip: [`Self::noise_multiplier`], or a little more where
+    /// a count of clipped changes shares the charge.
     pub fn sum_noise_multiplier(&self) -> f64 {
         let shared = |adaptive: AdaptiveClip| adaptive.sum_noise_multiplier(self.noise_multiplier);
         self.adaptive.map_or(self.noise_multiplier, shared)
@@ -115,7 +121,8 @@ impl ClientPlan {
         Self { sampling_rate: 1.0, ..*self }.epsilon_after(releases)
     }
 
-    /// Expected L2 norm of the noise in the mean of changes of `dimension` numbers: z C sqrt(d) / W.
+    /// Expected L2 norm of the noise in the mean of
+    /// changes of `dimension` numbers: z C sqrt(d) / W.
     pub fn noise_norm(&self, dimension: u64) -> f64 {
         self.sum_noise_multiplier() * self.clip * (dimension as f64).sqrt() / self.divisor
     }

@@ -3,10 +3,12 @@
 use crate::event::{AccountingError, Event, check_delta, check_epsilon};
 use crate::rdp::{self, ORDERS, is_integer, orders};
 
-/// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add up, also when later ones were chosen in the
-/// light of earlier ones. Neighbours differ in one record, which is there or not.
+/// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add
+/// up, also when later ones were chosen in the light of earlier ones.
+/// Neighbours differ in one record, which is there or not.
 ///
-/// An order whose loss is not known is left out of every minimum, which is safe: each order alone gives a guarantee.
+/// An order whose loss is not known is left out of every minimum,
+/// which is safe: each order alone gives a guarantee.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     losses: Vec<Option<f64>>,
@@ -23,7 +25,8 @@ impl Curve {
         Self::of_orders(event, |_| true)
     }
 
-    /// The loss of an event at the integer orders alone: enough for what is enforced, and a hundred times faster.
+    /// The loss of an event at the integer orders alone: enough for
+    /// what is enforced, and a hundred times faster.
     pub(crate) fn enforceable(event: &Event) -> Self {
         Self::of_orders(event, is_integer)
     }
@@ -49,13 +52,14 @@ impl Curve {
         Self { losses: self.losses.iter().map(|&loss| finite(loss? * count as f64)).collect() }
     }
 
-    /// The loss at an order of [`rdp::orders`], in nats; `None` if it is unknown or the order is not in the list.
+    /// The loss at an order of [`rdp::orders`], in nats; `None` if
+    /// it is unknown or the order is not in the list.
     pub fn loss(&self, order: f64) -> Option<f64> {
         orders().position(|known| known == order).and_then(|at| self.losses[at])
     }
 
-    /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete Gaussian noise that
-    /// is really added (see [`rdp`]). Infinite if no order is known.
+    /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete
+    /// Gaussian noise that is really added (see [`rdp`]). Infinite if no order is known.
     ///
     /// # Errors
     /// `delta` outside (0, 1).
@@ -63,8 +67,9 @@ impl Curve {
         self.epsilon_over(delta, is_integer)
     }
 
-    /// The epsilon over all orders, as other accountants give it: exact for the continuous Gaussian, and so within
-    /// rounding for noise of 2^10 units or more. Never above [`Self::epsilon_enforced`].
+    /// The epsilon over all orders, as other accountants give it: exact for the
+    /// continuous Gaussian, and so within rounding for noise of 2^10 units or
+    /// more. Never above [`Self::epsilon_enforced`].
     ///
     /// # Errors
     /// `delta` outside (0, 1).
@@ -111,7 +116,8 @@ impl Curve {
         known.filter(move |&(order, _)| wanted(order))
     }
 
-    /// A loss of zero at every order: the conversions, made for a positive one, would charge for it.
+    /// A loss of zero at every order: the conversions,
+    /// made for a positive one, would charge for it.
     fn is_zero(&self) -> bool {
         self.losses.iter().all(|&loss| loss == Some(0.0))
     }

@@ -36,8 +36,9 @@ pub enum AccountingError {
     Pld(#[from] PldError),
 }
 
-/// Releases of the Gaussian mechanism on Poisson samples: every record takes part in a step with probability
-/// `sampling_rate`, by its own coin, and the sum of the clipped contributions is noised.
+/// Releases of the Gaussian mechanism on Poisson samples: every record
+/// takes part in a step with probability `sampling_rate`, by its own coin,
+/// and the sum of the clipped contributions is noised.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "StoredEvent", into = "StoredEvent")]
 pub struct Event {

@@ -1,8 +1,8 @@
 //! The Gaussian mechanism without sampling, in closed form.
 //!
-//! Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy" (2018), theorem 8, in the terms of Dong,
-//! Roth and Su, "Gaussian Differential Privacy" (2019): T releases with noise multiplier sigma are mu-GDP with
-//! mu = sqrt(T) / sigma.
+//! Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy" (2018), theorem 8,
+//! in the terms of Dong, Roth and Su, "Gaussian Differential Privacy" (2019): T releases with noise
+//! multiplier sigma are mu-GDP with mu = sqrt(T) / sigma.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 

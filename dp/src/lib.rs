@@ -1,14 +1,15 @@
 //! What a run promises about its clients' data, and what it takes to keep the promise.
 //!
 //! A [`Privacy`] is always an explicit value, [`Privacy::None`] too, and every report carries its
-//! [`Privacy::statement`]. A plan says how it is kept: an [`ExamplePlan`] at every data owner, or a [`ClientPlan`] at the
-//! coordinator. A policy that has no plan is refused.
+//! [`Privacy::statement`]. A plan says how it is kept: an [`ExamplePlan`] at every data owner, or a
+//! [`ClientPlan`] at the coordinator. A policy that has no plan is refused.
 //!
-//! Accounting: an [`Accountant`] collects [`Event`]s and gives epsilons. [`calibration`] turns epsilons into noise. A
-//! [`Ledger`] keeps what was spent. None of this draws randomness.
+//! Accounting: an [`Accountant`] collects [`Event`]s and gives epsilons. [`calibration`] turns
+//! epsilons into noise. A [`Ledger`] keeps what was spent. None of this draws randomness.
 //!
-//! Noise, behind the feature `noise` (on by default): contributions are clipped onto a [`Lattice`], summed in integers,
-//! and released by a `GaussianMechanism`. `audit` measures what that noise hides. Only this half links opendp.
+//! Noise, behind the feature `noise` (on by default): contributions are clipped onto a [`Lattice`],
+//! summed in integers, and released by a `GaussianMechanism`. `audit` measures what that noise
+//! hides. Only this half links opendp.
 
 mod accountant;
 mod adaptive_clip;

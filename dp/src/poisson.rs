@@ -4,9 +4,10 @@ use rand_core::RngCore;
 
 use crate::secure_rng::SecureRng;
 
-/// The records of a step, of `count` in all: each one by its own coin with chance `rate`, rounded down to a multiple of
-/// 2^-64. Ascending; often empty where `rate * count` is small. Shuffled passes are another distribution, whose batches
-/// hide less (Chua et al. 2024, "How Private are DP-SGD Implementations?").
+/// The records of a step, of `count` in all: each one by its own coin with chance `rate`,
+/// rounded down to a multiple of 2^-64. Ascending; often empty where `rate * count` is
+/// small. Shuffled passes are another distribution, whose batches hide less (Chua et al.
+/// 2024, "How Private are DP-SGD Implementations?").
 pub fn poisson_sample(count: usize, rate: f64, rng: &mut SecureRng) -> Vec<usize> {
     if rate >= 1.0 {
         return (0..count).collect();

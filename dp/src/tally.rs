@@ -1,4 +1,5 @@
-//! The noised count by which an adaptive clip moves: see `adaptive_clip.rs` for the paper and the privacy argument.
+//! The noised count by which an adaptive clip moves: see
+//! `adaptive_clip.rs` for the paper and the privacy argument.
 
 use crate::adaptive_clip::{AdaptiveClip, HALF};
 use crate::lattice::{Lattice, LatticeError};
@@ -6,8 +7,8 @@ use crate::mechanism::{GaussianMechanism, MechanismError};
 
 /// Learning rate of the clip: eta_C of the paper, 0.2.
 const RATE: f64 = 0.2;
-/// Share of the clip from which a norm counts as clipped: what was scaled down to the clip is rounded on its way here,
-/// in bfloat16 by up to 1/256.
+/// Share of the clip from which a norm counts as clipped: what was scaled down to the clip is
+/// rounded on its way here, in bfloat16 by up to 1/256.
 const CLIPPED_FROM: f64 = 0.99;
 /// Clips beyond it have no lattice.
 const WIDEST: f64 = 1e30;
@@ -23,7 +24,8 @@ impl AdaptiveClip {
     }
 }
 
-/// How many of a round's changes were within the clip, before its noise: private, and never written anywhere.
+/// How many of a round's changes were within the clip, before
+/// its noise: private, and never written anywhere.
 pub struct Tally {
     adaptive: AdaptiveClip,
     clip: f64,
@@ -42,8 +44,8 @@ impl Tally {
         Ok(())
     }
 
-    /// Draws the count's noise and gives the clip of the next round. To be called once, after the round's release was
-    /// charged: the charge covers both.
+    /// Draws the count's noise and gives the clip of the next round. To be called once, after the
+    /// round's release was charged: the charge covers both.
     ///
     /// # Errors
     /// No randomness, or opendp's refusal.

@@ -1,5 +1,6 @@
-//! Accounting against Google's dp-accounting 0.6.0 and mpmath quadrature (golden/reference.py), and against the figures
-//! that dp-accounting and Microsoft's prv_accountant gave when the accountants were designed.
+//! Accounting against Google's dp-accounting 0.6.0 and mpmath quadrature
+//! (golden/reference.py), and against the figures that dp-accounting and Microsoft's
+//! prv_accountant gave when the accountants were designed.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
@@ -86,8 +87,8 @@ fn epsilons_lie_where_the_design_has_them() {
     for (event, delta, rdp, pld, integer) in table {
         let accountant = accountant(&[event]);
         let got = accountant.epsilon_pld(delta).unwrap();
-        // Google's default grid overstates by up to 1e-4 here; golden/reference.json has a finer one. The last rows are
-        // given to three digits.
+        // Google's default grid overstates by up to 1e-4 here; golden/reference.json has a finer
+        // one. The last rows are given to three digits.
         let digits = if integer.is_finite() { 1e-4 } else { 6e-3 };
         assert!((got - pld).abs() < digits, "{event:?}: {got} {pld}");
         let got = accountant.epsilon_rdp(delta).unwrap();

@@ -90,8 +90,9 @@ proptest! {
         prop_assert!(lattice.noise_multiplier() >= noise && lattice.noise_multiplier() < noise * 1.001);
         prop_assert!((MIN_SCALE..=MAX_SCALE).contains(&lattice.scale()));
         prop_assert_eq!(lattice.step(), 2f64.powi(lattice.exponent()));
-        // Steps are powers of two and s is at most 2^24, so the radius lies above 2^23 / noise: 2^20 up to a noise of 8, and
-        // 2^19 up to 16. (A clip of 1.9939 with noise 13.18 has the radius 1,045,392, a little below 2^20.)
+        // Steps are powers of two and s is at most 2^24, so the radius lies above 2^23 / noise:
+        // 2^20 up to a noise of 8, and 2^19 up to 16. (A clip of 1.9939 with noise 13.18 has the
+        // radius 1,045,392, a little below 2^20.)
         if noise <= 16.0 {
             let finest = if noise <= 8.0 { -20 } else { -19 };
             prop_assert!(lattice.step() <= clip * 2f64.powi(finest), "{}", lattice.radius());

@@ -227,9 +227,9 @@ fn an_entry_whose_head_cannot_be_written_is_none() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Cut anywhere. With the head of the last whole entry, as a crash leaves it, the file holds exactly the entries that
-    /// were whole, and goes on from there; the torn one was never answered. With a later head, answered entries are gone:
-    /// refused, whatever the cut.
+    /// Cut anywhere. With the head of the last whole entry, as a crash leaves it, the file holds
+    /// exactly the entries that were whole, and goes on from there; the torn one was never
+    /// answered. With a later head, answered entries are gone: refused, whatever the cut.
     #[test]
     fn a_torn_write_loses_only_what_was_never_answered(cut in 0.0..1.0_f64) {
         let dir = tempfile::tempdir().unwrap();

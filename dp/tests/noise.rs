@@ -1,5 +1,6 @@
-//! The noise: its distribution against the exact one and against opendp's sampler, and the mechanism around it against
-//! the audits. Statistics at 99.9 % are given a second try, so that a run fails by chance once in a million.
+//! The noise: its distribution against the exact one and against opendp's sampler, and the
+//! mechanism around it against the audits. Statistics at 99.9 % are given a second try, so that a
+//! run fails by chance once in a million.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 

@@ -1,5 +1,5 @@
-//! `cargo xtask audit`: the long checks of privacy: the noise attacked from outside, and a client that is killed two hundred
-//! times.
+//! `cargo xtask audit`: the long checks of privacy: the noise attacked from outside, and a client
+//! that is killed two hundred times.
 
 use std::process::Command;
 
@@ -37,7 +37,8 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Whether exactly one test ran and passed: a name that fits none passes too, in the eyes of `cargo test`.
+/// Whether exactly one test ran and passed: a name that fits
+/// none passes too, in the eyes of `cargo test`.
 fn one_passed(printed: &str) -> bool {
     let results: Vec<&str> = printed.lines().filter(|line| line.starts_with("test result:")).collect();
     results.len() == 1 && results[0].starts_with("test result: ok. 1 passed; 0 failed;")

@@ -1,7 +1,9 @@
-//! `cargo xtask compose-test`: the stack of docker-compose.yml, built, started, used for two rounds, and removed.
+//! `cargo xtask compose-test`: the stack of docker-compose.yml,
+//! built, started, used for two rounds, and removed.
 //!
-//! The images hold the binaries that were built here, so nothing is compiled in a container; the base image is made
-//! by debootstrap for this machine's own release, so no registry is needed and the C library is the right one.
+//! The images hold the binaries that were built here, so nothing is compiled in a container; the
+//! base image is made by debootstrap for this machine's own release, so no registry is needed and
+//! the C library is the right one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! `cargo xtask interop`: whether exported adapters give the same logits in Python's transformers and peft as in
-//! `rondo-client evaluate`.
+//! `cargo xtask interop`: whether exported adapters give the same logits in Python's transformers
+//! and peft as in `rondo-client evaluate`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,8 @@ const STAMP: &str = "rondo-interop.txt";
 /// `cargo xtask interop`
 #[derive(Args)]
 pub(crate) struct InteropArgs {
-    /// An exported folder; repeatable [default: those of the newest demo, which is run first when there is none].
+    /// An exported folder; repeatable [default: those of the newest
+    /// demo, which is run first when there is none].
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
     /// The base model's folder [default: the demo's].
@@ -125,7 +126,8 @@ fn environment(paths: &Paths) -> Result<PathBuf> {
         process::run(command.args(args).arg("--requirement").arg(source.join(file)))
     };
     pip(&[], "requirements.txt")?;
-    // Where the wheel of this platform brings no GPU libraries, torch and its dependencies are installed as usual.
+    // Where the wheel of this platform brings no GPU libraries,
+    // torch and its dependencies are installed as usual.
     let bare: &[&str] = if cfg!(all(target_os = "linux", target_arch = "x86_64")) { &["--no-deps"] } else { &[] };
     let file = "requirements-no-deps.txt";
     if bare.is_empty() {

@@ -1,4 +1,5 @@
-//! Every method on tiny random models of every way that names and weights lie: trained, exported and merged offline.
+//! Every method on tiny random models of every way that names and
+//! weights lie: trained, exported and merged offline.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +25,8 @@ enum Kind {
     Classification,
 }
 
-/// GPT-2 keeps its weights as [in, out] and has them under a name of its own; RoBERTa counts positions from two.
+/// GPT-2 keeps its weights as [in, out] and has them under a name
+/// of its own; RoBERTa counts positions from two.
 const MODELS: [Tiny; 3] = [
     Tiny { model: "tiny-llama", targets: "q_proj,v_proj,gate_proj,down_proj", task: Kind::Language },
     Tiny { model: "tiny-gpt2", targets: "c_attn,mlp.c_fc,mlp.c_proj", task: Kind::Language },

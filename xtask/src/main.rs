@@ -1,7 +1,8 @@
 //! `cargo xtask`: setup, tests, demo, benches and checks of the Rondo workspace.
 //!
-//! Everything it makes lies under `.rondo/` (git-ignored); everything it starts it also ends. It depends on nothing
-//! else of the workspace, so it builds in seconds and can explain what is missing before the rest is built.
+//! Everything it makes lies under `.rondo/` (git-ignored); everything it starts it also ends. It
+//! depends on nothing else of the workspace, so it builds in seconds and can explain what is
+//! missing before the rest is built.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command for people at a terminal.
 
 mod audit;
@@ -55,7 +56,8 @@ enum Command {
     Interop(interop::InteropArgs),
     /// Build the Docker images, run two rounds across the compose stack, and take it down.
     ComposeTest(compose::ComposeArgs),
-    /// Check which crates may use which, what is linked, circles of imports among files, and the sizes of crates.
+    /// Check which crates may use which, what is linked, circles of
+    /// imports among files, and the sizes of crates.
     Walls(walls::WallsArgs),
 }
 

@@ -17,7 +17,8 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// Finds the workspace that the current folder lies in; outside of any it is the one this program was built in.
+    /// Finds the workspace that the current folder lies in; outside
+    /// of any it is the one this program was built in.
     pub(crate) fn find(root: Option<PathBuf>) -> Result<Self> {
         let here = std::env::current_dir().context("the current folder is gone")?;
         let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;

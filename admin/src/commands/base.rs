@@ -1,4 +1,5 @@
-//! `rondo base`: base models are registered once, from file headers and digests; the weights stay where they are.
+//! `rondo base`: base models are registered once, from file headers
+//! and digests; the weights stay where they are.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,8 @@ use crate::text::size;
 /// Commands about base models.
 #[derive(Debug, Subcommand)]
 pub enum BaseCommand {
-    /// Registers a model: a folder with config.json, tokenizer.json and *.safetensors, or one .gguf file
+    /// Registers a model: a folder with config.json,
+    /// tokenizer.json and *.safetensors, or one .gguf file
     #[command(after_help = "Example:
   rondo base add minilm-l6 --from models/minilm-l6
   rondo base add smollm2 --from models/SmolLM2-135M-Instruct.Q4_1.gguf")]

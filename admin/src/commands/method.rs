@@ -1,4 +1,5 @@
-//! `rondo method`: the federated methods this program knows, and what their tensors and options are.
+//! `rondo method`: the federated methods this program
+//! knows, and what their tensors and options are.
 
 use clap::Subcommand;
 use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Travel};

@@ -1,4 +1,5 @@
-//! `rondo privacy`: what a schedule costs, what noise it needs, and what a run has cost the data it trained on.
+//! `rondo privacy`: what a schedule costs, what noise it needs,
+//! and what a run has cost the data it trained on.
 
 #[cfg(feature = "audit")]
 mod audit;
@@ -21,7 +22,8 @@ use sigma::SigmaArgs;
 /// Commands about privacy.
 #[derive(Debug, Subcommand)]
 pub enum PrivacyCommand {
-    /// Computes what epsilon a schedule of noised steps costs, by Renyi accounting and by privacy loss distributions
+    /// Computes what epsilon a schedule of noised steps costs, by
+    /// Renyi accounting and by privacy loss distributions
     #[command(
         after_help = "Example:\n  rondo privacy epsilon --noise-multiplier 1 --sampling-rate 0.01 --steps 1000 --delta 1e-5\n  rondo privacy epsilon --noise-multiplier 1.1 --examples 60000 --batch 256 --steps 14062 --delta 1e-5"
     )]
@@ -36,8 +38,9 @@ pub enum PrivacyCommand {
     Show(Id),
     /// Shows the ledger heads that data owners reported, to be held against their own ledgers
     ///
-    /// A head is the digest of a client's ledger right after an update was entered; it pins every entry before. What a
-    /// client's ledger holds for the same update shows `rondo-client ledger --dir DIR --entries` there.
+    /// A head is the digest of a client's ledger right after an update was entered; it pins
+    /// every entry before. What a client's ledger holds for the same update shows
+    /// `rondo-client ledger --dir DIR --entries` there.
     #[command(after_help = "Example:\n  rondo privacy ledger sentiment")]
     Ledger(Id),
     /// Measures and attacks the noise that runs use, beside broken mechanisms that must be caught

@@ -22,7 +22,8 @@ pub enum RoundCommand {
         /// The run's id or name, or the beginning of its id
         run: String,
     },
-    /// Shows a round: who took part with what weight, bytes against the layout's formula, losses, accuracy, groups
+    /// Shows a round: who took part with what weight, bytes against
+    /// the layout's formula, losses, accuracy, groups
     #[command(after_help = "Example:\n  rondo round show sentiment 2")]
     Show {
         /// The run's id or name, or the beginning of its id
@@ -104,8 +105,9 @@ pub(crate) fn wire(run_file: &str) -> Dtype {
     RunFile::parse(run_file).map_or(Dtype::F32, |run| run.wire.dtype)
 }
 
-/// What an aggregation error amounts to. Published tensors are rounded to the wire's format, which an exact method
-/// cannot help: f32 rounds by up to 2^-24, bf16 by up to 2^-9, twice where two factors are rounded.
+/// What an aggregation error amounts to. Published tensors are rounded to the wire's
+/// format, which an exact method cannot help: f32 rounds by up to 2^-24, bf16 by up
+/// to 2^-9, twice where two factors are rounded.
 fn verdict_on(error: f64, wire: Dtype) -> &'static str {
     match wire {
         _ if error <= 1e-6 => "exact to rounding",
@@ -200,7 +202,8 @@ fn row(client: &Participant, language: bool) -> Vec<String> {
         client.state.clone(),
         client.rank.to_string(),
         number(accepted.then_some(client.weight), 4),
-        // With privacy these stay with the data owner, and no update without it rests on no example.
+        // With privacy these stay with the data owner,
+        // and no update without it rests on no example.
         if has_figures { client.examples.to_string() } else { "-".to_owned() },
         size_against(client.bytes_up, client.layout_bytes_up),
         size_against(client.bytes_down, client.layout_bytes_down),

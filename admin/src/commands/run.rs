@@ -26,16 +26,17 @@ const EVENTS_SHOWN: usize = 20;
 pub enum RunCommand {
     /// Creates a run from a run file
     ///
-    /// With --from-adapter the run starts from an adapter instead of the bare base model: everybody merges it into the base
-    /// first, and what the run trains comes on top. Evaluations and exports include it. Any method goes with any adapter.
+    /// With --from-adapter the run starts from an adapter instead of the bare base model: everybody
+    /// merges it into the base first, and what the run trains comes on top. Evaluations and exports
+    /// include it. Any method goes with any adapter.
     #[command(
         after_help = "Example:\n  rondo run create examples/runs/fed-sb.toml\n  rondo run create examples/runs/ffa-lora.toml --from-adapter adapter"
     )]
     Create {
         /// The run file, TOML
         file: PathBuf,
-        /// A PEFT folder to start from: adapter_config.json and adapter_model.safetensors, as PEFT saves them and
-        /// `rondo adapter export --format peft` writes them
+        /// A PEFT folder to start from: adapter_config.json and adapter_model.safetensors, as PEFT
+        /// saves them and `rondo adapter export --format peft` writes them
         #[arg(long, value_name = "DIR")]
         from_adapter: Option<PathBuf>,
     },
@@ -45,7 +46,8 @@ pub enum RunCommand {
     /// Shows a run: phase, clients, latest events
     #[command(after_help = "Example:\n  rondo run show sentiment")]
     Show(Id),
-    /// Shows a run live until it ends: exit code 0 when it completed, 1 when it failed or was cancelled
+    /// Shows a run live until it ends: exit code 0 when
+    /// it completed, 1 when it failed or was cancelled
     #[command(after_help = "Example:\n  rondo run watch sentiment")]
     Watch(Id),
     /// Starts no further round; work in hand goes on

@@ -30,7 +30,8 @@ pub(crate) struct Totals {
     pub(crate) down: u64,
 }
 
-/// What the published adapter was measured with, at participants or at the one client that measures.
+/// What the published adapter was measured with, at
+/// participants or at the one client that measures.
 fn after(record: &RoundRecord) -> impl Iterator<Item = &Evaluation> + Clone {
     let one = record.measurement.iter().filter_map(|measured| measured.after.as_ref());
     record.participants.iter().filter_map(|participant| participant.after.as_ref()).chain(one)

@@ -1,4 +1,5 @@
-//! The laws on files, against the numbers of hand-computed aggregations: out = 3, in = 2, r = 2, weights 1 and 3.
+//! The laws on files, against the numbers of hand-computed
+//! aggregations: out = 3, in = 2, r = 2, weights 1 and 3.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! `rondo privacy`: figures against those of other accountants, and a run's costs as its rounds have them.
+//! `rondo privacy`: figures against those of other
+//! accountants, and a run's costs as its rounds have them.
 
 use rondo_proto::v1::{Participant, PrivacyReport, RoundRecord, RunSummary};
 use serde_json::Value;
@@ -23,8 +24,8 @@ fn run(args: &str) -> (i32, String, String) {
 
 #[test]
 fn epsilons_are_those_of_other_accountants() {
-    // Noise, rate, steps, delta; enforced, RDP, PLD: the last two as Google's dp-accounting 0.6.0 has them, the RDP
-    // with exact fractional orders.
+    // Noise, rate, steps, delta; enforced, RDP, PLD: the last two as Google's dp-accounting 0.6.0
+    // has them, the RDP with exact fractional orders.
     for (schedule, [enforced, rdp, pld]) in [
         ("1.0 --sampling-rate 0.01 --steps 1000 --delta 1e-5", [2.107753, 2.101365, 1.828244]),
         ("1.1 --examples 60000 --batch 256 --steps 14062 --delta 1e-5", [2.596981, 2.596556, 2.381686]),
@@ -128,7 +129,8 @@ fn participant(client: &str, round: u32, epsilon: f64) -> Participant {
     Participant { client: client.to_owned(), update_digest, privacy: Some(report), ..Participant::default() }
 }
 
-/// A private run of two rounds after a warm-up without data; the second client did not report in the second.
+/// A private run of two rounds after a warm-up without data;
+/// the second client did not report in the second.
 fn private() -> Script {
     let round = |round, participants| RoundRecord { round, participants, ..RoundRecord::default() };
     let silent = Participant { client: "tweets".to_owned(), state: "dropped".to_owned(), ..Participant::default() };

@@ -20,8 +20,8 @@ pub struct AuditReport {
     pub confidence: f64,
     /// The epsilon that one release costs by the noise of the lattice, in closed form.
     pub claimed: f64,
-    /// The epsilon that the attack proves: a mechanism with less would let it succeed as often only with probability
-    /// 1 - confidence.
+    /// The epsilon that the attack proves: a mechanism with less would let it succeed as often only
+    /// with probability 1 - confidence.
     pub lower_bound: f64,
 }
 
@@ -35,17 +35,20 @@ impl AuditReport {
 /// Thresholds that are tried.
 const THRESHOLDS: u32 = 101;
 
-/// Releases a sum of canaries and attacks it. Canary i is as large as clipping allows, m on coordinate i alone, and
-/// takes part by the toss of a coin; the attacker holds the noisy coordinate against a threshold, which is found on
-/// one half of the canaries and judged on the other. Bounds on both error rates (Clopper and Pearson) bound mu of
-/// Gaussian differential privacy from below (Nasr et al., "Tight Auditing of Differentially Private Machine Learning",
+/// Releases a sum of canaries and attacks it. Canary i is as large as clipping allows, m on
+/// coordinate i alone, and takes part by the toss of a coin; the attacker holds the noisy
+/// coordinate against a threshold, which is found on one half of the canaries and judged on the
+/// other. Bounds on both error rates (Clopper and Pearson) bound mu of Gaussian differential
+/// privacy from below (Nasr et al., "Tight Auditing of Differentially Private Machine Learning",
 /// 2023, section 4), and so epsilon at `delta`.
 ///
-/// `release` takes a sum of shape `[dimension]` in lattice units and returns it with noise, in units of the data. With
-/// 10^6 coordinates and a noise multiplier of 1 or less, a noise that is a twentieth too small is found.
+/// `release` takes a sum of shape `[dimension]` in lattice units and returns it with
+/// noise, in units of the data. With 10^6 coordinates and a noise multiplier of 1 or less,
+/// a noise that is a twentieth too small is found.
 ///
 /// # Errors
-/// Fewer than 1000 coordinates, a senseless delta or confidence, no randomness, or a mechanism that fails.
+/// Fewer than 1000 coordinates, a senseless delta or
+/// confidence, no randomness, or a mechanism that fails.
 pub fn canary<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     lattice: &Lattice,
     delta: f64,

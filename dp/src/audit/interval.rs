@@ -4,8 +4,8 @@ use libm::{lgamma, log1p};
 
 use crate::gaussian::upper_tail;
 
-/// Clopper and Pearson 1934: the largest probability under which `hits` or fewer of `trials` still happen with
-/// probability 1 - `confidence`. One-sided and exact, never below the true coverage.
+/// Clopper and Pearson 1934: the largest probability under which `hits` or fewer of `trials` still
+/// happen with probability 1 - `confidence`. One-sided and exact, never below the true coverage.
 pub(super) fn upper_bound(hits: usize, trials: usize, confidence: f64) -> f64 {
     if hits >= trials {
         return 1.0;
@@ -22,7 +22,8 @@ pub(super) fn upper_bound(hits: usize, trials: usize, confidence: f64) -> f64 {
     high
 }
 
-/// The regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, section 6.4).
+/// The regularised incomplete beta function I_x(a, b), by its
+/// continued fraction (Numerical Recipes, section 6.4).
 fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;

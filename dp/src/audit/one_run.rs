@@ -1,6 +1,7 @@
-//! An audit of a whole training by one run of it (Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training
-//! Run", theorem 5.2): every canary takes part by the toss of a coin, the attacker guesses the coins it is surest of, and
-//! the number of right guesses bounds epsilon from below.
+//! An audit of a whole training by one run of it (Steinke, Nasr and Jagielski 2023,
+//! "Privacy Auditing with One (1) Training Run", theorem 5.2): every canary takes part
+//! by the toss of a coin, the attacker guesses the coins it is surest of, and the
+//! number of right guesses bounds epsilon from below.
 
 use libm::lgamma;
 
@@ -17,8 +18,9 @@ pub struct OneRunReport {
     pub lower_bound: f64,
 }
 
-/// Judges an attack. `scores` has one number per canary, larger where the canary seems to have taken part; `took_part` has
-/// the coins. The `guesses` largest and smallest scores, half of each, are guessed; all other coins are left open.
+/// Judges an attack. `scores` has one number per canary, larger where the canary seems to have
+/// taken part; `took_part` has the coins. The `guesses` largest and smallest scores, half of each,
+/// are guessed; all other coins are left open.
 ///
 /// Answers a lower bound of 0 where the guesses prove nothing.
 pub fn one_run(scores: &[f64], took_part: &[bool], guesses: usize, delta: f64, confidence: f64) -> OneRunReport {
@@ -80,7 +82,8 @@ mod tests {
         assert!(one_run(&blind, &coins, 100, 1e-5, 0.95).lower_bound < 0.5);
         let knowing: Vec<f64> = coins.iter().map(|&coin| f64::from(u8::from(coin))).collect();
         let report = one_run(&knowing, &coins, 100, 1e-5, 0.95);
-        // All of 100 right: p^100 = .05 at p = .9705, epsilon = ln(p / (1 - p)) = 3.49; delta takes some off.
+        // All of 100 right: p^100 = .05 at p = .9705, epsilon =
+        // ln(p / (1 - p)) = 3.49; delta takes some off.
         assert_eq!((report.guesses, report.right), (100, 100));
         assert!((3.4..3.5).contains(&report.lower_bound), "{report:?}");
         assert!(one_run(&knowing, &coins, 100, 1e-2, 0.95).lower_bound < report.lower_bound);

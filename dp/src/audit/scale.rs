@@ -31,9 +31,9 @@ impl ScaleReport {
     }
 }
 
-/// Releases zeros twice and compares the noise with what `lattice` claims, at two-sided `confidence` for the size and
-/// again for the correlation. `release` takes a sum of shape `[dimension]` in lattice units and returns it with noise,
-/// in units of the data.
+/// Releases zeros twice and compares the noise with what `lattice` claims, at two-sided
+/// `confidence` for the size and again for the correlation. `release` takes a sum of shape
+/// `[dimension]` in lattice units and returns it with noise, in units of the data.
 ///
 /// # Errors
 /// Fewer than 1000 coordinates, a senseless confidence, or a mechanism that fails.

@@ -1,5 +1,5 @@
-//! A ledger's lines: one JSON object each, chained by hashes, so that an entry cannot be changed, dropped or moved
-//! without every hash after it changing too.
+//! A ledger's lines: one JSON object each, chained by hashes, so that an entry cannot be changed,
+//! dropped or moved without every hash after it changing too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

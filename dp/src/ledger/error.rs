@@ -21,7 +21,8 @@ pub enum LedgerError {
         /// What is wrong there.
         problem: String,
     },
-    /// Entries that were answered for are gone: the last lines were dropped, or an older copy is in the file's place.
+    /// Entries that were answered for are gone: the last lines were
+    /// dropped, or an older copy is in the file's place.
     #[error(
         "the privacy ledger {} has lost entries: it has {found}, and {counted} were entered (head {head}); {remedy}",
         .path.display(),

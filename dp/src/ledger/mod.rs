@@ -1,9 +1,10 @@
 //! A durable privacy ledger: what was promised and what was released, in a file that only grows.
 //!
-//! A release is entered and flushed before its first byte leaves, and never taken back: a crash right after it counts as
-//! a release. What was reserved for a run and never released is free again once the run is closed. One process writes a
-//! ledger at a time; whoever opens it sees to that. A small file beside it says how far it has come (`head.rs`), so that
-//! one that has lost entries is refused.
+//! A release is entered and flushed before its first byte leaves, and never taken back: a
+//! crash right after it counts as a release. What was reserved for a run and never
+//! released is free again once the run is closed. One process writes a ledger at a time;
+//! whoever opens it sees to that. A small file beside it says how far it has come
+//! (`head.rs`), so that one that has lost entries is refused.
 
 mod chain;
 mod contents;
@@ -43,12 +44,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the file, makes it where there never was one, and checks every entry. An entry that was cut off while it was
-    /// written was never answered for, and is cleared away.
+    /// Opens the file, makes it where there never was one, and checks every entry. An entry that
+    /// was cut off while it was written was never answered for, and is cleared away.
     ///
     /// # Errors
-    /// [`LedgerError::Edited`] when the file is not what was written, [`LedgerError::Behind`] and
-    /// [`LedgerError::Missing`] when entries were lost, [`LedgerError::NoHead`] when nothing tells; it is left as it is.
+    /// [`LedgerError::Edited`] when the file is not what was written,
+    /// [`LedgerError::Behind`] and [`LedgerError::Missing`] when entries were lost,
+    /// [`LedgerError::NoHead`] when nothing tells; it is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let io = io_error(path);
         let head_file = HeadFile::beside(path);
@@ -93,8 +95,8 @@ impl Ledger {
         self.head
     }
 
-    /// Sets a run's whole plan aside in a domain, held against the budget that the owner declares for the domain. The
-    /// same plan twice counts once.
+    /// Sets a run's whole plan aside in a domain, held against the budget that the owner declares
+    /// for the domain. The same plan twice counts once.
     ///
     /// # Errors
     /// The plan does not fit what is left of the budget; the run was reserved with another plan.
@@ -132,7 +134,8 @@ impl Ledger {
         self.state.check_spend(run).map(|_| ())
     }
 
-    /// Enters the release of an update, by the digest of its bytes, and flushes. The same bytes again cost nothing.
+    /// Enters the release of an update, by the digest of its bytes,
+    /// and flushes. The same bytes again cost nothing.
     ///
     /// # Errors
     /// As of [`Ledger::check`]; the entry cannot be flushed. The update must not leave then.
@@ -144,7 +147,8 @@ impl Ledger {
         self.enter(Entry::Spend { run: run.to_owned(), round, update: update.to_owned(), event, at_ms })
     }
 
-    /// Enters a coordinator's release of a round's noised sum, and flushes. Whether the run may release is asked before.
+    /// Enters a coordinator's release of a round's noised sum, and
+    /// flushes. Whether the run may release is asked before.
     ///
     /// # Errors
     /// The entry cannot be flushed. No noise may be drawn then.
@@ -161,7 +165,8 @@ impl Ledger {
         self.enter(Entry::Release { run, domain, round, attempt, event, at_ms })
     }
 
-    /// Frees what a run has reserved and not released. A run that nothing is reserved for, or that is closed, is left.
+    /// Frees what a run has reserved and not released. A run that
+    /// nothing is reserved for, or that is closed, is left.
     ///
     /// # Errors
     /// The entry cannot be flushed.

@@ -42,7 +42,8 @@ pub enum Entry {
         /// As of a reservation.
         at_ms: i64,
     },
-    /// A coordinator releases the noised sum of a round; every try is an entry of its own, since each has new noise.
+    /// A coordinator releases the noised sum of a round; every try is
+    /// an entry of its own, since each has new noise.
     Release {
         /// The run.
         run: String,
@@ -82,8 +83,8 @@ pub struct RunAccount {
 }
 
 impl RunAccount {
-    /// Where another plan in another domain differs from what was reserved. Every number by name, so that none can be
-    /// forgotten.
+    /// Where another plan in another domain differs from what was reserved. Every number by name,
+    /// so that none can be forgotten.
     pub(super) fn differences(&self, domain: &str, plan: &ExamplePlan) -> Vec<String> {
         let mut differences = Vec::new();
         let mut hold = |what: &str, was: String, is: String| {
@@ -196,7 +197,8 @@ impl LedgerState {
                 would_be: account.plan.cost_after_another(&account.released)?,
             });
         }
-        // Within what was reserved the domain was asked already; a round that is trained once more was not foreseen.
+        // Within what was reserved the domain was asked already; a
+        // round that is trained once more was not foreseen.
         let foreseen = !account.closed && account.updates.len() < account.plan.rounds as usize;
         if let Some(budget) = self.domains.get(&account.domain).and_then(|domain| domain.budget).filter(|_| !foreseen) {
             self.check_budget(&account.domain, budget, &Curve::enforceable(&account.plan.round()?))?;

@@ -20,7 +20,8 @@ const MAX_REACH: f64 = 600.0;
 /// Minus ln of the mass that may lie outside the window, at either end. It is added to delta.
 const LN_TAIL: f64 = 34.5;
 
-/// The grid for a composition, and the tilts at which Chernoff bounds on the composed loss are near their best.
+/// The grid for a composition, and the tilts at which Chernoff
+/// bounds on the composed loss are near their best.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PldGrid {
     step: f64,
@@ -29,8 +30,9 @@ pub(super) struct PldGrid {
 }
 
 impl PldGrid {
-    /// The finest grid that holds the composed loss. Where that lies is bounded by Renyi losses of integer orders a:
-    /// E_P[e^((a-1) L)] = e^((a-1) RDP(a)) in the worse direction, and E_P[e^(-a L)] = E_Q[e^((1-a) L)].
+    /// The finest grid that holds the composed loss. Where that lies is bounded by Renyi
+    /// losses of integer orders a: E_P[e^((a-1) L)] = e^((a-1) RDP(a)) in the worse
+    /// direction, and E_P[e^(-a L)] = E_Q[e^((1-a) L)].
     pub(super) fn around(kinds: &[StepKind]) -> Result<Self, PldError> {
         let mut reach = kinds.iter().map(StepKind::reach).fold(0.0, f64::max);
         if reach > MAX_REACH {
@@ -113,9 +115,10 @@ impl PldGrid {
     }
 }
 
-/// The masses of the sums of all losses, in both directions, on `points` nodes from `first`. The transform is cyclic:
-/// what lies outside the window falls back into it, which the grid has bounded. Both directions go through one complex
-/// transform, as its real and its imaginary part, and come apart again because real signals have symmetric spectra.
+/// The masses of the sums of all losses, in both directions, on `points` nodes from `first`. The
+/// transform is cyclic: what lies outside the window falls back into it, which the grid has
+/// bounded. Both directions go through one complex transform, as its real and its imaginary part,
+/// and come apart again because real signals have symmetric spectra.
 fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec<f64>; 2] {
     let mut planner = FftPlanner::new();
     let forward = planner.plan_fft_forward(points);
@@ -195,8 +198,9 @@ impl Composed {
         if self.infinite > 0.5 * delta {
             return Err(PldError::Resolution { delta });
         }
-        // From the top down, with A the mass of the nodes from `loss` on and B its mean of e^(loss - L): delta at an
-        // epsilon between this node and the next lower is A - e^(epsilon - loss) B.
+        // From the top down, with A the mass of the nodes from `loss` on and
+        // B its mean of e^(loss - L): delta at an epsilon between this node
+        // and the next lower is A - e^(epsilon - loss) B.
         let mut mass_above = 0.0;
         let mut tilted_above = 0.0;
         let shrink = (-self.step).exp();

@@ -16,7 +16,8 @@ pub(super) struct StepKind {
 /// Which of the two neighbours was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The one with the record: P is the mixture (1-q) N(0, sigma^2) + q N(1, sigma^2), Q is N(0, sigma^2).
+    /// The one with the record: P is the mixture (1-q) N(0,
+    /// sigma^2) + q N(1, sigma^2), Q is N(0, sigma^2).
     Remove,
     /// The one without: P and Q change places.
     Add,
@@ -59,7 +60,8 @@ impl StepKind {
         }
     }
 
-    /// The x at which ln((1-q) + q exp((2x - 1) / (2 sigma^2))) is `loss`; minus infinity if there is none.
+    /// The x at which ln((1-q) + q exp((2x - 1) / (2
+    /// sigma^2))) is `loss`; minus infinity if there is none.
     fn position(&self, loss: f64) -> f64 {
         let q = self.rate;
         let variance = self.sigma * self.sigma;
@@ -74,8 +76,9 @@ impl StepKind {
         variance * ln_ratio + 0.5
     }
 
-    /// The losses on the grid of `step`. Each bin's mass under P is split between its two nodes so that its mass under
-    /// Q is kept too, which "connects the dots" of delta as a function of e^epsilon from above.
+    /// The losses on the grid of `step`. Each bin's mass under P is split between
+    /// its two nodes so that its mass under Q is kept too, which "connects the dots"
+    /// of delta as a function of e^epsilon from above.
     pub(super) fn discretised(&self, direction: Direction, step: f64) -> Loss {
         let (low, high) = self.range(direction);
         let first = (low / step).floor() as i64;
@@ -134,7 +137,8 @@ impl Edge {
     }
 }
 
-/// A point of the standard normal by the smaller tail it cuts off, so that differences far out keep their digits.
+/// A point of the standard normal by the smaller tail it cuts off,
+/// so that differences far out keep their digits.
 struct Tail {
     mass: f64,
     right: bool,

@@ -1,8 +1,9 @@
 //! The privacy loss distribution of Poisson-sampled Gaussian releases, composed by FFT.
 //!
-//! Sommer, Meiser and Mohammadi 2019 and Koskela, Jalko and Honkela 2020 for the composition; Doroshenko et al.,
-//! "Connect the Dots" (2022), for a discretisation that never understates a loss. Losses of both directions (the record
-//! removed, the record added) are composed, and the larger figure counts.
+//! Sommer, Meiser and Mohammadi 2019 and Koskela, Jalko and Honkela 2020 for the
+//! composition; Doroshenko et al., "Connect the Dots" (2022), for a discretisation that
+//! never understates a loss. Losses of both directions (the record removed, the record
+//! added) are composed, and the larger figure counts.
 
 mod compose;
 pub(crate) mod error;

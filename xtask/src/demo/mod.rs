@@ -1,5 +1,6 @@
-//! `cargo xtask demo`: a real federation on loopback. One coordinator and one client per domain, each a process of its
-//! own with its own certificate and data folder, fine-tune the demo's encoder; then it is shown what that did.
+//! `cargo xtask demo`: a real federation on loopback. One coordinator and one client per domain,
+//! each a process of its own with its own certificate and data folder, fine-tune the demo's
+//! encoder; then it is shown what that did.
 
 mod bounds;
 mod members;
@@ -24,10 +25,12 @@ use crate::setup::{self, SetupArgs};
 /// `cargo xtask demo`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
-    /// fed-sb, ffa-lora, flora, fedit, or all of them one after another [default: fed-sb, with --epsilon all].
+    /// fed-sb, ffa-lora, flora, fedit, or all of them one after
+    /// another [default: fed-sb, with --epsilon all].
     #[arg(long, value_parser = ["fed-sb", "ffa-lora", "flora", "fedit", "all"])]
     method: Option<String>,
-    /// With privacy for every example, at this epsilon over the whole run; of fed-sb, ffa-lora and fedit.
+    /// With privacy for every example, at this epsilon over
+    /// the whole run; of fed-sb, ffa-lora and fedit.
     #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
     epsilon: Option<f64>,
     /// Training rounds [default: what the run file of the method says].

@@ -1,7 +1,8 @@
-//! A private run's part of the demo: what every data owner spent, and accuracies that no run may report.
+//! A private run's part of the demo: what every data owner
+//! spent, and accuracies that no run may report.
 //!
-//! With privacy no client measures for the coordinator. Here the data owners are all on one machine and the demo is theirs,
-//! so each measures the exported adapter on its own held-out rows, offline.
+//! With privacy no client measures for the coordinator. Here the data owners are all on one machine
+//! and the demo is theirs, so each measures the exported adapter on its own held-out rows, offline.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +15,8 @@ use crate::paths::Paths;
 
 /// Held-out rows of every client, as its client.toml says.
 const HELD_OUT: f64 = 0.1;
-/// The mean accuracy of fed-sb and ffa-lora is above the larger class's share by this much at least.
+/// The mean accuracy of fed-sb and ffa-lora is above
+/// the larger class's share by this much at least.
 const GAIN: f64 = 0.1;
 
 /// Measures a private run's adapter with every data owner.

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::packages::{Kind, Package};
 use crate::process;
 
-/// pip prepares a source distribution's metadata in an environment of its own; newer setuptools may refuse the old
-/// `setup.cfg` of the one package that is fetched this way.
+/// pip prepares a source distribution's metadata in an environment of its own; newer setuptools may
+/// refuse the old `setup.cfg` of the one package that is fetched this way.
 const BUILD_CONSTRAINT: &str = "setuptools<80\n";
 
 /// The Python that runs pip.

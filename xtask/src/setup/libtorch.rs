@@ -1,5 +1,5 @@
-//! libtorch from PyPI's wheels: the CPU part of PyTorch and the two small CUDA libraries it is linked to, instead of
-//! an install of some 3 GB.
+//! libtorch from PyPI's wheels: the CPU part of PyTorch and the two small CUDA libraries it is
+//! linked to, instead of an install of some 3 GB.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -30,8 +30,8 @@ pub(crate) enum Chosen {
     Pytorch,
 }
 
-/// Which libtorch this environment asks for. `.cargo/config.toml` sets `LIBTORCH` for every `cargo` call, this one
-/// among them, so the default path there counts as unset.
+/// Which libtorch this environment asks for. `.cargo/config.toml` sets `LIBTORCH` for every `cargo`
+/// call, this one among them, so the default path there counts as unset.
 pub(crate) fn chosen(paths: &Paths) -> Chosen {
     let named = std::env::var_os("LIBTORCH").filter(|value| !value.is_empty()).map(PathBuf::from);
     let pytorch = std::env::var_os("LIBTORCH_USE_PYTORCH").is_some();
@@ -100,7 +100,8 @@ fn unpack_torch(wheel: &Path, new: &Path) -> Result<()> {
     for library in ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"] {
         copy(&mut archive, wheel, &format!("torch/lib/{library}"), &new.join("lib").join(library))?;
     }
-    // The linker is asked for `-ltorch`; in the full package that is a shell around the CPU and CUDA parts.
+    // The linker is asked for `-ltorch`; in the full package
+    // that is a shell around the CPU and CUDA parts.
     #[cfg(unix)]
     std::os::unix::fs::symlink("libtorch_cpu.so", new.join("lib").join("libtorch.so"))?;
     Ok(())

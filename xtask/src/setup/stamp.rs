@@ -1,4 +1,5 @@
-//! Folders that appear whole or not at all, each with a stamp that says by which recipe it was made.
+//! Folders that appear whole or not at all, each with
+//! a stamp that says by which recipe it was made.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,8 @@ impl Recipe {
         std::fs::read_to_string(target.join(STAMP)).is_ok_and(|text| text == self.text())
     }
 
-    /// Fills a temporary folder beside `target` by `fill(downloads, new)`, then puts it in `target`'s place.
+    /// Fills a temporary folder beside `target` by
+    /// `fill(downloads, new)`, then puts it in `target`'s place.
     pub(crate) fn make(&self, target: &Path, fill: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
         let parent = target.parent().context("a target has a parent")?;
         let name = target.file_name().context("a target has a name")?.to_string_lossy().into_owned();
@@ -50,7 +52,8 @@ impl Recipe {
     }
 }
 
-/// A folder that is removed with all it holds, the downloads among it, whether or not the work succeeded.
+/// A folder that is removed with all it holds, the
+/// downloads among it, whether or not the work succeeded.
 struct Temporary(PathBuf);
 
 impl Temporary {

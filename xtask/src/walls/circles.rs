@@ -1,4 +1,5 @@
-//! Circles of imports among the files of a crate: files that cannot be understood one after the other.
+//! Circles of imports among the files of a crate: files
+//! that cannot be understood one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -93,7 +94,8 @@ impl Graph {
         circles
     }
 
-    /// What a file imports, and what that imports, and so on. The file itself only where a circle leads back.
+    /// What a file imports, and what that imports, and so on.
+    /// The file itself only where a circle leads back.
     fn reachable(&self, file: &PathBuf) -> BTreeSet<&PathBuf> {
         let mut reached = BTreeSet::new();
         let mut open: Vec<&PathBuf> = self.edges.get(file).into_iter().flatten().collect();
@@ -116,7 +118,8 @@ impl Graph {
     }
 }
 
-/// The module of a file in `src`: `a/b.rs` and `a/b/mod.rs` are `a::b`. Binaries beside a library are none.
+/// The module of a file in `src`: `a/b.rs` and `a/b/mod.rs`
+/// are `a::b`. Binaries beside a library are none.
 fn module_path(inside: &Path, root: &str) -> Option<Vec<String>> {
     let mut path: Vec<String> =
         inside.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -170,7 +173,8 @@ fn absolute(import: &Import, module: &[String], files: &BTreeMap<Vec<String>, Pa
     Some(here)
 }
 
-/// The file that a path leads to: that of its module, or where the module re-exports the name, that of the name.
+/// The file that a path leads to: that of its module, or where the
+/// module re-exports the name, that of the name.
 fn resolve(
     path: &[String],
     files: &BTreeMap<Vec<String>, PathBuf>,
@@ -190,7 +194,8 @@ fn resolve(
     }
 }
 
-/// What is wrong with the circles of the workspace, given those that may stay and the page that explains them.
+/// What is wrong with the circles of the workspace, given those
+/// that may stay and the page that explains them.
 pub(super) fn breaches(circles: &[Vec<PathBuf>], allowed: &[Allowed], page: &str) -> Vec<String> {
     let mut breaches = Vec::new();
     let shown = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// Which crates of the workspace a crate may use. Those that stand here and not in the workspace are passed over.
+/// Which crates of the workspace a crate may use. Those that stand
+/// here and not in the workspace are passed over.
 const MAY_USE: [(&str, &[&str]); 14] = [
     ("rondo-proto", &[]),
     ("rondo-wire", &["rondo-proto"]),
@@ -45,7 +46,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("xtask", &[]),
 ];
 
-/// What the round engine may not use directly: it does no I/O, reads no clock and draws no randomness.
+/// What the round engine may not use directly: it does
+/// no I/O, reads no clock and draws no randomness.
 const NOT_IN_ROUNDS: [&str; 8] = ["tokio", "tonic", "sled", "object_store", "getrandom", "rand", "tempfile", "time"];
 
 /// What is wrong with the dependencies that the crates declare, from `cargo metadata --no-deps`.
@@ -124,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_table_has_no_circle_and_names_known_crates() {
-        // Every crate uses only crates above it in the table, so that it can be built from top to bottom.
+        // Every crate uses only crates above it in the
+        // table, so that it can be built from top to bottom.
         for (at, (name, allowed)) in MAY_USE.iter().enumerate() {
             for used in *allowed {
                 assert!(MAY_USE[..at].iter().any(|(known, _)| known == used), "{name} uses {used}");

@@ -1,5 +1,5 @@
-//! The walls between the crates and between their files: who may depend on whom, what may be linked, which files may
-//! import each other, and how large a crate may be.
+//! The walls between the crates and between their files: who may depend on whom, what may be
+//! linked, which files may import each other, and how large a crate may be.
 
 mod circles;
 mod crates;

@@ -1,4 +1,5 @@
-//! What may not be anywhere below a crate, by `cargo tree`: direct dependencies alone do not show what is linked.
+//! What may not be anywhere below a crate, by `cargo tree`: direct
+//! dependencies alone do not show what is linked.
 
 use std::collections::BTreeSet;
 

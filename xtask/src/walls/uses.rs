@@ -5,7 +5,8 @@
 pub(super) struct Import {
     /// Names of the inline modules around it, outermost first.
     pub(super) within: Vec<String>,
-    /// The path as written, for example `["crate", "paths", "Paths"]`. The last segment may be `*` or `self`.
+    /// The path as written, for example `["crate", "paths",
+    /// "Paths"]`. The last segment may be `*` or `self`.
     pub(super) path: Vec<String>,
     /// The name it has here: its last segment, or what follows `as`.
     pub(super) name: String,
@@ -17,7 +18,8 @@ pub(super) struct Import {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Uses {
     pub(super) imports: Vec<Import>,
-    /// Modules in files of their own that only tests have: a name, or the file that a `path` attribute names.
+    /// Modules in files of their own that only tests have: a
+    /// name, or the file that a `path` attribute names.
     pub(super) test_modules: Vec<String>,
 }
 
@@ -171,7 +173,8 @@ fn is_public(before: &[String]) -> bool {
     }
 }
 
-/// Words, `::`, other characters one by one, and literals as `"` and their text. Comments are left out.
+/// Words, `::`, other characters one by one, and literals
+/// as `"` and their text. Comments are left out.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

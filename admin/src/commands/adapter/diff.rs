@@ -58,7 +58,8 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
     let compared = Compared { tensors: tensors(&args.a, &args.b)?, changes: changes(&args.a, &args.b)? };
     context.output.show(&compared, words)?;
     let Some(tolerance) = args.tolerance else { return Ok(()) };
-    // Where the changes can be compared they decide, and the head: factors may differ and mean the same.
+    // Where the changes can be compared they decide, and
+    // the head: factors may differ and mean the same.
     let decides = |difference: &&Difference| compared.changes.is_empty() || difference.head;
     let deciding: Vec<&Difference> = compared.tensors.iter().filter(decides).chain(&compared.changes).collect();
     let beyond = |relative: f64| relative.is_nan() || relative > tolerance;
@@ -71,7 +72,8 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
 /// Where the tensors of a path are: by shown name the file and the tensor's own name.
 type Places<'a> = BTreeMap<String, (&'a TensorFile, TensorEntry)>;
 
-/// Two files of a folder may hold tensors of one name, so the file's name is put before where there are several.
+/// Two files of a folder may hold tensors of one name, so the
+/// file's name is put before where there are several.
 fn places(files: &[TensorFile], prefixed: bool) -> Places<'_> {
     let mut places = Places::new();
     for file in files {

@@ -1,4 +1,5 @@
-//! `rondo privacy audit`: the noise that runs use, measured and attacked from outside, beside broken ones that must be caught.
+//! `rondo privacy audit`: the noise that runs use, measured and attacked from outside, beside
+//! broken ones that must be caught.
 
 use clap::Args;
 use rondo_dp::audit::{AuditReport, ScaleReport, canary, noise_scale};
