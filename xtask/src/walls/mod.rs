@@ -3,7 +3,9 @@
 
 mod circles;
 mod crates;
+mod graph;
 mod sources;
+mod tokens;
 mod trees;
 mod uses;
 
@@ -16,7 +18,7 @@ use serde_json::Value;
 use crate::cargo::{cargo, metadata, step};
 use crate::paths::Paths;
 use crate::process;
-use circles::Graph;
+use graph::Graph;
 
 /// `cargo xtask walls`
 #[derive(Args, Default)]
