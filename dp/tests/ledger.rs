@@ -33,8 +33,8 @@ fn a_run_spends_its_rounds_and_no_more() {
         ledger.spend("r", round, &format!("u{round}"), 0).unwrap();
     }
     assert!(spent(&ledger, "r") <= 3.0 && spent(&ledger, "r") > 2.99);
-    let told = ledger.check("r").unwrap_err().to_string();
-    assert!(told.contains("has spent its privacy budget") && told.contains("of 3"), "{told}");
+    let reported = ledger.check("r").unwrap_err().to_string();
+    assert!(reported.contains("has spent its privacy budget") && reported.contains("of 3"), "{reported}");
     assert!(ledger.spend("r", 4, "u4", 0).is_err());
     // The same bytes again cost nothing, and the same reservation counts once.
     let head = ledger.head();
@@ -51,13 +51,13 @@ fn a_plan_that_has_changed_is_told_by_what_has_changed() {
     let mut ledger = open(dir.path());
     let plan = plan(3, Some(2.0));
     ledger.reserve("r", "customers", &plan, None, 0).unwrap();
-    let mut told =
+    let mut reported =
         |domain: &str, plan: &ExamplePlan| ledger.reserve("r", domain, plan, None, 0).unwrap_err().to_string();
-    let domain = told("reviews", &plan);
+    let domain = reported("reviews", &plan);
     assert!(domain.contains(r#"another plan: the privacy domain was "customers" and is "reviews"; put"#), "{domain}");
-    let larger = told("customers", &ExamplePlan { sampling_rate: 0.05, ..plan });
+    let larger = reported("customers", &ExamplePlan { sampling_rate: 0.05, ..plan });
     assert!(larger.contains("training examples fixes, was 0.032 and is 0.05; put"), "{larger}");
-    let other = told("customers", &ExamplePlan { rounds: 9, clip: 0.5, ..plan });
+    let other = reported("customers", &ExamplePlan { rounds: 9, clip: 0.5, ..plan });
     assert!(other.contains("the clip was 1 and is 0.5, the number of rounds was 3 and is 9; put"), "{other}");
 }
 
@@ -68,8 +68,8 @@ fn runs_over_the_same_data_add_up() {
     let budget = Some(Limit::new(3.6, 1e-5).unwrap());
     ledger.reserve("a", "patients", &plan(3, None), budget, 0).unwrap();
     // A whole plan more does not fit, in another domain it does.
-    let told = ledger.reserve("b", "patients", &plan(3, None), budget, 0).unwrap_err().to_string();
-    assert!(told.contains("\"patients\" allows epsilon 3.6"), "{told}");
+    let reported = ledger.reserve("b", "patients", &plan(3, None), budget, 0).unwrap_err().to_string();
+    assert!(reported.contains("\"patients\" allows epsilon 3.6"), "{reported}");
     ledger.reserve("b", "others", &plan(3, None), budget, 0).unwrap();
     // What was reserved and never released is free again; what was released is not.
     ledger.spend("a", 1, "u", 0).unwrap();
@@ -128,12 +128,15 @@ fn an_edited_ledger_is_refused_by_line_and_left_alone() {
     ];
     for (edited, line) in edits {
         fs::write(&path, &edited).unwrap();
-        let told = Ledger::open(&path).unwrap_err().to_string();
-        assert!(told.contains("was changed") && told.contains(&format!("line {line}:")), "{told}\n{edited}");
-        assert!(told.contains("newest copy") && told.contains("rondo privacy ledger RUN"), "{told}");
+        let reported = Ledger::open(&path).unwrap_err().to_string();
+        assert!(
+            reported.contains("was changed") && reported.contains(&format!("line {line}:")),
+            "{reported}\n{edited}"
+        );
+        assert!(reported.contains("newest copy") && reported.contains("rondo privacy ledger RUN"), "{reported}");
         assert_eq!(fs::read_to_string(&path).unwrap(), edited);
     }
-    // What no hash of the file itself tells: the last line dropped, or all of them.
+    // What no hash of the file itself shows: the last line dropped, or all of them.
     for kept in [lines[..2].concat(), lines[..1].concat(), String::new()] {
         fs::write(&path, &kept).unwrap();
         let error = Ledger::open(&path).unwrap_err();
@@ -155,11 +158,11 @@ fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     let mut ledger = open(dir.path());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
-    let told = format!("2 {}\n", ledger.head());
+    let reported = format!("2 {}\n", ledger.head());
     drop(ledger);
     let sound = fs::read(&path).unwrap();
     let pinned = fs::read_to_string(&head).unwrap();
-    assert_eq!(pinned, told);
+    assert_eq!(pinned, reported);
 
     fs::remove_file(&path).unwrap();
     assert!(matches!(Ledger::open(&path), Err(LedgerError::Missing { counted: 2, .. })));
@@ -167,7 +170,7 @@ fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     assert!(!path.exists(), "none is made in its place");
     fs::write(&path, &sound).unwrap();
 
-    // A head that is lost or damaged; the line that mends it is told.
+    // A head that is lost or damaged; the error has the line that repairs it.
     for broken in [None, Some("2 blake3:12"), Some("")] {
         match broken {
             Some(broken) => fs::write(&head, broken).unwrap(),
@@ -185,8 +188,11 @@ fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     let mut other = open(elsewhere.path());
     other.reserve("s", "d", &plan(4, Some(1.0)), None, 1).unwrap();
     fs::copy(elsewhere.path().join("ledger.head"), &head).unwrap();
-    let told = Ledger::open(&path).unwrap_err().to_string();
-    assert!(told.contains("line 1: it is not the entry that") && told.contains("ledger.head has"), "{told}");
+    let reported = Ledger::open(&path).unwrap_err().to_string();
+    assert!(
+        reported.contains("line 1: it is not the entry that") && reported.contains("ledger.head has"),
+        "{reported}"
+    );
 }
 
 #[test]
@@ -251,8 +257,8 @@ proptest! {
         for (answered, later) in heads.iter().enumerate().skip(whole + 1) {
             fs::write(&head, later).unwrap();
             let error = Ledger::open(&path).unwrap_err();
-            let told = matches!(error, LedgerError::Behind { counted, .. } if counted == answered as u64);
-            prop_assert!(told, "{} of {}: {}", whole, answered, error);
+            let reported = matches!(error, LedgerError::Behind { counted, .. } if counted == answered as u64);
+            prop_assert!(reported, "{} of {}: {}", whole, answered, error);
             prop_assert_eq!(&fs::read(&path).unwrap()[..], kept);
         }
         fs::write(&head, &heads[whole]).unwrap();

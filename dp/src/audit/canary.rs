@@ -1,4 +1,4 @@
-//! A lower bound on epsilon, from canaries that an attacker tells apart as well as anyone can.
+//! A lower bound on epsilon, from canaries that an attacker distinguishes as well as anyone can.
 
 use rand_core::RngCore;
 use serde::Serialize;

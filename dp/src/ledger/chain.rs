@@ -62,12 +62,12 @@ impl Head {
 
     /// The line of the next entry, with its line break, and the head after it.
     pub(super) fn write(&self, entry: &Entry) -> Result<(String, Self), LedgerError> {
-        let told = |error: serde_json::Error| LedgerError::Unwritable { problem: error.to_string() };
-        let text = serde_json::to_string(entry).map_err(told)?;
+        let unwritable = |error: serde_json::Error| LedgerError::Unwritable { problem: error.to_string() };
+        let text = serde_json::to_string(entry).map_err(unwritable)?;
         let next = self.after(&text);
-        let entry = RawValue::from_string(text).map_err(told)?;
+        let entry = RawValue::from_string(text).map_err(unwritable)?;
         let line = Line { number: next.entries, entry, hash: next.hash.to_hex().to_string() };
-        Ok((serde_json::to_string(&line).map_err(told)? + "\n", next))
+        Ok((serde_json::to_string(&line).map_err(unwritable)? + "\n", next))
     }
 
     /// Reads the next line.

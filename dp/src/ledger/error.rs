@@ -7,7 +7,7 @@ use crate::calibration::CalibrationError;
 use crate::event::AccountingError;
 
 /// What helps where entries were changed or lost.
-const REMEDY: &str = "nothing is released until its newest copy is restored; whether a copy is the newest, its head tells \
+const REMEDY: &str = "nothing is released until its newest copy is restored; whether a copy is the newest, its head shows \
                     beside those that `rondo privacy ledger RUN` shows";
 
 /// Why a ledger refuses. Nothing was entered then.
@@ -52,9 +52,9 @@ pub enum LedgerError {
         /// The head there.
         head: String,
     },
-    /// A ledger with entries and without its head file: nothing tells whether it is whole.
+    /// A ledger with entries and without its head file: nothing shows whether it is whole.
     #[error(
-        "{} {problem}, so that nothing tells whether the privacy ledger beside it, of {entries} entries, is whole; \
+        "{} {problem}, so that nothing shows whether the privacy ledger beside it, of {entries} entries, is whole; \
          restore it, or, if `rondo privacy ledger RUN` shows no later head than this one, write this line into it: {line}",
         .path.display()
     )]

@@ -1,8 +1,8 @@
 //! The head file: how far a ledger has come, in a small file of its own beside it (`7 blake3:...`:
 //! the number of entries and the hash of the newest).
 //!
-//! The chain of hashes tells every edit but these: the last lines dropped, the file deleted, an
-//! older copy in its place. The head tells those. What a crash may leave behind, in the order of a
+//! The chain of hashes shows every edit but these: the last lines dropped, the file deleted, an
+//! older copy in its place. The head shows those. What a crash may leave behind, in the order of a
 //! release (entry, flush, head, flush, answer):
 //!
 //! - the entry torn, the head before it: nobody was answered, the

@@ -50,7 +50,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Edited`] when the file is not what was written,
     /// [`LedgerError::Behind`] and [`LedgerError::Missing`] when entries were lost,
-    /// [`LedgerError::NoHead`] when nothing tells; it is left as it is.
+    /// [`LedgerError::NoHead`] when nothing shows whether any were; it is left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let io = io_error(path);
         let head_file = HeadFile::beside(path);

