@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_noise_is_told_against_the_clip() {
+    fn the_noise_is_compared_with_the_clip() {
         let plan = ClientPlan::new(&promise(Some(2.0), None), 10, 1).unwrap();
         assert!((plan.noise_norm(10_000) - 2.0 * 0.5 * 100.0 / 10.0).abs() < 1e-12);
         assert!((plan.signal_to_noise(10_000) - 0.05).abs() < 1e-12);

@@ -46,7 +46,7 @@ fn a_run_spends_its_rounds_and_no_more() {
 }
 
 #[test]
-fn a_plan_that_has_changed_is_told_by_what_has_changed() {
+fn a_plan_that_has_changed_is_refused_by_what_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = open(dir.path());
     let plan = plan(3, Some(2.0));

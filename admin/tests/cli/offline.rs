@@ -136,12 +136,12 @@ fn fed_sb_averages_r_and_the_head_comes_along() {
     // Without weights all count alike.
     let args =
         ["adapter", "aggregate", "--method", "fed-sb", "a.safetensors", "b.safetensors", "--out", "u.safetensors"];
-    assert_eq!(told_code(dir.path(), &args), 0);
+    assert_eq!(exit_code(dir.path(), &args), 0);
     let uniform = TensorFile::open(&dir.path().join("u.safetensors")).unwrap();
     assert_eq!(uniform.read("l.query.lora_R").unwrap().data, [2.0, 1.0, 0.5, 0.0]);
 }
 
-fn told_code(dir: &Path, args: &[&str]) -> i32 {
+fn exit_code(dir: &Path, args: &[&str]) -> i32 {
     output_of(&rondo(dir, args)).0
 }
 

@@ -107,7 +107,7 @@ async fn watching_survives_a_restart_and_ends_as_the_run_does() {
 }
 
 #[tokio::test]
-async fn why_nobody_is_invited_is_told_where_it_is_known() {
+async fn why_nobody_is_invited_is_printed_where_it_is_known() {
     let summary = RunSummary { phase: "recruiting".to_owned(), ..summary("") };
     let updates = vec![vec![RunUpdate { summary: Some(summary.clone()), events: vec![] }]];
     let end = vec![RunUpdate { summary: Some(self::summary("failed: no quorum")), events: vec![] }];

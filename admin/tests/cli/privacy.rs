@@ -72,7 +72,8 @@ fn noise_is_the_least_that_stays_within_the_budget() {
 
 /// The real noise is not refuted, and every broken one is.
 #[test]
-fn an_audit_tells_sound_noise_from_broken() {
+#[cfg(feature = "audit")]
+fn an_audit_distinguishes_sound_noise_from_broken() {
     let reported = json("privacy audit --coordinates 20000 --confidence 0.999999");
     let lines = reported["mechanisms"].as_array().unwrap();
     let passed: Vec<(&str, bool)> =

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_relative_and_nan_is_told() {
+    fn differences_are_relative_and_nan_is_reported() {
         let same = |x: &f64| *x;
         assert_eq!(measured("x", &[3.0, 4.0], &[3.0, 4.0], same).relative, Some(0.0));
         assert_eq!(measured("x", &[0.0], &[0.0], same).relative, Some(0.0));
