@@ -30,7 +30,7 @@ pub(super) const WALLS: [Wall; 9] = [
     Wall {
         package: "rondo-client",
         options: &["--no-default-features"],
-        forbidden: LIBTORCH,
+        forbidden: &["tch", "torch-sys", "rondo-trainer"],
         why: "the daemon asks a trainer that it is given",
     },
 ];
