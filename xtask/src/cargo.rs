@@ -1,4 +1,4 @@
-//! Calls of cargo: building, testing, benches. One profile and one set of features serve them all,
+//! Calls of cargo: building, benches. One profile and one set of features serve them all,
 //! so that nothing is built twice.
 
 use std::path::PathBuf;
@@ -11,14 +11,6 @@ use clap::Args;
 use crate::paths::Paths;
 use crate::process;
 use crate::setup::{self, ChosenLibtorch, SetupArgs};
-
-/// `cargo xtask test [-- ARGS]`
-#[derive(Args)]
-pub(crate) struct TestArgs {
-    /// Passed on to `cargo test --workspace`, for example `-p rondo-client` or `-- --nocapture`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
-}
 
 /// `cargo xtask bench [-- ARGS]`
 #[derive(Args)]
@@ -59,12 +51,6 @@ fn is_about_this_package(name: &str) -> bool {
     let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_"];
     let names = ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name)
-}
-
-/// Runs every test. Setup and walls come before it.
-pub(crate) fn test(paths: &Paths, args: &TestArgs) -> Result<()> {
-    step("tests of every crate");
-    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))
 }
 
 /// Sets up and runs the benches.

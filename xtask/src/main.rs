@@ -19,6 +19,7 @@ mod paths;
 mod process;
 mod records;
 mod setup;
+mod test;
 mod walls;
 
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ enum Command {
     /// Fetch libtorch, the demo's model and the demo's data; a second call does nothing.
     Setup(setup::SetupArgs),
     /// Set up, then run every test of every crate.
-    Test(cargo::TestArgs),
+    Test(test::TestArgs),
     /// Set up, then run a real federated fine-tuning on loopback and show what it did.
     Demo(demo::DemoArgs),
     /// Set up, then run a federation described in a file on data of yours, and show what it did.
@@ -77,11 +78,7 @@ fn run(cli: Cli) -> Result<()> {
     let paths = Paths::find(cli.root)?;
     match cli.command {
         Command::Setup(args) => setup::run(&paths, &args),
-        Command::Test(args) => {
-            setup::run(&paths, &setup::SetupArgs::default())?;
-            walls::run(&paths, &walls::WallsArgs::default())?;
-            cargo::test(&paths, &args)
-        }
+        Command::Test(args) => test::run(&paths, &args),
         Command::Demo(args) => demo::run(&paths, &args),
         Command::Experiment(args) => experiment::run(&paths, &args),
         Command::Bench(args) => cargo::bench(&paths, &args),
