@@ -48,7 +48,8 @@ impl Context {
         Ok(identity::load(&self.identity_dir()?)?)
     }
 
-    /// A client of the coordinator; connects when first used. The identity is renewed when that is due.
+    /// A client of the coordinator; connects when first
+    /// used. The identity is renewed when that is due.
     pub async fn administration(&self) -> Result<Administration, CliError> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),

@@ -1,4 +1,5 @@
-//! What a command tells when it cannot do its work: a kind (which is the exit code), a message and a hint.
+//! What a command reports when it cannot do its work: a kind
+//! (which is the exit code), a message and a hint.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +16,7 @@ use rondo_wire::status::{code_of, explain};
 use rondo_wire::transfer::ReceiveError;
 use tonic::Status;
 
-/// Whose turn it is.
+/// Who can put it right: whoever runs the system, or whoever typed the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The command was understood and could not be done: exit code 1.

@@ -142,7 +142,7 @@ async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
             let run = bench.run.clone();
             let released = move |engine: &Engine| engine.round_record(&run, 1).unwrap().released.unwrap();
             assert_eq!(bench.driver.view(released).await.unwrap().total_steps, 1);
-            let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().books;
+            let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().state;
             assert_eq!(books.central[bench.run.as_str()].releases, [(1, 1)]);
             return;
         }

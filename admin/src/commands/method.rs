@@ -1,4 +1,5 @@
-//! `rondo method`: the federated methods this program knows, and what their tensors and options are.
+//! `rondo method`: the federated methods this program
+//! knows, and what their tensors and options are.
 
 use clap::Subcommand;
 use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Travel};
@@ -106,7 +107,8 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
 /// The change of a weight; the scale is written as a symbol where the method has one.
 fn delta(method: &dyn Method) -> Result<String, CliError> {
     let with = |alpha: f64| Ok::<_, CliError>(method.delta(&shapes::config(method, 8, Some(alpha))?, 8));
-    let (plain, doubled) = (with(8.0)?, with(16.0)?);
+    let plain = with(8.0)?;
+    let doubled = with(16.0)?;
     Ok(if plain == doubled { plain.to_string() } else { format!("(alpha / r) {plain}") })
 }
 

@@ -98,7 +98,8 @@ impl Administration for Fake {
     }
     async fn upload_initial(&self, request: Request<Streaming<InitialMessage>>) -> Answer<InitialAdapter> {
         let mut messages = request.into_inner();
-        let (mut header, mut bytes) = (InitialHeader::default(), Vec::new());
+        let mut header = InitialHeader::default();
+        let mut bytes = Vec::new();
         while let Some(message) = messages.message().await? {
             match message.part {
                 Some(initial_message::Part::Header(first)) => header = first,

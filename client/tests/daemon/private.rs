@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
-use rondo_dp::{Books, Ledger};
+use rondo_dp::{Ledger, LedgerState};
 use rondo_proto::v1::{WorkKind, poll_reply::Next};
 
 use crate::machine::Machine;
@@ -16,8 +16,8 @@ fn private(machine: &Machine, method: &str, unit: &str) -> String {
     machine.run_file(method, 2) + &privacy
 }
 
-fn books(machine: &Machine) -> Books {
-    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().books
+fn books(machine: &Machine) -> LedgerState {
+    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().state
 }
 
 /// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rondo_coordinator::config::Config;
-use rondo_dp::{Books, Ledger};
+use rondo_dp::{Ledger, LedgerState};
 use rondo_proto::v1;
 
 use crate::client::{Client, model_dir, run_file};
@@ -26,8 +26,8 @@ fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
     run_file(base, "ffa-lora", &tables)
 }
 
-fn books(client: &Client) -> Books {
-    Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.books).unwrap_or_default()
+fn books(client: &Client) -> LedgerState {
+    Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.state).unwrap_or_default()
 }
 
 /// Digests of uploads of which any byte came.

@@ -27,7 +27,7 @@ async fn until(bench: &Bench, what: &str, so: impl Fn((u32, usize)) -> bool) {
 }
 
 fn entered(bench: &Bench) -> usize {
-    let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().books;
+    let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().state;
     books.central.get(bench.run.as_str()).map_or(0, |run| run.releases.len())
 }
 

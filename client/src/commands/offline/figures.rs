@@ -12,7 +12,7 @@ pub(super) fn line(kind: TaskKind, evaluation: &Evaluation) -> String {
     match kind {
         TaskKind::Classification => format!("accuracy {accuracy:.4}, loss {loss:.4} on {examples} examples"),
         TaskKind::CausalLm => format!(
-            "loss {loss:.4}, perplexity {:.2}, {:.1} % of {tokens} tokens foretold on {examples} examples",
+            "loss {loss:.4}, perplexity {:.2}, {:.1} % of {tokens} next tokens predicted on {examples} examples",
             loss.exp(),
             100.0 * accuracy
         ),
@@ -26,10 +26,11 @@ pub(super) fn line(kind: TaskKind, evaluation: &Evaluation) -> String {
 pub(super) fn groups(kind: TaskKind, evaluation: &Evaluation, out: &mut dyn Write) -> io::Result<()> {
     let Some(width) = evaluation.groups.iter().map(|group| group.group.chars().count()).max() else { return Ok(()) };
     let width = width.max("group".len());
-    let accuracy = if kind == TaskKind::CausalLm { "foretold" } else { "accuracy" };
+    let accuracy = if kind == TaskKind::CausalLm { "next_token_accuracy" } else { "accuracy" };
+    let wide = accuracy.len().max(8);
     writeln!(out, "{:width$}  {:>8}  {:>8}  {:>8}  {accuracy:>8}", "group", "examples", "tokens", "loss")?;
     for GroupEvaluation { group, loss, accuracy, examples, tokens } in &evaluation.groups {
-        writeln!(out, "{group:width$}  {examples:>8}  {tokens:>8}  {loss:>8.4}  {accuracy:>8.4}")?;
+        writeln!(out, "{group:width$}  {examples:>8}  {tokens:>8}  {loss:>8.4}  {accuracy:>wide$.4}")?;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ fn row(task: &Task, example: &Example, verdict: &Verdict) -> Value {
     };
     let more = match task.kind {
         TaskKind::Classification => json!({ "label": label(wanted), "predicted": label(chosen), "logits": scores }),
-        TaskKind::CausalLm => json!({ "tokens": tokens, "foretold": foretold }),
+        TaskKind::CausalLm => json!({ "tokens": tokens, "next_token_accuracy": foretold }),
         TaskKind::MultipleChoice => json!({
             "options": options, "scores": scores, "chosen": chosen, "answer": wanted, "right": right, "tokens": tokens,
         }),

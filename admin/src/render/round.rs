@@ -1,8 +1,13 @@
-//! A round's measurements summed up: losses by what they are means over, accuracies by examples.
+//! A round in a few numbers: losses weighed by what they are means over, accuracies by examples.
 
 use std::collections::BTreeMap;
 
 use rondo_proto::v1::{Evaluation, GroupEvaluation, RoundRecord};
+
+/// A number with some digits, or a dash.
+pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
 
 /// A round in a few numbers: means over the clients, weighed as they should be.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -25,7 +30,8 @@ pub(crate) struct Totals {
     pub(crate) down: u64,
 }
 
-/// What the published adapter was measured with, at participants or at the one client that measures.
+/// What the published adapter was measured with, at
+/// participants or at the one client that measures.
 fn after(record: &RoundRecord) -> impl Iterator<Item = &Evaluation> + Clone {
     let one = record.measurement.iter().filter_map(|measured| measured.after.as_ref());
     record.participants.iter().filter_map(|participant| participant.after.as_ref()).chain(one)
@@ -74,7 +80,7 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
     }
 }
 
-/// Whether the round's updates tell nothing but tensors and what they cost.
+/// Whether the round's updates report nothing but tensors and what they cost.
 fn is_private(record: &RoundRecord) -> bool {
     record.released.is_some() || record.participants.iter().any(|participant| participant.privacy.is_some())
 }
@@ -91,8 +97,8 @@ pub(crate) fn by_group<'e>(evaluations: impl Iterator<Item = &'e Evaluation>) ->
         groups.entry(&group.group).or_default().push(group);
     }
     let sum = |name: &str, parts: &[&GroupEvaluation]| {
-        let (examples, tokens) =
-            (parts.iter().map(|part| part.examples).sum(), parts.iter().map(|part| part.tokens).sum());
+        let examples = parts.iter().map(|part| part.examples).sum();
+        let tokens = parts.iter().map(|part| part.tokens).sum();
         let weight = |part: &GroupEvaluation| if tokens > 0 { part.tokens } else { part.examples } as f64;
         GroupEvaluation {
             group: name.to_owned(),

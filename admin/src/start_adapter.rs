@@ -1,4 +1,5 @@
-//! Bringing the adapter that a run starts from: read from a PEFT folder, checked against the registered base, uploaded.
+//! Bringing the adapter that a run starts from: read from a PEFT folder,
+//! checked against the registered base, uploaded.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,8 +21,8 @@ const ATTEMPTS: usize = 4;
 /// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Uploads the adapter in a PEFT folder for a run; answers the digest by which the run names it. What does not fit the
-/// run's base and task is refused before anything is sent.
+/// Uploads the adapter in a PEFT folder for a run; answers the digest by which the run names it.
+/// What does not fit the run's base and task is refused before anything is sent.
 pub async fn upload(admin: &mut Administration, run: &RunFile, dir: &Path) -> Result<String, CliError> {
     let base = admin.get_base(GetBaseRequest { name: run.base.model.clone() }).await?.into_inner();
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
@@ -54,7 +55,8 @@ async fn send(
     let messages = transfer::initial_messages(header, path).map_err(|error| CliError::io(path, &error))?;
     bar.set_position(0);
     let counted = bar.clone();
-    // A stream of messages cannot say that the file failed; it ends short, and the coordinator says what came.
+    // A stream of messages cannot say that the file failed; it
+    // ends short, and the coordinator says what came.
     let counting = messages.map_while(Result::ok).inspect(move |message| {
         if let Some(Part::Data(data)) = &message.part {
             counted.inc(data.len() as u64);

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::LedgerError;
-use crate::accountant::{Accountant, Event};
+use crate::accountant::Accountant;
 use crate::budget::{Budget, Limit};
 use crate::curve::Curve;
+use crate::event::Event;
 use crate::example_plan::ExamplePlan;
 
 /// One entry.
@@ -41,7 +42,8 @@ pub enum Entry {
         /// As of a reservation.
         at_ms: i64,
     },
-    /// A coordinator releases the noised sum of a round; every try is an entry of its own, since each has new noise.
+    /// A coordinator releases the noised sum of a round; every try is
+    /// an entry of its own, since each has new noise.
     Release {
         /// The run.
         run: String,
@@ -67,7 +69,7 @@ pub enum Entry {
 
 /// One run's account.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RunBooks {
+pub struct RunAccount {
     /// The domain its releases count in.
     pub domain: String,
     /// What was reserved.
@@ -80,9 +82,9 @@ pub struct RunBooks {
     pub closed: bool,
 }
 
-impl RunBooks {
-    /// Where another plan in another domain differs from what was reserved. Every number by name, so that none can be
-    /// forgotten.
+impl RunAccount {
+    /// Where another plan in another domain differs from what was reserved. Every number by name,
+    /// so that none can be forgotten.
     pub(super) fn differences(&self, domain: &str, plan: &ExamplePlan) -> Vec<String> {
         let mut differences = Vec::new();
         let mut hold = |what: &str, was: String, is: String| {
@@ -120,7 +122,7 @@ impl RunBooks {
 
 /// What a coordinator has released of one run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CentralBooks {
+pub struct CentralAccount {
     /// The domain its releases count in.
     pub domain: String,
     /// What was released.
@@ -131,14 +133,14 @@ pub struct CentralBooks {
 
 /// One domain's account.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DomainBooks {
+pub struct DomainAccount {
     /// The latest budget that was declared; its order is the first one's.
     pub budget: Option<Budget>,
     /// What was released, over all runs.
     pub released: Accountant,
 }
 
-impl DomainBooks {
+impl DomainAccount {
     fn empty() -> Self {
         Self { budget: None, released: Accountant::new() }
     }
@@ -146,20 +148,20 @@ impl DomainBooks {
 
 /// All accounts.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Books {
+pub struct LedgerState {
     /// By run.
-    pub runs: BTreeMap<String, RunBooks>,
+    pub runs: BTreeMap<String, RunAccount>,
     /// Releases of a coordinator, by run.
-    pub central: BTreeMap<String, CentralBooks>,
+    pub central: BTreeMap<String, CentralAccount>,
     /// By domain.
-    pub domains: BTreeMap<String, DomainBooks>,
+    pub domains: BTreeMap<String, DomainAccount>,
 }
 
-impl Books {
+impl LedgerState {
     /// What a domain has released, at the integer orders.
     pub fn spent(&self, domain: &str) -> Curve {
         match self.domains.get(domain) {
-            Some(books) => books.released.enforceable(),
+            Some(account) => account.released.enforceable(),
             None => Curve::zero(),
         }
     }
@@ -178,35 +180,37 @@ impl Books {
 
     /// The budget to hold a domain to: what is declared, at the order that was fixed first.
     pub(super) fn budget(&self, domain: &str, declared: Limit, plan: &Curve) -> Budget {
-        match self.domains.get(domain).and_then(|books| books.budget) {
+        match self.domains.get(domain).and_then(|account| account.budget) {
             Some(first) => declared.at_order(first.order),
             None => declared.at_best_order(plan),
         }
     }
 
     /// Checks that one more round of a run may be released.
-    pub(super) fn check_spend(&self, run: &str) -> Result<&RunBooks, LedgerError> {
-        let books = self.runs.get(run).ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
-        if !books.plan.allows_another(&books.released)? {
+    pub(super) fn check_spend(&self, run: &str) -> Result<&RunAccount, LedgerError> {
+        let account = self.runs.get(run).ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
+        if !account.plan.allows_another(&account.released)? {
             return Err(LedgerError::RunSpent {
                 run: run.to_owned(),
-                limit: books.plan.epsilon,
-                spent: books.released.epsilon_enforced(books.plan.delta)?,
-                would_be: books.plan.cost_after_another(&books.released)?,
+                limit: account.plan.epsilon,
+                spent: account.released.epsilon_enforced(account.plan.delta)?,
+                would_be: account.plan.cost_after_another(&account.released)?,
             });
         }
-        // Within what was reserved the domain was asked already; a round that is trained once more was not foreseen.
-        let foreseen = !books.closed && books.updates.len() < books.plan.rounds as usize;
-        if let Some(budget) = self.domains.get(&books.domain).and_then(|domain| domain.budget).filter(|_| !foreseen) {
-            self.check_budget(&books.domain, budget, &Curve::enforceable(&books.plan.round()?))?;
+        // Within what was reserved the domain was asked already; a
+        // round that is trained once more was not foreseen.
+        let foreseen = !account.closed && account.updates.len() < account.plan.rounds as usize;
+        if let Some(budget) = self.domains.get(&account.domain).and_then(|domain| domain.budget).filter(|_| !foreseen) {
+            self.check_budget(&account.domain, budget, &Curve::enforceable(&account.plan.round()?))?;
         }
-        Ok(books)
+        Ok(account)
     }
 
     /// Checks that something more fits a domain's budget.
     pub(super) fn check_budget(&self, domain: &str, budget: Budget, more: &Curve) -> Result<(), LedgerError> {
         let committed = self.committed(domain)?;
-        let (spent, would_be) = (budget.cost(&committed)?, budget.cost(&committed.plus(more))?);
+        let spent = budget.cost(&committed)?;
+        let would_be = budget.cost(&committed.plus(more))?;
         if would_be <= budget.epsilon {
             return Ok(());
         }
@@ -221,9 +225,9 @@ impl Books {
                 if self.runs.contains_key(run) {
                     return Err(format!("run {run} is reserved a second time"));
                 }
-                let books = self.domains.entry(domain.clone()).or_insert_with(DomainBooks::empty);
-                books.budget = budget.or(books.budget);
-                let account = RunBooks {
+                let account = self.domains.entry(domain.clone()).or_insert_with(DomainAccount::empty);
+                account.budget = budget.or(account.budget);
+                let account = RunAccount {
                     domain: domain.clone(),
                     plan: *plan,
                     released: Accountant::new(),
@@ -233,24 +237,24 @@ impl Books {
                 self.runs.insert(run.clone(), account);
             }
             Entry::Spend { run, round, update, event, .. } => {
-                let books = self.runs.get_mut(run).ok_or_else(|| format!("nothing was reserved for run {run}"))?;
-                if books.updates.insert(update.clone(), *round).is_some() {
+                let account = self.runs.get_mut(run).ok_or_else(|| format!("nothing was reserved for run {run}"))?;
+                if account.updates.insert(update.clone(), *round).is_some() {
                     return Err(format!("update {update} is spent a second time"));
                 }
-                books.released.record(*event);
-                let domain = self.domains.get_mut(&books.domain);
-                domain.ok_or_else(|| format!("there is no domain {}", books.domain))?.released.record(*event);
+                account.released.record(*event);
+                let domain = self.domains.get_mut(&account.domain);
+                domain.ok_or_else(|| format!("there is no domain {}", account.domain))?.released.record(*event);
             }
             Entry::Release { run, domain, round, attempt, event, .. } => {
                 let empty =
-                    || CentralBooks { domain: domain.clone(), released: Accountant::new(), releases: Vec::new() };
-                let books = self.central.entry(run.clone()).or_insert_with(empty);
-                if books.domain != *domain {
-                    return Err(format!("run {run} releases of domain {domain} and of {}", books.domain));
+                    || CentralAccount { domain: domain.clone(), released: Accountant::new(), releases: Vec::new() };
+                let account = self.central.entry(run.clone()).or_insert_with(empty);
+                if account.domain != *domain {
+                    return Err(format!("run {run} releases of domain {domain} and of {}", account.domain));
                 }
-                books.released.record(*event);
-                books.releases.push((*round, *attempt));
-                let domain = self.domains.entry(domain.clone()).or_insert_with(DomainBooks::empty);
+                account.released.record(*event);
+                account.releases.push((*round, *attempt));
+                let domain = self.domains.entry(domain.clone()).or_insert_with(DomainAccount::empty);
                 domain.released.record(*event);
             }
             Entry::Close { run, .. } => {

@@ -1,4 +1,4 @@
-//! Why a run that waits for clients has heard of none: what the connected ones lack.
+//! Why a run still waits for clients: what the connected ones lack.
 
 use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
 
@@ -6,7 +6,8 @@ use crate::context::Administration;
 use crate::error::CliError;
 use crate::text::now_ms;
 
-/// A client that was not heard of for so long is not connected; one with nothing to do polls every few seconds.
+/// A client that was silent for so long counts as not
+/// connected. An idle client polls every few seconds.
 const SILENCE_MS: i64 = 60_000;
 
 /// Whether a run waits, and no client has answered an invitation.
@@ -14,7 +15,8 @@ pub(crate) fn waits(run: &RunSummary) -> bool {
     run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && run.willing.is_empty()
 }
 
-/// Asks the coordinator about its clients; nothing where the run does not wait, or waits for their answers.
+/// Asks the coordinator about its clients; nothing where the
+/// run does not wait, or waits for their answers.
 pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Result<Option<String>, CliError> {
     if !waits(run) {
         return Ok(None);
@@ -30,14 +32,15 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
         in_state("active").filter(|client| now.saturating_sub(client.last_seen_ms) < SILENCE_MS).collect();
     if connected.is_empty() {
         return Some(match (in_state("active").next(), in_state("pending").next()) {
-            (Some(_), _) => "no client is connected; `rondo client list` tells when each was last seen".to_owned(),
+            (Some(_), _) => "no client is connected; `rondo client list` shows when each was last seen".to_owned(),
             (None, Some(pending)) => {
                 format!("no client may work yet; let one in with `rondo client approve {}`", pending.client)
             }
             (None, None) => "no client has joined; `rondo token create` makes a token for one to join with".to_owned(),
         });
     }
-    let (base, data) = (&run.base, &run.dataset);
+    let base = &run.base;
+    let data = &run.dataset;
     let holds = |client: &&ClientInfo| client.bases.iter().any(|held| held == digest);
     let maps = |client: &&ClientInfo| client.datasets.contains(data);
     let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
@@ -52,9 +55,10 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
         (false, false) => format!("none holds base {base:?}, and none has data set {data:?}"),
         (true, true) => format!("none has both base {base:?} and data set {data:?}"),
     };
-    let (count, verb) = (connected.len(), if connected.len() == 1 { "client is" } else { "clients are" });
+    let count = connected.len();
+    let verb = if connected.len() == 1 { "client is" } else { "clients are" };
     Some(format!(
-        "{count} {verb} connected, {lack}; `rondo client show NAME` tells what one has, its client.toml adds to it"
+        "{count} {verb} connected, {lack}; `rondo client show NAME` shows what one has, its client.toml adds to it"
     ))
 }
 
@@ -63,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_connected_clients_lack_is_told() {
+    fn what_the_connected_clients_lack_is_reported() {
         let run = RunSummary {
             phase: "recruiting".to_owned(),
             base: "tiny".to_owned(),
@@ -78,12 +82,13 @@ mod tests {
             datasets: datasets.iter().map(ToString::to_string).collect(),
             ..ClientInfo::default()
         };
-        let told = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
+        let explained = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
         let says = |clients: &[ClientInfo], text: &str| {
-            let told = told(clients).unwrap_or_default();
-            assert!(told.contains(text), "{told:?} should contain {text:?}");
+            let explained = explained(clients).unwrap_or_default();
+            assert!(explained.contains(text), "{explained:?} should contain {text:?}");
         };
-        let (bare, based) = (client("a", &[], &["reviews"]), client("b", &["digest"], &[]));
+        let bare = client("a", &[], &["reviews"]);
+        let based = client("b", &["digest"], &[]);
         says(&[], "no client has joined");
         says(&[ClientInfo { state: "pending".to_owned(), ..bare.clone() }], "`rondo client approve a`");
         says(&[ClientInfo { last_seen_ms: 1, ..bare.clone() }], "no client is connected");
@@ -92,7 +97,7 @@ mod tests {
         says(&[client("c", &[], &[])], "none holds base \"tiny\", and none has data set \"reviews\"");
         says(&[bare.clone(), based.clone()], "none has both base \"tiny\" and data set \"reviews\"");
         let whole = client("d", &["digest"], &["reviews"]);
-        assert_eq!(told(&[bare, whole.clone()]), None, "it will be invited at its next poll");
+        assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
         assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run }));
