@@ -1,5 +1,5 @@
-//! The change that an update makes: what it sends, less what its round began with. Where a promise is one per client, this
-//! is what is clipped, summed and noised, never the tensors themselves.
+//! The change that an update makes: what it sends, less what its round began with. Where the privacy
+//! guarantee is per client, this change is clipped, summed and noised, never the tensors themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,8 @@ impl RoundStart {
         self.tensors.iter().map(|(_, tensor)| tensor.len()).sum()
     }
 
-    /// The change of an update that has passed the door, shape `[dimension]`, in place of what `change` held.
+    /// Writes the change of an update that has passed validation into `change`, shape `[dimension]`;
+    /// what `change` held before is dropped.
     ///
     /// # Errors
     /// A file that cannot be read, or has other tensors.
@@ -148,9 +149,9 @@ mod tests {
         clip(&start, &mut far, 0.5);
         assert_eq!(far, set(&[1.3, 2.0, 3.4]));
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut odd = set(&[1.5, bad, 3.0]);
-            clip(&start, &mut odd, 0.5);
-            assert_eq!(odd, start, "what is not finite changes nothing");
+            let mut broken = set(&[1.5, bad, 3.0]);
+            clip(&start, &mut broken, 0.5);
+            assert_eq!(broken, start, "what is not finite changes nothing");
         }
     }
 

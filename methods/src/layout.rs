@@ -160,6 +160,11 @@ impl TensorSpec {
         }
     }
 
+    /// True for a tensor of the frozen artefact.
+    pub fn is_shipped_frozen(&self) -> bool {
+        matches!(self.role, Role::Frozen { .. }) && self.travel.is_shipped_frozen()
+    }
+
     /// Count of numbers.
     pub fn numbers(&self) -> usize {
         self.shape.iter().product()

@@ -15,6 +15,7 @@ use rondo_proto::run_file::{Dtype, Server, ServerOptimiser};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, TensorWriter};
+use crate::layout::{Role, TensorSpec};
 use crate::tensor::Tensor;
 
 /// Prefix of the first moment m of a tensor.
@@ -33,11 +34,16 @@ struct Moments {
 }
 
 /// An optimiser at work on one round: reads the moments of the round before, writes those of this one.
-pub(super) struct Stepper<'a> {
+pub(super) struct ServerStepper<'a> {
     settings: &'a Server,
     before: Option<TensorFile>,
     after: TensorWriter,
     path: PathBuf,
+}
+
+/// True for a tensor that a server optimiser steps: published, and trained.
+pub(super) fn is_stepped(spec: &TensorSpec) -> bool {
+    spec.role == Role::Trained && spec.travel.is_published()
 }
 
 /// As the run file spells it.
@@ -52,7 +58,7 @@ fn adapts(optimiser: ServerOptimiser) -> bool {
     optimiser != ServerOptimiser::FedAvgM
 }
 
-impl<'a> Stepper<'a> {
+impl<'a> ServerStepper<'a> {
     /// Opens the state before, if there is one, and creates the state after, `path`. `stepped` are the tensors that will be
     /// stepped, in their order.
     pub(super) fn start(

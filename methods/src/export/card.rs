@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use rondo_proto::base::HEAD_FILE;
 
 use super::head::pooling_word;
-use super::merged::MergedReport;
-use super::peft::{ExportInfo, ExportReport, PeftAdapter};
+use super::peft_load::PeftAdapter;
+use super::report::{ExportInfo, ExportReport, MergedReport};
 use crate::job::Job;
 
 /// The card of a PEFT folder.

@@ -8,7 +8,7 @@ use rondo_proto::run_file::{Dtype, Pooling};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, write};
-use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::tensor::{Tensor, TensorSet};
 
 /// A classifier head: logits = pooled . weight^T + bias.

@@ -8,26 +8,16 @@ use rondo_proto::base::{self, HEAD_FILE, is_weights};
 use rondo_proto::v1;
 
 use super::card;
-use super::copy::{Copy, Rounding};
+use super::copy::{Rounding, WeightsCopy};
 use super::head::Head;
-use super::peft::{CONFIG_FILE, ExportInfo, PeftAdapter};
+use super::peft_load::{CONFIG_FILE, PeftAdapter};
+use super::report::{ExportInfo, MergedReport};
 use crate::error::MethodError;
 use crate::job::{AdapterState, Job};
 use crate::linalg::Matrix;
 
 /// Files of a model folder that hold weights in other formats; a merged folder must not carry the unchanged ones along.
 const OTHER_WEIGHTS: [&str; 9] = ["bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack", "ot", "ckpt"];
-
-/// What was written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MergedReport {
-    /// The files.
-    pub files: Vec<PathBuf>,
-    /// Weights that were changed.
-    pub merged: usize,
-    /// ||rounded - exact||_F / ||dW||_F over all changed weights: what the files' own number format costs.
-    pub rounding: Option<f64>,
-}
 
 impl Job {
     /// Writes `W0 + dW` for every layer that changes, in the base's own files, names, shards and number formats, with its tokenizer
@@ -133,7 +123,7 @@ impl Merge<'_> {
             if !belongs(&name) {
                 continue;
             } else if is_weights(&name) {
-                let mut copy = Copy::create(&from, &to, &self.provenance)?;
+                let mut copy = WeightsCopy::create(&from, &to, &self.provenance)?;
                 while let Some(located) = copy.next() {
                     match self.target_of(&located.entry.name) {
                         Some((target, transposed)) => {

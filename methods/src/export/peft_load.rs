@@ -3,13 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rondo_proto::base::ADAPTER_FILE;
+
 use super::head::Head;
-use super::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use super::peft_options::Options;
 use crate::error::MethodError;
 use crate::file::TensorFile;
 use crate::linalg::Matrix;
 use crate::tensor::Tensor;
+
+/// Name of the configuration in a PEFT folder.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// Name of the weights in a PEFT folder.
+pub const WEIGHTS_FILE: &str = ADAPTER_FILE;
+/// What PEFT puts before a module's name.
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Names that a classifier's last layer has among `modules_to_save`.
 const HEAD_MODULES: [&str; 2] = ["classifier", "score"];

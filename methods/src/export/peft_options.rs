@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::error::MethodError;
 
 /// Initialisations that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, ...) take the first factors out of
-/// it, so that the adapter stands beside other weights than the base's.
+/// it, so that the adapter belongs to other weights than the base's.
 const HARMLESS_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// What changes the model beyond low-rank factors of its linear layers.
 const BEYOND_FACTORS: [&str; 5] =
@@ -50,14 +50,14 @@ impl Options {
         let refuse = |problem: String| MethodError::Adapter { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|source| MethodError::io(path, source))?;
         let options: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        match options.odd() {
-            Some(odd) => Err(refuse(format!("{odd}; only plain LoRA can be read"))),
+        match options.unsupported() {
+            Some(problem) => Err(refuse(format!("{problem}; only plain LoRA can be read"))),
             None => Ok(options),
         }
     }
 
     /// The first option that cannot be honoured, with why.
-    fn odd(&self) -> Option<String> {
+    fn unsupported(&self) -> Option<String> {
         if self.peft_type != "LORA" {
             return Some(format!("`peft_type` is {:?}, not \"LORA\"", self.peft_type));
         }
@@ -84,8 +84,8 @@ impl Options {
         }
         let keys =
             self.rank_pattern.0.iter().map(|(key, _)| key).chain(self.alpha_pattern.0.iter().map(|(key, _)| key));
-        let odd = keys.into_iter().find_map(|key| expression(key).err().map(|error| (key, error)));
-        odd.map(|(key, error)| format!("pattern {key:?} cannot be read: {error}"))
+        let broken = keys.into_iter().find_map(|key| expression(key).err().map(|error| (key, error)));
+        broken.map(|(key, error)| format!("pattern {key:?} cannot be read: {error}"))
     }
 
     pub(super) fn base_model_name(&self) -> String {
@@ -197,15 +197,15 @@ mod tests {
             (json!({"arrow_config": {"top_k": 3}}), "`arrow_config`"),
             (json!({"alpha_pattern": {"(": 3.0}}), "pattern \"(\""),
         ] {
-            let odd = options(more).odd().unwrap();
-            assert!(odd.contains(word), "{odd}");
+            let problem = options(more).unsupported().unwrap();
+            assert!(problem.contains(word), "{problem}");
         }
         let usual = json!({
             "bias": "none", "init_lora_weights": "gaussian", "use_dora": false, "use_rslora": true, "loftq_config": {},
             "megatron_config": null, "layers_to_transform": [0, 1], "layers_pattern": "layer", "lora_dropout": 0.1,
             "rank_pattern": null, "peft_version": "0.18.0", "qalora_group_size": 16, "eva_config": {"rho": 2.0},
         });
-        assert_eq!(options(usual).odd(), None);
+        assert_eq!(options(usual).unsupported(), None);
     }
 
     #[test]

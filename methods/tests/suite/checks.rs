@@ -50,16 +50,16 @@ impl Case<'_> {
         self.forward_equals_merge();
         self.export_equals_delta();
         self.bytes_equal_the_layout();
-        self.door_knows_its_own();
+        self.validation_accepts_its_own();
         self.bf16_on_the_wire();
     }
 
-    /// The adapter changes nothing at first, where the method promises it; and does, where it does not.
+    /// The adapter changes nothing at first, where the method says so; and does, where it does not.
     fn zero_start(&self) {
         let federation = self.start();
         let deltas = federation.deltas(&federation.state("anna", 0));
-        let promised = federation.job.method().starts_at_base(federation.job.config());
-        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), promised);
+        let starts_at_base = federation.job.method().starts_at_base(federation.job.config());
+        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), starts_at_base);
         assert_eq!(federation.job.layout(0, 0), federation.job.layout(0, federation.job.rank()));
         // All clients begin with the same head, fresh adapters or not.
         let head = |client: &str, round| {
@@ -158,7 +158,7 @@ impl Case<'_> {
     }
 
     /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its recurrence says, the error
-    /// told is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
+    /// reported is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
     /// before any round.
     fn server_optimisers(&self) {
         let word = |optimiser: ServerOptimiser| serde_json::to_string(&optimiser).unwrap();
@@ -202,7 +202,7 @@ impl Case<'_> {
             let updates = trained.iter().map(|trained| twin.upload(trained)).collect();
             let alone = twin.aggregate(Kind::Train, updates, "twin").unwrap();
             let difference = output.error.unwrap() - alone.error.unwrap();
-            assert!(difference.abs() <= TIGHT, "told {:?}, of the mean {:?}", output.error, alone.error);
+            assert!(difference.abs() <= TIGHT, "reported {:?}, of the mean {:?}", output.error, alone.error);
             let mean = TensorFile::open(&alone.global).unwrap();
             for (name, after) in Self::published(&moved) {
                 let mean = mean.read(&name).unwrap();
@@ -388,12 +388,12 @@ impl Case<'_> {
         }
     }
 
-    /// The door lets a sound update in, and nothing else.
-    fn door_knows_its_own(&self) {
+    /// Validation accepts a sound update, and nothing else.
+    fn validation_accepts_its_own(&self) {
         let federation = self.start();
         let job = &federation.job;
         let rank = job.rank();
-        let trained = federation.train("anna", 1.0, rank, "door");
+        let trained = federation.train("anna", 1.0, rank, "validated");
         let update = federation.upload(&trained);
         let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, 1, rank, path, limit);
         let sent = job.upload_manifest(Kind::Train, 1, rank);
@@ -415,8 +415,8 @@ impl Case<'_> {
         assert!(matches!(write(&whole, Dtype::Bf16), Err(UpdateRefusal::Manifest { .. })));
         for entry in &sent {
             let mut changed = whole.clone();
-            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = odd;
+            for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = broken;
                 assert!(matches!(write(&changed, Dtype::F32), Err(UpdateRefusal::NotFinite { .. })));
             }
             let mut changed = whole.clone();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::law::shares;
 use rondo_methods::{Contribution, LawKind, Method, OfflineInput, Registry, aggregate_files};
 use rondo_proto::manifest::{self, TensorEntry};

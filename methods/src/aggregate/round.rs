@@ -1,45 +1,45 @@
-//! The work on one target: read each update once, feed the law, measure the error, sort what came out into files.
+//! A run's round: the engine works on each target, and what comes out is sorted into files.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use super::server::Stepper;
-use super::{AggregateInput, is_stepped};
+use super::engine::{ClientTensors, DenseMean, TargetPlan};
+use super::input::{AggregateInput, Contribution};
+use super::outliers::OutlierSummary;
+use super::server::{ServerStepper, is_stepped};
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::TensorFile;
-use crate::job::{Job, Kind, is_shipped_frozen};
-use crate::law::{Frame, LawKind, Odd, Part, pair_dense};
+use crate::job::{Job, Kind};
+use crate::law::LawContext;
 use crate::layout::{NamedSpec, Role, Start};
-use crate::linalg::Matrix;
 use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
 
-/// What one target contributes to the files, by full name, in the published file's order.
-pub(super) struct Made {
+/// The owner of the classifier head's tensors.
+const HEAD: &str = "head";
+
+/// The tensors of one target for the files of a round, by full name.
+pub(super) struct TargetFiles {
+    /// In the published file's order.
     pub(super) published: Vec<(String, Tensor)>,
     pub(super) frozen: TensorSet,
 }
 
-/// An aggregation under way.
-pub(super) struct Work<'a> {
+/// The aggregation of one round, target by target.
+pub(super) struct RoundAggregation<'a> {
     job: &'a Job,
     input: &'a AggregateInput<'a>,
-    stepper: Option<Stepper<'a>>,
-    done: usize,
+    stepper: Option<ServerStepper<'a>>,
+    /// Pieces of work done, for the progress report.
+    done: Cell<usize>,
     error: AggregationError,
-    /// By client: targets in which it was left out, with the worst of them.
-    odd: BTreeMap<String, OddClient>,
+    outliers: OutlierSummary,
 }
 
-struct OddClient {
-    targets: usize,
-    worst: String,
-    off: f64,
-}
-
-impl<'a> Work<'a> {
-    pub(super) fn new(job: &'a Job, input: &'a AggregateInput<'a>, stepper: Option<Stepper<'a>>) -> Self {
-        Self { job, input, stepper, done: 0, error: AggregationError::default(), odd: BTreeMap::new() }
+impl<'a> RoundAggregation<'a> {
+    pub(super) fn new(job: &'a Job, input: &'a AggregateInput<'a>, stepper: Option<ServerStepper<'a>>) -> Self {
+        let error = AggregationError::default();
+        Self { job, input, stepper, done: Cell::new(0), error, outliers: OutlierSummary::default() }
     }
 
     /// The aggregation error over the targets so far.
@@ -49,43 +49,26 @@ impl<'a> Work<'a> {
 
     /// Closes the server optimiser's state, if there is one.
     pub(super) fn close(self) -> Result<Option<PathBuf>, MethodError> {
-        self.stepper.map(Stepper::finish).transpose()
+        self.stepper.map(ServerStepper::finish).transpose()
     }
 
-    /// Remarks on clients whose statistic was left out, one for each client.
+    /// One note for each client whose statistic was left out.
     pub(super) fn notes(&self) -> Vec<String> {
-        let targets = self.job.targets().len();
-        let note = |(client, odd): (&String, &OddClient)| {
-            format!(
-                "client {client}: its factors were not used in {} of {targets} targets (`{}` is off by {:.1e}): its base \
-                 weights differ from those of most clients",
-                odd.targets, odd.worst, odd.off
-            )
-        };
-        self.odd.iter().map(note).collect()
+        self.outliers.notes(self.job.targets().len())
     }
 
-    fn remember(&mut self, target: &str, odd: Vec<Odd>) {
-        for Odd { client, off } in odd {
-            let fresh = || OddClient { targets: 0, worst: target.to_owned(), off };
-            let known = self.odd.entry(client).or_insert_with(fresh);
-            known.targets += 1;
-            if off > known.off || off.is_nan() {
-                (known.worst, known.off) = (target.to_owned(), off);
-            }
-        }
-    }
-
-    fn tick(&mut self) {
-        self.done += 1;
+    /// Reports that one target of one update is done.
+    fn report_progress(&self) {
+        self.done.set(self.done.get() + 1);
         let pieces = self.job.targets().len() + usize::from(self.job.head().is_some());
-        (self.input.progress)(self.done, pieces * self.input.updates.len());
+        (self.input.progress)(self.done.get(), pieces * self.input.updates.len());
     }
 
     /// One target's statistic becomes its first tensors.
-    pub(super) fn warm_up(&mut self, index: usize) -> Result<Made, MethodError> {
+    pub(super) fn warm_up(&mut self, index: usize) -> Result<TargetFiles, MethodError> {
         let (job, input) = (self.job, self.input);
-        let (target, probe) = (&job.targets()[index], &job.probes()[index]);
+        let target = &job.targets()[index];
+        let probe = &job.probes()[index];
         let sent: Vec<String> =
             probe.layout.iter().filter(|spec| spec.travel.goes_up()).map(|spec| spec.part.clone()).collect();
         let layout: Vec<NamedSpec> =
@@ -95,97 +78,103 @@ impl<'a> Work<'a> {
             .filter(|named| !named.spec.travel.goes_up())
             .filter_map(|named| Some((named.spec.part.clone(), job.start(named, None)?.1)))
             .collect();
-        let mut law = probe.law.start(&Frame::of(&target.name));
-        for update in &input.updates {
+        let plan = TargetPlan {
+            law: probe.law,
+            context: LawContext::of(&target.name),
+            updates: &input.updates,
+            dense_mean: DenseMean::Skipped,
+        };
+        let read = |update: &Contribution| {
             let mut tensors = read_parts(&update.path, &target.name, &sent)?;
             tensors.extend(seeded.clone());
-            let part = Part {
-                client: &update.client,
-                weight: update.weight,
-                delta: &probe.delta,
-                tensors: &tensors,
-                sent: &sent,
-            };
-            law.absorb(&part)?;
-            self.tick();
-        }
-        let merged = law.finish()?;
-        self.remember(&target.name, merged.odd);
-        let mut statistic = merged.tensors;
+            Ok(ClientTensors { delta: probe.delta.clone(), tensors, sent: sent.clone() })
+        };
+        let output = plan.run(read, || self.report_progress())?.output;
+        self.outliers.add(&target.name, output.outliers);
+        let mut statistic = output.tensors;
         statistic.extend(seeded);
         let made = job.method().finish_warm_up(job.config(), target, &statistic)?;
         self.assemble(index, made, |named| named.spec.start == Start::Artefact)
     }
 
     /// One target's updates become the aggregate; also measures how exact it is.
-    pub(super) fn train(&mut self, index: usize) -> Result<Made, MethodError> {
+    pub(super) fn train(&mut self, index: usize) -> Result<TargetFiles, MethodError> {
         let (job, input) = (self.job, self.input);
         let target = &job.targets()[index];
-        let law_kind = job.method().law();
+        let law = job.method().law();
         let of_run = job.target_layout(input.round, index, job.rank());
         let global = self.global_parts(index, &of_run)?;
+        let held = self.held_parts(&of_run, "", &global)?;
         let run_delta = job.delta(job.rank());
         let trained = of_run.iter().filter(|named| named.spec.role == Role::Trained);
-        let mut law = law_kind.start(&Frame {
-            target: &target.name,
-            stacked: if law_kind.stacks() { job.stacked(target, input.updates.iter().map(|u| u.rank)) } else { 0 },
-            delta: Some(&run_delta),
-            shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
-        });
-        let mut mean = Matrix::zeros(target.out, target.inp);
-        let shared = self.still_parts(&of_run, "", &global)?;
-        let failed = |source| MethodError::delta(&target.name, source);
-        for update in &input.updates {
-            let layout = job.target_layout(input.round, index, update.rank);
-            let own = job.method().fresh_each_round() || update.rank != job.rank();
-            let still = if own { self.still_parts(&layout, &update.client, &global)? } else { shared.clone() };
-            let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
-            let sent: Vec<String> = sent.map(|named| named.spec.part.clone()).collect();
-            let mut tensors = read_parts(&update.path, &target.name, &sent)?;
-            // The client's model has the global values outside of the block that it trained.
-            for NamedSpec { spec, .. } in layout.iter().filter(|named| named.spec.block.is_some()) {
-                if let (Some(block), Some(whole)) = (tensors.get_mut(&spec.part), global.get(&spec.part)) {
-                    *block = whole.clone().with_leading(block);
-                }
-            }
-            tensors.extend(still);
-            let delta = job.delta(update.rank);
-            mean.add_scaled(update.weight, &delta.dense(&tensors).map_err(failed)?);
-            let part =
-                Part { client: &update.client, weight: update.weight, delta: &delta, tensors: &tensors, sent: &sent };
-            law.absorb(&part)?;
-            self.tick();
-        }
-        let mut aggregate = law.finish()?.tensors;
+        let plan = TargetPlan {
+            law,
+            context: LawContext {
+                target: &target.name,
+                stacked: if law.stacks() { job.stacked(target, input.updates.iter().map(|u| u.rank)) } else { 0 },
+                delta: Some(&run_delta),
+                shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
+            },
+            updates: &input.updates,
+            dense_mean: DenseMean::Required,
+        };
+        let read = |update: &Contribution| self.client_tensors(index, update, &held, &global);
+        let made = plan.run(read, || self.report_progress())?;
+        let mut aggregate = made.output.tensors;
         let mut pair = TensorSet::new();
-        if let Some((outer, inner)) = law_kind.merged() {
+        if let Some((outer, inner)) = law.merged() {
             pair.extend([outer, inner].into_iter().filter_map(|part| aggregate.remove_entry(part)));
             pair.values_mut().for_each(|tensor| tensor.round_to(job.wire_dtype()));
         }
-        aggregate.extend(shared.clone());
-        // A server optimiser does not stop at the mean; how exact the mean was is told all the same.
+        aggregate.extend(held.clone());
+        // A server optimiser does not stop at the mean; the error is still that of the mean.
         let mut measured = self.stepper.as_ref().map(|_| aggregate.clone());
         self.server_step(&of_run, &global, &mut aggregate)?;
         let refactored = job.method().refactor(job.config(), input.round, target, &aggregate)?;
         let renewed = refactored.is_some();
         aggregate.extend(refactored.unwrap_or_default());
-        let mut made = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
-        let mut published = Matrix::zeros(target.out, target.inp);
-        if law_kind.keeps_tensors() {
-            let mut whole = shared;
-            whole.extend(parts_of(&made.frozen, &target.name));
-            whole.extend(parts_of(&made.published.iter().cloned().collect(), &target.name));
+        let mut files = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
+        let mut whole = TensorSet::new();
+        if law.keeps_tensors() {
+            whole = held;
+            whole.extend(parts_of(&files.frozen, &target.name));
+            whole.extend(parts_of(&files.published.iter().cloned().collect(), &target.name));
             whole.extend(measured.take().unwrap_or_default());
-            published = run_delta.dense(&whole).map_err(failed)?;
         }
-        if let Some(names) = law_kind.merged() {
-            published.add_scaled(1.0, &pair_dense(names, &pair).map_err(failed)?);
-            let (outer, inner) = names;
+        if let Some(mean) = made.mean {
+            plan.measure(&mut self.error, &mean, &whole, &pair)?;
+        }
+        if let Some((outer, inner)) = law.merged() {
             let named = |part: &str| Some((full_name(&target.name, part), pair.remove(part)?));
-            made.published.extend([inner, outer].into_iter().filter_map(named));
+            files.published.extend([inner, outer].into_iter().filter_map(named));
         }
-        self.error.add(&published, &mean);
-        Ok(made)
+        Ok(files)
+    }
+
+    /// One client's tensors of a target: those of its update, and those that it held. `held` are
+    /// those of a client of the run's rank.
+    fn client_tensors(
+        &self,
+        index: usize,
+        update: &Contribution,
+        held: &TensorSet,
+        global: &TensorSet,
+    ) -> Result<ClientTensors, MethodError> {
+        let job = self.job;
+        let layout = job.target_layout(self.input.round, index, update.rank);
+        let own = job.method().fresh_each_round() || update.rank != job.rank();
+        let held = if own { self.held_parts(&layout, &update.client, global)? } else { held.clone() };
+        let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
+        let sent: Vec<String> = sent.map(|named| named.spec.part.clone()).collect();
+        let mut tensors = read_parts(&update.path, &job.targets()[index].name, &sent)?;
+        // The client's model has the global values outside of the block that it trained.
+        for NamedSpec { spec, .. } in layout.iter().filter(|named| named.spec.block.is_some()) {
+            if let (Some(block), Some(whole)) = (tensors.get_mut(&spec.part), global.get(&spec.part)) {
+                *block = whole.clone().with_leading(block);
+            }
+        }
+        tensors.extend(held);
+        Ok(ClientTensors { delta: job.delta(update.rank), tensors, sent })
     }
 
     /// The values from which the round began, of the tensors that are published, by part name; empty where nothing asks
@@ -231,9 +220,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The tensors of one target that a client trained with and did not train, by part name: frozen ones, and those that
-    /// rest in this round.
-    fn still_parts(&self, layout: &[NamedSpec], client: &str, global: &TensorSet) -> Result<TensorSet, MethodError> {
+    /// The tensors of one target that a client trained with and did not train, by part name: frozen
+    /// ones, and those that rest in this round.
+    fn held_parts(&self, layout: &[NamedSpec], client: &str, global: &TensorSet) -> Result<TensorSet, MethodError> {
         let job = self.job;
         let fresh = job.method().fresh_each_round().then_some((self.input.round, client));
         let mut parts = TensorSet::new();
@@ -241,7 +230,7 @@ impl<'a> Work<'a> {
         for named in layout.iter().filter(|named| named.spec.sent_shape().is_none()) {
             let tensor = match (&file, global.get(&named.spec.part)) {
                 (_, Some(resting)) if named.spec.role == Role::Trained => resting.clone(),
-                (Some(file), _) if is_shipped_frozen(&named.spec) => file.read(&named.name)?,
+                (Some(file), _) if named.spec.is_shipped_frozen() => file.read(&named.name)?,
                 _ => match job.start(named, fresh) {
                     Some((_, tensor)) => tensor,
                     None => {
@@ -262,11 +251,11 @@ impl<'a> Work<'a> {
         index: usize,
         mut made: TensorSet,
         due: impl Fn(&NamedSpec) -> bool,
-    ) -> Result<Made, MethodError> {
+    ) -> Result<TargetFiles, MethodError> {
         let job = self.job;
-        let mut out = Made { published: Vec::new(), frozen: TensorSet::new() };
+        let mut out = TargetFiles { published: Vec::new(), frozen: TensorSet::new() };
         for named in job.target_layout(0, index, job.rank()) {
-            let (shipped, published) = (is_shipped_frozen(&named.spec), named.spec.travel.is_published());
+            let (shipped, published) = (named.spec.is_shipped_frozen(), named.spec.travel.is_published());
             if !(published || shipped && due(&named)) {
                 continue;
             }
@@ -304,16 +293,13 @@ impl<'a> Work<'a> {
             return Ok(layout.iter().filter_map(|named| job.start(named, None)).collect());
         }
         let sent: Vec<String> = layout.iter().map(|named| named.spec.part.clone()).collect();
-        let mut law = LawKind::Mean.start(&Frame::of("head"));
         let delta = job.delta(job.rank());
-        for update in &input.updates {
-            let tensors = read_parts(&update.path, "head", &sent)?;
-            let part =
-                Part { client: &update.client, weight: update.weight, delta: &delta, tensors: &tensors, sent: &sent };
-            law.absorb(&part)?;
-            self.tick();
-        }
-        let mut mean = law.finish()?.tensors;
+        let read = |update: &Contribution| {
+            let tensors = read_parts(&update.path, HEAD, &sent)?;
+            Ok(ClientTensors { delta: delta.clone(), tensors, sent: sent.clone() })
+        };
+        let plan = TargetPlan::mean_of(HEAD, &input.updates);
+        let mut mean = plan.run(read, || self.report_progress())?.output.tensors;
         if self.stepper.is_some() {
             let globals = layout.iter().map(|named| Ok((named.spec.part.clone(), self.global(named)?)));
             let globals = globals.collect::<Result<TensorSet, MethodError>>()?;
