@@ -138,7 +138,8 @@ pub enum MethodError {
     Disagree {
         /// The target.
         target: String,
-        /// All clients: those of the largest group that agrees, then the others, with how far off each is.
+        /// All clients: those of the largest group that agrees, then the others, with how far off
+        /// each is.
         clients: Vec<String>,
     },
     /// A delta expression and its tensors do not fit.

@@ -30,7 +30,8 @@ impl PeftFactors {
         self.alpha / self.rank() as f64
     }
 
-    /// The inner factor with the scale in it, so that factors of different scales can stand side by side.
+    /// The inner factor with the scale in it, so that factors of different scales can stand side by
+    /// side.
     pub(crate) fn scaled_a(&self) -> Matrix {
         self.a.clone().scaled(self.scale())
     }

@@ -1,14 +1,16 @@
-//! Federated LoRA methods as data: layouts, delta expressions, aggregation laws, initialisers and export.
+//! Federated LoRA methods as data: layouts, delta expressions, aggregation laws, initialisers and
+//! export.
 //!
-//! A [`Method`] says what tensors an adapter has ([`layout`]), what change of the weights they stand for ([`delta`]),
-//! how updates become one ([`law`]) and where tensors start ([`init`]). Everybody else talks to a [`Job`]: a run file
-//! resolved against a base model and a [`Registry`]. Nothing here knows libtorch, a network or a clock; all sums and
-//! decompositions are done in f64.
+//! A [`Method`] says what tensors an adapter has ([`layout`]), what change of the weights they
+//! stand for ([`delta`]), how updates become one ([`law`]) and where tensors start ([`init`]).
+//! Everybody else talks to a [`Job`]: a run file resolved against a base model and a [`Registry`].
+//! Nothing here knows libtorch, a network or a clock; all sums and decompositions are done in f64.
 
 pub mod aggregate;
 pub mod change;
 pub mod config;
 pub mod delta;
+pub mod dim;
 pub mod error;
 pub mod exactness;
 pub mod export;
@@ -32,6 +34,7 @@ pub use aggregate::{AggregateInput, AggregateOutput, Contribution};
 pub use change::RoundStart;
 pub use config::{MethodConfig, OptionKind, OptionSpec, OptionValue};
 pub use delta::{Delta, DeltaError};
+pub use dim::{Dim, SymbolicShape};
 pub use error::MethodError;
 pub use export::peft::PeftAdapter;
 pub use export::report::{ExportInfo, ExportReport, Measured, MergedReport};

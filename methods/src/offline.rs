@@ -1,10 +1,10 @@
 //! A method's law on tensor files, without a run or a base model: `rondo adapter aggregate`.
 //!
-//! Targets and shapes are taken from the files. Tensors are named as on the wire, `<target>.<part>`,
-//! with the parts of the method's layout; `head.weight` and `head.bias` are averaged. Frozen parts may
-//! stand in the files (all alike) or in one file beside them; with them the aggregation error can be
-//! measured. Where clients of lower ranks send leading blocks, the global tensors that they started
-//! from are needed for what lies outside.
+//! Targets and shapes are taken from the files. Tensors are named as on the wire,
+//! `<target>.<part>`, with the parts of the method's layout; `head.weight` and `head.bias` are
+//! averaged. Frozen parts may stand in the files (all alike) or in one file beside them; with them
+//! the aggregation error can be measured. Where clients of lower ranks send leading blocks, the
+//! global tensors that they started from are needed for what lies outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,11 +29,13 @@ pub struct OfflineInput<'a> {
     pub method: &'a dyn Method,
     /// Its settings; `rank` and `alpha` give the scale.
     pub config: &'a MethodConfig,
-    /// The files, in the order in which they are summed or stacked; the client's name is used in messages only.
+    /// The files, in the order in which they are summed or stacked; the client's name is used in
+    /// messages only.
     pub updates: &'a [Contribution],
     /// A file with frozen parts that the updates leave out.
     pub frozen: Option<&'a Path>,
-    /// The published file that the clients started from; for updates that are leading blocks of its tensors.
+    /// The published file that the clients started from; for updates that are leading blocks of its
+    /// tensors.
     pub global: Option<&'a Path>,
     /// The file to write.
     pub out: &'a Path,
@@ -53,8 +55,8 @@ pub struct OfflineOutput {
 /// Name under which head tensors are grouped.
 const HEAD: &str = "head";
 
-/// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the result; one file is
-/// open at a time.
+/// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the
+/// result; one file is open at a time.
 pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, MethodError> {
     let Some((first, others)) = input.updates.split_first() else {
         return refuse("there are no files".to_owned());
@@ -100,7 +102,8 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
     Ok(groups)
 }
 
-/// The method's parts. Which of their dimensions are the rank's does not depend on the target's size.
+/// The method's parts. Which of their dimensions are the rank's does not depend on the target's
+/// size.
 fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     let rank = input.config.rank;
     let any = Target { name: "any".into(), out: rank, inp: rank };
@@ -115,7 +118,8 @@ fn read(file: &TensorFile, target: &str, part: &str) -> Result<Tensor, MethodErr
     match tensor.data.iter().position(|x| !x.is_finite()) {
         None => Ok(tensor),
         Some(at) => {
-            let (path, value) = (file.path().display(), tensor.data[at]);
+            let path = file.path().display();
+            let value = tensor.data[at];
             refuse(format!("{path}: tensor `{name}` holds {value} at position {at}; leave this file out"))
         }
     }
@@ -202,7 +206,8 @@ impl OfflineAggregation<'_> {
         let file = TensorFile::open(&update.path)?;
         for part in fixed {
             if held.get(part) != Some(&read(&file, target, part)?) {
-                let (name, path) = (full_name(target, part), file.path().display());
+                let name = full_name(target, part);
+                let path = file.path().display();
                 return refuse(format!("`{name}` is frozen, but differs in {path}"));
             }
         }
@@ -216,7 +221,8 @@ impl OfflineAggregation<'_> {
 
     /// A client's tensor; a leading block is put into the global tensor that it is a part of.
     fn whole(&self, target: &str, part: &str, update: &Contribution, sent: Tensor) -> Result<Tensor, MethodError> {
-        let (input, name) = (self.input, full_name(target, part));
+        let input = self.input;
+        let name = full_name(target, part);
         let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
         let layout = input.method.layout(input.config, &any, update.rank);
         let spec = layout.iter().find(|spec| spec.part == part);
@@ -257,8 +263,8 @@ impl OfflineAggregation<'_> {
         Ok(shapes)
     }
 
-    /// The parts of a target that no file sends and that are at hand: in the file of frozen tensors, in the first update,
-    /// or, where a part rests, in the published file.
+    /// The parts of a target that no file sends and that are at hand: in the file of frozen
+    /// tensors, in the first update, or, where a part rests, in the published file.
     fn held(&self, target: &str, sent: &[String], fixed: &[String]) -> Result<TensorSet, MethodError> {
         let first = TensorFile::open(&self.input.updates[0].path)?;
         let beside = [self.input.frozen, self.input.global];

@@ -65,12 +65,13 @@ pub enum UpdateRefusal {
     },
 }
 
-/// How far above the clip the norm of a change may lie, as a share of it, beside what the wire's rounding does.
+/// How far above the clip the norm of a change may lie, as a share of it, beside what the wire's
+/// rounding does.
 const CLIP_SLACK: f64 = 1e-3;
 
 impl RoundStart {
-    /// Checks that an update which passed [`Job::check_update`] arrives clipped. The sum clips it once
-    /// more, whatever comes.
+    /// Checks that an update which passed [`Job::check_update`] arrives clipped. The sum clips it
+    /// once more, whatever comes.
     ///
     /// # Errors
     /// [`UpdateRefusal::Unclipped`], or a file that cannot be read.
@@ -86,8 +87,8 @@ impl RoundStart {
 }
 
 impl Job {
-    /// Checks an uploaded file: manifest equal to the layout, every number finite, norm within the bound. Holds a small
-    /// block of numbers in memory, never a tensor.
+    /// Checks an uploaded file: manifest equal to the layout, every number finite, norm within the
+    /// bound. Holds a small block of numbers in memory, never a tensor.
     pub fn check_update(
         &self,
         kind: Kind,

@@ -46,7 +46,8 @@ fn folder_is_what_peft_expects() {
     }
 }
 
-/// Weights saved from a model with a head on top name their layers "bert.encoder..."; the bare model does not.
+/// Weights saved from a model with a head on top name their layers "bert.encoder..."; the bare
+/// model does not.
 #[test]
 fn architecture_prefix_is_left_out() {
     let mut base = base();

@@ -1,4 +1,5 @@
-//! Runs that start from an adapter: the conversion from PEFT, the fixed offset under every method, and what is refused.
+//! Runs that start from an adapter: the conversion from PEFT, the fixed offset under every method,
+//! and what is refused.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -54,7 +55,8 @@ fn dense(initial: &StartAdapter, layer: &str) -> Matrix {
 }
 
 proptest! {
-    /// (alpha / r) B.A or (alpha / sqrt r) B.A, as written out here, with the ranks and alphas of patterns.
+    /// (alpha / r) B.A or (alpha / sqrt r) B.A, as written out here, with the ranks and alphas of
+    /// patterns.
     #[test]
     fn a_converted_change_is_the_change(
         alpha in 0.1_f64..64.0, other in 0.1_f64..64.0, rank in 1_usize..6, narrow in 1_usize..4, rslora: bool,
@@ -91,8 +93,8 @@ fn exported(id: &str, into: &Path) -> Vec<Matrix> {
     federation.deltas(&state)
 }
 
-/// What clients make of it does not depend on it in this suite, so a run that starts from an adapter is the same run
-/// without it, moved by a constant.
+/// What clients make of it does not depend on it in this suite, so a run that starts from an
+/// adapter is the same run without it, moved by a constant.
 #[test]
 fn every_method_stands_on_the_adapter_it_started_from() {
     let registry = Registry::builtin();

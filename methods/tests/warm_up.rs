@@ -31,8 +31,9 @@ fn orthonormal(b: &Matrix, a: &Matrix) {
     assert!(distance(&[a.times(&a.transposed())], &[Matrix::identity(a.rows())]) < 1e-5);
 }
 
-/// On these small targets the sketch is wide enough to be exact, so B and A span the mean gradient's leading singular
-/// spaces, and R0 is the projected gradient step with the length of the sign step.
+/// On these small targets the sketch is wide enough to be exact, so B and A span the mean
+/// gradient's leading singular spaces, and R0 is the projected gradient step with the length of the
+/// sign step.
 #[test]
 fn sketch_gives_the_mean_gradients_factors_and_first_step() {
     let federation = start(3, "eta0 = 0.02");
@@ -51,7 +52,8 @@ fn sketch_gives_the_mean_gradients_factors_and_first_step() {
     }
 }
 
-/// On a larger target with a decaying spectrum the one-pass sketch keeps most of what the true SVD keeps.
+/// On a larger target with a decaying spectrum the one-pass sketch keeps most of what the true SVD
+/// keeps.
 #[test]
 fn sketch_captures_most_of_a_larger_gradient() {
     let target = Target { name: "large".into(), out: 96, inp: 80 };
@@ -100,8 +102,8 @@ fn update_approximation_starts_with_the_truncated_sign_step() {
     }
 }
 
-/// More than half of the clients hold the same base: their factors are taken and the others named in a note. With two
-/// against two nobody is believed.
+/// More than half of the clients hold the same base: their factors are taken and the others named
+/// in a note. With two against two nobody is believed.
 #[test]
 fn clients_with_another_base_are_named() {
     let mut federation = start(2, "init = \"base-svd\"");

@@ -44,8 +44,8 @@ pub(crate) struct ClientTensors {
 /// What the engine made of one target.
 pub(crate) struct TargetAggregate {
     pub(crate) output: LawOutput,
-    /// sum_k w_k dW_k, `[out, in]`; none where it was not asked for, or where a client's delta lacks
-    /// a tensor.
+    /// sum_k w_k dW_k, `[out, in]`; none where it was not asked for, or where a client's delta
+    /// lacks a tensor.
     pub(crate) mean: Option<Matrix>,
 }
 
@@ -73,7 +73,8 @@ impl<'p> TargetPlan<'p> {
             if measurable {
                 self.add_dense(&mut mean, update, &delta, &tensors)?;
             }
-            let (client, weight) = (update.client.as_str(), update.weight);
+            let client = update.client.as_str();
+            let weight = update.weight;
             law.absorb(&TargetUpdate { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
             absorbed();
         }
@@ -93,7 +94,8 @@ impl<'p> TargetPlan<'p> {
         let mean = mean.get_or_insert_with(|| Matrix::zeros(got.0, got.1));
         let expected = (mean.rows(), mean.cols());
         if got != expected {
-            let (path, first) = (update.path.display(), self.updates[0].path.display());
+            let path = update.path.display();
+            let first = self.updates[0].path.display();
             let problem = format!("target `{target}` is {got:?} in {path}, but {expected:?} in {first}");
             return Err(MethodError::Contributions(problem));
         }

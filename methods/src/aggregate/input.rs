@@ -49,7 +49,8 @@ pub struct AggregateOutput {
     pub global: PathBuf,
     /// A new frozen artefact, when this round made one.
     pub frozen: Option<PathBuf>,
-    /// The server optimiser's state after this round, for the next one; of a training round with an optimiser.
+    /// The server optimiser's state after this round, for the next one; of a training round with an
+    /// optimiser.
     pub server_state: Option<PathBuf>,
     /// ||aggregate - dense weighted mean|| / ||dense weighted mean|| over all targets, before a
     /// server optimiser's step; none for a warm-up.

@@ -8,6 +8,7 @@ mod input;
 mod outliers;
 mod round;
 mod server;
+mod target_files;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +32,8 @@ impl Job {
     /// `out_dir/server.safetensors`. Safe to repeat: equal input gives equal bytes.
     ///
     /// # Errors
-    /// Updates that cannot be aggregated, files that cannot be read or written, and a law that fails.
+    /// Updates that cannot be aggregated, files that cannot be read or written, and a law that
+    /// fails.
     pub fn aggregate(&self, mut input: AggregateInput<'_>) -> Result<AggregateOutput, MethodError> {
         input.updates.sort_by(|a, b| a.client.cmp(&b.client));
         self.check_contributions(&input)?;

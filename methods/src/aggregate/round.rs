@@ -7,6 +7,7 @@ use super::engine::{ClientTensors, DenseMean, TargetPlan};
 use super::input::{AggregateInput, Contribution};
 use super::outliers::OutlierSummary;
 use super::server::{ServerStepper, is_stepped};
+use super::target_files::{TargetFiles, assemble};
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::TensorFile;
@@ -17,13 +18,6 @@ use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
 
 /// The owner of the classifier head's tensors.
 const HEAD: &str = "head";
-
-/// The tensors of one target for the files of a round, by full name.
-pub(super) struct TargetFiles {
-    /// In the published file's order.
-    pub(super) published: Vec<(String, Tensor)>,
-    pub(super) frozen: TensorSet,
-}
 
 /// The aggregation of one round, target by target.
 pub(super) struct RoundAggregation<'a> {
@@ -66,7 +60,8 @@ impl<'a> RoundAggregation<'a> {
 
     /// One target's statistic becomes its first tensors.
     pub(super) fn warm_up(&mut self, index: usize) -> Result<TargetFiles, MethodError> {
-        let (job, input) = (self.job, self.input);
+        let job = self.job;
+        let input = self.input;
         let target = &job.targets()[index];
         let probe = &job.probes()[index];
         let sent: Vec<String> =
@@ -94,12 +89,13 @@ impl<'a> RoundAggregation<'a> {
         let mut statistic = output.tensors;
         statistic.extend(seeded);
         let made = job.method().finish_warm_up(job.config(), target, &statistic)?;
-        self.assemble(index, made, |named| named.spec.start == Start::Artefact)
+        assemble(job, index, made, |named| named.spec.start == Start::Artefact)
     }
 
     /// One target's updates become the aggregate; also measures how exact it is.
     pub(super) fn train(&mut self, index: usize) -> Result<TargetFiles, MethodError> {
-        let (job, input) = (self.job, self.input);
+        let job = self.job;
+        let input = self.input;
         let target = &job.targets()[index];
         let law = job.method().law();
         let of_run = job.target_layout(input.round, index, job.rank());
@@ -133,7 +129,7 @@ impl<'a> RoundAggregation<'a> {
         let refactored = job.method().refactor(job.config(), input.round, target, &aggregate)?;
         let renewed = refactored.is_some();
         aggregate.extend(refactored.unwrap_or_default());
-        let mut files = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
+        let mut files = assemble(job, index, aggregate, |named| renewed || named.spec.travel.is_published())?;
         let mut whole = TensorSet::new();
         if law.keeps_tensors() {
             whole = held;
@@ -177,10 +173,11 @@ impl<'a> RoundAggregation<'a> {
         Ok(ClientTensors { delta: job.delta(update.rank), tensors, sent })
     }
 
-    /// The values from which the round began, of the tensors that are published, by part name; empty where nothing asks
-    /// for them.
+    /// The values from which the round began, of the tensors that are published, by part name;
+    /// empty where nothing asks for them.
     fn global_parts(&self, index: usize, of_run: &[NamedSpec]) -> Result<TensorSet, MethodError> {
-        let (job, input) = (self.job, self.input);
+        let job = self.job;
+        let input = self.input;
         let has_block = |layout: &[NamedSpec]| layout.iter().any(|named| named.spec.block.is_some());
         let of_client = |rank| has_block(&job.target_layout(input.round, index, rank));
         let asked = self.stepper.is_some()
@@ -193,7 +190,8 @@ impl<'a> RoundAggregation<'a> {
         published.map(|named| Ok((named.spec.part.clone(), self.global(named)?))).collect()
     }
 
-    /// The value of a published tensor from which the round began: that of the last published file, or its start.
+    /// The value of a published tensor from which the round began: that of the last published file,
+    /// or its start.
     fn global(&self, named: &NamedSpec) -> Result<Tensor, MethodError> {
         if let Some(path) = self.input.published.last() {
             return Ok(TensorFile::open(path)?.read(&named.name)?);
@@ -244,46 +242,11 @@ impl<'a> RoundAggregation<'a> {
         Ok(parts)
     }
 
-    /// Sorts a target's tensors (by part name) into the published file and the frozen artefact. What `due` asks for must
-    /// be there; other published tensors keep their start.
-    fn assemble(
-        &self,
-        index: usize,
-        mut made: TensorSet,
-        due: impl Fn(&NamedSpec) -> bool,
-    ) -> Result<TargetFiles, MethodError> {
-        let job = self.job;
-        let mut out = TargetFiles { published: Vec::new(), frozen: TensorSet::new() };
-        for named in job.target_layout(0, index, job.rank()) {
-            let (shipped, published) = (named.spec.is_shipped_frozen(), named.spec.travel.is_published());
-            if !(published || shipped && due(&named)) {
-                continue;
-            }
-            let place = || "what the method made of the aggregate".to_owned();
-            let tensor = match made.remove(&named.spec.part) {
-                Some(tensor) => Some(tensor),
-                None if due(&named) => None,
-                None => job.start(&named, None).map(|(_, tensor)| tensor),
-            };
-            let mut tensor =
-                tensor.ok_or_else(|| MethodError::Missing { tensor: named.name.clone(), place: place() })?;
-            if tensor.shape != named.spec.shape {
-                let (expected, got) = (named.spec.shape, tensor.shape);
-                return Err(MethodError::Shape { tensor: named.name, place: place(), expected, got });
-            }
-            if published {
-                tensor.round_to(job.wire_dtype());
-                out.published.push((named.name, tensor));
-            } else {
-                out.frozen.insert(named.name, tensor);
-            }
-        }
-        Ok(out)
-    }
-
-    /// The head is averaged, whatever the method; before the first training round it stands at its start.
+    /// The head is averaged, whatever the method; before the first training round it stands at its
+    /// start.
     pub(super) fn head(&mut self) -> Result<Vec<(String, Tensor)>, MethodError> {
-        let (job, input) = (self.job, self.input);
+        let job = self.job;
+        let input = self.input;
         let layout: Vec<NamedSpec> =
             job.head_layout().into_iter().filter(|named| named.spec.travel.is_published()).collect();
         if layout.is_empty() {

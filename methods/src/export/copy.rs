@@ -133,7 +133,8 @@ impl WeightsCopy {
         };
         let mut bytes = Vec::new();
         let mut changes = delta.data().iter();
-        let (to, target) = (&mut self.to, &self.target);
+        let to = &mut self.to;
+        let target = &self.target;
         let mut failed = None;
         self.from.for_each_block(&entry.name, |block| {
             bytes.clear();

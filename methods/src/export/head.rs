@@ -1,4 +1,5 @@
-//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of its own.
+//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of
+//! its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;

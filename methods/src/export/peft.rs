@@ -1,4 +1,5 @@
-//! Folders that Python's `PeftModel.from_pretrained` loads: `adapter_config.json` and `adapter_model.safetensors`.
+//! Folders that Python's `PeftModel.from_pretrained` loads: `adapter_config.json` and
+//! `adapter_model.safetensors`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,9 +26,10 @@ use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, parts_of};
 
 impl Job {
-    /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, `rondo_head.safetensors`
-    /// for the classifier head, and a model card. What is merged into the base is written beside the adapter's own factors:
-    /// what the run started from, and all stacks of methods that accumulate.
+    /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`,
+    /// `rondo_head.safetensors` for the classifier head, and a model card. What is merged into the
+    /// base is written beside the adapter's own factors: what the run started from, and all stacks
+    /// of methods that accumulate.
     pub fn export_peft(
         &self,
         state: &AdapterState,
@@ -50,7 +52,8 @@ impl Job {
             written.add(self.task().module_name(&layer.name), &factors);
         }
         let provenance = self.provenance(info);
-        let (config, weights) = (out_dir.join(CONFIG_FILE), out_dir.join(WEIGHTS_FILE));
+        let config = out_dir.join(CONFIG_FILE);
+        let weights = out_dir.join(WEIGHTS_FILE);
         write(&weights, &written.tensors, Dtype::F32, &provenance)?;
         let text = format!("{:#}\n", written.config(&info.base_model_name, self.task()));
         std::fs::write(&config, text).map_err(|source| MethodError::io(&config, source))?;
@@ -147,8 +150,9 @@ impl TaskFacts {
         self.kind.needs_language_model()
     }
 
-    /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
-    /// transformer's own name. Checkpoints may put that name in front or not.
+    /// The module's name in the model that Python loads: `AutoModel` has it bare,
+    /// `AutoModelForCausalLM` below the transformer's own name. Checkpoints may put that name in
+    /// front or not.
     fn module_name(&self, target: &str) -> String {
         let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
         let bare = architecture.strip(target);
@@ -171,7 +175,8 @@ impl PeftWeights {
         self.shapes.push((module, factors.rank(), factors.alpha));
     }
 
-    /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the patterns.
+    /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the
+    /// patterns.
     fn config(&self, base_model_name: &str, task: &TaskFacts) -> serde_json::Value {
         let (rank, alpha) = self.shapes.first().map_or((0, 0.0), |(_, rank, alpha)| (*rank, *alpha));
         let modules: Vec<&String> = self.shapes.iter().map(|(module, ..)| module).collect();

@@ -56,7 +56,8 @@ impl PeftTarget {
 }
 
 impl PeftAdapter {
-    /// Refuses an adapter whose change of some weight holds a number that is not finite: trained into the ground, or damaged.
+    /// Refuses an adapter whose change of some weight holds a number that is not finite: trained
+    /// into the ground, or damaged.
     ///
     /// # Errors
     /// [`MethodError::Export`] with the module's name.
@@ -74,7 +75,8 @@ impl PeftAdapter {
     }
 }
 
-/// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows have no labels.
+/// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows
+/// have no labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedHead {
     /// Its module.
@@ -85,8 +87,8 @@ pub struct SavedHead {
     pub bias: Option<Tensor>,
 }
 
-/// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors is refused: they do not
-/// say what its rows stand for.
+/// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors
+/// is refused: they do not say what its rows stand for.
 pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
     match load_with_saved_head(dir)? {
         (adapter, None) => Ok(adapter),
@@ -106,7 +108,8 @@ pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead
     let path = dir.join(WEIGHTS_FILE);
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
     let file = TensorFile::open(&path)?;
-    let (mut targets, mut saved) = (Vec::new(), None);
+    let mut targets = Vec::new();
+    let mut saved = None;
     for entry in file.entries() {
         let module = |end: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(end));
         if module(".lora_B.weight").is_some() {

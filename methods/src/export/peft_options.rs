@@ -1,6 +1,6 @@
-//! The options of a PEFT folder: what decides the meaning of its weights is read, what cannot be honoured is refused by
-//! name. Options that only tell how the adapter was trained, or which modules it was attached to, decide nothing here: the
-//! weights themselves name their modules.
+//! The options of a PEFT folder: what decides the meaning of its weights is read, what cannot be
+//! honoured is refused by name. Options that only tell how the adapter was trained, or which
+//! modules it was attached to, decide nothing here: the weights themselves name their modules.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::error::MethodError;
 
-/// Initialisations that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, ...) take the first factors out of
-/// it, so that the adapter belongs to other weights than the base's.
+/// Initialisations that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, ...) take
+/// the first factors out of it, so that the adapter belongs to other weights than the base's.
 const HARMLESS_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// What changes the model beyond low-rank factors of its linear layers.
 const BEYOND_FACTORS: [&str; 5] =
@@ -102,9 +102,11 @@ impl Options {
         self.rank_pattern.of(module).unwrap_or(self.r)
     }
 
-    /// What the product of a module's factors is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA.
+    /// What the product of a module's factors is multiplied with: alpha / r, or alpha / sqrt(r) for
+    /// rsLoRA.
     pub(super) fn scale(&self, module: &str) -> f64 {
-        let (rank, alpha) = (self.rank(module) as f64, self.alpha_pattern.of(module).unwrap_or(self.lora_alpha));
+        let rank = self.rank(module) as f64;
+        let alpha = self.alpha_pattern.of(module).unwrap_or(self.lora_alpha);
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
     }
 }
@@ -120,7 +122,8 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// What a key of a pattern means to PEFT: an expression for the end of a module's name, from a dot or from its beginning.
+/// What a key of a pattern means to PEFT: an expression for the end of a module's name, from a dot
+/// or from its beginning.
 fn expression(key: &str) -> Result<Regex, regex::Error> {
     Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"))
 }

@@ -10,7 +10,8 @@ pub struct Measured {
     pub name: String,
     /// How many.
     pub examples: u64,
-    /// Cross entropy in nats and accuracy of the model as the run found it, where that was measured.
+    /// Cross entropy in nats and accuracy of the model as the run found it, where that was
+    /// measured.
     pub before: Option<(f64, f64)>,
     /// The same of the exported adapter.
     pub after: (f64, f64),

@@ -1,8 +1,9 @@
-//! Agreement: every client computed the same thing from the same base, so their deltas must be equal
-//! to rounding. What more than half of the clients sent is taken; the others are named as outliers.
+//! Agreement: every client computed the same thing from the same base, so their deltas must be
+//! equal to rounding. What more than half of the clients sent is taken; the others are named as
+//! outliers.
 //!
-//! The law compares the deltas, not the tensors: singular vectors may differ in sign and in the basis
-//! of equal values.
+//! The law compares the deltas, not the tensors: singular vectors may differ in sign and in the
+//! basis of equal values.
 
 use super::{Law, LawDefinition, LawOutput, Outlier, TargetUpdate};
 use crate::delta::Delta;
@@ -10,7 +11,8 @@ use crate::error::MethodError;
 use crate::linalg::Matrix;
 use crate::tensor::TensorSet;
 
-/// Largest ||D_k - D_1||_F / ||D_1||_F that counts as equal: f32 tensors of the same f64 computation stay below 1e-5.
+/// Largest ||D_k - D_1||_F / ||D_1||_F that counts as equal: f32 tensors of the same f64
+/// computation stay below 1e-5.
 const TOLERANCE: f64 = 1e-3;
 
 /// The agreement.
@@ -26,7 +28,8 @@ pub(super) const AGREE: LawDefinition = LawDefinition {
     server_steps: Err("it is for warm-up statistics only"),
 };
 
-/// Holds the factors of every group, one group where all agree; two dense deltas at a time, those compared.
+/// Holds the factors of every group, one group where all agree; two dense deltas at a time, those
+/// compared.
 pub(super) struct Agree {
     target: String,
     groups: Vec<Group>,
@@ -66,7 +69,8 @@ impl Agree {
 fn distance(of: &Matrix, from: &Matrix) -> f64 {
     let mut difference = of.clone();
     difference.add_scaled(-1.0, from);
-    let (difference, size) = (difference.norm(), from.norm());
+    let difference = difference.norm();
+    let size = from.norm();
     if difference == 0.0 { 0.0 } else { difference / size }
 }
 
@@ -120,7 +124,8 @@ mod tests {
         let mut law = LawKind::Agree.start(&LawContext::of("t"));
         for &(client, value) in sent {
             let tensors = TensorSet::from([("x".to_owned(), Tensor { shape: vec![1, 1], data: vec![value] })]);
-            let (delta, sent) = (Delta::mat("x"), ["x".to_owned()]);
+            let delta = Delta::mat("x");
+            let sent = ["x".to_owned()];
             law.absorb(&TargetUpdate { client, weight: 0.1, delta: &delta, tensors: &tensors, sent: &sent }).unwrap();
         }
         law.finish()

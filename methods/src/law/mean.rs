@@ -1,5 +1,5 @@
-//! The weighted mean of each tensor: X = sum_k w_k X_k, in f64. With padding, a smaller X_k counts as if zeros stood
-//! behind its last row and column (HetLoRA's zero padding).
+//! The weighted mean of each tensor: X = sum_k w_k X_k, in f64. With padding, a smaller X_k counts
+//! as if zeros stood behind its last row and column (HetLoRA's zero padding).
 
 use std::collections::BTreeMap;
 

@@ -27,13 +27,17 @@ pub const PARTIAL_SUM: usize = 256;
 pub enum LawKind {
     /// The weighted mean of each tensor.
     Mean,
-    /// The weighted mean of each tensor, smaller ones filled up with zeros behind their last rows and columns.
+    /// The weighted mean of each tensor, smaller ones filled up with zeros behind their last rows
+    /// and columns.
     Padded,
-    /// Factors side by side, weight and scale folded into the inner one: the sum of the deltas, exactly.
+    /// Factors side by side, weight and scale folded into the inner one: the sum of the deltas,
+    /// exactly.
     Stack,
-    /// The weighted mean of each tensor, and as two further factors what its delta lacks of the mean of the deltas.
+    /// The weighted mean of each tensor, and as two further factors what its delta lacks of the
+    /// mean of the deltas.
     Residual,
-    /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and an SVD of its core.
+    /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and
+    /// an SVD of its core.
     Truncate,
     /// All clients computed the same thing: what more than half of them sent is taken, the
     /// outliers are named.
@@ -204,7 +208,8 @@ impl LawKind {
     }
 }
 
-/// Shares that sum to 1, from amounts such as example counts. Refuses negative, infinite and all-zero amounts.
+/// Shares that sum to 1, from amounts such as example counts. Refuses negative, infinite and
+/// all-zero amounts.
 pub fn shares(amounts: &[f64]) -> Result<Vec<f64>, MethodError> {
     let sum: f64 = amounts.iter().sum();
     if amounts.iter().any(|amount| !amount.is_finite() || *amount < 0.0) || !sum.is_finite() || sum <= 0.0 {

@@ -1,9 +1,9 @@
-//! Averaging without loss (FedEx-LoRA): the mean of each tensor, and beside it what the mean's delta lacks,
-//! E = sum_k w_k dW_k - dW(mean), as a pair of factors. Everybody adds E to the base.
+//! Averaging without loss (FedEx-LoRA): the mean of each tensor, and beside it what the mean's
+//! delta lacks, E = sum_k w_k dW_k - dW(mean), as a pair of factors. Everybody adds E to the base.
 //!
-//! For a product of two factors E = sum_k w_k s (B_k - B)(A_k - A), of which only K - 1 terms are independent: rank E is
-//! at most (K - 1) r. E is never formed: it is [B_1 ... B_K, B] . [w_1 s A_1; ...; w_K s A_K; -s A], compressed by QR of
-//! both sides and an SVD of the small core.
+//! For a product of two factors E = sum_k w_k s (B_k - B)(A_k - A), of which only K - 1 terms are
+//! independent: rank E is at most (K - 1) r. E is never formed: it is [B_1 ... B_K, B] . [w_1 s
+//! A_1; ...; w_K s A_K; -s A], compressed by QR of both sides and an SVD of the small core.
 
 use super::mean::Mean;
 use super::stack::Stack;
@@ -69,14 +69,17 @@ impl Law for Residual {
     }
 
     fn finish(self: Box<Self>) -> Result<LawOutput, MethodError> {
-        let (mut made, stack) = (self.mean.finish()?.tensors, self.stack.finish()?.tensors);
+        let mut made = self.mean.finish()?.tensors;
+        let stack = self.stack.finish()?.tensors;
         let Some((delta, mut parts)) = self.first else {
             return Err(MethodError::Contributions(format!("no factors came for target `{}`", self.target)));
         };
         parts.extend(made.clone());
         let mean = delta.fold(&parts).map_err(|source| MethodError::delta(&self.target, source))?;
         let (b, a) = (stack[STACK_B].to_matrix(), stack[STACK_A].to_matrix());
-        let (own, out, inp) = (mean.rank(), b.rows(), a.cols());
+        let own = mean.rank();
+        let out = b.rows();
+        let inp = a.cols();
         let rank = residual_rank(a.rows(), own, out, inp);
         let (outer, inner) = if rank == 0 {
             (Tensor::zeros(&[out, 0]), Tensor::zeros(&[0, inp]))

@@ -1,6 +1,7 @@
 //! Stacking (FLoRA): dW = sum_k w_k dW_k = [B_1 ... B_K] . [w_1 s_1 A_1; ...; w_K s_K A_K].
 //!
-//! Weight and scale go into the inner factor and nowhere else: on both factors they would count twice.
+//! Weight and scale go into the inner factor and nowhere else: on both factors they would count
+//! twice.
 
 use super::{Law, LawDefinition, LawOutput, TargetUpdate};
 use crate::delta::{Delta, DeltaError};
@@ -13,7 +14,8 @@ pub const STACK_A: &str = "lora_A";
 /// The outer factors side by side, `[out, sum r_k]`.
 pub const STACK_B: &str = "lora_B";
 
-/// Rows of a stack that are multiplied at a time, so that its value needs no second copy of it in f64.
+/// Rows of a stack that are multiplied at a time, so that its value needs no second copy of it in
+/// f64.
 const ROWS: usize = 256;
 
 /// What a published pair of an outer and an inner factor stands for: its scale is 1.
@@ -50,7 +52,8 @@ pub(super) const STACK: LawDefinition = LawDefinition {
     server_steps: Err("its aggregate is merged into the base, so there are no tensors to step from"),
 };
 
-/// Holds the stack itself, at its final size from the first client on, and of the clients nothing else.
+/// Holds the stack itself, at its final size from the first client on, and of the clients nothing
+/// else.
 pub(super) struct Stack {
     target: String,
     /// sum r_k.
@@ -77,7 +80,9 @@ impl Stack {
 impl Law for Stack {
     fn absorb(&mut self, update: &TargetUpdate<'_>) -> Result<(), MethodError> {
         let folded = update.delta.fold(update.tensors).map_err(|source| MethodError::delta(&self.target, source))?;
-        let (out, inp, own) = (folded.left.rows(), folded.right.cols(), folded.rank());
+        let out = folded.left.rows();
+        let inp = folded.right.cols();
+        let own = folded.rank();
         let rank = self.rank;
         if self.filled + own > rank {
             return Err(self.refuse(format!("rank {own} of client {} is above what was announced", update.client)));

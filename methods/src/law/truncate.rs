@@ -1,6 +1,6 @@
-//! The best approximation at the run's rank (FlexLoRA): M = sum_k w_k dW_k = U S V, published as the factors
-//! A = V_r and B = U_r diag(S_r) / s, s the scale of the run's delta. M is never formed: QR of the two sides of the
-//! stack, then an SVD of the small core (as in FLoRIST).
+//! The best approximation at the run's rank (FlexLoRA): M = sum_k w_k dW_k = U S V, published as
+//! the factors A = V_r and B = U_r diag(S_r) / s, s the scale of the run's delta. M is never
+//! formed: QR of the two sides of the stack, then an SVD of the small core (as in FLoRIST).
 
 use super::stack::Stack;
 use super::{Law, LawContext, LawDefinition, LawOutput, STACK_A, STACK_B, TargetUpdate};

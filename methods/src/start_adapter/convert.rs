@@ -1,4 +1,5 @@
-//! From a PEFT folder to the file that a run starts from. Exact but for one rounding of the scaled inner factor to f32.
+//! From a PEFT folder to the file that a run starts from. Exact but for one rounding of the scaled
+//! inner factor to f32.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,8 @@ use crate::tensor::{Tensor, TensorSet, full_name};
 
 /// Reads the PEFT folder `dir` and writes to `out` what a run of `task` on `base` can start from.
 ///
-/// Everything is checked that a coordinator would check: layers and their sizes, finite numbers, the head's labels.
+/// Everything is checked that a coordinator would check: layers and their sizes, finite numbers,
+/// the head's labels.
 pub fn convert(dir: &Path, base: &v1::BaseModel, task: &Task, out: &Path) -> Result<StartAdapter, MethodError> {
     let (adapter, saved) = load_with_saved_head(dir)?;
     let mut tensors = TensorSet::new();

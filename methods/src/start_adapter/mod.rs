@@ -1,9 +1,11 @@
-//! The adapter that a run starts from: a fixed change of the base's weights, and the classifier head to begin with.
+//! The adapter that a run starts from: a fixed change of the base's weights, and the classifier
+//! head to begin with.
 //!
-//! The file is a safetensors file of f32 numbers. For each layer that it changes it holds `<layer>.lora_A` `[r, in]` and
-//! `<layer>.lora_B` `[out, r]`, whose product is the change: the scale stands in the inner factor, as in a published stack
-//! of FLoRA. `head.weight` and `head.bias` may stand beside them. Every method takes it the same way, as an offset of the
-//! base in front of whatever the method trains.
+//! The file is a safetensors file of f32 numbers. For each layer that it changes it holds
+//! `<layer>.lora_A` `[r, in]` and `<layer>.lora_B` `[out, r]`, whose product is the change: the
+//! scale stands in the inner factor, as in a published stack of FLoRA. `head.weight` and
+//! `head.bias` may stand beside them. Every method takes it the same way, as an offset of the base
+//! in front of whatever the method trains.
 
 mod convert;
 pub(crate) mod error;
@@ -48,7 +50,8 @@ impl StartAdapter {
         let digest = Digest::of_file(path).map_err(io)?;
         let bytes = std::fs::metadata(path).map_err(io)?.len();
         let entries = file.entries();
-        let (mut layers, mut partners) = (Vec::new(), 0);
+        let mut layers = Vec::new();
+        let mut partners = 0;
         for entry in &entries {
             let refuse = |problem: String| StartAdapterError::Form { tensor: entry.name.clone(), problem };
             if entry.dtype != "F32" {
@@ -71,7 +74,8 @@ impl StartAdapter {
         Ok(Self { file, digest, bytes, layout_bytes, layers, head })
     }
 
-    /// Checks it against the base that it changes: every layer is there in this size, every number finite.
+    /// Checks it against the base that it changes: every layer is there in this size, every number
+    /// finite.
     pub fn check(&self, base: &v1::BaseModel) -> Result<(), StartAdapterError> {
         for Target { name, out, inp } in &self.layers {
             check_layer(base, name, [*out, *inp])?;
@@ -155,7 +159,8 @@ fn read_head(file: &TensorFile) -> Result<TensorSet, StartAdapterError> {
     }
 }
 
-/// The name that the base itself has for a module, which must be one of its linear layers in this size.
+/// The name that the base itself has for a module, which must be one of its linear layers in this
+/// size.
 fn check_layer<'b>(
     base: &'b v1::BaseModel,
     module: &str,

@@ -20,7 +20,8 @@ pub struct Case<'a> {
 
 const TIGHT: f64 = 1e-6;
 
-/// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor renamed.
+/// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor
+/// renamed.
 fn names_are_seeds(federation: &Federation) -> bool {
     let frozen = |named: &rondo_methods::NamedSpec| named.target.is_some() && named.spec.role != Role::Trained;
     federation.job.method().fresh_each_round() && federation.job.layout(0, 0).iter().any(frozen)
@@ -71,7 +72,8 @@ impl Case<'_> {
         assert_eq!(head("anna", 1).len(), 2);
     }
 
-    /// Round after round, the published delta is the dense weighted mean, and the reported error is the measured one.
+    /// Round after round, the published delta is the dense weighted mean, and the reported error is
+    /// the measured one.
     fn rounds_follow_the_mean(&self) {
         let mut federation = self.start();
         for _ in 0..3 {
@@ -114,7 +116,8 @@ impl Case<'_> {
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
             }
             Exactness::Approximate(_) => {
-                // Low ranks may fit side by side into the run's; then an approximation can be exact.
+                // Low ranks may fit side by side into the run's; then an approximation can be
+                // exact.
                 let crowded = trained.iter().map(|trained| trained.rank).sum::<usize>() > federation.job.rank();
                 assert!(error > 1e-3 || !crowded, "an approximation that shows no error: {error:e}");
                 let measured = weighted(&[(1.0, got), (-1.0, expected)]);
@@ -130,8 +133,9 @@ impl Case<'_> {
         self.head_is_averaged(federation, trained);
     }
 
-    /// A round in which clients of low rank change nothing changes nothing, outside of what they hold too. (A cut to a
-    /// lower rank, or zeros for what is not there, cannot keep this; they are no exact methods.)
+    /// A round in which clients of low rank change nothing changes nothing, outside of what they
+    /// hold too. (A cut to a lower rank, or zeros for what is not there, cannot keep this; they are
+    /// no exact methods.)
     fn nothing_decays(&self) {
         let mut federation = self.start();
         if !federation.job.mixed_ranks() || federation.job.exactness() != Exactness::Exact {
@@ -157,9 +161,9 @@ impl Case<'_> {
         tensors
     }
 
-    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its recurrence says, the error
-    /// reported is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
-    /// before any round.
+    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its
+    /// recurrence says, the error reported is still that of the mean, and a state of another
+    /// optimiser is refused. A method that cannot be stepped says so before any round.
     fn server_optimisers(&self) {
         let word = |optimiser: ServerOptimiser| serde_json::to_string(&optimiser).unwrap();
         let (momentum_word, adam_word) = (word(ServerOptimiser::FedAvgM), word(ServerOptimiser::FedAdam));
@@ -236,7 +240,8 @@ impl Case<'_> {
         }
     }
 
-    /// Neither the order of arrival nor the names that decide the order of summing change the result.
+    /// Neither the order of arrival nor the names that decide the order of summing change the
+    /// result.
     fn order_does_not_matter(&self) {
         let federation = self.start();
         let trained = federation.three();
@@ -254,7 +259,8 @@ impl Case<'_> {
         assert!(distance(&two, &one) <= TIGHT);
     }
 
-    /// K clients with the same tensors publish what one of them alone would; and that is the client's own model.
+    /// K clients with the same tensors publish what one of them alone would; and that is the
+    /// client's own model.
     fn equal_clients_are_one(&self) {
         let federation = self.start();
         if names_are_seeds(&federation) {
@@ -309,7 +315,8 @@ impl Case<'_> {
         }
     }
 
-    /// A PEFT folder read back stands for the same change and the same head; re-compression reports its error.
+    /// A PEFT folder read back stands for the same change and the same head; re-compression reports
+    /// its error.
     fn export_equals_delta(&self) {
         let mut federation = self.start();
         for _ in 0..2 {
