@@ -139,12 +139,12 @@ impl TensorSpec {
         self
     }
 
-    /// SymbolicShape of what trains; of a frozen or resting tensor `None`.
+    /// Shape of what trains; of a frozen or resting tensor `None`.
     pub fn trained_shape(&self) -> Option<&[usize]> {
         self.moving_shape().filter(|_| self.role == Role::Trained)
     }
 
-    /// SymbolicShape of what a client sends; of a tensor that stays at home `None`.
+    /// Shape of what a client sends; of a tensor that is not sent `None`.
     pub fn sent_shape(&self) -> Option<&[usize]> {
         self.moving_shape().filter(|_| self.travel.goes_up())
     }

@@ -1,5 +1,5 @@
 //! The options of a PEFT folder: what decides the meaning of its weights is read, what cannot be
-//! honoured is refused by name. Options that only tell how the adapter was trained, or which
+//! honoured is refused by name. Options that only say how the adapter was trained, or which
 //! modules it was attached to, decide nothing here: the weights themselves name their modules.
 
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl Options {
                     "it changes the base itself; save the adapter with PEFT's \
                      `path_initial_model_for_weight_conversion` first"
                 }
-                (name, _) if BEYOND_FACTORS.contains(&name) => "it changes more than a low-rank pair can tell",
+                (name, _) if BEYOND_FACTORS.contains(&name) => "it changes more than a low-rank pair can express",
                 // Every variant of LoRA comes with such a switch.
                 (name, Value::Bool(true)) if name.starts_with("use_") => "the factors then mean something else",
                 _ if config => "the factors then mean something else",
