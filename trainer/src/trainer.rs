@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rondo_methods::{Initial, Statistic};
+use rondo_methods::{StartAdapter, Statistic};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use tch::{Device, Kind};
@@ -78,7 +78,7 @@ impl LibtorchTrainer {
 
     /// How this work's steps are carried out: the fastest way that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
-        let initial = work.job.initial_adapter().map(Initial::message);
+        let initial = work.job.start_adapter().map(StartAdapter::message);
         let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
         let load = load.starting_from(initial.as_ref(), &work.base, &work.job);
         // A GPU's memory is another; there `[limits]` alone speaks.

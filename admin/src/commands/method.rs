@@ -2,7 +2,7 @@
 //! knows, and what their tensors and options are.
 
 use clap::Subcommand;
-use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Travel};
+use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, TensorSpec, Travel};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -78,11 +78,11 @@ pub fn run(command: MethodCommand, context: &mut Context) -> Result<(), CliError
 fn about(method: &dyn Method) -> Result<About, CliError> {
     // The rank appears in shapes by name only; any will do.
     let config = shapes::config(method, 8, None)?;
-    let tensor = |part: shapes::Part| Tensor {
-        name: part.spec.part,
-        shape: shapes::words(&part.dimensions),
-        role: part.spec.role,
-        travel: part.spec.travel,
+    let tensor = |spec: TensorSpec| Tensor {
+        shape: spec.dims_in_words(),
+        name: spec.part,
+        role: spec.role,
+        travel: spec.travel,
     };
     let setting = |option: &OptionSpec| Setting {
         name: option.name,
@@ -99,7 +99,7 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
         mixed_ranks: method.mixed_ranks(),
         privacy: method.dp_support(),
         delta: delta(method)?,
-        tensors: shapes::parts(method)?.into_iter().map(tensor).collect(),
+        tensors: shapes::tensors(method)?.into_iter().map(tensor).collect(),
         options: method.options().iter().map(setting).collect(),
     })
 }
