@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rondo_data::Dataset;
 use rondo_dp::ExamplePlan;
 use rondo_methods::{AdapterState, Job, TensorSet};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
 
 use crate::memory::TooLarge;
-use rondo_data::Dataset;
 
 /// One piece of work: everything a trainer needs, already downloaded, checked and parsed.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct Work {
     pub state: AdapterState,
     /// Measure the state as received before training.
     pub evaluate_before: bool,
-    /// What training does for the run's promise of privacy.
+    /// What training does for the run's privacy terms.
     pub protection: Protection,
     /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
     pub max_eval_examples: Option<usize>,
@@ -44,7 +44,7 @@ pub struct Work {
 /// What training does for a run's promise of privacy.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Protection {
-    /// Nothing: the run promises none.
+    /// Nothing: the run has none.
     #[default]
     None,
     /// Unit "example": every example's gradient is clipped and every step's sum noised.
@@ -71,7 +71,7 @@ pub struct LocalUpdate {
     pub before: Option<v1::Evaluation>,
 }
 
-/// Where the work in hand stands; told to the coordinator with each heartbeat.
+/// How far the work is; reported to the coordinator with each heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Progress {
     /// Steps done.
@@ -86,7 +86,7 @@ pub struct Progress {
 /// [`WorkError::Interrupted`].
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// Why a piece of work came to nothing.
+/// Why a piece of work failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
     /// The progress callback asked to stop.
@@ -97,7 +97,7 @@ pub enum WorkError {
     Model {
         /// The model's folder.
         dir: PathBuf,
-        /// What is wrong and the mend.
+        /// What is wrong and how to fix it.
         problem: String,
     },
     /// The data cannot be trained or evaluated on.
@@ -108,7 +108,7 @@ pub enum WorkError {
     Device {
         /// As the configuration names it.
         device: String,
-        /// What is wrong and the mend.
+        /// What is wrong and how to fix it.
         problem: String,
     },
     /// The loss or a tensor is no longer finite.
@@ -139,12 +139,21 @@ pub enum WorkError {
 /// makes it there and sends it work one piece at a time.
 pub trait Trainer {
     /// Computes the method's warm-up statistic over the training examples.
+    ///
+    /// # Errors
+    /// As of [`Trainer::train`].
     fn warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError>;
 
     /// Trains from [`Work::state`] for the run's local steps.
+    ///
+    /// # Errors
+    /// A model, data set or device that cannot be used, too little memory, a loss that is not finite, an interruption.
     fn train(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError>;
 
     /// Evaluates [`Work::state`] on the held-out examples.
+    ///
+    /// # Errors
+    /// As of [`Trainer::train`], and no examples.
     fn evaluate(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, WorkError>;
 }
 

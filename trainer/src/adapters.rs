@@ -1,8 +1,8 @@
 //! Adapters on a model's linear layers: a method's delta expression, interpreted over libtorch tensors.
 //!
-//! The change dW of a weight is never formed to run the model: `x dW^T` is computed factor by factor, from the one next
-//! to `x` outwards. It is formed once where a published stack is merged into a dense base weight (FLoRA). A packed weight
-//! cannot take it in without being unpacked for good, so there the stack's factors are applied beside it.
+//! The change dW of a weight is never formed to run the model. `x dW^T` is computed factor by factor, from the one next
+//! to `x` outwards. dW is formed once where a published stack is merged into a dense base weight (FLoRA). A packed weight
+//! would have to be unpacked for good to take it in, so there the stack stays unmerged and its factors are applied.
 
 use std::collections::BTreeMap;
 
@@ -13,22 +13,23 @@ use tch::{Device, Kind, Tensor};
 
 use crate::batch::padding::Padding;
 use crate::error::TrainerError;
-use crate::models::Linears;
+use crate::models::{LinearHook, Linears};
 
 /// Tensors of one target by part name, for example `lora_A` `[r, in]`.
 pub type Parts = BTreeMap<String, Tensor>;
 
 /// What is attached to one linear layer.
 #[derive(Default)]
-pub struct Attached {
+struct Attached {
+    /// The base weight with the published stacks added, `[out, in]`.
     merged: Option<Tensor>,
     /// Frozen changes of a packed weight, in the order in which they came.
-    beside: Vec<(Delta, Parts)>,
-    live: Option<Live>,
+    unmerged: Vec<(Delta, Parts)>,
+    active: Option<ActiveAdapter>,
 }
 
 /// The adapter that a run trains.
-struct Live {
+struct ActiveAdapter {
     target: String,
     delta: Delta,
     factors: Factors,
@@ -43,13 +44,8 @@ struct Factors {
 }
 
 impl Attached {
-    /// The base weight with the published stacks added, `[out, in]`, where there are any.
-    pub fn merged_weight(&self) -> Option<&Tensor> {
-        self.merged.as_ref()
-    }
-
-    /// `x dW^T` of the live adapter and of what stands beside a packed weight. Shapes: `x` `[n, in]`, result `[n, out]`.
-    pub fn delta(&self, x: &Tensor) -> Result<Option<Tensor>, TrainerError> {
+    /// `x dW^T` of the active adapter and of what is unmerged. Shapes: `x` `[n, in]`, result `[n, out]`.
+    fn delta(&self, x: &Tensor) -> Result<Option<Tensor>, TrainerError> {
         let mut sum: Option<Tensor> = None;
         let mut add = |y: Tensor| -> Result<(), TrainerError> {
             sum = Some(match sum.take() {
@@ -58,10 +54,10 @@ impl Attached {
             });
             Ok(())
         };
-        for (delta, parts) in &self.beside {
+        for (delta, parts) in &self.unmerged {
             add(apply(delta, parts, x)?)?;
         }
-        if let Some(Live { delta, factors, .. }) = &self.live {
+        if let Some(ActiveAdapter { delta, factors, .. }) = &self.active {
             add(interpret(delta, factors, x, false, 1.0)?)?;
         }
         Ok(sum)
@@ -80,24 +76,26 @@ impl Adapters {
         Self::default()
     }
 
-    /// What is attached to a linear layer.
-    pub fn at(&self, number: usize) -> Option<&Attached> {
+    fn at(&self, number: usize) -> Option<&Attached> {
         self.slots.get(number).and_then(Option::as_ref)
     }
 
-    /// Attaches a live delta to the layer named `target`. Tensors in `parts` that want gradients get them.
+    /// Attaches the active adapter of the layer named `target`. Tensors in `parts` that want gradients get them.
+    ///
+    /// # Errors
+    /// No such layer, absent parts, shapes that do not chain.
     pub fn attach(&mut self, linears: &Linears, target: &str, delta: Delta, parts: Parts) -> Result<(), TrainerError> {
         let number = find(linears, target)?;
         let (out, inp) = linears.weight(number).size()?;
         check(target, &delta, &parts, inp, out)?;
         let factors = Factors { shared: parts, per_text: None };
-        self.slot(number).live = Some(Live { target: target.to_owned(), delta, factors });
+        self.slot(number).active = Some(ActiveAdapter { target: target.to_owned(), delta, factors });
         Ok(())
     }
 
     /// The same adapters with a copy of every tensor that takes gradients for each text of a batch, so that the gradient
-    /// of a sum over texts is each text's own gradient. Also the copies, `[b, ...]`, by full name. They cost the memory of
-    /// `b` adapters and as much again for their gradients; the arithmetic is that of the shared tensors.
+    /// of a sum over texts is each text's own gradient. Also returns the copies, `[b, ...]`, by full name. They cost the
+    /// memory of `b` adapters and as much again for their gradients. The arithmetic is that of the shared tensors.
     pub fn per_text(&self, padding: &Padding) -> Result<(Self, Vec<(String, Tensor)>), TrainerError> {
         let mut copies = Vec::new();
         let mut slots = Vec::with_capacity(self.slots.len());
@@ -106,25 +104,29 @@ impl Adapters {
                 slots.push(None);
                 continue;
             };
-            let live = match &attached.live {
-                Some(live) => Some(live.per_text(padding, &mut copies)?),
+            let active = match &attached.active {
+                Some(active) => Some(active.per_text(padding, &mut copies)?),
                 None => None,
             };
             let merged = attached.merged.as_ref().map(Tensor::shallow_clone);
-            let beside = attached.beside.iter().map(|(delta, parts)| (delta.clone(), share(parts))).collect();
-            slots.push(Some(Attached { merged, beside, live }));
+            let unmerged = attached.unmerged.iter().map(|(delta, parts)| (delta.clone(), share(parts))).collect();
+            slots.push(Some(Attached { merged, unmerged, active }));
         }
         Ok((Self { slots }, copies))
     }
 
-    /// Adds a delta to the layer's weight: `W <- W + dW`. Merging several adds them all, in the order of the calls.
+    /// Adds a delta to the layer's weight: `W <- W + dW`. Merging several adds them all, in the order of the calls. A
+    /// packed weight keeps them unmerged.
+    ///
+    /// # Errors
+    /// As of [`Adapters::attach`].
     pub fn merge(&mut self, linears: &Linears, target: &str, delta: &Delta, parts: Parts) -> Result<(), TrainerError> {
         let number = find(linears, target)?;
         let base = linears.weight(number);
         let (out, inp) = base.size()?;
         check(target, delta, &parts, inp, out)?;
         if base.is_packed() {
-            self.slot(number).beside.push((delta.clone(), parts));
+            self.slot(number).unmerged.push((delta.clone(), parts));
             return Ok(());
         }
         let parts = &parts;
@@ -146,9 +148,23 @@ impl Adapters {
     }
 }
 
-impl Live {
+impl LinearHook for Adapters {
+    fn merged_weight(&self, layer: usize) -> Option<&Tensor> {
+        self.at(layer)?.merged.as_ref()
+    }
+
+    fn delta(&self, layer: usize, x: &Tensor) -> Result<Option<Tensor>, TrainerError> {
+        match self.at(layer) {
+            Some(attached) => attached.delta(x),
+            None => Ok(None),
+        }
+    }
+}
+
+impl ActiveAdapter {
     fn per_text(&self, padding: &Padding, copies: &mut Vec<(String, Tensor)>) -> Result<Self, TrainerError> {
-        let (mut shared, mut own) = (Parts::new(), Parts::new());
+        let mut shared = Parts::new();
+        let mut own = Parts::new();
         for (name, tensor) in &self.factors.shared {
             if tensor.requires_grad() {
                 let copy = copy_per_text(tensor, padding.texts())?;

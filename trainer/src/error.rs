@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::device::DeviceError;
 use crate::models::ModelError;
-use rondo_trainer_api::memory::{OutlineError, TooLarge};
+use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
 use rondo_trainer_api::work::WorkError;
 
 /// Why the libtorch trainer refused or failed.
@@ -52,7 +52,7 @@ pub enum TrainerError {
     },
     /// A language model's task on an encoder.
     #[error(
-        "the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model"
+        "the model has no vocabulary matrix, so it predicts no tokens; tasks other than classification need a causal language model"
     )]
     NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
@@ -103,7 +103,7 @@ pub enum TrainerError {
     },
     /// The base model's sizes, by which memory is planned.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// A training step does not fit into memory.
     #[error(transparent)]
     Memory(#[from] Box<TooLarge>),
@@ -142,7 +142,7 @@ impl TrainerError {
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Memory(error) => WorkError::Memory(error),
-            Self::Outline(_)
+            Self::ModelSizes(_)
             | Self::Model(_)
             | Self::Tokenizer { .. }
             | Self::TooLong { .. }

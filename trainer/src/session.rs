@@ -19,6 +19,15 @@ use crate::models::{Transformer, Weight};
 
 pub use evaluation::TextLoss;
 
+/// Whether a session's trained tensors take gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionMode {
+    /// They do.
+    Train,
+    /// They do not.
+    Evaluate,
+}
+
 /// A model ready to run.
 pub struct Session<'m> {
     model: &'m dyn Transformer,
@@ -86,20 +95,23 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// A run's adapter in some state. With `training`, its trained tensors (the head's too, if the run trains it) take
-    /// gradients. `pooling` matters to classifiers alone.
+    /// A run's adapter in some state. With [`SessionMode::Train`] its trained tensors take gradients, the head's too if
+    /// the run trains it. `pooling` matters to classifiers alone.
     pub fn of_state(
         model: &'m dyn Transformer,
         device: Device,
         job: &Job,
         state: &AdapterState,
         pooling: Pooling,
-        training: bool,
+        mode: SessionMode,
     ) -> Result<Self, TrainerError> {
         let mut session = Self::of_job(model, device, job, &state.tensors, pooling)?;
         session.merge_all(job, &state.merged)?;
         let layout = job.layout(state.round, state.rank);
-        let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
+        let trained = match mode {
+            SessionMode::Train => trained_names(&layout),
+            SessionMode::Evaluate => BTreeSet::new(),
+        };
         let delta = job.delta(state.rank);
         for target in job.targets() {
             session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &trained)?;

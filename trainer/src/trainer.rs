@@ -9,15 +9,15 @@ use tch::{Device, Kind};
 
 use crate::device::DeviceChoice;
 use crate::error::TrainerError;
-use crate::models::{self, Transformer};
-use crate::session::Session;
+use crate::models::{self, LoadOptions, Transformer};
+use crate::session::{Session, SessionMode};
 use crate::step::Plan;
 use crate::tasks;
 use crate::text::load_tokenizer::load_tokenizer;
 use crate::text::tokens::Tokens;
 use crate::train::{local, warm_up};
 use rondo_trainer_api::limits::Limits;
-use rondo_trainer_api::memory::{self, Load, Outline, machine};
+use rondo_trainer_api::memory::{self, ModelSizes, Workload, machine};
 use rondo_trainer_api::work::MakeTrainer;
 use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 
@@ -79,16 +79,16 @@ impl LibtorchTrainer {
     /// How this work's steps are carried out: the fastest way that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
         let initial = work.job.start_adapter().map(StartAdapter::message);
-        let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
-        let load = load.starting_from(initial.as_ref(), &work.base, &work.job);
+        let workload = Workload::new(ModelSizes::read(&work.model_dir)?, &work.run, &work.job, work.rank);
+        let workload = workload.starting_from(initial.as_ref(), &work.base, &work.job);
         // A GPU's memory is another; there `[limits]` alone speaks.
         let room = if self.device == Device::Cpu { machine::room() } else { None };
-        let choice = memory::choose(&load, &self.limits, room)?;
-        tracing::debug!(peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        let choice = memory::choose(&workload, &self.limits, room)?;
+        tracing::debug!(peak = choice.estimate.peak, mode = ?choice.mode, "memory of a training step");
         // A private batch has no fixed size, so its parts have.
-        let whole = choice.way.micro_batch >= load.batch && !load.copies;
-        let micro_batch = if whole { 0 } else { choice.way.micro_batch as usize };
-        Ok(Plan { checkpoint: choice.way.checkpoint, micro_batch, chunk: 0 })
+        let whole = choice.mode.micro_batch >= workload.batch && !workload.copies;
+        let micro_batch = if whole { 0 } else { choice.mode.micro_batch as usize };
+        Ok(Plan { checkpoint: choice.mode.checkpoint, micro_batch, chunk: 0 })
     }
 
     /// The device it computes on.
@@ -127,7 +127,7 @@ impl LibtorchTrainer {
                 digest: digest.to_owned(),
                 kind,
                 quantise,
-                model: models::load_as(dir, self.device, kind, quantise)?,
+                model: models::load(dir, LoadOptions { quantise, ..LoadOptions::new(self.device, kind) })?,
                 tokens: load_tokenizer(dir)?,
             })),
         }
@@ -171,14 +171,28 @@ impl LibtorchTrainer {
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
         let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
-        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
+        let session = Session::of_state(
+            &*loaded.model,
+            device,
+            &work.job,
+            &work.state,
+            work.run.task.pooling,
+            SessionMode::Train,
+        )?;
         let update = local::train(&session, work, &rows, steps, progress)?;
         Ok(LocalUpdate { before, ..update })
     }
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
-        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
+        let session = Session::of_state(
+            &*loaded.model,
+            device,
+            &work.job,
+            &work.state,
+            work.run.task.pooling,
+            SessionMode::Evaluate,
+        )?;
         let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
         Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
     }

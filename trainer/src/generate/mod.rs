@@ -4,7 +4,7 @@
 //! before it and to nothing else, so a batch says what each prompt says alone. Finished texts leave the batch.
 
 pub mod sampling;
-mod spoken;
+mod stream_decoder;
 
 use std::ops::ControlFlow;
 
@@ -17,7 +17,7 @@ use crate::models::LayerCache;
 use crate::session::Session;
 use crate::step::loss::vocabulary_logits;
 
-pub use spoken::Spoken;
+pub use stream_decoder::StreamDecoder;
 
 /// How to go on from a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,13 +36,13 @@ pub struct Generated {
     /// The new tokens, without the one that ended the text.
     pub ids: Vec<i64>,
     /// Why it ended.
-    pub ending: Ending,
+    pub finish_reason: FinishReason,
 }
 
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ending {
+pub enum FinishReason {
     /// The model said that it is done.
     Stop,
     /// [`Options::max_new_tokens`] are reached.
@@ -130,7 +130,7 @@ fn run(
         }
         input.push(prompt[*held..].iter().copied());
     }
-    let mut all = vec![Generated { ids: Vec::new(), ending: Ending::Length }; texts.len()];
+    let mut all = vec![Generated { ids: Vec::new(), finish_reason: FinishReason::Length }; texts.len()];
     if options.max_new_tokens == 0 {
         return Ok(all);
     }
@@ -150,19 +150,19 @@ fn run(
             };
             let id = id as i64;
             if options.stops.contains(&id) {
-                text.ending = Ending::Stop;
+                text.finish_reason = FinishReason::Stop;
                 continue;
             }
             text.ids.push(id);
             if on_token(number, id).is_break() {
-                texts.iter().skip(row).for_each(|(number, ..)| all[*number].ending = Ending::Interrupted);
-                staying.iter().for_each(|&row: &usize| all[texts[row].0].ending = Ending::Interrupted);
+                texts.iter().skip(row).for_each(|(number, ..)| all[*number].finish_reason = FinishReason::Interrupted);
+                staying.iter().for_each(|&row: &usize| all[texts[row].0].finish_reason = FinishReason::Interrupted);
                 return Ok(all);
             }
             if text.ids.len() == options.max_new_tokens {
-                text.ending = Ending::Length;
+                text.finish_reason = FinishReason::Length;
             } else if position + 1 >= limit {
-                text.ending = Ending::Context;
+                text.finish_reason = FinishReason::Context;
             } else {
                 staying.push(row);
                 next.push([id]);

@@ -9,7 +9,7 @@ use tch::{Device, Kind};
 
 use super::ModelError;
 use super::activation::Activation;
-use super::encoder::{Encoder, Names, Shape};
+use super::encoder::{Encoder, EncoderConfig, Names};
 use super::settings::Settings;
 
 const NAMES: Names = Names {
@@ -36,7 +36,7 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
     settings.only("quantization_config", &[], "none")?;
     let hidden = settings.count("dim")?;
     let attention = settings.attention("n_heads", ("dim", hidden))?;
-    let shape = Shape {
+    let encoder = EncoderConfig {
         vocabulary: settings.count("vocab_size")?,
         hidden,
         layers: settings.count("n_layers")?,
@@ -48,5 +48,5 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
         norm_eps: NORM_EPS,
         activation: settings.activation("activation", Activation::Gelu)?,
     };
-    Encoder::load(dir, &NAMES, shape, device, kind)
+    Encoder::load(dir, &NAMES, encoder, device, kind)
 }

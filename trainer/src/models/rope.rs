@@ -85,6 +85,7 @@ impl Rotary {
             Some(other) => return Err(malformed(format!("`rope_scaling` must be a table, not {other}"))),
         };
         let unsupported = |key: &'static str, value: &Value, supported: &'static str| {
+            let supported = supported.to_owned();
             Err(ModelError::Unsupported { path: path.to_owned(), key, value: value.to_string(), supported })
         };
         let top = |key: &str| config.get(key).filter(|value| !value.is_null());

@@ -42,6 +42,16 @@ enum Numbers {
     Other(::safetensors::Dtype),
 }
 
+/// How a packed weight is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PackedWeights {
+    /// Packed, and unpacked for every use.
+    #[default]
+    Keep,
+    /// As numbers, unpacked once at load: the values of the packed form in the memory of the plain one. For comparison.
+    Unpack,
+}
+
 /// A model's files and the tensors not yet taken out of them.
 pub struct WeightFiles {
     /// The folder, or the one file.
@@ -51,25 +61,19 @@ pub struct WeightFiles {
     device: Device,
     kind: Kind,
     quantise: Quantise,
-    unpacked: bool,
+    packed: PackedWeights,
 }
 
 impl WeightFiles {
     fn empty(path: PathBuf, device: Device, kind: Kind) -> Self {
         let (files, entries) = (Vec::new(), BTreeMap::new());
-        Self { path, files, entries, device, kind, quantise: Quantise::None, unpacked: false }
+        Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep }
     }
 
-    /// Has the linear layers' weights packed as they are loaded.
+    /// Has the linear layers' weights packed as they are loaded, and packed weights held in this way.
     #[must_use]
-    pub fn quantised(self, quantise: Quantise) -> Self {
-        Self { quantise, ..self }
-    }
-
-    /// Has packed weights unpacked as they are loaded, for good.
-    #[must_use]
-    pub fn unpacked(self, unpacked: bool) -> Self {
-        Self { unpacked, ..self }
+    pub fn with_packing(self, quantise: Quantise, packed: PackedWeights) -> Self {
+        Self { quantise, packed, ..self }
     }
 
     /// Takes a tensor of this shape out, as numbers.
@@ -141,9 +145,11 @@ impl WeightFiles {
         let Some(packed) = packed else {
             return Err(self.malformed(entry, name, &"its rows are no whole blocks"));
         };
-        match self.unpacked {
-            true => Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?)),
-            false => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
+        match self.packed {
+            PackedWeights::Unpack => {
+                Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?))
+            }
+            PackedWeights::Keep => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
         }
     }
 

@@ -1,6 +1,6 @@
-//! The k-quants: 256 numbers to a block, in parts with scales of their own that are packed as well.
+//! The k-quants: 256 numbers to a block, in runs with scales of their own that are packed as well.
 
-use super::blocks::half_at;
+use super::legacy_blocks::half_at;
 
 /// 12 bytes that hold eight scales and eight least values of 6 bits each. The first four of either are the low 6 bits of
 /// bytes 0 to 7; of the others, the low 4 bits stand in bytes 8 to 11 and the high 2 on top of bytes 0 to 7.

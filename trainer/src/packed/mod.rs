@@ -4,4 +4,5 @@
 
 pub mod blocks;
 mod k_blocks;
+mod legacy_blocks;
 pub mod nf4;

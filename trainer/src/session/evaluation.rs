@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::Session;
 use crate::batch::{Batch, Encoded};
 use crate::error::TrainerError;
-use crate::step::loss::{self, Foretold};
+use crate::step::loss::{self, PredictedTokens};
 
 /// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
 const EVALUATION_TOKENS: usize = 2048;
@@ -67,18 +67,18 @@ impl Session<'_> {
         let mut found = vec![TextLoss::default(); count];
         let mut done = 0;
         for texts in encoded.by_length(count, EVALUATION_TOKENS) {
-            let foretold = Foretold::new(encoded, &texts);
-            if !foretold.rows.is_empty() {
+            let predicted = PredictedTokens::new(encoded, &texts);
+            if !predicted.rows.is_empty() {
                 let batch = Batch::new(encoded, &texts, self.device)?;
                 let mut x = self.model.embed(&batch)?;
                 for number in 0..self.model.layers() {
                     x = self.model.layer(number, &x, &batch, &self.adapters, None)?;
                 }
-                let rows = Tensor::f_from_slice(&foretold.rows)?.f_to_device(self.device)?;
+                let rows = Tensor::f_from_slice(&predicted.rows)?.f_to_device(self.device)?;
                 let states = self.model.finish(&x.f_index_select(0, &rows)?)?;
-                let mut losses = loss::token_losses(vocabulary, &states, &foretold.tokens, 0)?.into_iter();
+                let mut losses = loss::token_losses(vocabulary, &states, &predicted.tokens, 0)?.into_iter();
                 for &text in &texts {
-                    let tokens = Foretold::count(encoded, text);
+                    let tokens = PredictedTokens::count(encoded, text);
                     for token in losses.by_ref().take(tokens as usize) {
                         found[text].loss += token.loss;
                         found[text].hits += u64::from(token.hit);

@@ -6,12 +6,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::objective::Part;
-use super::{Goal, Plan, micro_batches, run};
+use super::objective::{LossTerms, Objective};
+use super::{Plan, micro_batches, run};
 use crate::batch::{Batch, Encoded};
 use crate::error::TrainerError;
 use crate::session::Session;
-use crate::step::loss::Foretold;
+use crate::step::loss::PredictedTokens;
 
 /// Called with the gradients of a micro-batch: in the order of [`Session::parameters`], each `[b, ...]` in f32.
 pub type OnGradients<'a> = dyn FnMut(&[Tensor]) -> Result<(), TrainerError> + 'a;
@@ -22,29 +22,29 @@ pub fn per_text(
     session: &Session<'_>,
     encoded: &Encoded,
     texts: &[usize],
-    goal: Goal<'_>,
+    objective: Objective<'_>,
     plan: Plan,
     sink: &mut OnGradients<'_>,
 ) -> Result<(), TrainerError> {
-    for (texts, goal) in micro_batches(texts, goal, plan) {
+    for (texts, objective) in micro_batches(texts, objective, plan) {
         let batch = Batch::new(encoded, texts, session.device())?;
-        let part = match goal {
-            Goal::Labels(labels) => Part::Labels { labels, share: 1.0 },
-            Goal::Tokens => {
+        let terms = match objective {
+            Objective::Labels(labels) => LossTerms::Labels { labels, share: 1.0 },
+            Objective::Tokens => {
                 let mut shares = Vec::new();
                 for &text in texts {
-                    let count = Foretold::count(encoded, text) as usize;
+                    let count = PredictedTokens::count(encoded, text) as usize;
                     shares.resize(shares.len() + count, 1.0 / count.max(1) as f32);
                 }
-                Part::Tokens { foretold: Foretold::new(encoded, texts), shares, chunk: plan.chunk }
+                LossTerms::Tokens { predicted: PredictedTokens::new(encoded, texts), shares, chunk: plan.chunk }
             }
         };
         let own = session.per_text(&batch)?;
         let leaves = own.leaves();
         let mut gradients: Vec<Tensor> = leaves.iter().map(|_| Tensor::new()).collect();
-        let nothing = matches!(&part, Part::Tokens { foretold, .. } if foretold.tokens.is_empty());
+        let nothing = matches!(&terms, LossTerms::Tokens { predicted, .. } if predicted.tokens.is_empty());
         if !nothing {
-            run(&own, &batch, &part, plan, &leaves, &mut gradients)?;
+            run(&own, &batch, &terms, plan, &leaves, &mut gradients)?;
         }
         for (gradient, leaf) in gradients.iter_mut().zip(&leaves) {
             if !gradient.defined() {

@@ -1,4 +1,4 @@
-//! `causal-lm`: how well the next tokens are foretold.
+//! `causal-lm`: how well the next tokens are predicted.
 //!
 //! Loss = sum of -log p(token j | tokens < j) over all tokens that count, divided by their number; perplexity = exp(loss);
 //! accuracy = share of these tokens that the model holds likeliest. A long text weighs more than a short one.
@@ -31,7 +31,8 @@ pub(super) fn evaluate(
             let TextLoss { loss, tokens, hits } = loss;
             scores.add(example.group.as_deref(), Share { loss, units: tokens, right: hits, tries: tokens });
             let mean = |sum: f64| (tokens > 0).then(|| sum / tokens as f64);
-            let verdict = Verdict { loss: mean(loss), tokens, foretold: mean(hits as f64), ..Verdict::default() };
+            let next_token_accuracy = mean(hits as f64);
+            let verdict = Verdict { loss: mean(loss), tokens, next_token_accuracy, ..Verdict::default() };
             verdicts.push((example, verdict));
         }
     }

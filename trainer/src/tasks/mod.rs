@@ -39,8 +39,8 @@ pub struct Verdict {
     pub tokens: u64,
     /// Whether the label, the option or the answer was right; `None` for causal-lm.
     pub right: Option<bool>,
-    /// Share of tokens foretold; of causal-lm.
-    pub foretold: Option<f64>,
+    /// Share of the counting tokens that the model holds likeliest; of causal-lm.
+    pub next_token_accuracy: Option<f64>,
     /// Index of the label or option chosen.
     pub chosen: Option<usize>,
     /// Index of the right one.

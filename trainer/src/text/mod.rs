@@ -1,5 +1,6 @@
 //! Texts to token ids: tokenizers from folders and GGUF files, and how an example becomes a sequence.
 
+mod encode;
 pub mod encoded;
 pub mod gguf_tokenizer;
 mod gguf_vocabulary;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::TrainerError;
+use crate::text::encode::{self, EncodedDataset, encode_all};
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, Refusal};
-use crate::text::tokens::{Kept, encode_all, skips};
 use rondo_data::{DataError, Example, OnBadRow, Part};
 
 /// Rows that [`Rows::chunks`] takes together.
@@ -20,19 +20,19 @@ pub struct Rows<'d> {
     layout: Layout,
     codec: Arc<Codec>,
     /// The tokens of all rows; `None` where rows are encoded when they are taken.
-    kept: Option<Kept>,
+    kept: Option<EncodedDataset>,
 }
 
 /// Some rows: what they say, and their token ids in the same order.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Taken {
+pub struct EncodedRows {
     /// The rows that can be used.
     pub examples: Vec<Example>,
     /// A text each.
     pub encoded: Encoded,
 }
 
-impl Taken {
+impl EncodedRows {
     /// Labels of the rows, for classification.
     pub fn labels(&self) -> Vec<i64> {
         self.examples.iter().map(|example| i64::from(example.label())).collect()
@@ -49,22 +49,23 @@ impl<'d> Rows<'d> {
         part: Part<'d>,
         layout: Layout,
         codec: Arc<Codec>,
-        kept: Option<Kept>,
+        kept: Option<EncodedDataset>,
     ) -> Result<Self, TrainerError> {
         let rows = Self { part, layout, codec, kept };
-        let (skipped, rows_there) = (rows.skipped(), rows.len());
+        let skipped = rows.skipped();
+        let total = rows.len();
         if skipped > 0 {
             let dataset = part.dataset().name();
             tracing::warn!(
                 dataset,
                 skipped,
-                rows = rows_there,
+                rows = total,
                 "rows that cannot be used, or whose completion is cut away, were left out"
             );
-            let too_many = skipped as f64 > part.dataset().max_bad_rows() * rows_there as f64;
+            let too_many = skipped as f64 > part.dataset().max_bad_rows() * total as f64;
             if too_many && part.dataset().on_bad_row() != OnBadRow::Keep {
                 let problem = format!(
-                    "{skipped} of {rows_there} rows cannot be used within task.max_tokens = {} by the task's template, more \
+                    "{skipped} of {total} rows cannot be used within task.max_tokens = {} by the task's template, more \
                      than `max_bad_rows` allows",
                     layout.max_tokens
                 );
@@ -99,7 +100,7 @@ impl<'d> Rows<'d> {
     ///
     /// # Errors
     /// A row that cannot be used, unless such rows are skipped; a file that cannot be read or was changed.
-    pub fn take(&self, indices: &[usize]) -> Result<Taken, TrainerError> {
+    pub fn take(&self, indices: &[usize]) -> Result<EncodedRows, TrainerError> {
         let examples = self.part.take(indices)?;
         let read;
         let (encoded, texts): (&Encoded, Vec<Option<u32>>) = match &self.kept {
@@ -109,7 +110,7 @@ impl<'d> Rows<'d> {
                 (&read.encoded, read.texts.to_vec())
             }
         };
-        let mut taken = Taken { examples: Vec::with_capacity(indices.len()), encoded: Encoded::new() };
+        let mut taken = EncodedRows { examples: Vec::with_capacity(indices.len()), encoded: Encoded::new() };
         for (example, text) in examples.into_iter().zip(texts) {
             if let Some(text) = text {
                 taken.encoded.push_from(encoded, text as usize);
@@ -123,7 +124,7 @@ impl<'d> Rows<'d> {
     ///
     /// # Errors
     /// As of [`Rows::take`]; no batch with such a row among the next hundred.
-    pub fn draw(&self, batches: &mut dyn Iterator<Item = Vec<usize>>) -> Result<Taken, TrainerError> {
+    pub fn draw(&self, batches: &mut dyn Iterator<Item = Vec<usize>>) -> Result<EncodedRows, TrainerError> {
         for batch in batches.take(TRIES) {
             let taken = self.take(&batch)?;
             if !taken.examples.is_empty() {
@@ -134,7 +135,7 @@ impl<'d> Rows<'d> {
     }
 
     /// The first `count` rows in parts, for a pass over them.
-    pub fn chunks(&self, count: usize) -> impl Iterator<Item = Result<Taken, TrainerError>> + '_ {
+    pub fn chunks(&self, count: usize) -> impl Iterator<Item = Result<EncodedRows, TrainerError>> + '_ {
         let count = count.min(self.len());
         (0..count).step_by(CHUNK).map(move |first| {
             let indices: Vec<usize> = (first..(first + CHUNK).min(count)).collect();
@@ -147,12 +148,14 @@ impl<'d> Rows<'d> {
     /// # Errors
     /// As of [`Rows::take`].
     pub fn take_choices(&self, indices: &[usize]) -> Result<(Vec<Example>, Choices), TrainerError> {
-        let (mut examples, mut choices) = (Vec::with_capacity(indices.len()), Choices::new());
+        let policy = encode::policy(Some(self.part));
+        let mut examples = Vec::with_capacity(indices.len());
+        let mut choices = Choices::new();
         for example in self.part.take(indices)? {
             match self.codec.push_choice(self.layout, &example, &mut choices) {
                 Ok(()) => examples.push(example),
-                Err(Refusal::Row(_)) if skips(self.part) => {}
-                Err(refusal) => return Err(self.codec.told_of(refusal, &example, Some(self.part))),
+                Err(Refusal::Row(_)) if policy != OnBadRow::Stop => {}
+                Err(refusal) => return Err(self.codec.refusal_error(refusal, &example, Some(self.part))),
             }
         }
         Ok((examples, choices))

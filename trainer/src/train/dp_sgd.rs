@@ -13,9 +13,8 @@ use tch::{Kind, Tensor};
 
 use crate::error::TrainerError;
 use crate::session::Session;
-use crate::step::{self, Gradients, Plan};
+use crate::step::{self, Gradients, Objective, Plan};
 use crate::text::rows::Rows;
-use crate::train::local;
 use rondo_trainer_api::work::Work;
 
 /// DP-SGD over one round: draws batches and gives their noised gradients.
@@ -36,7 +35,7 @@ impl<'p> DpSgd<'p> {
         Ok(Self { plan, mechanism: GaussianMechanism::new(lattice)?, shapes, rng: SecureRng::new()? })
     }
 
-    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss is told as 0.
+    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss is reported as 0.
     pub fn step(
         &mut self,
         session: &Session<'_>,
@@ -50,11 +49,11 @@ impl<'p> DpSgd<'p> {
         batch.sort_by_key(|&row| lengths[row]);
         let taken = rows.take(&batch)?;
         let labels = taken.labels();
-        let goal = local::goal(work, &labels);
+        let objective = Objective::of_task(work.run.task.kind, &labels);
         let mut sum = vec![0; self.mechanism.lattice().dimension()];
         let lattice = *self.mechanism.lattice();
         let mut add = |gradients: &[Tensor]| add_clipped(&lattice, gradients, &mut sum);
-        step::per_text(session, &taken.encoded, &taken.indices(), goal, plan, &mut add)?;
+        step::per_text(session, &taken.encoded, &taken.indices(), objective, plan, &mut add)?;
         let noised = self.mechanism.release(&sum)?;
         Ok(Gradients { loss: 0.0, units: 1, tensors: self.mean(&noised, session)? })
     }
@@ -89,7 +88,7 @@ fn add_clipped(lattice: &Lattice, gradients: &[Tensor], sum: &mut [i64]) -> Resu
             text * width..(text + 1) * width
         };
         let parts: Vec<&[f32]> = flat.iter().map(|numbers| &numbers[own(numbers)]).collect();
-        // Whether an example was clipped, or was not finite, is the data owner's own business.
+        // Whether an example was clipped, or was not finite, is private.
         let _ = lattice.add(&parts, sum)?;
     }
     Ok(())

@@ -10,7 +10,7 @@ pub const CLIENT: &str = "solo";
 
 /// What a coordinator keeps of such a run.
 #[derive(Debug)]
-pub struct Solo {
+pub struct LocalSimulation {
     dir: TempDir,
     job: Job,
     frozen: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub struct Solo {
     server_state: Option<PathBuf>,
 }
 
-impl Solo {
+impl LocalSimulation {
     /// A run of which nothing is published yet.
     pub fn new(job: Job) -> Result<Self, MethodError> {
         let dir = tempfile::tempdir().map_err(|source| MethodError::Io { path: std::env::temp_dir(), source })?;

@@ -48,7 +48,8 @@ pub fn gradient(
     let parameters = session.parameters()?;
     let mut sums: Vec<Tensor> =
         parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
-    let (mut total, mut units) = (0.0, 0);
+    let mut total = 0.0;
+    let mut units = 0;
     for step in 1..=steps {
         let found = local::gradients(session, work, &rows.draw(&mut order)?, plan)?;
         if !found.loss.is_finite() {
@@ -109,7 +110,7 @@ pub fn base_factors(
     }
     Ok(LocalUpdate {
         tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
-        // No data was read, and with privacy not even their number is told.
+        // No data was read, and with privacy not even their number is reported.
         examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
         train_loss: 0.0,
         seconds: started.elapsed().as_secs_f64(),

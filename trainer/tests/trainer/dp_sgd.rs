@@ -6,8 +6,8 @@ use rondo_data::{Dataset, OnBadRow, Source, Wants};
 use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule, Terms};
 use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::session::Session;
-use rondo_trainer::step::{self, Goal, Plan};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::{self, Objective, Plan};
 use rondo_trainer::text::load_tokenizer;
 use rondo_trainer::train::dp_sgd::DpSgd;
 use rondo_trainer_api::work::{Protection, Trainer};
@@ -39,17 +39,18 @@ fn flat(tensors: &[Tensor]) -> Vec<f64> {
 fn a_step_is_the_formula_whatever_the_micro_batches() {
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
         let run = TestRun::new(method);
-        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
         stir(&run.job, &mut state);
         let model = encoder(&tiny());
         let work = run.work(1, state.clone());
-        let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+        let session =
+            Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
         let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
         let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
         let taken = rows.take(&(0..rows.len()).collect::<Vec<_>>()).unwrap();
         let own = |(text, label): (usize, &i64)| {
-            let goal = Goal::Labels(std::slice::from_ref(label));
-            flat(&step::gradients(&session, &taken.encoded, &[text], goal, Plan::default()).unwrap().tensors)
+            let objective = Objective::Labels(std::slice::from_ref(label));
+            flat(&step::gradients(&session, &taken.encoded, &[text], objective, Plan::default()).unwrap().tensors)
         };
         let each: Vec<Vec<f64>> = taken.labels().iter().enumerate().map(own).collect();
         let norm = |own: &Vec<f64>| own.iter().map(|number| number * number).sum::<f64>().sqrt();
@@ -79,10 +80,10 @@ fn a_step_is_the_formula_whatever_the_micro_batches() {
 #[test]
 fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     let model = encoder(&tiny());
     let work = run.work(1, state.clone());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
     let nobody = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
@@ -106,11 +107,11 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
 #[test]
 fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
     let work = run.work(1, state.clone());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     // Texts that differ: words of the tiny vocabulary in orders of their own.
     let words =
@@ -133,8 +134,9 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let clip = 0.05;
     let mut columns = Vec::new();
     for (canary, label) in taken.labels().iter().enumerate() {
-        let goal = Goal::Labels(std::slice::from_ref(label));
-        let own = flat(&step::gradients(&session, &taken.encoded, &[canary], goal, Plan::default()).unwrap().tensors);
+        let objective = Objective::Labels(std::slice::from_ref(label));
+        let own =
+            flat(&step::gradients(&session, &taken.encoded, &[canary], objective, Plan::default()).unwrap().tensors);
         let shrink = (clip / own.iter().map(|number| number * number).sum::<f64>().sqrt()).min(1.0);
         columns.push(Tensor::from_slice(&own.iter().map(|number| number * shrink).collect::<Vec<_>>()));
     }
@@ -162,7 +164,7 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
 fn a_round_tells_nothing_but_its_tensors() {
     let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
     let examples = run.data.train().len() as u64;
     let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };
@@ -190,7 +192,7 @@ fn a_round_tells_nothing_but_its_tensors() {
 fn a_change_is_clipped_and_nothing_else_is_told() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let mut work = run.work(1, state);
     let free = trainer.train(&work, &mut go_on).unwrap().tensors;
     let norm = |tensors: &TensorSet, start: &TensorSet| {
@@ -228,7 +230,7 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
 fn a_training_that_comes_to_nothing_is_an_update_without_a_change() {
     let mut run = TestRun::new("id = \"fedit\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
     let examples = run.data.train().len() as u64;
     let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };

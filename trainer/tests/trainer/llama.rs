@@ -10,7 +10,7 @@ use rondo_methods::{Tensor, TensorSet, file};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_trainer::adapters::{Adapters, Parts};
 use rondo_trainer::batch::{Batch, Encoded};
-use rondo_trainer::models::{self, LayerCache, Transformer};
+use rondo_trainer::models::{self, LayerCache, LoadOptions, Transformer};
 use rondo_trainer::train::optim::{AdamW, AdamWConfig};
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -21,7 +21,7 @@ use crate::support::*;
 const FAMILY: [&str; 5] = ["tiny-llama", "tiny-mistral", "tiny-qwen2", "tiny-qwen3", "tiny-llama-biased"];
 
 fn load(dir: &Path) -> Box<dyn Transformer> {
-    models::load(dir, Device::Cpu, Kind::Float).unwrap()
+    models::load(dir, LoadOptions::new(Device::Cpu, Kind::Float)).unwrap()
 }
 
 /// The golden texts: `ids` end to end, `lengths` of each.
@@ -199,7 +199,7 @@ fn bf16_is_near() {
     let goldens = golden_tensors("llama-family.safetensors");
     let encoded = texts(&goldens);
     for name in FAMILY {
-        let model = models::load(&golden(name), Device::Cpu, Kind::BFloat16).unwrap();
+        let model = models::load(&golden(name), LoadOptions::new(Device::Cpu, Kind::BFloat16)).unwrap();
         let batch = Batch::new(&encoded, &all(&encoded), Device::Cpu).unwrap();
         let states = model.forward(&batch, &Adapters::none()).unwrap();
         assert_eq!(states.kind(), Kind::BFloat16);
@@ -323,7 +323,7 @@ fn a_gguf_file_is_the_same_model() {
     let query = linears.find("model.layers.0.self_attn.q_proj").unwrap();
     let rows = linears.weight(query).dense().unwrap().narrow(0, 0, 8);
     assert_close("rows", &plain(&rows), &goldens["q_proj"], 1e-7);
-    let bf16 = models::load(&golden("tiny-llama.gguf"), Device::Cpu, Kind::BFloat16).unwrap();
+    let bf16 = models::load(&golden("tiny-llama.gguf"), LoadOptions::new(Device::Cpu, Kind::BFloat16)).unwrap();
     assert_close("bf16", &logits_in(&*bf16, &batch), &goldens["logits"], 0.1);
 }
 
@@ -335,7 +335,11 @@ fn logits_in(model: &dyn Transformer, batch: &Batch) -> Tensor {
 fn nf4_packs_the_linear_layers_and_nothing_else() {
     let encoded = texts(&golden_tensors("llama-family.safetensors"));
     let batch = Batch::new(&encoded, &all(&encoded), Device::Cpu).unwrap();
-    let packed = models::load_as(&golden("tiny-llama"), Device::Cpu, Kind::Float, Quantise::Nf4).unwrap();
+    let packed = models::load(
+        &golden("tiny-llama"),
+        LoadOptions { quantise: Quantise::Nf4, ..LoadOptions::new(Device::Cpu, Kind::Float) },
+    )
+    .unwrap();
     let linears = packed.linears();
     assert!((0..linears.names().len()).all(|number| linears.weight(number).is_packed()));
     assert!(!packed.vocabulary().unwrap().is_packed());
@@ -375,7 +379,8 @@ fn a_model_may_be_in_parts() {
     let goldens = golden_tensors("llama-family.safetensors");
     let encoded = texts(&goldens);
     let batch = Batch::new(&encoded, &all(&encoded), Device::Cpu).unwrap();
-    let refusal = |dir: &Path| models::load(dir, Device::Cpu, Kind::Float).err().map(|error| error.to_string());
+    let refusal =
+        |dir: &Path| models::load(dir, LoadOptions::new(Device::Cpu, Kind::Float)).err().map(|error| error.to_string());
     let dir = tempfile::tempdir().unwrap();
     let index = sharded(dir.path());
     assert_close("parts", &logits(&*load(dir.path()), &batch), &goldens["tiny-mistral"], 1e-5);
@@ -402,7 +407,10 @@ fn what_is_not_computed_is_refused_by_name() {
             settings.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
         };
         altered(name, dir.path(), change, extend);
-        models::load(dir.path(), Device::Cpu, Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()
+        models::load(dir.path(), LoadOptions::new(Device::Cpu, Kind::Float))
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     };
     let set = |name: &str, config: Value| refusal(name, &|_| {}, config);
     use serde_json::json;

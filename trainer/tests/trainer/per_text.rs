@@ -2,29 +2,35 @@
 
 use rondo_proto::run_file::Pooling;
 use rondo_trainer::batch::Encoded;
-use rondo_trainer::session::Session;
-use rondo_trainer::step::{self, Goal, Plan};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::{self, Objective, Plan};
 use tch::{Device, Kind, Tensor};
 
 use crate::step::{Speaker, speaking, texts};
 use crate::support::*;
 
 /// The gradients of every text, `[texts, ...]`, out of micro-batches.
-fn per_text(session: &Session<'_>, encoded: &Encoded, indices: &[usize], goal: Goal<'_>, plan: Plan) -> Vec<Tensor> {
+fn per_text(
+    session: &Session<'_>,
+    encoded: &Encoded,
+    indices: &[usize],
+    objective: Objective<'_>,
+    plan: Plan,
+) -> Vec<Tensor> {
     let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
     let mut take = |gradients: &[Tensor]| {
         parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.copy()));
         Ok(())
     };
-    step::per_text(session, encoded, indices, goal, plan, &mut take).unwrap();
+    step::per_text(session, encoded, indices, objective, plan, &mut take).unwrap();
     parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
 }
 
 /// The gradients of one text in a batch of its own, without copies.
 fn alone(session: &Session<'_>, encoded: &Encoded, text: usize, label: Option<i64>) -> Vec<Tensor> {
     let labels: Vec<i64> = label.into_iter().collect();
-    let goal = if label.is_some() { Goal::Labels(&labels) } else { Goal::Tokens };
-    let found = step::gradients(session, encoded, &[text], goal, Plan::default()).unwrap().tensors;
+    let objective = if label.is_some() { Objective::Labels(&labels) } else { Objective::Tokens };
+    let found = step::gradients(session, encoded, &[text], objective, Plan::default()).unwrap().tensors;
     let zero = |(gradient, parameter): (Tensor, Tensor)| match gradient.defined() {
         true => gradient,
         false => parameter.zeros_like(),
@@ -51,14 +57,15 @@ fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
     let indices: Vec<usize> = (0..labels.len()).collect();
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
         let run = TestRun::new(method);
-        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
         stir(&run.job, &mut state);
         let model = encoder(&tiny());
         for (_, pooling) in POOLINGS {
-            let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, true).unwrap();
+            let session =
+                Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, SessionMode::Train).unwrap();
             let each = |micro_batch| {
                 let plan = Plan { micro_batch, ..Plan::default() };
-                per_text(&session, &encoded, &indices, Goal::Labels(&labels), plan)
+                per_text(&session, &encoded, &indices, Objective::Labels(&labels), plan)
             };
             let ones = each(1);
             assert!([0, 2, 4].into_iter().all(|micro_batch| each(micro_batch) == ones), "{method}");
@@ -94,7 +101,7 @@ fn copies_change_no_bit_of_a_language_models_gradient() {
     }
     let each = |micro_batch| {
         let plan = Plan { micro_batch, ..Plan::default() };
-        per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Tokens, plan)
+        per_text(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Tokens, plan)
     };
     let (ones, together) = (each(1), each(0));
     for text in 0..5 {
@@ -109,15 +116,15 @@ fn copies_change_no_bit_of_a_language_models_gradient() {
 #[test]
 fn labelled_texts_of_any_length_in_any_micro_batches() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Cls, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Cls, SessionMode::Train).unwrap();
     let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
     [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     for (checkpoint, micro_batch) in [(false, 0), (false, 1), (false, 2), (true, 0), (true, 3)] {
         let plan = Plan { checkpoint, micro_batch, chunk: 0 };
-        let found = per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Labels(&labels), plan);
+        let found = per_text(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Labels(&labels), plan);
         for (text, &label) in labels.iter().enumerate() {
             for (own, single) in found.iter().zip(alone(&session, &encoded, text, Some(label))) {
                 let limit = 3e-6 * single.abs().max().double_value(&[]).max(1e-3);
@@ -138,7 +145,7 @@ fn a_language_models_texts() {
         for (checkpoint, micro_batch, chunk) in [(false, 0, 0), (true, 2, 4), (false, 4, 3)] {
             let plan = Plan { checkpoint, micro_batch, chunk };
             let order = [3, 0, 5, 2, 4, 1];
-            let found = per_text(&session, &encoded, &order, Goal::Tokens, plan);
+            let found = per_text(&session, &encoded, &order, Objective::Tokens, plan);
             assert_eq!(found[0].size(), [6, 2, 5]);
             for (place, &text) in (0..).zip(&order) {
                 let single = alone(&session, &encoded, text, None);

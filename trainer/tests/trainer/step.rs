@@ -8,10 +8,10 @@ use rondo_proto::run_file::Pooling;
 use rondo_trainer::adapters::Adapters;
 use rondo_trainer::batch::{Batch, Encoded};
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::models::{LayerCache, Linears, Packed, Transformer, Weight};
-use rondo_trainer::session::Session;
-use rondo_trainer::step::loss::{self, Foretold};
-use rondo_trainer::step::{self, Goal, Gradients, Plan};
+use rondo_trainer::models::{LayerCache, Linears, LoadOptions, Packed, Transformer, Weight};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::loss::{self, PredictedTokens};
+use rondo_trainer::step::{self, Gradients, Objective, Plan};
 use rondo_trainer::train::optim::{AdamW, AdamWConfig};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -27,7 +27,7 @@ pub(crate) struct Speaker {
 
 impl Speaker {
     pub(crate) fn new(kind: Kind, packed: bool) -> Self {
-        let body = rondo_trainer::models::load(&tiny(), Device::Cpu, kind).unwrap();
+        let body = rondo_trainer::models::load(&tiny(), LoadOptions::new(Device::Cpu, kind)).unwrap();
         let words = numbers(&[WORDS, body.hidden_size() as i64], 0.3, 5).to_kind(kind);
         let words = match packed {
             true => Weight::Packed { packed: Box::new(Held(words)), kind, device: Device::Cpu },
@@ -182,7 +182,7 @@ proptest! {
         let indices = &order[..take];
         let (loss, expected) = by_definition(&session, &encoded, indices);
         let plan = Plan { checkpoint, micro_batch, chunk };
-        let found = step::gradients(&session, &encoded, indices, Goal::Tokens, plan).unwrap();
+        let found = step::gradients(&session, &encoded, indices, Objective::Tokens, plan).unwrap();
         assert_equal(&format!("{plan:?}"), &found, loss, &expected, 2e-6);
         let counting: usize = indices.iter().map(|&text| encoded.counts(text).iter().filter(|c| **c).count()).sum();
         prop_assert_eq!(found.units as usize, counting);
@@ -197,7 +197,7 @@ proptest! {
         let target = Tensor::from_slice(&tokens);
         let sum = logits.cross_entropy_loss::<Tensor>(&target, None, Reduction::Sum, -100, 0.0);
         let expected = Tensor::run_backward(&[&(&sum * 0.25)], &[&states], false, false).remove(0);
-        let (found, pull) = loss::loss_and_pull(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
+        let (found, pull) = loss::loss_and_gradient(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
         prop_assert!((found - 0.25 * sum.double_value(&[])).abs() < 1e-4);
         prop_assert!((&pull - &expected).abs().max().double_value(&[]) < 1e-6);
         let each = loss::token_losses(&model.words, &states.detach(), &tokens, chunk).unwrap();
@@ -210,10 +210,10 @@ proptest! {
 #[test]
 fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
     [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     let indices = [0, 1, 2, 3, 4];
@@ -223,7 +223,7 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     for checkpoint in [false, true] {
         for micro_batch in [0, 1, 2, 3, 5, 9] {
             let plan = Plan { checkpoint, micro_batch, chunk: 0 };
-            let found = step::gradients(&session, &encoded, &indices, Goal::Labels(&labels), plan).unwrap();
+            let found = step::gradients(&session, &encoded, &indices, Objective::Labels(&labels), plan).unwrap();
             assert_equal(&format!("{plan:?}"), &found, loss.double_value(&[]), &expected, 2e-6);
         }
     }
@@ -236,7 +236,7 @@ fn both_ways_give_equal_bits() {
     let session = speaking(&model);
     let bits = |checkpoint| -> Vec<Vec<f32>> {
         let plan = Plan { checkpoint, micro_batch: 2, chunk: 4 };
-        let found = step::gradients(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Tokens, plan).unwrap();
+        let found = step::gradients(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Tokens, plan).unwrap();
         found.tensors.iter().map(|tensor| Vec::try_from(&tensor.contiguous().view(-1)).unwrap()).collect()
     };
     assert_eq!(bits(false), bits(false));
@@ -250,7 +250,7 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
     let (exact, rough) = (speaking(&full), speaking(&half));
     let indices = [0, 1, 2, 3, 4];
     let run = |session: &Session<'_>, checkpoint| {
-        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
+        step::gradients(session, &encoded, &indices, Objective::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
             .unwrap()
     };
     let exact = run(&exact, false);
@@ -265,7 +265,7 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
 fn without_a_counting_token_there_is_no_loss_and_no_gradient() {
     let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
     let session = speaking(&model);
-    let found = step::gradients(&session, &encoded, &[5, 3], Goal::Tokens, Plan::default()).unwrap();
+    let found = step::gradients(&session, &encoded, &[5, 3], Objective::Tokens, Plan::default()).unwrap();
     assert_eq!((found.loss, found.units), (0.0, 0));
     assert!(found.tensors.iter().all(|tensor| !tensor.defined()));
 }
@@ -283,7 +283,7 @@ fn token_losses_are_told_text_by_text() {
         .unwrap();
     for (text, found) in each.iter().enumerate().take(5).filter(|(text, _)| *text != 3) {
         let (mean, _) = by_definition(&session, &encoded, &[text]);
-        let count = Foretold::count(&encoded, text);
+        let count = PredictedTokens::count(&encoded, text);
         assert_eq!(found.tokens, count);
         assert!((found.loss - mean * count as f64).abs() < 1e-4, "text {text}: {found:?} {mean}");
     }
@@ -306,7 +306,7 @@ fn only_the_leading_block_trains() {
     let name = session.trained()[0].0.clone();
     session.train_block(&name, &[2, 5]).unwrap();
     let run = |session: &Session<'_>| {
-        step::gradients(session, &encoded, &[0, 2], Goal::Tokens, Plan::default()).unwrap().tensors
+        step::gradients(session, &encoded, &[0, 2], Objective::Tokens, Plan::default()).unwrap().tensors
     };
     let (all, part) = (run(&whole), run(&session));
     assert_eq!(part[0].size(), [2, 5]);

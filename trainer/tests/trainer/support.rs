@@ -14,7 +14,7 @@ use rondo_proto::v1;
 use rondo_trainer::LibtorchTrainer;
 use rondo_trainer::batch::Encoded;
 use rondo_trainer::device::DeviceChoice;
-use rondo_trainer::models::{self, Transformer};
+use rondo_trainer::models::{self, LoadOptions, Transformer};
 use rondo_trainer_api::work::{LocalUpdate, Progress, Protection, Trainer, Work};
 use tch::Device;
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ pub(crate) fn minilm() -> PathBuf {
 
 /// An encoder on the CPU in f32.
 pub(crate) fn encoder(dir: &Path) -> Box<dyn Transformer> {
-    models::load(dir, Device::Cpu, tch::Kind::Float).unwrap()
+    models::load(dir, LoadOptions::new(Device::Cpu, tch::Kind::Float)).unwrap()
 }
 
 /// The golden texts' token ids (`ids`), split where a `[CLS]` starts a text.
@@ -99,7 +99,10 @@ pub(crate) fn altered(
 pub(crate) fn refusal(from: &Path, change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) -> String {
     let dir = tempfile::tempdir().unwrap();
     altered(from, dir.path(), change, config);
-    models::load(dir.path(), Device::Cpu, tch::Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()
+    models::load(dir.path(), LoadOptions::new(Device::Cpu, tch::Kind::Float))
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
 }
 
 /// Labels of the tiny task.
@@ -195,14 +198,14 @@ pub(crate) fn trainer() -> LibtorchTrainer {
 }
 
 /// What a coordinator keeps of a run with one client.
-pub(crate) struct Solo {
+pub(crate) struct SingleClient {
     dir: TempDir,
     pub(crate) run: TestRun,
     frozen: Option<PathBuf>,
     published: Vec<PathBuf>,
 }
 
-impl Solo {
+impl SingleClient {
     /// A run after its warm-up, if it has one.
     pub(crate) fn start(run: TestRun, trainer: &mut LibtorchTrainer) -> Self {
         let mut solo = Self { dir: tempfile::tempdir().unwrap(), run, frozen: None, published: Vec::new() };

@@ -9,7 +9,7 @@ use rondo_methods::init::{base_svd, gradient_sketch};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{Delta, Matrix, Tensor, TensorSet};
 use rondo_proto::run_file::{Dtype, Pooling};
-use rondo_trainer::session::Session;
+use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer::text::tokens::Tokens;
 use rondo_trainer_api::work::Trainer;
 use tch::Device;
@@ -106,12 +106,13 @@ fn base_factors_rebuild_the_weight() {
 #[test]
 fn the_gradient_of_r_is_the_projected_gradient() {
     let mut trainer = trainer();
-    let solo = Solo::start(TestRun::new("id = \"fed-sb\"\nrank = 4"), &mut trainer);
+    let solo = SingleClient::start(TestRun::new("id = \"fed-sb\"\nrank = 4"), &mut trainer);
     let (run, state) = (&solo.run, solo.state(1));
     let encoder = encoder(&tiny());
     let examples = first_examples(run, 6);
 
-    let session = Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session =
+        Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let train = run.data.train().all().unwrap();
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let labels: Vec<i64> = examples.iter().map(|&index| train[index].label().into()).collect();

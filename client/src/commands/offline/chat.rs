@@ -15,7 +15,7 @@ use super::sampling::SamplingArgs;
 use super::subject;
 use rondo_data::{Message, Role};
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::generate::{Ending, Memory, Options, Spoken};
+use rondo_trainer::generate::{FinishReason, Memory, Options, StreamDecoder};
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
 
@@ -157,7 +157,7 @@ impl Talk<'_, '_> {
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         self.messages.push(Message { role: Role::User, content: text.into() });
         let ids = self.tokens.conversation(&self.messages)?;
-        let (mut spoken, mut failed) = (Spoken::default(), None);
+        let (mut spoken, mut failed) = (StreamDecoder::default(), None);
         stop.store(false, Ordering::SeqCst);
         let reply = self.memory.reply(self.session, &ids, &self.options, &mut |_, id| {
             if !self.json
@@ -182,10 +182,10 @@ impl Talk<'_, '_> {
         };
         let said = self.tokens.text(&generated.ids)?;
         if self.json {
-            let (tokens, ending) = (generated.ids.len(), generated.ending);
+            let (tokens, ending) = (generated.ids.len(), generated.finish_reason);
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
-            let cut = if generated.ending == Ending::Stop { "" } else { " [...]" };
+            let cut = if generated.finish_reason == FinishReason::Stop { "" } else { " [...]" };
             writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids))?)?;
         }
         self.messages.push(Message { role: Role::Assistant, content: said.into() });

@@ -1,13 +1,13 @@
 //! Tokens as text while they come.
 
-/// What of a growing text can be shown: a character may need several tokens, and only whole ones are told.
+/// What of a growing text can be shown: a character may need several tokens, and only whole ones are shown.
 #[derive(Debug, Default)]
-pub struct Spoken {
+pub struct StreamDecoder {
     ids: Vec<i64>,
-    told: String,
+    shown: String,
 }
 
-impl Spoken {
+impl StreamDecoder {
     /// Takes a token in; `decode` gives the text of all tokens so far. Returns what has become sure since the last call.
     ///
     /// # Errors
@@ -16,9 +16,9 @@ impl Spoken {
         self.ids.push(id);
         let text = decode(&self.ids)?;
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
-        // A decoder that changes what it said before is waited for.
-        let new = whole.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned();
-        self.told.push_str(&new);
+        // While the decoder changes what it gave before, nothing is shown.
+        let new = whole.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned();
+        self.shown.push_str(&new);
         Ok(new)
     }
 
@@ -28,7 +28,7 @@ impl Spoken {
     /// Those of `decode`.
     pub fn finish<E>(self, decode: impl Fn(&[i64]) -> Result<String, E>) -> Result<String, E> {
         let text = decode(&self.ids)?;
-        Ok(text.strip_prefix(self.told.as_str()).unwrap_or_default().to_owned())
+        Ok(text.strip_prefix(self.shown.as_str()).unwrap_or_default().to_owned())
     }
 }
 
@@ -37,15 +37,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_characters_are_told() {
+    fn only_whole_characters_are_shown() {
         // One token per byte, as in a byte-level vocabulary.
         let decode = |ids: &[i64]| -> Result<String, ()> {
             Ok(String::from_utf8_lossy(&ids.iter().map(|&id| id as u8).collect::<Vec<_>>()).into_owned())
         };
-        let mut spoken = Spoken::default();
-        let told: Vec<String> = "aé€b".bytes().map(|byte| spoken.push(byte.into(), decode).unwrap()).collect();
-        assert_eq!(told, ["a", "", "é", "", "", "€", "b"]);
-        assert_eq!(spoken.push(0xe2, decode), Ok(String::new()));
-        assert_eq!(spoken.finish(decode), Ok("\u{fffd}".to_owned()));
+        let mut stream = StreamDecoder::default();
+        let shown: Vec<String> = "aé€b".bytes().map(|byte| stream.push(byte.into(), decode).unwrap()).collect();
+        assert_eq!(shown, ["a", "", "é", "", "", "€", "b"]);
+        assert_eq!(stream.push(0xe2, decode), Ok(String::new()));
+        assert_eq!(stream.finish(decode), Ok("\u{fffd}".to_owned()));
     }
 }
