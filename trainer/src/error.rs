@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::device::DeviceError;
-use crate::models::ModelError;
 use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
 use rondo_trainer_api::work::WorkError;
+
+use crate::device::DeviceError;
+use crate::models::ModelError;
 
 /// Why the libtorch trainer refused or failed.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rondo_methods::{AdapterState, Job, Start, TensorSet};
 use rondo_proto::run_file::{Dtype, RunFile};
+use rondo_trainer_api::memory::{StepChoice, Workload, machine};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
@@ -17,7 +18,6 @@ use crate::session::{Session, SessionMode};
 use crate::step::{self, Objective, Plan};
 use crate::text::load_tokenizer::load_tokenizer;
 use crate::train::optim::{AdamW, AdamWConfig};
-use rondo_trainer_api::memory::{StepChoice, Workload, machine};
 
 /// What a measured step saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

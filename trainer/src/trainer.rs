@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use rondo_methods::{StartAdapter, Statistic};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::memory::{self, ModelSizes, Workload, machine};
+use rondo_trainer_api::work::MakeTrainer;
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 use tch::{Device, Kind};
 
 use crate::device::DeviceChoice;
@@ -16,10 +20,6 @@ use crate::tasks;
 use crate::text::load_tokenizer::load_tokenizer;
 use crate::text::tokens::Tokens;
 use crate::train::{local, warm_up};
-use rondo_trainer_api::limits::Limits;
-use rondo_trainer_api::memory::{self, ModelSizes, Workload, machine};
-use rondo_trainer_api::work::MakeTrainer;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
 
 /// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
 ///
@@ -134,9 +134,11 @@ impl LibtorchTrainer {
     }
 
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
-        let (device, train) = (self.device, &work.run.train);
+        let device = self.device;
+        let train = &work.run.train;
         let loaded = self.model_as(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
-        let (asked, limit) = (work.run.task.max_tokens, loaded.model.max_positions());
+        let asked = work.run.task.max_tokens;
+        let limit = loaded.model.max_positions();
         if asked > limit {
             return Err(TrainerError::TooLong { asked, limit });
         }
@@ -193,7 +195,9 @@ impl LibtorchTrainer {
             work.run.task.pooling,
             SessionMode::Evaluate,
         )?;
-        let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
+        let task = &work.run.task;
+        let part = work.data.held_out();
+        let limit = work.max_eval_examples;
         Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
     }
 }

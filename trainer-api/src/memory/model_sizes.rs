@@ -227,7 +227,8 @@ fn linear(architecture: &Architecture, name: &str, shape: &[u64]) -> Option<((u3
     let module = name.strip_suffix(".weight")?;
     let place = architecture.linear(module)?;
     let [rows, columns] = shape else { return None };
-    let (rows, columns) = (u32::try_from(*rows).ok()?, u32::try_from(*columns).ok()?);
+    let rows = u32::try_from(*rows).ok()?;
+    let columns = u32::try_from(*columns).ok()?;
     let (out_features, in_features) = match architecture.orientation {
         Orientation::OutIn => (rows, columns),
         Orientation::InOut => (columns, rows),

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::batch::padding::Padding;
 use crate::error::TrainerError;
+
 pub use crate::text::encoded::Encoded;
 
 /// Some texts as tensors. `n` = tokens in all, `b` = texts, `t` = tokens of the longest.
@@ -44,8 +45,10 @@ impl Batch {
         let lengths: Vec<i64> = texts.iter().map(|&index| encoded.text(index).len() as i64).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let tokens = lengths.iter().sum::<i64>() as usize;
-        let (mut ids, mut positions) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
-        let (mut rows, mut owners) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        let mut ids = Vec::with_capacity(tokens);
+        let mut positions = Vec::with_capacity(tokens);
+        let mut rows = Vec::with_capacity(tokens);
+        let mut owners = Vec::with_capacity(tokens);
         for (row, (&index, &offset)) in texts.iter().zip(offsets).enumerate() {
             let text = encoded.text(index);
             ids.extend_from_slice(text);

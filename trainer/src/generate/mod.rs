@@ -143,7 +143,8 @@ fn run(
         let mut staying = Vec::with_capacity(texts.len());
         let mut next = Encoded::new();
         for (row, logits) in logits.iter().enumerate() {
-            let (number, position) = (texts[row].0, offsets[row] as usize);
+            let number = texts[row].0;
+            let position = offsets[row] as usize;
             let text = &mut all[number];
             let Some(id) = options.sampling.pick(logits, number as u64, position as u64) else {
                 return Err(TrainerError::NotFinite { step: position as u32, what: "every logit".into() });
@@ -186,7 +187,8 @@ fn next_logits(
     input: &Encoded,
     offsets: &[i64],
 ) -> Result<Vec<Vec<f32>>, TrainerError> {
-    let (model, device) = (session.model(), session.device());
+    let model = session.model();
+    let device = session.device();
     let vocabulary = model.vocabulary().ok_or(TrainerError::NoVocabulary)?;
     let texts: Vec<usize> = (0..input.len()).collect();
     let batch = Batch::following(input, &texts, offsets, device)?;

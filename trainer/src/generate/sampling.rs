@@ -69,7 +69,8 @@ impl Sampling {
         normalise(&mut choices);
         // At 1 nothing is left out, however little rounding leaves to it.
         if self.top_p < 1.0 {
-            let (mut mass, mut kept) = (0.0, 0);
+            let mut mass = 0.0;
+            let mut kept = 0;
             while kept < choices.len() && mass < self.top_p {
                 mass += choices[kept].1;
                 kept += 1;

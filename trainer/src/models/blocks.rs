@@ -58,14 +58,16 @@ impl Attention {
                 let slots = batch.ends().max().unwrap_or(0);
                 let (keys, values) = cache.read(slots)?;
                 let mask = self.cached_mask(batch, slots)?;
-                return self.attend(query, &keys, &values, batch, mask.as_ref(), false);
+                return self.attend(query, &keys, &values, batch, Mask::given(mask.as_ref()));
             }
         }
-        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
+        let key = self.lay_out(key, self.kv_heads, batch)?;
+        let value = self.lay_out(value, self.kv_heads, batch)?;
         // Padding stands behind a text's tokens, where a causal mask hides it from them.
-        let mask =
-            self.window.filter(|&window| window < batch.longest()).map(|window| band(batch, window)).transpose()?;
-        self.attend(query, &key, &value, batch, mask.as_ref(), mask.is_none())
+        match self.window.filter(|&window| window < batch.longest()) {
+            Some(window) => self.attend(query, &key, &value, batch, Mask::Given(&band(batch, window)?)),
+            None => self.attend(query, &key, &value, batch, Mask::Causal),
+        }
     }
 
     /// The same where every token of a text sees all of its tokens.
@@ -76,8 +78,9 @@ impl Attention {
         value: &Tensor,
         batch: &Batch,
     ) -> Result<Tensor, TrainerError> {
-        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
-        self.attend(query, &key, &value, batch, batch.attention_mask(), false)
+        let key = self.lay_out(key, self.kv_heads, batch)?;
+        let value = self.lay_out(value, self.kv_heads, batch)?;
+        self.attend(query, &key, &value, batch, Mask::given(batch.attention_mask()))
     }
 
     /// From `[n, heads, d]` to `[texts, heads, longest, d]`, padded on the right.
@@ -93,11 +96,16 @@ impl Attention {
         key: &Tensor,
         value: &Tensor,
         batch: &Batch,
-        mask: Option<&Tensor>,
-        is_causal: bool,
+        mask: Mask<'_>,
     ) -> Result<Tensor, TrainerError> {
         let query = self.lay_out(query, self.heads, batch)?;
-        let (key, value) = (self.repeat(key)?, self.repeat(value)?);
+        let key = self.repeat(key)?;
+        let value = self.repeat(value)?;
+        let (mask, is_causal) = match mask {
+            Mask::All => (None, false),
+            Mask::Causal => (None, true),
+            Mask::Given(mask) => (Some(mask), false),
+        };
         let context = Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, 0.0, is_causal, None, false)?;
         batch.unpad(
             &context.f_transpose(1, 2)?.f_reshape([batch.texts() * batch.longest(), self.heads * self.head_size])?,
@@ -131,6 +139,24 @@ impl Attention {
             Some(window) => mask.f_logical_and(&slot.f_gt_tensor(&positions.f_sub_scalar(window)?)?)?,
             None => mask,
         }))
+    }
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy)]
+enum Mask<'t> {
+    /// All of them.
+    All,
+    /// Its own and those before it.
+    Causal,
+    /// Those where the mask is true; it broadcasts to `[texts, heads, longest, slots]`.
+    Given(&'t Tensor),
+}
+
+impl<'t> Mask<'t> {
+    /// Without a mask all keys are seen.
+    fn given(mask: Option<&'t Tensor>) -> Self {
+        mask.map_or(Self::All, Self::Given)
     }
 }
 

@@ -88,7 +88,8 @@ impl Encoder {
         device: Device,
         kind: Kind,
     ) -> Result<Self, ModelError> {
-        let (hidden, eps) = (config.hidden, config.norm_eps);
+        let hidden = config.hidden;
+        let eps = config.norm_eps;
         let mut weights = WeightFiles::open(dir, names.prefix, device, kind)?;
         let mut linears = Linears::default();
         let words = weights.take("embeddings.word_embeddings.weight", &[config.vocabulary, hidden])?;
@@ -158,7 +159,9 @@ impl Transformer for Encoder {
     ) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
         let run = |number: usize, x: &Tensor| self.linears.forward(number, x, hook);
-        let (query, key, value) = (run(layer.query, x)?, run(layer.key, x)?, run(layer.value, x)?);
+        let query = run(layer.query, x)?;
+        let key = run(layer.key, x)?;
+        let value = run(layer.value, x)?;
         let context = self.config.attention.bidirectional(&query, &key, &value, batch)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = layer.attention_norm.forward(&attended.f_add_(x)?)?;

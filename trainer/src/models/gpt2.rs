@@ -61,7 +61,8 @@ impl Gpt2 {
     /// Reads the model in `dir`; `config` is its parsed config.json.
     pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Self, ModelError> {
         let sizes = Gpt2Config::read(&Settings::new(dir, config))?;
-        let (hidden, eps) = (sizes.hidden, sizes.norm_eps);
+        let hidden = sizes.hidden;
+        let eps = sizes.norm_eps;
         let mut weights = WeightFiles::open(dir, "transformer.", device, kind)?;
         let mut linears = Linears::default();
         let words = weights.take("wte.weight", &[sizes.vocabulary, hidden])?;

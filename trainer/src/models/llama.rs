@@ -54,7 +54,8 @@ impl Llama {
         let sizes = LlamaConfig::read(&Settings::of(path, config))?;
         let factors = &mut |pairs| weights.take_rope_factors(pairs);
         let rotary = Rotary::read(path, config, sizes.head_size, sizes.max_positions, factors)?;
-        let (hidden, vocabulary) = (sizes.hidden, [sizes.vocabulary, sizes.hidden]);
+        let hidden = sizes.hidden;
+        let vocabulary = [sizes.vocabulary, sizes.hidden];
         let mut linears = Linears::default();
 
         let words = weights.take_table("model.embed_tokens.weight", &vocabulary)?;
@@ -88,13 +89,15 @@ impl Llama {
         let run = |number: usize, heads: i64| -> Result<Tensor, TrainerError> {
             Ok(self.linears.forward(number, x, hook)?.f_view([-1, heads, head_size])?)
         };
-        let (mut query, mut key) = (run(layer.query, heads)?, run(layer.key, kv_heads)?);
+        let mut query = run(layer.query, heads)?;
+        let mut key = run(layer.key, kv_heads)?;
         let value = run(layer.value, kv_heads)?;
         if let Some((query_norm, key_norm)) = &layer.head_norms {
             (query, key) = (query_norm.forward(&query)?, key_norm.forward(&key)?);
         }
         let tables = self.rotary.tables(batch, x.kind())?;
-        let (query, key) = (rotate(&query, &tables)?, rotate(&key, &tables)?);
+        let query = rotate(&query, &tables)?;
+        let key = rotate(&key, &tables)?;
         let context = layer.attention.causal(&query, &key, &value, batch, cache)?;
         self.linears.forward(layer.output, &context, hook)
     }
@@ -114,8 +117,11 @@ impl Layer {
         weights: &mut WeightFiles,
         linears: &mut Linears,
     ) -> Result<Self, ModelError> {
-        let (hidden, eps, head_size) = (sizes.hidden, sizes.norm_eps, sizes.head_size);
-        let (wide, narrow) = (sizes.heads * head_size, sizes.kv_heads * head_size);
+        let hidden = sizes.hidden;
+        let eps = sizes.norm_eps;
+        let head_size = sizes.head_size;
+        let wide = sizes.heads * head_size;
+        let narrow = sizes.kv_heads * head_size;
         let at = |part: &str| format!("model.layers.{number}.{part}");
         let attention_norm = RmsNorm::load(weights, &at("input_layernorm"), hidden, eps)?;
         let mlp_norm = RmsNorm::load(weights, &at("post_attention_layernorm"), hidden, eps)?;

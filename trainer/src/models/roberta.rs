@@ -28,7 +28,8 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
     let mut encoder = bert::read_config(&settings)?;
     encoder.first_position = settings.whole_or("pad_token_id", PADDING)? + 1;
     if encoder.first_position >= encoder.positions {
-        let (first, rows) = (encoder.first_position, encoder.positions);
+        let first = encoder.first_position;
+        let rows = encoder.positions;
         return Err(settings.malformed(format!(
             "positions start at `pad_token_id` + 1 = {first}, `max_position_embeddings` is only {rows}"
         )));

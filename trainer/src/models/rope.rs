@@ -222,7 +222,10 @@ impl Rotary {
                 (single(&mut with(base)), 1.0)
             }
             Scaling::Llama3 { factor, low, high, original } => {
-                let (factor, low, high, original) = (*factor, *low, *high, *original);
+                let factor = *factor;
+                let low = *low;
+                let high = *high;
+                let original = *original;
                 let scaled = plain.map(|f| {
                     let turns = original * f / (2.0 * PI);
                     if turns > high {
@@ -240,7 +243,8 @@ impl Rotary {
                 let original = *original;
                 // The pair that turns so many times within the first training length.
                 let pair_of = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
-                let (mut low, mut high) = (pair_of(*fast), pair_of(*slow));
+                let mut low = pair_of(*fast);
+                let mut high = pair_of(*slow);
                 if *truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
@@ -261,7 +265,8 @@ impl Rotary {
 /// Turns heads `[n, heads, d]` by the angles of [`Rotary::tables`].
 pub(super) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, TrainerError> {
     let half = x.size()[2] / 2;
-    let (left, right) = (x.f_narrow(2, 0, half)?, x.f_narrow(2, half, half)?);
+    let left = x.f_narrow(2, 0, half)?;
+    let right = x.f_narrow(2, half, half)?;
     // The products are fresh and no gradient formula needs their values, so they can take the sums.
     let first = left.f_mul(cos)?.f_sub_(&right.f_mul(sin)?)?;
     let second = right.f_mul(cos)?.f_add_(&left.f_mul(sin)?)?;

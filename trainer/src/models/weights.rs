@@ -66,7 +66,8 @@ pub struct WeightFiles {
 
 impl WeightFiles {
     fn empty(path: PathBuf, device: Device, kind: Kind) -> Self {
-        let (files, entries) = (Vec::new(), BTreeMap::new());
+        let files = Vec::new();
+        let entries = BTreeMap::new();
         Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep }
     }
 
@@ -115,7 +116,8 @@ impl WeightFiles {
         match self.quantise {
             Quantise::None => Ok(Weight::Dense(weight)),
             Quantise::Nf4 => {
-                let (kind, device) = (self.kind, self.device);
+                let kind = self.kind;
+                let device = self.device;
                 Ok(Weight::Packed { packed: Box::new(PackedMatrix::nf4(&weight)?), kind, device })
             }
         }
@@ -141,7 +143,8 @@ impl WeightFiles {
     }
 
     fn held(&self, packed: Option<PackedMatrix>, entry: &Entry, name: &str) -> Result<Weight, ModelError> {
-        let (kind, device) = (self.kind, self.device);
+        let kind = self.kind;
+        let device = self.device;
         let Some(packed) = packed else {
             return Err(self.malformed(entry, name, &"its rows are no whole blocks"));
         };
@@ -160,7 +163,8 @@ impl WeightFiles {
         if entry.shape == shape {
             return Ok(entry);
         }
-        let (dir, expected) = (self.path.clone(), shape.to_vec());
+        let dir = self.path.clone();
+        let expected = shape.to_vec();
         Err(ModelError::Shape { dir, name: name.to_owned(), expected, found: entry.shape })
     }
 

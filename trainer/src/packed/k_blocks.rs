@@ -6,9 +6,12 @@ use super::legacy_blocks::half_at;
 /// bytes 0 to 7; of the others, the low 4 bits stand in bytes 8 to 11 and the high 2 on top of bytes 0 to 7.
 #[inline(always)]
 fn scales_and_leasts(block: &[u8; 144]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut leasts) = ([0; 8], [0; 8]);
+    let mut scales = [0; 8];
+    let mut leasts = [0; 8];
     for i in 0..4 {
-        let (scale, least, both) = (block[4 + i], block[8 + i], block[12 + i]);
+        let scale = block[4 + i];
+        let least = block[8 + i];
+        let both = block[12 + i];
         scales[i] = scale & 63;
         leasts[i] = least & 63;
         scales[i + 4] = (both & 15) | ((scale >> 6) << 4);
@@ -21,7 +24,8 @@ fn scales_and_leasts(block: &[u8; 144]) -> ([u8; 8], [u8; 8]) {
 /// the high halves the next.
 #[inline(always)]
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (scale, least) = (half_at(block, 0), half_at(block, 2));
+    let scale = half_at(block, 0);
+    let least = half_at(block, 2);
     let (scales, leasts) = scales_and_leasts(block);
     for pair in 0..4 {
         let low = (scale * f32::from(scales[2 * pair]), least * f32::from(leasts[2 * pair]));

@@ -31,7 +31,8 @@ pub(super) fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
 /// Scale and least value, then 16 bytes as in Q4_0: `x = d q + m`.
 #[inline(always)]
 pub(super) fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
-    let (scale, least) = (half_at(block, 0), half_at(block, 2));
+    let scale = half_at(block, 0);
+    let least = half_at(block, 2);
     for i in 0..16 {
         let byte = block[4 + i];
         out[i] = f32::from(byte & 15) * scale + least;

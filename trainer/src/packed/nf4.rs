@@ -71,7 +71,8 @@ impl Nf4 {
 
     /// Nothing yet, with room for so many numbers.
     pub fn with_capacity(numbers: usize) -> Self {
-        let (codes, scales) = (numbers.div_ceil(2), numbers.div_ceil(BLOCK));
+        let codes = numbers.div_ceil(2);
+        let scales = numbers.div_ceil(BLOCK);
         Self { codes: Vec::with_capacity(codes), scales: Vec::with_capacity(scales), numbers: 0 }
     }
 
@@ -136,7 +137,8 @@ mod tests {
 
     /// The distribution function of the standard normal, by its Taylor series around 0; for |x| < 3 far below 1e-12.
     fn normal(x: f64) -> f64 {
-        let (mut term, mut sum) = (x, x);
+        let mut term = x;
+        let mut sum = x;
         for n in 1..80 {
             term *= -x * x / (2.0 * f64::from(n));
             sum += term / f64::from(2 * n + 1);
@@ -145,7 +147,8 @@ mod tests {
     }
 
     fn quantile(p: f64) -> f64 {
-        let (mut low, mut high) = (-3.0, 3.0);
+        let mut low = -3.0;
+        let mut high = 3.0;
         for _ in 0..60 {
             let middle = (low + high) / 2.0;
             if normal(middle) < p { low = middle } else { high = middle }

@@ -20,7 +20,8 @@ pub(super) fn run(
     leaves: &[Tensor],
     sums: &mut [Tensor],
 ) -> Result<f64, TrainerError> {
-    let (model, adapters) = (session.model(), session.adapters());
+    let model = session.model();
+    let adapters = session.adapters();
     let mut states = Vec::with_capacity(model.layers());
     let mut x = {
         let _no_grad = tch::no_grad_guard();

@@ -18,6 +18,7 @@ use crate::error::TrainerError;
 use crate::session::Session;
 use crate::step::loss::PredictedTokens;
 use objective::LossTerms;
+
 pub use objective::Objective;
 pub use per_text::{OnGradients, per_text};
 

@@ -67,7 +67,8 @@ pub(super) fn loss_gradient(
             let rows = Tensor::f_from_slice(&predicted.rows)?.f_to_device(session.device())?;
             // Only the rows that predict a token are finished. `embedding` for its fast gradient.
             let y = session.model().finish(&Tensor::f_embedding(&states, &rows, -1, false, false)?)?;
-            let (sum, dy) = loss_and_gradient(session.vocabulary()?, &y.f_detach()?, &predicted.tokens, shares, *chunk)?;
+            let (sum, dy) =
+                loss_and_gradient(session.vocabulary()?, &y.f_detach()?, &predicted.tokens, shares, *chunk)?;
             (sum, vjp(&y, &dy, &inputs)?)
         }
     };

@@ -120,7 +120,8 @@ fn decimal(negative: bool, whole: &str, part: &str, shift: i64) -> String {
         let (whole, part) = digits.split_at(point as usize);
         (whole.to_owned(), part.to_owned())
     };
-    let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
+    let whole = whole.trim_start_matches('0');
+    let part = part.trim_end_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     let sign = if negative && (whole, part) != ("0", "") { "-" } else { "" };
     if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }

@@ -5,19 +5,19 @@
 
 use std::ops::ControlFlow;
 
+use rondo_data::{Example, Part};
 use rondo_proto::run_file::Task;
+use rondo_trainer_api::work::OnProgress;
 
 use super::answer::extract;
 use super::causal_lm::counted;
-use super::score::{Scores, Share};
+use super::score::{LossUnit, Scores, Share};
 use super::{HELD_OUT, Outcome, Ticker, Verdict};
 use crate::error::TrainerError;
 use crate::generate::sampling::Sampling;
 use crate::generate::{Options, generate};
 use crate::session::{Session, TextLoss};
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
-use rondo_trainer_api::work::OnProgress;
 
 /// Token cells of one batch's keys and values.
 const CELLS: usize = 16 * 1024;
@@ -34,13 +34,14 @@ pub(super) fn evaluate(
 ) -> Result<Outcome, TrainerError> {
     // Every example is read once for the loss and answered once.
     let mut ticker = Ticker::new(2 * count, progress);
-    let (mut scores, mut verdicts) = (Scores::default(), Vec::with_capacity(count));
-    for taken in tokens.rows(part, task)?.chunks(count) {
-        let taken = taken?;
-        let losses = session.token_losses(&taken.encoded, taken.encoded.len(), &mut |done| ticker.show(done))?;
-        ticker.advance(taken.examples.len());
-        let texts = answers(session, tokens, task, &taken.examples, &mut ticker)?;
-        for ((example, loss), generated) in taken.examples.into_iter().zip(losses).zip(texts) {
+    let mut scores = Scores::default();
+    let mut verdicts = Vec::with_capacity(count);
+    for rows in tokens.rows(part, task)?.chunks(count) {
+        let rows = rows?;
+        let losses = session.token_losses(&rows.encoded, rows.encoded.len(), &mut |done| ticker.show(done))?;
+        ticker.advance(rows.examples.len());
+        let texts = answers(session, tokens, task, &rows.examples, &mut ticker)?;
+        for ((example, loss), generated) in rows.examples.into_iter().zip(losses).zip(texts) {
             let verdict = judge(&example, &loss, generated, task);
             let right = u64::from(verdict.right == Some(true));
             scores.add(example.group.as_deref(), Share { loss: loss.loss, units: loss.tokens, right, tries: 1 });
@@ -50,7 +51,7 @@ pub(super) fn evaluate(
     if verdicts.iter().all(|(_, verdict)| verdict.expected.is_none()) {
         return Err(TrainerError::NoAnswer { what: HELD_OUT });
     }
-    let evaluation = counted(scores.evaluation(true))?;
+    let evaluation = counted(scores.evaluation(LossUnit::Token))?;
     Ok(Outcome { evaluation, verdicts })
 }
 

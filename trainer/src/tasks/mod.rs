@@ -12,14 +12,14 @@ pub mod score;
 
 use std::ops::ControlFlow;
 
+use rondo_data::{Example, Part};
 use rondo_proto::run_file::{Task, TaskKind};
 use rondo_proto::v1::Evaluation;
+use rondo_trainer_api::work::{OnProgress, Progress};
 
 use crate::error::TrainerError;
 use crate::session::Session;
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
-use rondo_trainer_api::work::{OnProgress, Progress};
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,16 +4,16 @@
 //! the mean over their tokens (`option_score`). Accuracy = share of questions whose right option scores best, the first
 //! one of equals; loss = -log p of the right options' tokens, per token.
 
+use rondo_data::Part;
 use rondo_proto::run_file::{OptionScore, Task};
+use rondo_trainer_api::work::OnProgress;
 
 use super::causal_lm::counted;
-use super::score::{Scores, Share};
+use super::score::{LossUnit, Scores, Share};
 use super::{Outcome, Ticker, Verdict};
 use crate::error::TrainerError;
 use crate::session::{Session, TextLoss};
 use crate::text::tokens::Tokens;
-use rondo_data::Part;
-use rondo_trainer_api::work::OnProgress;
 
 /// Questions scored together.
 const PART: usize = 128;
@@ -27,7 +27,8 @@ pub(super) fn evaluate(
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {
     let mut ticker = Ticker::new(count, progress);
-    let (mut scores, mut verdicts) = (Scores::default(), Vec::with_capacity(count));
+    let mut scores = Scores::default();
+    let mut verdicts = Vec::with_capacity(count);
     let rows = tokens.rows(part, task)?;
     for first in (0..count).step_by(PART) {
         let asked: Vec<usize> = (first..count.min(first + PART)).collect();
@@ -46,7 +47,7 @@ pub(super) fn evaluate(
             verdicts.push((example, verdict));
         }
     }
-    let evaluation = counted(scores.evaluation(true))?;
+    let evaluation = counted(scores.evaluation(LossUnit::Token))?;
     Ok(Outcome { evaluation, verdicts })
 }
 

@@ -114,7 +114,10 @@ impl<'h> Vocabulary<'h> {
                 _ => Err(header.invalid(format!("{key} is {id}, the vocabulary has {} tokens", tokens.len()))),
             }
         };
-        let (bos, eos, pad, unknown) = (id("bos")?, id("eos")?, id("padding")?, id("unknown")?);
+        let bos = id("bos")?;
+        let eos = id("eos")?;
+        let pad = id("padding")?;
+        let unknown = id("unknown")?;
         let add = |name: &str| header.flag(&format!("tokenizer.ggml.add_{name}_token"));
         let add_bos = add("bos")?.unwrap_or(pre.is_none_or(|pre| pre.add_bos)) && bos.is_some();
         let add_eos = add("eos")?.unwrap_or(false) && eos.is_some();

@@ -7,4 +7,5 @@ mod gguf_vocabulary;
 mod layout;
 pub mod load_tokenizer;
 pub mod rows;
+mod tokenizer_files;
 pub mod tokens;

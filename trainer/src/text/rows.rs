@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rondo_data::{DataError, Example, OnBadRow, Part};
+
 use crate::error::TrainerError;
 use crate::text::encode::{self, EncodedDataset, encode_all};
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, Refusal};
-use rondo_data::{DataError, Example, OnBadRow, Part};
 
 /// Rows that [`Rows::chunks`] takes together.
 const CHUNK: usize = 512;
@@ -14,7 +15,7 @@ const CHUNK: usize = 512;
 /// Batches without any usable row after which training gives up.
 const TRIES: usize = 100;
 
-/// A part of a data set, ready to be taken as token ids.
+/// A part of a data set whose rows can be taken as token ids.
 pub struct Rows<'d> {
     part: Part<'d>,
     layout: Layout,
@@ -76,7 +77,7 @@ impl<'d> Rows<'d> {
         Ok(rows)
     }
 
-    /// Number of rows, those included that will turn out to be of no use.
+    /// Number of rows, those included that turn out to be unusable.
     pub fn len(&self) -> usize {
         self.part.len()
     }
@@ -86,7 +87,7 @@ impl<'d> Rows<'d> {
         self.part.is_empty()
     }
 
-    /// Rows known to be of no use; of a data set that is read from its file, none is known before it is taken.
+    /// Rows known to be unusable; of a data set that is read from its file, none is known before it is taken.
     pub fn skipped(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.texts.iter().filter(|text| text.is_none()).count())
     }
@@ -96,7 +97,7 @@ impl<'d> Rows<'d> {
         self.part.lengths()
     }
 
-    /// The rows with these indices, in this order, without those of no use where the data set's policy lets them be.
+    /// The rows with these indices, in this order, without unusable ones where the data set's policy skips them.
     ///
     /// # Errors
     /// A row that cannot be used, unless such rows are skipped; a file that cannot be read or was changed.
@@ -110,25 +111,25 @@ impl<'d> Rows<'d> {
                 (&read.encoded, read.texts.to_vec())
             }
         };
-        let mut taken = EncodedRows { examples: Vec::with_capacity(indices.len()), encoded: Encoded::new() };
+        let mut found = EncodedRows { examples: Vec::with_capacity(indices.len()), encoded: Encoded::new() };
         for (example, text) in examples.into_iter().zip(texts) {
             if let Some(text) = text {
-                taken.encoded.push_from(encoded, text as usize);
-                taken.examples.push(example);
+                found.encoded.push_from(encoded, text as usize);
+                found.examples.push(example);
             }
         }
-        Ok(taken)
+        Ok(found)
     }
 
-    /// The next of some batches of indices that has a row of use.
+    /// The next of some batches of indices that has a usable row.
     ///
     /// # Errors
     /// As of [`Rows::take`]; no batch with such a row among the next hundred.
     pub fn draw(&self, batches: &mut dyn Iterator<Item = Vec<usize>>) -> Result<EncodedRows, TrainerError> {
         for batch in batches.take(TRIES) {
-            let taken = self.take(&batch)?;
-            if !taken.examples.is_empty() {
-                return Ok(taken);
+            let rows = self.take(&batch)?;
+            if !rows.examples.is_empty() {
+                return Ok(rows);
             }
         }
         Err(TrainerError::NoExamples { what: "every batch within reach" })

@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rondo_data::template::{ChatTemplate, SpecialTokens};
+use rondo_data::{Content, Example, Message, OnBadRow, Part};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::error::TrainerError;
 use crate::text::encode::{self, EncodedDataset, encode_all, encode_whole};
 use crate::text::encoded::{Choices, Encoded};
-use crate::text::layout::{Codec, Files, Layout, Missing, Refusal};
+use crate::text::layout::{Codec, Layout, MissingTemplate, Refusal, Specials};
 use crate::text::rows::Rows;
-use rondo_data::template::{ChatTemplate, SpecialTokens};
-use rondo_data::{Content, Example, Message, OnBadRow, Part};
+use crate::text::tokenizer_files::TokenizerFiles;
 
-/// How many encoded data sets are kept: a client serves few runs at a time, each with a training and
-/// a held-out part.
+/// How many encoded data sets are kept: a client serves few runs at a time, each with a training and a held-out part.
 const KEPT: usize = 8;
 
 /// A model's tokenizer and what it encoded so far.
@@ -37,7 +37,7 @@ impl Tokens {
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path)
             .map_err(|error| TrainerError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
-        let files = Files::read(dir)?;
+        let files = TokenizerFiles::read(dir)?;
         Self::new(tokenizer, files.special, files.chat.as_deref(), &path)
     }
 
@@ -62,8 +62,8 @@ impl Tokens {
             }),
         };
         let chat = match chat {
-            None => Err(Missing::Absent),
-            Some(source) => ChatTemplate::new(source, special.clone()).map_err(Missing::Unreadable),
+            None => Err(MissingTemplate::Absent),
+            Some(source) => ChatTemplate::new(source, special.clone()).map_err(MissingTemplate::Unreadable),
         };
         let plain = ChatTemplate::plain(special).map_err(|error| refuse(error.to_string()))?;
         // Chat models end turns with tokens of their own, whatever eos_token says.
@@ -154,7 +154,7 @@ impl Tokens {
     /// # Errors
     /// The tokenizer fails on it.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>, TrainerError> {
-        self.codec.ids(text, true).map_err(|refusal| match refusal {
+        self.codec.ids(text, Specials::Add).map_err(|refusal| match refusal {
             Refusal::Row(problem) => self.codec.error(problem),
             Refusal::All(error) => error,
         })
@@ -232,12 +232,6 @@ impl Tokens {
         }
         self.kept.push((content, layout, kept.clone()));
         Ok(kept)
-    }
-}
-
-impl Layout {
-    pub(super) fn of(task: &Task) -> Self {
-        Self { kind: task.kind, loss_on: task.loss_on, template: task.template, max_tokens: task.max_tokens }
     }
 }
 

@@ -9,13 +9,13 @@
 //! Nothing else that depends on an example leaves this file.
 
 use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, SecureRng, poisson_sample};
+use rondo_trainer_api::work::Work;
 use tch::{Kind, Tensor};
 
 use crate::error::TrainerError;
 use crate::session::Session;
 use crate::step::{self, Gradients, Objective, Plan};
 use crate::text::rows::Rows;
-use rondo_trainer_api::work::Work;
 
 /// DP-SGD over one round: draws batches and gives their noised gradients.
 pub struct DpSgd<'p> {
@@ -47,13 +47,13 @@ impl<'p> DpSgd<'p> {
         // Like lengths together, so that little is padded; a sum of integers knows no order.
         let lengths = rows.lengths();
         batch.sort_by_key(|&row| lengths[row]);
-        let taken = rows.take(&batch)?;
-        let labels = taken.labels();
+        let rows = rows.take(&batch)?;
+        let labels = rows.labels();
         let objective = Objective::of_task(work.run.task.kind, &labels);
         let mut sum = vec![0; self.mechanism.lattice().dimension()];
         let lattice = *self.mechanism.lattice();
         let mut add = |gradients: &[Tensor]| add_clipped(&lattice, gradients, &mut sum);
-        step::per_text(session, &taken.encoded, &taken.indices(), objective, plan, &mut add)?;
+        step::per_text(session, &rows.encoded, &rows.indices(), objective, plan, &mut add)?;
         let noised = self.mechanism.release(&sum)?;
         Ok(Gradients { loss: 0.0, units: 1, tensors: self.mean(&noised, session)? })
     }

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use rondo_data::batches::Batches;
 use rondo_methods::{Kind, TensorSet, change};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Protection, Work};
 
 use crate::error::TrainerError;
 use crate::session::Session;
@@ -11,8 +13,6 @@ use crate::step::{self, Gradients, Objective, Plan};
 use crate::text::rows::{EncodedRows, Rows};
 use crate::train::dp_sgd::DpSgd;
 use crate::train::optim::{AdamW, AdamWConfig, Proximal};
-use rondo_data::batches::Batches;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Protection, Work};
 
 /// The reported training loss is the mean over so many last steps.
 const LOSS_STEPS: usize = 10;

@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_stays() {
         let kind = (tch::Kind::Float, tch::Device::Cpu);
-        let (used, unused) = (Tensor::ones([2], kind), Tensor::ones([3], kind));
+        let used = Tensor::ones([2], kind);
+        let unused = Tensor::ones([3], kind);
         let parameters = vec![used.shallow_clone(), unused.shallow_clone()];
         let config = AdamWConfig { weight_decay: 0.5, ..Default::default() };
         AdamW::new(config, parameters).unwrap().step(&[&used * 2, Tensor::new()]).unwrap();

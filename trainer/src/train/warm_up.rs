@@ -6,6 +6,7 @@ use std::time::Instant;
 use rondo_methods::init::base_svd;
 use rondo_methods::tensor::full_name;
 use rondo_methods::{Kind as MethodKind, MethodError, TensorSet};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 use tch::{Kind, Tensor};
 
 use crate::adapters;
@@ -15,7 +16,6 @@ use crate::session::{Session, to_plain};
 use crate::step::Plan;
 use crate::text::rows::Rows;
 use crate::train::local;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 
 /// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
 /// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this

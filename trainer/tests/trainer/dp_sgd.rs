@@ -90,7 +90,8 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let mut private = DpSgd::new(&session, &nobody).unwrap();
     let plan = Plan { micro_batch: 8, ..Plan::default() };
     let mut draw = || flat(&private.step(&session, &work, &rows, plan).unwrap().tensors);
-    let (first, second) = (draw(), draw());
+    let first = draw();
+    let second = draw();
     let deviation = |numbers: &[f64]| (numbers.iter().map(|n| n * n).sum::<f64>() / numbers.len() as f64).sqrt();
     let expected = 2.0 * 0.05 / 100.0;
     let window = 5.0 / (2.0 * first.len() as f64).sqrt();
@@ -154,7 +155,8 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         rondo_dp::audit::one_run(&scores, &took_part, 60, 1e-5, 0.999)
     };
     let claimed = |noise: f64| Curve::of(&Event::new(noise, 1.0, 1).unwrap()).epsilon_enforced(1e-5).unwrap();
-    let (hidden, bare) = (attack(4.0), attack(1.0 / 1_048_576.0));
+    let hidden = attack(4.0);
+    let bare = attack(1.0 / 1_048_576.0);
     assert!(hidden.lower_bound <= claimed(4.0), "{hidden:?}, claimed {}", claimed(4.0));
     assert!(bare.lower_bound > 1.5 && bare.lower_bound > claimed(4.0), "the attack is too weak to tell: {bare:?}");
 }
@@ -180,7 +182,8 @@ fn a_round_tells_nothing_but_its_tensors() {
             })
             .unwrap()
     };
-    let (first, second) = (train(), train());
+    let first = train();
+    let second = train();
     assert_eq!((first.examples, first.train_loss, first.seconds), (0, 0.0, 0.0));
     assert!(first.before.is_none() && losses.iter().all(|&loss| loss == 0.0));
     assert_ne!(first.tensors, second.tensors, "noise is never repeated");

@@ -52,7 +52,8 @@ fn all(session: &Session<'_>, prompts: &[Vec<i64>], options: &Options) -> Vec<Ge
 #[test]
 fn greedy_texts_are_those_of_transformers_also_in_a_batch() {
     let facts = facts();
-    let (prompts, new) = (prompts(&facts), facts["new"].as_u64().unwrap() as usize);
+    let prompts = prompts(&facts);
+    let new = facts["new"].as_u64().unwrap() as usize;
     let model = encoder(&golden("tiny-llama"));
     for who in WHO {
         let session = session(&*model, who);
@@ -108,7 +109,8 @@ fn the_seed_decides_what_is_drawn() {
 #[test]
 fn texts_end_at_the_context_at_a_break_and_never_beyond_the_model() {
     let model = encoder(&golden("tiny-llama"));
-    let (session, limit) = (session(&*model, "bare"), model.max_positions());
+    let session = session(&*model, "bare");
+    let limit = model.max_positions();
     let long: Vec<i64> = std::iter::once(1).chain((0..limit as i64 - 4).map(|id| 40 + id % 30)).collect();
     let full = all(&session, &[long.clone(), vec![1, 40]], &greedy(5, &[]));
     assert_eq!((full[0].ids.len(), full[0].finish_reason), (3, FinishReason::Context));

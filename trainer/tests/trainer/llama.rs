@@ -138,7 +138,8 @@ fn a_cache_changes_nothing() {
             let mut places = Vec::new();
             for (text, length) in step.into_iter().enumerate() {
                 // A text that is at its end goes on with rubbish, which is not looked at.
-                let (from, ids) = (done[text], encoded.text(text));
+                let from = done[text];
+                let ids = encoded.text(text);
                 part.push((from..from + length).map(|at| ids.get(at).copied().unwrap_or(3)));
                 places.extend((from..from + length).map(|at| (at < ids.len()).then(|| starts[text] + at)));
             }
@@ -228,7 +229,9 @@ fn token_loss(
     counts: &[f32],
     adapters: &Adapters,
 ) -> tch::Tensor {
-    let (mut from, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
+    let mut from = Vec::new();
+    let mut targets = Vec::new();
+    let mut start = 0;
     for text in all(encoded) {
         let ids = encoded.text(text);
         for at in (1..ids.len()).filter(|at| counts[start + at] == 1.0) {
@@ -249,11 +252,13 @@ fn adapters(
     delta: &Delta,
     trained: &[&str],
 ) -> (Adapters, Vec<(String, tch::Tensor)>) {
-    let (mut adapters, mut parameters) = (Adapters::none(), Vec::new());
+    let mut adapters = Adapters::none();
+    let mut parameters = Vec::new();
     for target in goldens.keys().filter_map(|name| name.strip_suffix(".R")).filter(|name| !name.starts_with("grad.")) {
         let mut parts = Parts::new();
         for part in ["lora_A", "lora_B", "R"] {
-            let (name, shape) = (format!("{target}.{part}"), &goldens[&format!("{target}.{part}")].shape);
+            let name = format!("{target}.{part}");
+            let shape = &goldens[&format!("{target}.{part}")].shape;
             let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
             let mut tensor = tch::Tensor::from_slice(&goldens[&name].data).view(shape.as_slice()).copy();
             if trained.contains(&part) {
@@ -271,7 +276,8 @@ fn adapters(
 /// Loss, gradients and ten steps of AdamW are those of peft and torch.
 fn trains_as_torch(word: &str, delta: &Delta, trained: &[&str]) {
     let goldens = golden_tensors("llama-lora.safetensors");
-    let (encoded, counts) = (texts(&goldens), &goldens["counts"].data);
+    let encoded = texts(&goldens);
+    let counts = &goldens["counts"].data;
     let model = load(&golden("tiny-llama"));
     let batch = Batch::new(&encoded, &all(&encoded), Device::Cpu).unwrap();
     let (adapters, parameters) = adapters(&*model, &goldens, delta, trained);
@@ -489,7 +495,8 @@ fn smollm2_from_gguf_equals_transformers() {
     eprintln!("SmolLM2: logits off by at most {off}");
     assert!(off < 1e-3, "off by {off}");
     for (row, logits) in found.data.chunks(vocabulary).enumerate() {
-        let (best, largest) = (goldens["best"].data[row] as usize, goldens["largest"].data[row]);
+        let best = goldens["best"].data[row] as usize;
+        let largest = goldens["largest"].data[row];
         assert!((logits[best] - largest).abs() < 1e-3, "token {row}");
         assert!(logits.iter().all(|&logit| logit <= largest + 1e-3), "token {row}");
     }

@@ -58,7 +58,8 @@ fn a_prefix_and_other_spellings_are_understood() {
         tensors.insert("cls.predictions.bias".into(), Tensor::zeros(&[75]));
     };
     altered(&tiny(), dir.path(), rename, |_| {});
-    let (renamed, original) = (encoder(dir.path()), encoder(&tiny()));
+    let renamed = encoder(dir.path());
+    let original = encoder(&tiny());
     let goldens = golden_tensors("tiny-bert.safetensors");
     let encoded = golden_ids(&goldens, 2.0);
     let [one, two] = [&renamed, &original].map(|encoder| {
@@ -90,7 +91,8 @@ fn files_that_are_cut_short_or_no_safetensors() {
 
 #[test]
 fn adapters_that_do_not_fit() {
-    let (encoder, goldens) = (encoder(&tiny()), golden_tensors("tiny-bert.safetensors"));
+    let encoder = encoder(&tiny());
+    let goldens = golden_tensors("tiny-bert.safetensors");
     let mut session = Session::new(&*encoder, Device::Cpu, &golden_head(&goldens), Pooling::Mean).unwrap();
     let parts = TensorSet::from([
         ("lora_A".to_owned(), Tensor::zeros(&[2, 32])),

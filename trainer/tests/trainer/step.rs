@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rondo_methods::{Delta, Tensor as Plain, TensorSet};
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::adapters::Adapters;
 use rondo_trainer::batch::{Batch, Encoded};
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::models::{LayerCache, Linears, LoadOptions, Packed, Transformer, Weight};
+use rondo_trainer::models::{LayerCache, LinearHook, Linears, LoadOptions, Packed, Transformer, Weight};
 use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer::step::loss::{self, PredictedTokens};
 use rondo_trainer::step::{self, Gradients, Objective, Plan};
@@ -58,10 +57,10 @@ impl Transformer for Speaker {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
-        self.body.layer(number, x, batch, adapters, cache)
+        self.body.layer(number, x, batch, hook, cache)
     }
     // Not the identity, so that what follows the layers has a gradient of its own.
     fn finish(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
@@ -141,7 +140,9 @@ pub(crate) fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &
     let batch = Batch::new(encoded, indices, Device::Cpu).unwrap();
     let states = session.model().forward(&batch, session.adapters()).unwrap();
     let logits = states.matmul(&session.model().vocabulary().unwrap().dense().unwrap().tr()).to_kind(Kind::Float);
-    let (mut rows, mut tokens, mut first) = (Vec::new(), Vec::new(), 0);
+    let mut rows = Vec::new();
+    let mut tokens = Vec::new();
+    let mut first = 0;
     for &index in indices {
         for place in 1..encoded.text(index).len() {
             if encoded.counts(index)[place] {
@@ -177,7 +178,8 @@ proptest! {
         checkpoint: bool, packed: bool, micro_batch in 0..8_usize, chunk in 0..12_usize,
         order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), take in 3..=6_usize,
     ) {
-        let (model, encoded) = (Speaker::new(Kind::Float, packed), texts());
+        let model = Speaker::new(Kind::Float, packed);
+        let encoded = texts();
         let session = speaking(&model);
         let indices = &order[..take];
         let (loss, expected) = by_definition(&session, &encoded, indices);
@@ -214,7 +216,8 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
     let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
-    let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
+    let mut encoded = Encoded::new();
+    let labels = [1, 0, 1, 1, 0];
     [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     let indices = [0, 1, 2, 3, 4];
     let loss = mean_loss(&session.logits(&encoded, &indices).unwrap(), &labels);
@@ -232,7 +235,8 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
 /// One CPU thread or two: equal steps give equal bits, and so do the two ways.
 #[test]
 fn both_ways_give_equal_bits() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
     let bits = |checkpoint| -> Vec<Vec<f32>> {
         let plan = Plan { checkpoint, micro_batch: 2, chunk: 4 };
@@ -246,8 +250,10 @@ fn both_ways_give_equal_bits() {
 #[test]
 fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
     let encoded = texts();
-    let (full, half) = (Speaker::new(Kind::Float, false), Speaker::new(Kind::BFloat16, false));
-    let (exact, rough) = (speaking(&full), speaking(&half));
+    let full = Speaker::new(Kind::Float, false);
+    let half = Speaker::new(Kind::BFloat16, false);
+    let exact = speaking(&full);
+    let rough = speaking(&half);
     let indices = [0, 1, 2, 3, 4];
     let run = |session: &Session<'_>, checkpoint| {
         step::gradients(session, &encoded, &indices, Objective::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
@@ -263,7 +269,8 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
 
 #[test]
 fn without_a_counting_token_there_is_no_loss_and_no_gradient() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
     let found = step::gradients(&session, &encoded, &[5, 3], Objective::Tokens, Plan::default()).unwrap();
     assert_eq!((found.loss, found.units), (0.0, 0));
@@ -272,7 +279,8 @@ fn without_a_counting_token_there_is_no_loss_and_no_gradient() {
 
 #[test]
 fn token_losses_are_told_text_by_text() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
     let mut ticks = Vec::new();
     let each = session
@@ -300,7 +308,8 @@ fn an_encoder_is_no_language_model() {
 /// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as if it were alone.
 #[test]
 fn only_the_leading_block_trains() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let whole = speaking(&model);
     let mut session = speaking(&model);
     let name = session.trained()[0].0.clone();
@@ -308,7 +317,8 @@ fn only_the_leading_block_trains() {
     let run = |session: &Session<'_>| {
         step::gradients(session, &encoded, &[0, 2], Objective::Tokens, Plan::default()).unwrap().tensors
     };
-    let (all, part) = (run(&whole), run(&session));
+    let all = run(&whole);
+    let part = run(&session);
     assert_eq!(part[0].size(), [2, 5]);
     assert_eq!(part[0], all[0].narrow(0, 0, 2).narrow(1, 0, 5));
     assert_eq!(part[1..], all[1..]);

@@ -72,19 +72,23 @@ fn a_base_unpacked_at_load_is_the_packed_one() {
             let load = |packed| {
                 models::load(&golden(name), LoadOptions { device: Device::Cpu, kind, quantise, packed }).unwrap()
             };
-            let (packed, plain) = (load(PackedWeights::Keep), load(PackedWeights::Unpack));
+            let packed = load(PackedWeights::Keep);
+            let plain = load(PackedWeights::Unpack);
             for number in 0..packed.linears().names().len() {
-                let (left, right) = (packed.linears().weight(number), plain.linears().weight(number));
+                let left = packed.linears().weight(number);
+                let right = plain.linears().weight(number);
                 assert!(!right.is_packed() && right.kind() == kind, "{name} {kind:?} {number}");
                 assert_eq!(left.dense().unwrap(), right.dense().unwrap(), "{name} {kind:?} {number}");
             }
-            let (packed, plain) = (adapted(&*packed), adapted(&*plain));
+            let packed = adapted(&*packed);
+            let plain = adapted(&*plain);
             assert!(packed.is_packed() && !plain.is_packed());
             let step = |session, checkpoint| {
                 let plan = Plan { checkpoint, micro_batch: 0, chunk: 0 };
                 step::gradients(session, &encoded, &[2, 0, 4, 1], Objective::Tokens, plan).unwrap().loss
             };
-            let (left, right) = (step(&packed, true), step(&plain, false));
+            let left = step(&packed, true);
+            let right = step(&plain, false);
             assert!((left - right).abs() < 1e-5, "{name} {kind:?}: {left} {right}");
         }
     }
@@ -103,7 +107,8 @@ fn a_stack_on_a_packed_weight_is_what_its_factors_do() {
         }
         // The same as one attached sum on a model whose layer has no adapter.
         let mut expected = Session::language(&*model, Device::Cpu).unwrap();
-        let (mut parts, mut terms) = (TensorSet::new(), Vec::new());
+        let mut parts = TensorSet::new();
+        let mut terms = Vec::new();
         for seed in [1, 20, 30] {
             for (part, tensor) in factors(&*model, TARGETS[0], seed) {
                 parts.insert(format!("{part}{seed}"), tensor);
@@ -115,7 +120,9 @@ fn a_stack_on_a_packed_weight_is_what_its_factors_do() {
             expected.attach(target, &delta(), &factors(&*model, target, seed), &BTreeSet::new()).unwrap();
         }
         let losses = |session: &Session<'_>| session.token_losses(&encoded, 3, &mut |_| Ok(())).unwrap();
-        let (found, expected, base) = (losses(&merged), losses(&expected), losses(&base));
+        let found = losses(&merged);
+        let expected = losses(&expected);
+        let base = losses(&base);
         let mut effect = 0.0;
         for text in 0..3 {
             let off = (found[text].loss - expected[text].loss).abs();

@@ -88,7 +88,8 @@ fn bf16_computing_comes_close_and_still_learns() {
     let mut file = (*run.run).clone();
     file.train.dtype = Dtype::Bf16;
     half.run = file.into();
-    let (full, half) = (SingleClient::start(run, &mut trainer), SingleClient::start(half, &mut trainer));
+    let full = SingleClient::start(run, &mut trainer);
+    let half = SingleClient::start(half, &mut trainer);
     let exact = trainer.evaluate(&full.work(1), &mut go_on).unwrap();
     let close = trainer.evaluate(&half.work(1), &mut go_on).unwrap();
     assert!((exact.loss - close.loss).abs() < 0.02 && exact.loss != close.loss, "{exact:?} {close:?}");

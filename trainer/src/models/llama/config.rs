@@ -1,13 +1,11 @@
 //! What config.json says of a model of the Llama family, with Hugging Face's defaults for what it leaves out.
 
+use rondo_base::architecture::{self, ModelClass};
 use serde_json::Value;
 
 use crate::models::ModelError;
 use crate::models::linears::Bias;
 use crate::models::settings::Settings;
-
-/// The values of `model_type` that this file reads.
-const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// Sizes and choices of a decoder.
 pub(super) struct LlamaConfig {
@@ -38,9 +36,10 @@ pub(super) struct LlamaConfig {
 impl LlamaConfig {
     pub(super) fn read(config: &Settings<'_>) -> Result<Self, ModelError> {
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let Some(family) = FAMILY.into_iter().find(|family| *family == model_type) else {
+        let Some(found) = architecture::find(model_type).filter(|found| found.model_class == ModelClass::Llama) else {
             return Err(config.malformed(format!("`model_type` {model_type:?} is not of the Llama family")));
         };
+        let family = found.model_type;
         config.only("quantization_config", &[], "none; unpacked weights, or a GGUF file")?;
         config.only("hidden_act", &["silu".into(), "swish".into()], "\"silu\"")?;
         let hidden = config.count("hidden_size")?;

@@ -3,13 +3,13 @@
 
 use std::io::Write;
 
+use rondo_data::{Dataset, Example, Role, Source, Wants};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::*;
-use rondo_data::{Dataset, Example, Role, Source, Wants};
 
 const MARKED: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -199,9 +199,10 @@ fn streamed_rows_and_rows_in_memory_are_the_same_tokens() {
     task.max_tokens = 45; // the longest prompts leave no room
     let memory = Dataset::load(&source, Wants::of(&task), 0).unwrap();
     let streamed = Dataset::load(&source, Wants::of(&task), 1).unwrap();
-    let (mut first, mut second) = (tokens(tokenizer()), tokens(tokenizer()));
-    let (memory, streamed) =
-        (first.rows(memory.train(), &task).unwrap(), second.rows(streamed.train(), &task).unwrap());
+    let mut first = tokens(tokenizer());
+    let mut second = tokens(tokenizer());
+    let memory = first.rows(memory.train(), &task).unwrap();
+    let streamed = second.rows(streamed.train(), &task).unwrap();
     assert!(memory.skipped() > 5 && streamed.skipped() == 0);
     let lengths = memory.lengths();
     let mut seen = 0;
