@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(llama.canonical("model.norm.weight"), "model.norm.weight");
         let gpt2 = find("gpt2").unwrap();
         assert_eq!(gpt2.linear(&gpt2.canonical("transformer.h.1.attn.c_proj")), Some((1, 1)));
-        // What a language model has beside its layers keeps clear of the names of layers.
+        // The other tensors of a language model have no names of layers.
         assert_eq!(gpt2.linear(&gpt2.canonical("lm_head")), None);
     }
 }

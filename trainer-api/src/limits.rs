@@ -18,7 +18,7 @@ pub struct Limits {
     #[serde(default)]
     pub max_eval_examples: u32,
     /// Memory that a run may take, in megabytes (10^6 bytes); 0 = what the machine has available when it starts. With a
-    /// number here the same run is carried out in the same way every time.
+    /// number here a run takes the same steps every time.
     #[serde(default)]
     pub memory_mb: u32,
     /// Most texts that go through the model at once; a step's batch is split and its gradients added. 0 = as the memory

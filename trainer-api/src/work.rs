@@ -41,7 +41,7 @@ pub struct Work {
     pub max_eval_examples: Option<usize>,
 }
 
-/// What training does for a run's promise of privacy.
+/// What training does for a run's privacy terms.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Protection {
     /// Nothing: the run has none.

@@ -129,7 +129,7 @@ pub enum TrainerError {
 }
 
 impl TrainerError {
-    /// The same in the daemon's words; `dir` is the model's folder, `round` the round in hand.
+    /// The error as the daemon reports it; `dir` is the model's folder, `round` the present round.
     pub(crate) fn into_work_error(self, dir: &std::path::Path, round: u32) -> WorkError {
         match self {
             Self::Interrupted => WorkError::Interrupted,

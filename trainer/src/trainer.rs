@@ -7,8 +7,7 @@ use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use rondo_trainer_api::limits::Limits;
 use rondo_trainer_api::memory::{self, ModelSizes, Workload, machine};
-use rondo_trainer_api::work::MakeTrainer;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
+use rondo_trainer_api::work::{LocalUpdate, MakeTrainer, OnProgress, Trainer, Work, WorkError};
 use tch::{Device, Kind};
 
 use crate::device::DeviceChoice;
@@ -76,7 +75,7 @@ impl LibtorchTrainer {
         Self { limits, ..self }
     }
 
-    /// How this work's steps are carried out: the fastest way that fits.
+    /// How this work's steps are carried out: the fastest mode that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
         let initial = work.job.start_adapter().map(StartAdapter::message);
         let workload = Workload::new(ModelSizes::read(&work.model_dir)?, &work.run, &work.job, work.rank);
@@ -96,13 +95,12 @@ impl LibtorchTrainer {
         self.device
     }
 
-    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart.
-    pub fn model(&mut self, dir: &Path, digest: &str, dtype: Dtype) -> Result<&mut Loaded, TrainerError> {
-        self.model_as(dir, digest, dtype, Quantise::None)
-    }
-
-    /// The same with its linear layers held as the run asks.
-    pub fn model_as(
+    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart;
+    /// the base's linear layers are packed as `quantise` says.
+    ///
+    /// # Errors
+    /// A model or a tokenizer that cannot be loaded.
+    pub fn model(
         &mut self,
         dir: &Path,
         digest: &str,
@@ -136,7 +134,7 @@ impl LibtorchTrainer {
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
         let device = self.device;
         let train = &work.run.train;
-        let loaded = self.model_as(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
+        let loaded = self.model(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
         let asked = work.run.task.max_tokens;
         let limit = loaded.model.max_positions();
         if asked > limit {

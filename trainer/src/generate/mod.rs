@@ -98,7 +98,7 @@ impl Memory {
         if caches.is_empty() {
             caches = fresh(session);
         }
-        self.ids.clear(); // should this fail, the next turn starts anew
+        self.ids.clear(); // if this fails, the next turn starts from nothing
         let texts = vec![(0, held, prompt)];
         let generated = run(session, &mut caches, texts, options, on_token)?.swap_remove(0);
         // The last new token may not have been run.

@@ -1,4 +1,4 @@
-//! Keys and values of earlier tokens, so that generating a token does not compute all those before it anew.
+//! Keys and values of earlier tokens, so that generating a token does not compute them again.
 
 use tch::Tensor;
 
@@ -10,8 +10,8 @@ const GROW: i64 = 64;
 
 /// Keys and values that one layer computed for earlier tokens; use it without gradients.
 ///
-/// A token's slot is its position in its text. What a slot behind a text's end holds is rubbish, which no token of the
-/// text sees, and which its next token overwrites.
+/// A token's slot is its position in its text. A slot behind a text's end holds meaningless numbers: no token
+/// of the text sees them, and its next token overwrites them.
 #[derive(Default)]
 pub struct LayerCache {
     /// Keys (rotated where the model rotates them) and values, `[texts, slots, kv heads, head size]`.

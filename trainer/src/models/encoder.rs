@@ -31,7 +31,7 @@ pub(super) struct Names {
     pub(super) value: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
-    /// The wide half of the feed-forward block, and the way back.
+    /// The feed-forward block: to its width, and back to the hidden size.
     pub(super) inner: &'static str,
     pub(super) outer: &'static str,
     pub(super) output_norm: &'static str,

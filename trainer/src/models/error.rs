@@ -15,7 +15,7 @@ pub enum ModelError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A file is not what its name promises.
+    /// A file does not have the format that its name says.
     #[error("{}: {problem}", .path.display())]
     Malformed {
         /// The file.
@@ -76,7 +76,7 @@ pub enum ModelError {
 fn unread(path: &Path, source: &std::io::Error) -> String {
     let path = path.display();
     match source.kind() {
-        // Also said of a folder that lacks something, in words of its own; the system's words say nothing more.
+        // A folder that lacks something has an error of this kind with its own message; the system's says nothing more.
         std::io::ErrorKind::NotFound if source.raw_os_error().is_some() => {
             format!(
                 "{path} is not there; a model is a folder with config.json, tokenizer.json and .safetensors files, or one .gguf file"

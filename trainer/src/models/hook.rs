@@ -1,4 +1,4 @@
-//! What a model asks whoever adapts it, at every linear layer that it runs.
+//! What a model asks at every linear layer that it runs: how an adapter changes it.
 
 use tch::Tensor;
 

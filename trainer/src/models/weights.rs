@@ -38,7 +38,7 @@ struct Entry {
 enum Numbers {
     Plain(Kind),
     Blocks(BlockKind),
-    /// In a way that weights are not; the format's word for it.
+    /// A type that weights do not have, by the format's name.
     Other(::safetensors::Dtype),
 }
 
@@ -232,12 +232,12 @@ impl WeightFiles {
         ModelError::Malformed { path, problem: format!("tensor {name:?}: {problem}") }
     }
 
-    /// Refuses tensors that nobody took, but for those under one of the `ignored` prefixes.
+    /// Refuses tensors that were not taken, except those under one of the `ignored` prefixes.
     pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
         self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
     }
 
-    /// Refuses tensors that nobody took, but for those that `ignored` says may be left over.
+    /// Refuses tensors that were not taken, except those that `ignored` names.
     pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
         let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
         if names.is_empty() {

@@ -155,7 +155,7 @@ fn row_blocks(rows: i64) -> impl Iterator<Item = Vec<i64>> {
     (0..rows).step_by(UNPACKED_ROWS as usize).map(move |first| (first..rows.min(first + UNPACKED_ROWS)).collect())
 }
 
-/// A softmax on its way, in the memory of its logits.
+/// An unfinished softmax, in the memory of its logits.
 struct Exponentials {
     /// -log p of each row's token.
     losses: Vec<f64>,

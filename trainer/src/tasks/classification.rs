@@ -27,7 +27,7 @@ pub(super) fn evaluate(
         let logits = session.predict(&rows.encoded, rows.encoded.len(), &mut |done| ticker.show(done))?;
         ticker.advance(rows.examples.len());
         for (example, logits) in rows.examples.into_iter().zip(logits) {
-            let verdict = judge(&logits, example.label() as usize);
+            let verdict = verdict_of(&logits, example.label() as usize);
             let loss = verdict.loss.unwrap_or_default();
             let right = u64::from(verdict.right == Some(true));
             scores.add(example.group.as_deref(), Share { loss, units: 1, right, tries: 1 });
@@ -41,7 +41,7 @@ pub(super) fn evaluate(
 }
 
 /// Cross entropy and choice of one text's logits. Of equal largest logits the first counts as the choice.
-fn judge(logits: &[f32], label: usize) -> Verdict {
+fn verdict_of(logits: &[f32], label: usize) -> Verdict {
     let chosen = likeliest(logits).unwrap_or_default();
     let largest = f64::from(logits[chosen]);
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
@@ -67,10 +67,10 @@ mod tests {
         for (logits, label) in rows {
             let torch =
                 Tensor::from_slice(&logits).view([1, 3]).cross_entropy_for_logits(&Tensor::from_slice(&[label as i64]));
-            let verdict = judge(&logits, label);
+            let verdict = verdict_of(&logits, label);
             assert!((verdict.loss.unwrap() - torch.double_value(&[])).abs() < 1e-6, "{logits:?}");
         }
-        assert_eq!(judge(&[0.5, 0.5, 0.1], 1).chosen, Some(0), "of equals the first");
-        assert_eq!(judge(&[0.5, 0.6, 0.1], 1).right, Some(true));
+        assert_eq!(verdict_of(&[0.5, 0.5, 0.1], 1).chosen, Some(0), "of equals the first");
+        assert_eq!(verdict_of(&[0.5, 0.6, 0.1], 1).right, Some(true));
     }
 }

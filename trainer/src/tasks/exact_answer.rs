@@ -42,7 +42,7 @@ pub(super) fn evaluate(
         ticker.advance(rows.examples.len());
         let texts = answers(session, tokens, task, &rows.examples, &mut ticker)?;
         for ((example, loss), generated) in rows.examples.into_iter().zip(losses).zip(texts) {
-            let verdict = judge(&example, &loss, generated, task);
+            let verdict = verdict_of(&example, &loss, generated, task);
             let right = u64::from(verdict.right == Some(true));
             scores.add(example.group.as_deref(), Share { loss: loss.loss, units: loss.tokens, right, tries: 1 });
             verdicts.push((example, verdict));
@@ -109,7 +109,7 @@ fn batches(prompts: &[Vec<i64>], mut order: Vec<usize>, new: usize) -> Vec<Vec<u
     batches
 }
 
-fn judge(example: &Example, loss: &TextLoss, generated: Option<String>, task: &Task) -> Verdict {
+fn verdict_of(example: &Example, loss: &TextLoss, generated: Option<String>, task: &Task) -> Verdict {
     let expected = extract(task.answer, example.reference());
     let answer = generated.as_deref().and_then(|text| extract(task.answer, text));
     Verdict {

@@ -6,7 +6,7 @@ use tokenizers::Tokenizer;
 
 use super::gguf_vocabulary::Vocabulary;
 
-/// What a file says of its tokens, beside the tokenizer itself.
+/// What a file says of its tokens, without the tokenizer itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenFacts {
     /// Start of a text.

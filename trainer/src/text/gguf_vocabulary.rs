@@ -1,4 +1,4 @@
-//! A GGUF file's vocabulary as a tokenizer.json: the one format that the `tokenizers` library, and whoever loads an
+//! A GGUF file's vocabulary as a tokenizer.json: the one format that the `tokenizers` library, and everyone who loads an
 //! exported model, reads.
 
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! What a Hugging Face folder says of a tokenizer beside tokenizer.json: special tokens and the chat template.
+//! The files next to tokenizer.json in a Hugging Face folder: special tokens and the chat template.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rondo_data::template::SpecialTokens;
 
 use crate::error::TrainerError;
 
-/// What a model's folder says of its tokenizer beside tokenizer.json.
+/// What these files say.
 pub(super) struct TokenizerFiles {
     /// By name, for example `eos_token` = `</s>`.
     pub(super) special: SpecialTokens,

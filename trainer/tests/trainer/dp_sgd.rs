@@ -1,4 +1,4 @@
-//! Noised gradients: clipped jointly, exact sums, noise of the right size, nothing told.
+//! Noised gradients: clipped jointly, exact sums, noise of the right size, nothing else reported.
 
 use std::sync::Arc;
 
@@ -122,8 +122,8 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         (0..5 + canary % 8).map(word).collect::<Vec<_>>().join(" ")
     };
     let rows: Vec<(String, u32)> = (0..100).map(|canary| (text(canary), (canary % 2) as u32)).collect();
-    let mut coins = rondo_dp::SecureRng::new().unwrap();
-    let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut coins);
+    let mut rng = rondo_dp::SecureRng::new().unwrap();
+    let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut rng);
     let all = Dataset::of("tiny", &labels(), rows.clone(), 0.0);
     let inside = Dataset::of("tiny", &labels(), members.iter().map(|&canary| rows[canary].clone()), 0.0);
 
@@ -161,7 +161,7 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     assert!(bare.lower_bound > 1.5 && bare.lower_bound > claimed(4.0), "the attack is too weak to tell: {bare:?}");
 }
 
-/// With privacy a whole round tells nothing but its tensors, and two trainings of the same round differ.
+/// With privacy a whole round reports nothing but its tensors, and two trainings of the same round differ.
 #[test]
 fn a_round_tells_nothing_but_its_tensors() {
     let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
@@ -189,7 +189,7 @@ fn a_round_tells_nothing_but_its_tensors() {
     assert_ne!(first.tensors, second.tensors, "noise is never repeated");
 }
 
-/// With privacy per client the whole change is clipped, and nothing else is told; a training that diverges changes
+/// With privacy per client the whole change is clipped, and nothing else is reported; a training that diverges changes
 /// nothing.
 #[test]
 fn a_change_is_clipped_and_nothing_else_is_told() {

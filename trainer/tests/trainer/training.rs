@@ -57,15 +57,15 @@ fn equal_work_gives_equal_bits() {
 fn progress_is_told_and_can_stop() {
     let mut trainer = trainer();
     let solo = SingleClient::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     trainer
         .train(&solo.work(1), &mut |progress| {
-            told.push(progress);
+            reported.push(progress);
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(told.len(), 8);
-    for (index, progress) in told.iter().enumerate() {
+    assert_eq!(reported.len(), 8);
+    for (index, progress) in reported.iter().enumerate() {
         assert_eq!((progress.step, progress.steps), (index as u32 + 1, 8));
         assert!(progress.loss > 0.0);
     }

@@ -193,7 +193,7 @@ fn statistics_stand_on_the_adapter_that_the_run_starts_from() {
     }
 }
 
-/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone tells nothing beside it.
+/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone reveals nothing more.
 #[test]
 fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
     let warm_up = |method: &str| {
@@ -207,6 +207,6 @@ fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
     };
     let refused = warm_up("id = \"fed-sb\"\nrank = 4").unwrap_err().to_string();
     assert!(refused.contains("would tell gradients; it needs init = \"base-svd\""), "{refused}");
-    let told = warm_up("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\"").unwrap();
-    assert_eq!((told.examples, told.train_loss), (0, 0.0));
+    let update = warm_up("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\"").unwrap();
+    assert_eq!((update.examples, update.train_loss), (0, 0.0));
 }

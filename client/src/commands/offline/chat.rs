@@ -65,7 +65,7 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
     let adapter = subject::adapter(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let stops = loaded.tokens.ends().to_vec();

@@ -93,7 +93,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     }
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
     let (session, task) = session(args, kind, adapter.as_ref(), head, model, device)?;
 
