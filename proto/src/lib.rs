@@ -3,8 +3,10 @@
 
 pub mod architecture;
 pub mod base;
+pub mod clock;
 pub mod digest;
 pub mod error;
+pub mod files;
 pub mod gguf;
 pub mod gguf_names;
 pub mod identity;

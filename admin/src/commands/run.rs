@@ -5,6 +5,7 @@ pub(crate) mod uninvited;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequest, RunSummary, Willing};
 
@@ -13,7 +14,7 @@ use crate::error::CliError;
 use crate::initial;
 use crate::output::{self, facts, table};
 use crate::run_names::resolve;
-use crate::text::{clock, moment, now_ms, span};
+use crate::text::{clock, moment, span};
 use crate::watch;
 
 /// Longest run file that is sent.
@@ -174,7 +175,7 @@ fn list(runs: &[RunSummary]) -> String {
 fn overview(run: &RunSummary) -> String {
     let deadline = match run.deadline_ms {
         0 => String::new(),
-        at => format!("{} (in {})", clock(at), span(at.saturating_sub(now_ms()).max(0))),
+        at => format!("{} (in {})", clock(at), span(at.saturating_sub(unix_millis()).max(0))),
     };
     facts(&[
         ("run", run.run.clone()),
