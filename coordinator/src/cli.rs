@@ -17,7 +17,7 @@ use crate::init::{InitRequest, Initialised, init};
 use crate::logging::{self, LoggingError};
 use crate::operator;
 use crate::serve::{ServeError, serve};
-use crate::set_up::SetUpError;
+use crate::setup::SetupError;
 
 /// Time that work on other threads gets after everything has been flushed.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
@@ -123,7 +123,7 @@ pub enum CliError {
     Logging(#[from] LoggingError),
     /// `init` or `operator`.
     #[error(transparent)]
-    SetUp(#[from] SetUpError),
+    Setup(#[from] SetupError),
     /// `serve`.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -145,7 +145,7 @@ impl CliError {
     /// What to do about it, where the message does not say so itself.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::SetUp(SetUpError::Identity(error)) | Self::Serve(ServeError::Identity(error)) => error.hint(),
+            Self::Setup(SetupError::Identity(error)) | Self::Serve(ServeError::Identity(error)) => error.hint(),
             Self::Config(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("name the file with --config, or leave --config out: every setting has a default".to_owned())
             }

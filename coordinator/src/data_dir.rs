@@ -10,14 +10,14 @@
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rondo_proto::files::{self, FileAccess};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
-use crate::store::checkpoint::sync_directory;
 
 /// A data directory.
 #[derive(Debug, Clone)]
@@ -25,10 +25,10 @@ pub struct DataDir {
     root: PathBuf,
 }
 
-/// What `init` settled; `coordinator.toml` in the data directory.
+/// What `init` decided: the content of `coordinator.toml` in the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settled {
+pub struct InitRecord {
     /// Format of this file.
     pub v: u32,
     /// Where clients and operators reach the coordinator, `https://host:port`.
@@ -59,7 +59,7 @@ pub enum DataDirError {
     },
     /// `coordinator.toml` is not what `init` writes.
     #[error("{path}: {problem}")]
-    Settled {
+    InitRecord {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -137,18 +137,21 @@ impl DataDir {
         Ok(())
     }
 
-    fn settled_path(&self) -> PathBuf {
+    fn init_record_path(&self) -> PathBuf {
         self.root.join("coordinator.toml")
     }
 
     /// True once `init` has finished here.
     pub fn is_initialised(&self) -> bool {
-        self.settled_path().exists()
+        self.init_record_path().exists()
     }
 
-    /// What `init` settled.
-    pub fn settled(&self) -> Result<Settled, DataDirError> {
-        let path = self.settled_path();
+    /// Reads what `init` decided.
+    ///
+    /// # Errors
+    /// `init` was not run or did not finish here, or the file cannot be read.
+    pub fn init_record(&self) -> Result<InitRecord, DataDirError> {
+        let path = self.init_record_path();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -156,15 +159,15 @@ impl DataDir {
             }
             Err(e) => return Err(DataDirError::file("read", &path)(e)),
         };
-        toml::from_str(&text).map_err(|e| DataDirError::Settled { path, problem: e.to_string() })
+        toml::from_str(&text).map_err(|e| DataDirError::InitRecord { path, problem: e.to_string() })
     }
 
     /// Marks the directory as initialised. The last thing `init` does.
-    pub fn settle(&self, settled: &Settled) -> Result<(), DataDirError> {
-        let path = self.settled_path();
-        let text = toml::to_string(settled)
-            .map_err(|e| DataDirError::Settled { path: path.clone(), problem: e.to_string() })?;
-        crate::store::checkpoint::replace_file(&path, text.as_bytes()).map_err(DataDirError::file("write", &path))
+    pub fn write_init_record(&self, record: &InitRecord) -> Result<(), DataDirError> {
+        let path = self.init_record_path();
+        let text = toml::to_string(record)
+            .map_err(|e| DataDirError::InitRecord { path: path.clone(), problem: e.to_string() })?;
+        files::replace(&path, text.as_bytes(), FileAccess::Everyone).map_err(DataDirError::file("write", &path))
     }
 
     /// Takes the directory for this process until the lock is dropped; the system drops it when the process dies.
@@ -194,19 +197,7 @@ pub fn make_private_dir(path: &Path) -> Result<(), DataDirError> {
 
 /// Writes a file, mode 0600 from the first byte on, durably. A file that is there is replaced.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    let write = || {
-        let temporary = path.with_extension("new");
-        match std::fs::remove_file(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        sync_directory(path.parent().unwrap_or(Path::new(".")))
-    };
-    write().map_err(DataDirError::file("write", path))
+    files::replace(path, bytes, FileAccess::Owner).map_err(DataDirError::file("write", path))
 }
 
 #[cfg(test)]
@@ -250,7 +241,7 @@ mod tests {
     #[test]
     fn an_empty_directory_says_what_to_run() {
         let dir = tempfile::tempdir().unwrap();
-        let error = DataDir::new(dir.path()).settled().unwrap_err();
+        let error = DataDir::new(dir.path()).init_record().unwrap_err();
         assert!(error.to_string().contains("rondo-coordinator init"), "{error}");
     }
 }

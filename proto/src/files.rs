@@ -149,7 +149,10 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("inside"), b"x").unwrap();
         replace(&folder, b"new", FileAccess::Everyone).unwrap_err();
-        assert_eq!((names(dir.path()), names(&folder)), (vec!["folder".into(), "state.json".into()], vec!["inside".into()]));
+        assert_eq!(
+            (names(dir.path()), names(&folder)),
+            (vec!["folder".into(), "state.json".into()], vec!["inside".into()])
+        );
         replace(&dir.path().join("missing").join("state.json"), b"x", FileAccess::Owner).unwrap_err();
     }
 

@@ -16,12 +16,12 @@ use crate::driver::Driver;
 const READ_AHEAD: usize = 2;
 
 /// What is asked for, typed.
-pub(crate) fn asked(request: &DownloadRequest) -> Result<(RunId, Digest, u64), Status> {
+pub(crate) fn parse_request(request: &DownloadRequest) -> Result<(RunId, Digest, u64), Status> {
     Ok((run_id(&request.run)?, request.digest.parse().map_err(invalid)?, request.offset))
 }
 
 /// Tells the engine what a client received.
-pub(crate) struct Count {
+pub(crate) struct DeliveryCounter {
     /// The driver.
     pub driver: Driver,
     /// Who receives.
@@ -36,7 +36,7 @@ impl Shared {
         run: RunId,
         digest: Digest,
         offset: u64,
-        count: Option<Count>,
+        count: Option<DeliveryCounter>,
     ) -> Result<Replies<Chunk>, Status> {
         let missing = || status(ErrorCode::NotFound, format!("run `{run}` has no blob {digest}"), None);
         let size = self.blobs.size(&run, &digest).await.map_err(|e| unreadable(&e))?.ok_or_else(missing)?;
@@ -87,7 +87,7 @@ impl Shared {
                 sent += bytes;
             }
             let tail = last.as_ref().and_then(|piece| piece.as_ref().ok()).map_or(0, wire_bytes);
-            if let Some(Count { driver, client }) = count
+            if let Some(DeliveryCounter { driver, client }) = count
                 && sent + tail > 0
             {
                 let delivered =

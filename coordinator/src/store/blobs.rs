@@ -24,7 +24,7 @@ pub struct Blobs {
     files: LocalFileSystem,
     /// Held for reading from before a blob is put until the engine references it, and for writing while blobs are
     /// dropped: the same bytes may be dropped for one attempt and put for the next.
-    settled: RwLock<()>,
+    drop_lock: RwLock<()>,
     /// Lets every put fail, as on a full disk.
     #[cfg(test)]
     pub(crate) full: std::sync::atomic::AtomicBool,
@@ -70,7 +70,7 @@ pub enum BlobError {
 impl BlobError {
     /// True when the disk is full.
     pub fn is_full(&self) -> bool {
-        super::is_full(self)
+        rondo_proto::files::is_full(self)
     }
 }
 
@@ -103,21 +103,22 @@ impl Blobs {
         Ok(Self {
             root: root.to_owned(),
             files: files.with_fsync(true),
-            settled: RwLock::default(),
+            drop_lock: RwLock::default(),
             #[cfg(test)]
             full: Default::default(),
         })
     }
 
-    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until the engine knows.
-    pub async fn putting(&self) -> RwLockReadGuard<'_, ()> {
-        self.settled.read().await
+    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until the
+    /// engine references the blob.
+    pub async fn lock_for_put(&self) -> RwLockReadGuard<'_, ()> {
+        self.drop_lock.read().await
     }
 
-    /// While it is held no blob is on its way in. Hold it while the engine is asked what is needed, and while what is
-    /// not needed is dropped.
-    pub async fn dropping(&self) -> RwLockWriteGuard<'_, ()> {
-        self.settled.write().await
+    /// While it is held no blob is put. Hold it while the engine says what it references, and while the
+    /// rest is dropped.
+    pub async fn lock_for_drop(&self) -> RwLockWriteGuard<'_, ()> {
+        self.drop_lock.write().await
     }
 
     /// Every blob there is, run by run.

@@ -5,18 +5,20 @@
 //! backend to that, on a disk that fails too.
 
 pub mod blobs;
-pub mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub mod durable;
-mod frame;
 mod index;
+pub mod journal_guard;
+mod journal_record;
 pub mod mem;
 pub mod record;
 pub mod sled;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use rondo_proto::files::is_full;
 
 /// All records, sorted by key.
 pub type Records = BTreeMap<String, Vec<u8>>;
@@ -114,18 +116,6 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
 fn with_prefix(records: &Records, prefix: &str) -> Records {
     let matching = records.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
     matching.map(|(key, value)| (key.clone(), value.clone())).collect()
-}
-
-/// True when an error, or what caused it, is a full disk.
-pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let io = error.downcast_ref::<std::io::Error>();
-        io.is_some_and(|e| {
-            matches!(e.kind(), FileTooLarge | StorageFull | QuotaExceeded)
-                || e.get_ref().is_some_and(|inner| is_full(inner))
-        })
-    })
 }
 
 /// Why a record could not be read or written.

@@ -1,7 +1,8 @@
-//! The way of an update into the coordinator: size, bytes, hash, door, blob, engine; only then "accepted".
+//! How an update comes into the coordinator: size, bytes, hash, validation, blob, engine. Only then
+//! it is "accepted".
 
+mod append;
 pub mod error;
-mod gather;
 pub mod staging;
 
 use std::path::{Path, PathBuf};
@@ -9,18 +10,18 @@ use std::sync::Arc;
 
 use rondo_methods::{Job, UpdateFacts, UpdateRefusal};
 use rondo_proto::transfer::wire_bytes;
-use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
+use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part as UploadPart};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::blob_gc::drop_unreferenced;
 use crate::driver::{Driver, DriverError};
-use crate::garbage::drop_unneeded;
 use crate::store::blobs::Blobs;
+use append::append_messages;
 use error::{UploadError, file_error};
-use gather::gather;
-use staging::{Staging, Turn, UploadId};
+use staging::{Staging, UploadId, UploadLease};
 
 /// What a safetensors file may add to its tensors: names, shapes and offsets as JSON.
 const HEADER_BYTES: u64 = 64 << 10;
@@ -101,7 +102,7 @@ impl Uploads {
         let first = messages.next().await.ok_or(UploadError::Protocol("the stream is empty"))?;
         let first = first.map_err(|e| UploadError::Stream(Box::new(e)))?;
         let first_bytes = wire_bytes(&first);
-        let Some(Part::Header(header)) = first.part else {
+        let Some(UploadPart::Header(header)) = first.part else {
             return Err(UploadError::Protocol("the first message must be the header"));
         };
         let key = header.key.as_ref().ok_or(UploadError::Protocol("the header has no key"))?;
@@ -116,10 +117,10 @@ impl Uploads {
             return accepted(outcome, header.total_bytes);
         }
 
-        let mut turn = self.staging.take(&id, header.total_bytes).await?;
-        turn.count(first_bytes);
-        let outcome = self.write(&id, &header, &wanted, &mut turn, &mut messages).await;
-        self.staging.leave(&id, turn).await;
+        let mut lease = self.staging.acquire(&id, header.total_bytes).await?;
+        lease.count(first_bytes);
+        let outcome = self.write(&id, &header, &wanted, &mut lease, &mut messages).await;
+        self.staging.give_back(&id, lease).await;
         outcome
     }
 
@@ -129,7 +130,7 @@ impl Uploads {
         id: &UploadId,
         header: &UploadHeader,
         wanted: &Wanted,
-        turn: &mut Turn,
+        lease: &mut UploadLease,
         messages: &mut S,
     ) -> Result<v1::UploadReply, UploadError>
     where
@@ -140,12 +141,12 @@ impl Uploads {
             return accepted(outcome, header.total_bytes);
         }
         let path = self.staging.path(id);
-        let stored = gather(&path, header, turn, messages).await?;
+        let stored = append_messages(&path, header, lease, messages).await?;
         if stored < header.total_bytes {
             return Ok(v1::UploadReply { stored_bytes: stored, accepted: false });
         }
         tracing::debug!(run = %id.work.run, round = id.work.round, client = %id.client, bytes = stored, "upload whole");
-        self.admit(id, &path, header, wanted, turn.counted()).await
+        self.admit(id, &path, header, wanted, lease.counted()).await
     }
 
     /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
@@ -163,7 +164,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Hash, door, blob, engine.
+    /// Checks the hash and the content, stores the blob and tells the engine.
     async fn admit(
         &self,
         id: &UploadId,
@@ -184,7 +185,7 @@ impl Uploads {
             Err(refusal) => {
                 tracing::warn!(
                     run = %id.work.run, round = id.work.round, attempt = id.work.attempt, client = %id.client, %refusal,
-                    "update refused at the door"
+                    "update failed validation"
                 );
                 self.refuse(id, refusal.to_string()).await?;
                 self.staging.remove_file(id).await;
@@ -204,12 +205,12 @@ impl Uploads {
             privacy: header.privacy.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
-        let putting = self.blobs.putting().await;
+        let putting = self.blobs.lock_for_put().await;
         self.blobs.put_file(&id.work.run, &id.digest, path).await?;
         let outcome = self.driver.step(stored).await;
         drop(putting);
         // A spare, or one that came too late, goes again.
-        drop_unneeded(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
+        drop_unreferenced(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
         match outcome {
             // Not durable: the staged file is kept, the client sends nothing but asks again.
             Err(error @ (DriverError::Store(_) | DriverError::Stopped)) => Err(error.into()),
@@ -231,9 +232,15 @@ impl Uploads {
         id: &UploadId,
         path: &Path,
     ) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
-        let (job, path, round, clipped) = (wanted.job.clone(), path.to_owned(), id.work.round, wanted.clipped.clone());
-        let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
-        let (blobs, run) = (Arc::clone(&self.blobs), id.work.run.clone());
+        let job = wanted.job.clone();
+        let clipped = wanted.clipped.clone();
+        let kind = wanted.kind.into();
+        let rank = wanted.rank as usize;
+        let max_norm = wanted.max_norm;
+        let path = path.to_owned();
+        let run = id.work.run.clone();
+        let round = id.work.round;
+        let blobs = Arc::clone(&self.blobs);
         let check = move || {
             let facts = match job.check_update(kind, round, rank, &path, max_norm) {
                 Ok(facts) => facts,

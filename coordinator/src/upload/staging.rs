@@ -18,7 +18,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::error::{UploadError, file_error};
 use crate::driver::Driver;
 
-/// Number of a stream, the numbers to come, and its turn.
+/// Number of a stream, the numbers to come, and its lease.
 type Announced = (u64, watch::Receiver<u64>, Arc<tokio::sync::Mutex<Option<u64>>>);
 
 /// One upload: who sends what for which attempt.
@@ -33,20 +33,20 @@ pub struct UploadId {
 }
 
 impl UploadId {
-    fn place(&self) -> Place {
+    fn key(&self) -> SlotKey {
         (self.client.clone(), self.work.clone())
     }
 }
 
 /// What a client has one upload for.
-type Place = (ClientId, WorkKey);
+type SlotKey = (ClientId, WorkKey);
 
 /// The staging folder.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
     limit: u64,
-    open: Mutex<BTreeMap<Place, Slot>>,
+    open: Mutex<BTreeMap<SlotKey, Slot>>,
 }
 
 /// What is known of an upload besides its bytes.
@@ -60,14 +60,14 @@ struct Slot {
     reserved: u64,
 }
 
-/// The right to write one upload.
-pub struct Turn {
+/// The right to write one upload, held by one stream at a time.
+pub struct UploadLease {
     number: u64,
     streams: watch::Receiver<u64>,
     counted: OwnedMutexGuard<Option<u64>>,
 }
 
-impl Turn {
+impl UploadLease {
     /// Returns once a newer stream of the same client for the same attempt waits: its sender has given this one up.
     pub async fn superseded(&self) {
         let mut streams = self.streams.clone();
@@ -96,7 +96,7 @@ impl Staging {
         std::fs::create_dir_all(root.join("uploads"))?;
         let staging = Self { root: root.to_owned(), limit, open: Mutex::default() };
         for (id, bytes) in staging.list()? {
-            staging.slots().entry(id.place()).or_default().reserved += bytes;
+            staging.slots().entry(id.key()).or_default().reserved += bytes;
         }
         Ok(staging)
     }
@@ -126,9 +126,9 @@ impl Staging {
         }
     }
 
-    /// Takes the upload for one stream of `total` bytes; a stream that has it is told to let go, and what was stored with
-    /// another digest goes.
-    pub async fn take(&self, id: &UploadId, total: u64) -> Result<Turn, UploadError> {
+    /// Gives the upload to one stream of `total` bytes. A stream that has it is asked to stop, and what
+    /// was stored with another digest is removed.
+    pub async fn acquire(&self, id: &UploadId, total: u64) -> Result<UploadLease, UploadError> {
         let (number, streams, counted) = self.announce(id, total)?;
         let mut counted = counted.lock_owned().await;
         self.remove_others(id).await;
@@ -136,18 +136,18 @@ impl Staging {
             // Counted by an earlier life of this process: what is stored came once at least.
             *counted = Some(self.stored(id).await.map_err(file_error("measure", &self.path(id)))?);
         }
-        Ok(Turn { number, streams, counted })
+        Ok(UploadLease { number, streams, counted })
     }
 
     /// Sets the bytes of a stream aside, all under one lock: two streams never share what is left.
     fn announce(&self, id: &UploadId, total: u64) -> Result<Announced, UploadError> {
         let mut slots = self.slots();
-        let place = id.place();
-        let held = slots.iter().filter(|(other, _)| **other != place).map(|(_, slot)| slot.reserved).sum::<u64>();
+        let key = id.key();
+        let held = slots.iter().filter(|(other, _)| **other != key).map(|(_, slot)| slot.reserved).sum::<u64>();
         if held.saturating_add(total) > self.limit {
             return Err(UploadError::StagingFull { held, limit: self.limit });
         }
-        let slot = slots.entry(place).or_default();
+        let slot = slots.entry(key).or_default();
         slot.reserved = total;
         let mut number = 0;
         slot.streams.send_modify(|latest| {
@@ -158,23 +158,23 @@ impl Staging {
     }
 
     /// Gives back what a stream that has ended set aside and did not use.
-    pub async fn leave(&self, id: &UploadId, turn: Turn) {
+    pub async fn give_back(&self, id: &UploadId, lease: UploadLease) {
         let stored = self.stored(id).await.unwrap_or(0);
-        if let Some(slot) = self.slots().get_mut(&id.place())
-            && *slot.streams.borrow() == turn.number
+        if let Some(slot) = self.slots().get_mut(&id.key())
+            && *slot.streams.borrow() == lease.number
         {
             slot.reserved = stored;
         }
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Slot>> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotKey, Slot>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what the client stored for the same attempt with other digests.
     async fn remove_others(&self, id: &UploadId) {
         let others = self.list().unwrap_or_default().into_iter();
-        let others = others.map(|(other, _)| other).filter(|other| other.place() == id.place() && other != id);
+        let others = others.map(|(other, _)| other).filter(|other| other.key() == id.key() && other != id);
         for other in others {
             self.remove_file(&other).await;
         }
@@ -205,7 +205,7 @@ impl Staging {
         let path = self.path(id);
         match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "a staged upload stays until the next sweep");
+                tracing::warn!(path = %path.display(), %error, "a staged upload stays until the next clean-up");
             }
             _ => {}
         }
@@ -218,7 +218,7 @@ impl Staging {
     }
 
     /// Removes every upload that the engine does not wait for.
-    pub async fn sweep(&self, driver: &Driver) {
+    pub async fn collect_garbage(&self, driver: &Driver) {
         let uploads = match self.list() {
             Ok(uploads) => uploads,
             Err(error) => return tracing::warn!(%error, "cannot list staged uploads"),
@@ -226,7 +226,7 @@ impl Staging {
         for (id, bytes) in uploads {
             let asked = id.clone();
             let expected = driver.view(move |e| e.expected_upload(&asked.client, &asked.work, &asked.digest)).await;
-            // Once the driver has stopped, the next start sweeps.
+            // Once the driver has stopped, the next start cleans up.
             let Ok(expected) = expected else { return };
             if !matches!(expected, Ok(ExpectedUpload::Wanted { .. })) {
                 tracing::info!(
@@ -234,7 +234,7 @@ impl Staging {
                     "a staged upload is not wanted any more and is removed"
                 );
                 self.remove_file(&id).await;
-                self.slots().remove(&id.place());
+                self.slots().remove(&id.key());
             }
         }
         // What is settled and has no file is of no more use either, unless a stream is about to end.

@@ -3,10 +3,10 @@
 // What fails here fails the test.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod central;
 mod comparing;
 mod coordinator;
-mod doors;
 mod enrolment;
 mod fake_client;
 mod process;

@@ -1,5 +1,5 @@
-//! What has to be looked after while the coordinator serves: its certificate, tokens that open nothing any more, and
-//! uploaded adapters that no run has named.
+//! Hourly maintenance while the coordinator serves: renews its certificate, and removes tokens that
+//! nobody can use any more and uploaded adapters that no run has named.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::grpc::Shared;
 use crate::tokens::TokenRecord;
 
-/// How often it is looked after.
+/// How often it runs.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// Looks after a coordinator.
-pub struct Upkeep {
+/// Looks after a serving coordinator.
+pub struct Maintenance {
     /// What the services share.
     pub shared: Arc<Shared>,
     /// Folder of the server's certificate.
@@ -21,7 +21,7 @@ pub struct Upkeep {
     pub hosts: Vec<String>,
 }
 
-impl Upkeep {
+impl Maintenance {
     /// Looks after everything now and every hour, for ever.
     pub async fn run(self) {
         loop {
@@ -38,10 +38,10 @@ impl Upkeep {
             Ok(true) => tracing::info!(expires_ms = certificate.expires_ms(), "a new server certificate is shown"),
             Err(error) => tracing::error!(
                 %error, expires_ms = certificate.expires_ms(),
-                "the server certificate nears its end and cannot be renewed; free space or mend the data directory"
+                "the server certificate nears its end and cannot be renewed; free space or repair the data directory"
             ),
         }
-        self.shared.initials.prune().await;
+        self.shared.start_adapters.prune().await;
         let _writing = writing.lock().await;
         let pruned = match TokenRecord::prune(&**store, now) {
             Ok(batch) if batch.is_empty() => return,

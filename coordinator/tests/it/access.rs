@@ -1,4 +1,4 @@
-//! What stands before the services: who may send how much, and how many connections there may be.
+//! Access to the services: who may send how much, and how many connections there may be.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -8,8 +8,9 @@ use rondo_methods::Registry;
 use rondo_rounds::{Effect, Engine, Input, RecordKey, Reply, Snapshot};
 use tokio::sync::{mpsc, watch};
 
-use super::{Command, DriverError, Order, Outcome, ReplyTo, StartError};
-use crate::clock::{Clock, until};
+use super::error::{DriverError, StartError};
+use super::message::{Command, DriverRequest, ReplyTo, StepResult};
+use crate::clock::{Clock, time_left};
 use crate::store::{Batch, Store, StoreError};
 
 /// Inputs per commit at most.
@@ -18,8 +19,8 @@ const PER_COMMIT: usize = 64;
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest sleep after a tick that changed nothing.
 const MIN_SLEEP: Duration = Duration::from_millis(50);
-/// Pause before what a failed commit lost is tried again.
-const AFTER_LOSS: Duration = Duration::from_secs(1);
+/// Pause before the next try after a failed commit.
+const COMMIT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The engine as the records have it, and the effects that were outstanding.
 pub(super) fn resume(store: &dyn Store, registry: &Registry) -> Result<(Engine, Vec<Effect>), StartError> {
@@ -35,48 +36,49 @@ pub(super) fn resume(store: &dyn Store, registry: &Registry) -> Result<(Engine, 
     Ok(Engine::resume(snapshot, registry.clone())?)
 }
 
-pub(super) struct Owner {
+pub(super) struct EngineTask {
     engine: Engine,
     registry: Registry,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    orders: mpsc::UnboundedSender<Order>,
+    requests: mpsc::UnboundedSender<DriverRequest>,
     version: watch::Sender<u64>,
-    /// A commit failed, so memory may be ahead of the disk: the engine is read anew before anything else.
-    lost: bool,
+    /// A commit failed, so memory may be ahead of the disk: the engine is read again before anything
+    /// else.
+    stale: bool,
 }
 
 /// Steps that share a commit.
 #[derive(Default)]
-struct Pending {
+struct PendingCommit {
     changed: BTreeSet<RecordKey>,
     also: Batch,
     effects: Vec<Effect>,
     closes: bool,
-    replies: Vec<(ReplyTo, Outcome)>,
+    replies: Vec<(ReplyTo, StepResult)>,
 }
 
-impl Owner {
+impl EngineTask {
     /// An owner of an engine that is in step with the store.
     pub(super) fn new(
         engine: Engine,
         registry: Registry,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        orders: mpsc::UnboundedSender<Order>,
+        requests: mpsc::UnboundedSender<DriverRequest>,
         version: watch::Sender<u64>,
     ) -> Self {
-        Self { engine, registry, store, clock, orders, version, lost: false }
+        Self { engine, registry, store, clock, requests, version, stale: false }
     }
 
     pub(super) async fn run(mut self, mut receiver: mpsc::Receiver<Command>) {
         let mut commands = Vec::with_capacity(PER_COMMIT);
         let mut idle_tick = false;
         loop {
-            let wake = self.engine.next_wake().map(|wake| until(self.clock.now(), wake).min(MAX_SLEEP));
+            let wake = self.engine.next_wake().map(|wake| time_left(self.clock.now(), wake).min(MAX_SLEEP));
             let wake = wake.map(|sleep| if idle_tick { sleep.max(MIN_SLEEP) } else { sleep });
             // What the engine in memory waits for means nothing after a failed commit: it is ahead of the disk.
-            let wake = if self.lost { Some(AFTER_LOSS) } else { wake };
+            let wake = if self.stale { Some(COMMIT_BACKOFF) } else { wake };
             tokio::select! {
                 biased;
                 count = receiver.recv_many(&mut commands, PER_COMMIT) => if count == 0 { return },
@@ -84,9 +86,9 @@ impl Owner {
             }
             // Deadlines hold however busy the queue is.
             let now = self.clock.now();
-            let regained = self.regain().inspect_err(|error| tracing::warn!(%error, "the state is not read yet"));
-            let due = regained.is_ok() && self.engine.next_wake().is_some_and(|wake| wake <= now);
-            let mut pending = Pending::default();
+            let reloaded = self.reload().inspect_err(|error| tracing::warn!(%error, "the state is not read yet"));
+            let due = reloaded.is_ok() && self.engine.next_wake().is_some_and(|wake| wake <= now);
+            let mut pending = PendingCommit::default();
             if due {
                 self.step(&mut pending, Input::Tick, Batch::new(), None);
             }
@@ -102,23 +104,23 @@ impl Owner {
                     }
                     Command::View(read) => {
                         // A view must not see what is not durable yet.
-                        self.settle(std::mem::take(&mut pending)).await;
-                        if self.regain().is_ok() {
+                        self.commit_pending(std::mem::take(&mut pending)).await;
+                        if self.reload().is_ok() {
                             read(&self.engine);
                         }
                     }
                     Command::Stop => {
-                        self.settle(pending).await;
+                        self.commit_pending(pending).await;
                         return;
                     }
                 }
             }
-            self.settle(pending).await;
+            self.commit_pending(pending).await;
         }
     }
 
-    fn step(&mut self, pending: &mut Pending, input: Input, also: Batch, reply: Option<ReplyTo>) {
-        let outcome = self.regain().and_then(|()| Ok(self.engine.step(self.clock.now(), input)?));
+    fn step(&mut self, pending: &mut PendingCommit, input: Input, also: Batch, reply: Option<ReplyTo>) {
+        let outcome = self.reload().and_then(|()| Ok(self.engine.step(self.clock.now(), input)?));
         let answer = match outcome {
             Ok(step) => {
                 pending.closes |= step.changed.iter().any(|key| matches!(key, RecordKey::Round(..)));
@@ -139,9 +141,9 @@ impl Owner {
         }
     }
 
-    /// Commits, then answers and orders. On a failed commit nobody is told yes and no effect goes out.
-    async fn settle(&mut self, pending: Pending) {
-        let Pending { changed, mut also, effects, closes, replies } = pending;
+    /// Commits, then answers and requests. On a failed commit nobody is told yes and no effect goes out.
+    async fn commit_pending(&mut self, pending: PendingCommit) {
+        let PendingCommit { changed, mut also, effects, closes, replies } = pending;
         for key in &changed {
             match self.engine.record(key) {
                 Some(bytes) => also.put(key.to_string(), bytes),
@@ -150,8 +152,8 @@ impl Owner {
         }
         let committed = if also.is_empty() { Ok(()) } else { self.commit(also).await };
         if let Err(error) = committed {
-            tracing::error!(%error, "commit failed, the state is read anew");
-            self.lost = true;
+            tracing::error!(%error, "commit failed, the state is read again");
+            self.stale = true;
             for (reply, _) in replies {
                 let _ = reply.send(Err(DriverError::Store(error.to_string())));
             }
@@ -165,7 +167,7 @@ impl Owner {
             // Whoever asked may have gone away; the state is durable all the same.
             let _ = reply.send(answer);
         }
-        self.order(effects, closes);
+        self.send_requests(effects, closes);
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -178,25 +180,26 @@ impl Owner {
         tokio::task::spawn_blocking(move || store.commit(&batch)).await.map_err(failed)?
     }
 
-    pub(super) fn order(&self, effects: Vec<Effect>, closes: bool) {
-        let sweep = closes || effects.iter().any(|e| matches!(e, Effect::DropBlobs { .. } | Effect::Aggregate(_)));
-        let orders = effects.into_iter().map(Order::Effect).chain(sweep.then_some(Order::Sweep));
-        for order in orders {
+    pub(super) fn send_requests(&self, effects: Vec<Effect>, closes: bool) {
+        let collects = closes || effects.iter().any(|e| matches!(e, Effect::DropBlobs { .. } | Effect::Aggregate(_)));
+        let requests =
+            effects.into_iter().map(DriverRequest::Effect).chain(collects.then_some(DriverRequest::CollectGarbage));
+        for request in requests {
             // The executor ends after the driver, except when the whole process goes down.
-            let _ = self.orders.send(order);
+            let _ = self.requests.send(request);
         }
     }
 
-    /// After a failed commit: reads the engine from the store again, and repeats its outstanding effects.
-    fn regain(&mut self) -> Result<(), DriverError> {
-        if !self.lost {
+    /// After a failed commit: reads the engine from the store again and repeats its outstanding effects.
+    fn reload(&mut self) -> Result<(), DriverError> {
+        if !self.stale {
             return Ok(());
         }
         let (engine, outstanding) =
             resume(&*self.store, &self.registry).map_err(|e| DriverError::Store(e.to_string()))?;
         self.engine = engine;
-        self.lost = false;
-        self.order(outstanding, false);
+        self.stale = false;
+        self.send_requests(outstanding, false);
         Ok(())
     }
 }

@@ -1,15 +1,18 @@
-//! The guard beside the database: a checkpoint of all records and a journal of the commits since.
+//! The checkpoint of all records and the journal of the commits since, beside the database.
 //!
-//! Both hold frames ([`Frame`]). The checkpoint is one frame, written to a temporary file, flushed and renamed. The journal is appended to and flushed;
-//! a torn last frame, from a crash while it was written, is one that nobody was told about, so it is left out. An append
-//! that failed is cut off again, so that a commit whose caller was told "failed" does not come back.
+//! Both files hold [`JournalRecord`]s. The checkpoint is one record; it is replaced as a whole. The
+//! journal is appended to and flushed. A crash while a record was written leaves a torn last one.
+//! Its commit was never answered, so the replay leaves it out. An append that failed is cut off
+//! again, so that a commit whose caller got an error does not come back.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::frame::Frame;
+use rondo_proto::files::{self, FileAccess};
+
+use super::journal_record::JournalRecord;
 use super::{Batch, Records, StoreError};
 
 /// The file that commits are appended to; a trait, so that tests can let a disk fail.
@@ -33,25 +36,25 @@ impl JournalFile for File {
 }
 
 /// The two files of a store directory.
-pub struct Guard {
+pub struct JournalGuard {
     directory: PathBuf,
     journal: Box<dyn JournalFile>,
-    /// Length of the whole frames.
+    /// Length of the whole records.
     journal_bytes: u64,
     checkpoint_bytes: u64,
-    /// A failed append may have left bytes behind the whole frames.
+    /// A failed append may have left bytes behind the whole records.
     torn: bool,
 }
 
-impl fmt::Debug for Guard {
+impl fmt::Debug for JournalGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("JournalGuard").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
-/// What a guard remembers: the number of the last commit and all records after it.
+/// The records as of a commit, and the number of that commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered {
+pub struct JournalSnapshot {
     /// Number of the last commit.
     pub sequence: u64,
     /// Records as of then.
@@ -71,32 +74,32 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
     move |source| StoreError::File { action, path, source }
 }
 
-/// Reads what a directory's guard remembers; `None` when there is no checkpoint. Damage to the checkpoint reads as no
-/// checkpoint, damage to the journal ends the replay there.
-pub fn recall(directory: &Path) -> Result<Option<Remembered>, StoreError> {
+/// Reads the checkpoint of a directory and replays the journal; `None` when there is no checkpoint.
+/// Damage to the checkpoint reads as no checkpoint. Damage to the journal ends the replay there.
+pub fn replay(directory: &Path) -> Result<Option<JournalSnapshot>, StoreError> {
     let path = checkpoint_path(directory);
     let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
-    let Some((frame, _)) = Frame::read(&bytes) else {
+    let Some((record, _)) = JournalRecord::read(&bytes) else {
         tracing::error!(path = %path.display(), "checkpoint is damaged, it is ignored");
         return Ok(None);
     };
-    let mut remembered = Remembered { sequence: frame.sequence, records: Records::new() };
-    frame.batch.apply(&mut remembered.records);
+    let mut snapshot = JournalSnapshot { sequence: record.sequence, records: Records::new() };
+    record.batch.apply(&mut snapshot.records);
 
     let journal = read_if_there(&journal_path(directory))?.unwrap_or_default();
     let mut rest = journal.as_slice();
-    while let Some((frame, after)) = Frame::read(rest) {
+    while let Some((record, after)) = JournalRecord::read(rest) {
         rest = after;
         // Commits up to the checkpoint are in it: the journal is emptied only after the checkpoint is in place.
-        if frame.sequence > remembered.sequence {
-            frame.batch.apply(&mut remembered.records);
-            remembered.sequence = frame.sequence;
+        if record.sequence > snapshot.sequence {
+            record.batch.apply(&mut snapshot.records);
+            snapshot.sequence = record.sequence;
         }
     }
     if !rest.is_empty() {
-        tracing::warn!(bytes = rest.len(), "journal ends in a torn frame, which was never acknowledged");
+        tracing::warn!(bytes = rest.len(), "journal ends in a torn record, which was never acknowledged");
     }
-    Ok(Some(remembered))
+    Ok(Some(snapshot))
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
@@ -111,9 +114,9 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-impl Guard {
+impl JournalGuard {
     /// Writes a checkpoint of the present records and starts an empty journal.
-    pub fn start(directory: &Path, now: &Remembered) -> Result<Self, StoreError> {
+    pub fn start(directory: &Path, now: &JournalSnapshot) -> Result<Self, StoreError> {
         let path = journal_path(directory);
         let journal =
             OpenOptions::new().create(true).append(true).read(true).open(&path).map_err(failed("open", &path))?;
@@ -124,7 +127,7 @@ impl Guard {
     pub(super) fn start_on(
         directory: &Path,
         journal: Box<dyn JournalFile>,
-        now: &Remembered,
+        now: &JournalSnapshot,
     ) -> Result<Self, StoreError> {
         let directory = directory.to_owned();
         let mut guard = Self { directory, journal, journal_bytes: 0, checkpoint_bytes: 0, torn: false };
@@ -133,14 +136,14 @@ impl Guard {
     }
 
     /// Replaces the checkpoint, then empties the journal.
-    pub fn checkpoint(&mut self, now: &Remembered) -> Result<(), StoreError> {
+    pub fn checkpoint(&mut self, now: &JournalSnapshot) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         for (key, value) in &now.records {
             batch.put(key.clone(), value.clone());
         }
-        let bytes = Frame { sequence: now.sequence, batch }.write();
+        let bytes = JournalRecord { sequence: now.sequence, batch }.write();
         let path = checkpoint_path(&self.directory);
-        replace_file(&path, &bytes).map_err(failed("write", &path))?;
+        files::replace(&path, &bytes, FileAccess::Everyone).map_err(failed("write", &path))?;
         self.checkpoint_bytes = bytes.len() as u64;
 
         let journal = journal_path(&self.directory);
@@ -153,12 +156,12 @@ impl Guard {
     /// Adds a commit to the journal and flushes it. On an error the commit is not in the journal: what was written of it
     /// is cut off at once or, when the disk refuses that too, before the next append.
     pub fn append(&mut self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
-        let bytes = Frame { sequence, batch: batch.clone() }.write();
-        self.mend()?;
+        let bytes = JournalRecord { sequence, batch: batch.clone() }.write();
+        self.repair()?;
         let path = journal_path(&self.directory);
         if let Err(error) = self.journal.append(&bytes) {
             self.torn = true;
-            if let Err(error) = self.mend() {
+            if let Err(error) = self.repair() {
                 tracing::error!(%error, "a journal that was not written whole cannot be cut yet");
             }
             return Err(failed("append to", &path)(error));
@@ -168,7 +171,7 @@ impl Guard {
     }
 
     /// Cuts off what a failed append left.
-    fn mend(&mut self) -> Result<(), StoreError> {
+    fn repair(&mut self) -> Result<(), StoreError> {
         if self.torn {
             let path = journal_path(&self.directory);
             self.journal.cut(self.journal_bytes).map_err(failed("cut", &path))?;
@@ -177,10 +180,10 @@ impl Guard {
         Ok(())
     }
 
-    /// What the files remember now.
-    pub fn recall(&mut self) -> Result<Remembered, StoreError> {
-        self.mend()?;
-        recall(&self.directory)?.ok_or_else(|| {
+    /// Reads both files again.
+    pub fn replay(&mut self) -> Result<JournalSnapshot, StoreError> {
+        self.repair()?;
+        replay(&self.directory)?.ok_or_else(|| {
             let gone = io::Error::new(io::ErrorKind::NotFound, "the checkpoint is gone or damaged");
             failed("read", &checkpoint_path(&self.directory))(gone)
         })
@@ -191,21 +194,6 @@ impl Guard {
         const LEAST_BYTES: u64 = 1 << 20;
         self.journal_bytes > LEAST_BYTES.max(4 * self.checkpoint_bytes)
     }
-}
-
-/// Writes a whole file: temporary, flush, rename, flush of the directory. Readers see the old one or the new one.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes the names in a directory durable.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -221,8 +209,8 @@ mod tests {
     #[test]
     fn checkpoint_and_journal_are_replayed_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(recall(dir.path()).unwrap(), None);
-        let mut guard = Guard::start(dir.path(), &Remembered::default()).unwrap();
+        assert_eq!(replay(dir.path()).unwrap(), None);
+        let mut guard = JournalGuard::start(dir.path(), &JournalSnapshot::default()).unwrap();
         guard.append(1, &batch("a", "1")).unwrap();
         let mut second = batch("a", "2");
         second.put("b", "x");
@@ -230,40 +218,40 @@ mod tests {
         let mut third = Batch::new();
         third.delete("b");
         guard.append(3, &third).unwrap();
-        let remembered = recall(dir.path()).unwrap().unwrap();
-        assert_eq!(remembered.sequence, 3);
-        assert_eq!(remembered.records, Records::from([("a".into(), b"2".to_vec())]));
+        let snapshot = replay(dir.path()).unwrap().unwrap();
+        assert_eq!(snapshot.sequence, 3);
+        assert_eq!(snapshot.records, Records::from([("a".into(), b"2".to_vec())]));
 
-        guard.checkpoint(&remembered).unwrap();
+        guard.checkpoint(&snapshot).unwrap();
         assert_eq!(std::fs::metadata(journal_path(dir.path())).unwrap().len(), 0);
-        assert_eq!(recall(dir.path()).unwrap().unwrap(), remembered);
+        assert_eq!(replay(dir.path()).unwrap().unwrap(), snapshot);
     }
 
     #[test]
     fn a_journal_cut_at_any_byte_gives_a_prefix() {
         let dir = tempfile::tempdir().unwrap();
-        let mut guard = Guard::start(dir.path(), &Remembered::default()).unwrap();
+        let mut guard = JournalGuard::start(dir.path(), &JournalSnapshot::default()).unwrap();
         for n in 1..=3 {
             guard.append(n, &batch("n", &n.to_string())).unwrap();
         }
         let whole = std::fs::read(journal_path(dir.path())).unwrap();
-        let frame = whole.len() / 3;
+        let length = whole.len() / 3;
         for cut in 0..whole.len() {
             std::fs::write(journal_path(dir.path()), &whole[..cut]).unwrap();
-            let remembered = recall(dir.path()).unwrap().unwrap();
-            assert_eq!(remembered.sequence, (cut / frame) as u64, "cut at {cut}");
+            let snapshot = replay(dir.path()).unwrap().unwrap();
+            assert_eq!(snapshot.sequence, (cut / length) as u64, "cut at {cut}");
         }
     }
 
     #[test]
     fn damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let now = Remembered { sequence: 1, records: Records::from([("a".into(), b"1".to_vec())]) };
-        Guard::start(dir.path(), &now).unwrap();
+        let now = JournalSnapshot { sequence: 1, records: Records::from([("a".into(), b"1".to_vec())]) };
+        JournalGuard::start(dir.path(), &now).unwrap();
         let path = checkpoint_path(dir.path());
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(recall(dir.path()).unwrap(), None);
+        assert_eq!(replay(dir.path()).unwrap(), None);
     }
 }

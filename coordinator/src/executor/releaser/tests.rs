@@ -3,8 +3,8 @@ use std::time::Duration;
 use rondo_dp::{ClientPlan, Ledger, Privacy, Terms};
 use rondo_rounds::{Engine, RoundKind};
 
-use super::super::tests::{Bench, bench_with, private};
 use super::*;
+use crate::executor::tests::{Bench, bench_with, private};
 
 /// Charged releases and published rounds, by the run's records.
 async fn standing(bench: &Bench) -> (u32, usize) {
@@ -35,7 +35,7 @@ fn entered(bench: &Bench) -> usize {
 async fn a_release_is_charged_then_entered_then_made() {
     let held = bench_with(private(), &["movies", "news"], false, |executor, _| {
         // Whoever wants to enter something waits for this.
-        let ledger = Arc::clone(&executor.ledger);
+        let ledger = Arc::clone(&executor.releaser.ledger);
         let (release, is_released) = std::sync::mpsc::channel::<()>();
         let (hold, is_held) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -84,13 +84,13 @@ async fn a_ledger_that_cannot_be_written_yields_no_release() {
         std::fs::create_dir(dir.join("ledger.head.new")).unwrap();
     })
     .await;
-    let told =
+    let reported =
         |notes: &[String]| notes.iter().any(|note| note.contains("privacy ledger") && note.contains("ledger.head"));
     let mut failed = false;
     for _ in 0..200 {
         let run = bench.run.clone();
         let record = bench.driver.view(move |engine| engine.round_record(&run, 1)).await.unwrap();
-        failed = record.is_some_and(|record| told(&record.notes));
+        failed = record.is_some_and(|record| reported(&record.notes));
         if failed {
             break;
         }
@@ -105,13 +105,14 @@ async fn a_ledger_that_cannot_be_written_yields_no_release() {
 
     // The executor itself, asked for the release of a round to which nobody came: nothing is drawn before it is entered,
     // and what is charged once is charged once, whatever fails after it.
-    let (plan, job) = (nobody_came(&bench), crate::test_tensors::job(&private()));
-    let mut paid = Paid { charged: true, ..Paid::default() };
-    let failure = bench.executor.release(&job, &plan, &mut paid).await.unwrap_err();
-    assert!(matches!(failure, Failure::Ledger(LedgerError::Io { .. })), "{failure}");
-    assert!(paid.charged && paid.entered.is_none() && paid.released.is_none());
+    let plan = nobody_came(&bench);
+    let job = crate::test_tensors::job(&private());
+    let mut state = ReleaseState { charged: true, ..ReleaseState::default() };
+    let failure = bench.executor.releaser.release(&job, &plan, &mut state).await.unwrap_err();
+    assert!(matches!(failure, AggregationError::Ledger(LedgerError::Io { .. })), "{failure}");
+    assert!(state.charged && state.entered.is_none() && state.released.is_none());
     std::fs::remove_dir(bench.dir.path().join("ledger.head.new")).unwrap();
-    bench.executor.release(&job, &plan, &mut paid).await.unwrap();
-    assert!(paid.released.is_some());
+    bench.executor.releaser.release(&job, &plan, &mut state).await.unwrap();
+    assert!(state.released.is_some());
     assert_eq!((standing(&bench).await.0, entered(&bench)), (1, 1));
 }

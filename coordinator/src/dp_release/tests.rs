@@ -47,16 +47,16 @@ impl Bench {
         self.update(|index| if index % 2 == 0 { each } else { -each })
     }
 
-    fn release(&self, updates: &[Digest], noise: f64, cohort: u32) -> Released {
+    fn release(&self, updates: &[Digest], noise: f64, cohort: u32) -> NoisedMean {
         self.moving(updates, noise, cohort, None)
     }
 
-    fn moving(&self, updates: &[Digest], noise: f64, cohort: u32, clip_quantile: Option<f64>) -> Released {
+    fn moving(&self, updates: &[Digest], noise: f64, cohort: u32, clip_quantile: Option<f64>) -> NoisedMean {
         let terms = Terms { noise_multiplier: Some(noise), clip_quantile, ..Terms::new(1e30, 1e-5, CLIP) };
         self.by_plan(updates, ClientPlan::new(&Privacy::new("client", terms).unwrap(), cohort, 1).unwrap())
     }
 
-    fn by_plan(&self, updates: &[Digest], plan: ClientPlan) -> Released {
+    fn by_plan(&self, updates: &[Digest], plan: ClientPlan) -> NoisedMean {
         let release = Release { plan, clip: plan.clip, domain: "reviews".into() };
         let planned = |(index, digest): (usize, &Digest)| PlannedUpdate {
             client: ClientId::new(format!("c{index}")).unwrap(),
@@ -74,12 +74,12 @@ impl Bench {
             server: None,
             release: Some(release.clone()),
         };
-        let sum = Sum::of(&self.job, &plan, &release, |digest| self.dir.path().join(digest.hex())).unwrap();
-        sum.noised().unwrap()
+        let sum = ClippedSum::of(&self.job, &plan, &release, |digest| self.dir.path().join(digest.hex())).unwrap();
+        sum.add_noise().unwrap()
     }
 
     /// Changes of a release from the round's start, by tensor name.
-    fn change(&self, released: &Released) -> Vec<f64> {
+    fn change(&self, released: &NoisedMean) -> Vec<f64> {
         let start = self.start().changed(&vec![0.0; self.start().dimension()]);
         let differences = released.tensors.iter().flat_map(|(name, tensor)| {
             tensor.data.iter().zip(&start[name].data).map(|(&new, &old)| f64::from(new) - f64::from(old))
@@ -89,7 +89,7 @@ impl Bench {
 
     fn of_update(&self, digest: &Digest) -> Vec<f64> {
         let file = TensorFile::open(&self.dir.path().join(digest.hex())).unwrap();
-        self.change(&Released { tensors: file.read_all(|_| true).unwrap(), next_clip: None })
+        self.change(&NoisedMean { tensors: file.read_all(|_| true).unwrap(), next_clip: None })
     }
 }
 

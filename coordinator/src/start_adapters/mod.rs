@@ -1,6 +1,6 @@
 //! Adapters that runs are to start from, between their upload and the run that names them.
 //!
-//! `initials/<digest>` in the staging folder holds a whole, checked file; it is there for an hour, and not after a restart:
+//! `start_adapters/<digest>` in the staging folder holds a whole, checked file; it is there for an hour, and not after a restart:
 //! whoever creates a run uploads first. A run that names it gets a copy among its own blobs, which lives as long as the
 //! run.
 
@@ -12,30 +12,30 @@ use std::time::Duration;
 
 use rondo_methods::Initial;
 use rondo_proto::digest::Hasher;
-use rondo_proto::v1::{self, InitialHeader, InitialMessage, initial_message::Part};
+use rondo_proto::v1::{self, InitialHeader, InitialMessage, initial_message::Part as AdapterPart};
 use rondo_proto::{Digest, transfer::MESSAGE_BYTES};
 use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-pub use error::InitialsError;
+pub use error::StartAdapterError;
 use error::file_error;
 
-/// How long one waits for the run that names it.
-const KEPT: Duration = Duration::from_secs(3600);
-/// How long the next piece may take: there is one upload at a time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an adapter is kept for the run that names it.
+const KEEP: Duration = Duration::from_secs(3600);
+/// How long the next message may take: there is one upload at a time.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The folder of uploaded adapters.
 #[derive(Debug)]
-pub struct Initials {
+pub struct StartAdapters {
     root: PathBuf,
     limit: u64,
     /// Operators are few, so one adapter comes in at a time; that keeps the count of bytes simple.
     receiving: tokio::sync::Mutex<()>,
 }
 
-impl Initials {
+impl StartAdapters {
     /// Opens the folder, empty, to hold so many bytes at most.
     pub fn open(staging: &Path, limit: u64) -> io::Result<Self> {
         let root = staging.join("initials");
@@ -52,13 +52,13 @@ impl Initials {
     }
 
     /// The header of an upload, which comes first.
-    pub async fn header<S>(messages: &mut S) -> Result<InitialHeader, InitialsError>
+    pub async fn header<S>(messages: &mut S) -> Result<InitialHeader, StartAdapterError>
     where
         S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
     {
         match next(messages).await? {
-            Some(InitialMessage { part: Some(Part::Header(header)) }) => Ok(header),
-            _ => Err(InitialsError::Protocol("the first message must be the header")),
+            Some(InitialMessage { part: Some(AdapterPart::Header(header)) }) => Ok(header),
+            _ => Err(StartAdapterError::Protocol("the first message must be the header")),
         }
     }
 
@@ -68,7 +68,7 @@ impl Initials {
         header: &InitialHeader,
         base: v1::BaseModel,
         messages: &mut S,
-    ) -> Result<v1::InitialAdapter, InitialsError>
+    ) -> Result<v1::InitialAdapter, StartAdapterError>
     where
         S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
     {
@@ -76,10 +76,10 @@ impl Initials {
         let _receiving = self.receiving.lock().await;
         let held = self.held().map_err(file_error("list", &self.root))?;
         if held.saturating_add(header.total_bytes) > self.limit {
-            return Err(InitialsError::Full { held, limit: self.limit });
+            return Err(StartAdapterError::Full { held, limit: self.limit });
         }
         let part = self.path(&digest).with_extension("part");
-        let taken = self.gather(&part, digest, header.total_bytes, messages).await;
+        let taken = self.store(&part, digest, header.total_bytes, messages).await;
         let checked = match taken {
             Ok(()) => check(&part, base).await,
             Err(error) => Err(error),
@@ -99,34 +99,35 @@ impl Initials {
     }
 
     /// Writes what comes and sees that it is what was announced.
-    async fn gather<S>(&self, part: &Path, digest: Digest, total: u64, messages: &mut S) -> Result<(), InitialsError>
+    async fn store<S>(&self, part: &Path, digest: Digest, total: u64, messages: &mut S) -> Result<(), StartAdapterError>
     where
         S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
     {
         let failed = |action| file_error(action, part);
         let mut file = tokio::fs::File::create(part).await.map_err(failed("make"))?;
-        let (mut hasher, mut stored) = (Hasher::default(), 0);
+        let mut hasher = Hasher::default();
+        let mut stored = 0;
         while let Some(message) = next(messages).await? {
-            let Some(Part::Data(data)) = message.part else {
-                return Err(InitialsError::Protocol("a second header came"));
+            let Some(AdapterPart::Data(data)) = message.part else {
+                return Err(StartAdapterError::Protocol("a second header came"));
             };
             if data.len() > MESSAGE_BYTES {
-                return Err(InitialsError::Protocol("a piece is larger than 1 MiB"));
+                return Err(StartAdapterError::Protocol("a piece is larger than 1 MiB"));
             }
             stored += data.len() as u64;
             if stored > total {
-                return Err(InitialsError::Size { got: stored, total });
+                return Err(StartAdapterError::Size { got: stored, total });
             }
             hasher.update(&data);
             file.write_all(&data).await.map_err(failed("append to"))?;
         }
         if stored < total {
-            return Err(InitialsError::Size { got: stored, total });
+            return Err(StartAdapterError::Size { got: stored, total });
         }
         file.sync_all().await.map_err(failed("flush"))?;
         match hasher.digest() {
             got if got == digest => Ok(()),
-            got => Err(InitialsError::Hash { expected: digest, got }),
+            got => Err(StartAdapterError::Hash { expected: digest, got }),
         }
     }
 
@@ -135,11 +136,11 @@ impl Initials {
         &self,
         digest: &Digest,
         base: v1::BaseModel,
-    ) -> Result<(PathBuf, v1::InitialAdapter), InitialsError> {
+    ) -> Result<(PathBuf, v1::InitialAdapter), StartAdapterError> {
         let path = self.path(digest);
         match tokio::fs::try_exists(&path).await.map_err(file_error("look for", &path))? {
             true => Ok((path.clone(), check(&path, base).await?)),
-            false => Err(InitialsError::Missing(*digest)),
+            false => Err(StartAdapterError::Missing(*digest)),
         }
     }
 
@@ -148,7 +149,7 @@ impl Initials {
         let _receiving = self.receiving.lock().await;
         for file in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
             let age = file.metadata().and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
-            if age.is_some_and(|age| age > KEPT)
+            if age.is_some_and(|age| age > KEEP)
                 && let Err(error) = std::fs::remove_file(file.path())
             {
                 tracing::warn!(path = %file.path().display(), %error, "an adapter that no run named stays for now");
@@ -162,15 +163,15 @@ impl Initials {
     }
 }
 
-async fn next<S>(messages: &mut S) -> Result<Option<InitialMessage>, InitialsError>
+async fn next<S>(messages: &mut S) -> Result<Option<InitialMessage>, StartAdapterError>
 where
     S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
 {
-    let message = tokio::time::timeout(PATIENCE, messages.next()).await.map_err(|_| InitialsError::Slow)?;
-    message.transpose().map_err(|error| InitialsError::Stream(Box::new(error)))
+    let message = tokio::time::timeout(MESSAGE_TIMEOUT, messages.next()).await.map_err(|_| StartAdapterError::Slow)?;
+    message.transpose().map_err(|error| StartAdapterError::Stream(Box::new(error)))
 }
 
-async fn check(path: &Path, base: v1::BaseModel) -> Result<v1::InitialAdapter, InitialsError> {
+async fn check(path: &Path, base: v1::BaseModel) -> Result<v1::InitialAdapter, StartAdapterError> {
     let path = path.to_owned();
     let checking = tokio::task::spawn_blocking(move || {
         let initial = Initial::open(&path)?;

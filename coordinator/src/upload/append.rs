@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use rondo_proto::transfer::wire_bytes;
-use rondo_proto::v1::{UploadHeader, UploadMessage, upload_message::Part};
+use rondo_proto::v1::{UploadHeader, UploadMessage, upload_message::Part as UploadPart};
 use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::error::{UploadError, file_error};
-use super::staging::Turn;
+use super::staging::UploadLease;
 
 /// Appends data to the staged file until the stream ends; gives the bytes stored then. Flushed message by message,
 /// so that what came stays whatever happens next.
-pub(super) async fn gather<S>(
+pub(super) async fn append_messages<S>(
     path: &Path,
     header: &UploadHeader,
-    turn: &mut Turn,
+    lease: &mut UploadLease,
     messages: &mut S,
 ) -> Result<u64, UploadError>
 where
@@ -40,13 +40,13 @@ where
     loop {
         let message = tokio::select! {
             biased;
-            () = turn.superseded() => return Err(UploadError::Superseded),
+            () = lease.superseded() => return Err(UploadError::Superseded),
             message = messages.next() => message,
         };
         let Some(message) = message else { break };
         let message = message.map_err(|e| UploadError::Stream(Box::new(e)))?;
-        turn.count(wire_bytes(&message));
-        let Some(Part::Data(data)) = message.part else {
+        lease.count(wire_bytes(&message));
+        let Some(UploadPart::Data(data)) = message.part else {
             return Err(UploadError::Protocol("a second header came"));
         };
         let got = stored + data.len() as u64;

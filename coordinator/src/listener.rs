@@ -1,7 +1,7 @@
-//! Connections on their way in: counted, shaken hands with, and only then handed to gRPC.
+//! Accepts TCP connections: counts them, does the TLS handshake, and hands them to gRPC.
 //!
-//! At most `max_connections` stand at a time, and at most a quarter of them without a certificate. Such a caller can do
-//! nothing but enrol, so its connection is cut after a minute.
+//! At most `max_connections` are open at a time, and at most a quarter of them without a client
+//! certificate. Such a caller can do nothing but enrol, so its connection is cut after a minute.
 
 use std::io;
 use std::pin::Pin;
@@ -20,17 +20,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A caller without a certificate enrols, which takes seconds.
-const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
+/// How long a caller without a certificate may stay: enrolling takes seconds.
+const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after the system could not give a connection, for example for want of file handles.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// A connection with its place among those that may stand.
+/// An open connection with the permits it counts against.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    /// When it is cut; never for a caller with a certificate.
-    ends: Option<Pin<Box<Sleep>>>,
-    _places: Vec<OwnedSemaphorePermit>,
+    /// When it is cut; `None` for a caller with a certificate.
+    deadline: Option<Pin<Box<Sleep>>>,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Connected for Connection {
@@ -43,8 +43,8 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(ends) = &mut self.ends
-            && ends.as_mut().poll(cx).is_ready()
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -78,22 +78,22 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Takes connections until the stream it gives is dropped.
+/// Accepts connections until the stream that it returns is dropped.
 pub fn accept(
     listener: TcpListener,
     config: ServerConfig,
     max_connections: u32,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(16);
-    let door = Door {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
+    let acceptor = Acceptor {
+        tls: TlsAcceptor::from(Arc::new(config)),
         anonymous: Arc::new(Semaphore::new((max_connections as usize / 4).max(1))),
         ready,
     };
-    let places = Arc::new(Semaphore::new(max_connections as usize));
+    let permits = Arc::new(Semaphore::new(max_connections as usize));
     tokio::spawn(async move {
         loop {
-            if places.available_permits() == 0 {
+            if permits.available_permits() == 0 {
                 tracing::warn!(
                     max_connections,
                     "all connections are taken, further ones wait; raise `max_connections`"
@@ -101,21 +101,21 @@ pub fn accept(
             }
             let next = async {
                 // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-                Ok::<_, io::Error>((place, listener.accept().await?.0))
+                let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+                Ok::<_, io::Error>((permit, listener.accept().await?.0))
             };
             let next = tokio::select! {
                 next = next => next,
-                () = door.ready.closed() => return,
+                () = acceptor.ready.closed() => return,
             };
             match next {
-                Ok((place, tcp)) => {
-                    let door = door.clone();
-                    tokio::spawn(async move { door.shake(tcp, place).await });
+                Ok((permit, tcp)) => {
+                    let acceptor = acceptor.clone();
+                    tokio::spawn(async move { acceptor.handshake(tcp, permit).await });
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection could not be taken");
-                    tokio::time::sleep(AFTER_ERROR).await;
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
         }
@@ -124,32 +124,32 @@ pub fn accept(
 }
 
 #[derive(Clone)]
-struct Door {
-    acceptor: TlsAcceptor,
+struct Acceptor {
+    tls: TlsAcceptor,
     anonymous: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
 }
 
-impl Door {
-    async fn shake(self, tcp: TcpStream, place: OwnedSemaphorePermit) {
+impl Acceptor {
+    async fn handshake(self, tcp: TcpStream, permit: OwnedSemaphorePermit) {
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "small messages may be delayed");
         }
-        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(tcp)).await {
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(tcp)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => return tracing::debug!("a TLS handshake took too long"),
         };
-        let mut places = vec![place];
-        let mut ends = None;
+        let mut permits = vec![permit];
+        let mut deadline = None;
         if stream.get_ref().1.peer_certificates().is_none() {
-            let Ok(place) = self.anonymous.try_acquire_owned() else {
+            let Ok(permit) = self.anonymous.try_acquire_owned() else {
                 return tracing::warn!("too many connections without a certificate, one is cut");
             };
-            places.push(place);
-            ends = Some(Box::pin(tokio::time::sleep_until(Instant::now() + ANONYMOUS_LIFE)));
+            permits.push(permit);
+            deadline = Some(Box::pin(tokio::time::sleep_until(Instant::now() + ANONYMOUS_TIMEOUT)));
         }
         // Nobody takes it once the server has ended.
-        let _ = self.ready.send(Ok(Connection { stream, ends, _places: places })).await;
+        let _ = self.ready.send(Ok(Connection { stream, deadline, _permits: permits })).await;
     }
 }

@@ -12,7 +12,7 @@ use crate::tokens::TokenError;
 
 /// Why a directory was not initialised, or no operator's identity was made.
 #[derive(Debug, thiserror::Error)]
-pub enum SetUpError {
+pub enum SetupError {
     /// It was initialised before.
     #[error(
         "{path} is initialised already; start it with `rondo-coordinator serve --data-dir {path}`, make tokens with \

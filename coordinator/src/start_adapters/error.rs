@@ -1,4 +1,4 @@
-//! Why an adapter was not taken in, and what its sender is told.
+//! Why an adapter was not accepted, and the status that its sender gets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,12 @@ use rondo_methods::InitialError;
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
 use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::files::is_full;
 use tonic::Status;
 
 /// Why an adapter cannot be what a run starts from.
 #[derive(Debug, thiserror::Error)]
-pub enum InitialsError {
+pub enum StartAdapterError {
     /// The messages are not a header followed by data.
     #[error("adapter upload: {0}")]
     Protocol(&'static str),
@@ -70,7 +71,7 @@ pub enum InitialsError {
     Stream(Box<Status>),
 }
 
-impl InitialsError {
+impl StartAdapterError {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Protocol(_) | Self::Digest(_) | Self::Size { .. } => ErrorCode::InvalidArgument,
@@ -81,7 +82,7 @@ impl InitialsError {
             Self::Full { .. } => ErrorCode::ResourceExhausted,
             Self::Missing(_) => ErrorCode::NotFound,
             Self::Slow => ErrorCode::DeadlineExceeded,
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
+            Self::File { source, .. } if is_full(source) => ErrorCode::ResourceExhausted,
             Self::File { .. } | Self::Stream(_) => ErrorCode::Unavailable,
             Self::Abrupt(_) => ErrorCode::Internal,
         }
@@ -100,14 +101,14 @@ impl InitialsError {
     }
 }
 
-impl From<InitialsError> for Status {
-    fn from(error: InitialsError) -> Self {
+impl From<StartAdapterError> for Status {
+    fn from(error: StartAdapterError) -> Self {
         status(error.code(), error.to_string(), error.hint())
     }
 }
 
 /// For `map_err` after a file operation.
-pub(super) fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitialsError + use<> {
+pub(super) fn file_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StartAdapterError + use<> {
     let path = path.to_owned();
-    move |source| InitialsError::File { action, path, source }
+    move |source| StartAdapterError::File { action, path, source }
 }

@@ -1,8 +1,10 @@
-//! What a run that promises privacy per client publishes of its clients' updates: one noised sum of clipped changes.
+//! What a run with privacy per client publishes of its clients' updates: one noised sum of clipped
+//! changes.
 //!
-//! Every update's change from what the round began with is clipped onto a lattice and added to one sum of integers, noise
-//! is drawn on it once, and the result is divided by the run's constant divisor. It then stands for the round's only
-//! update: laws, server optimisers and refactoring see nothing else.
+//! Every update's change from the start of the round is clipped onto a lattice and added to one sum
+//! of integers. Noise is drawn on the sum once, and the result is divided by the run's constant
+//! divisor. The result then stands for the round's only update: laws, server optimisers and
+//! refactoring see nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,7 @@ use rondo_rounds::{AggregatePlan, Release};
 
 /// Why nothing was released.
 #[derive(Debug, thiserror::Error)]
-pub enum ReleaseError {
+pub enum DpReleaseError {
     /// What the round began with cannot be built.
     #[error(transparent)]
     Method(#[from] MethodError),
@@ -29,9 +31,9 @@ pub enum ReleaseError {
     Mechanism(#[from] MechanismError),
 }
 
-/// The sum of a round's clipped changes, before its noise: private, and never written anywhere. It knows nothing of
-/// budgets and books; the executor does, in their order.
-pub struct Sum {
+/// The sum of a round's clipped changes, before its noise: private, and never written anywhere. The
+/// executor sees to budgets and the ledger.
+pub struct ClippedSum {
     start: RoundStart,
     mechanism: GaussianMechanism,
     sum: Vec<i64>,
@@ -40,20 +42,21 @@ pub struct Sum {
     tally: Option<Tally>,
 }
 
-impl Sum {
+impl ClippedSum {
     /// Adds up the updates of a plan. Holds one adapter, one change and the sum, however many clients there are.
     pub fn of(
         job: &Job,
         plan: &AggregatePlan,
         release: &Release,
         path: impl Fn(&Digest) -> PathBuf,
-    ) -> Result<Self, ReleaseError> {
+    ) -> Result<Self, DpReleaseError> {
         let frozen = plan.frozen.as_ref().map(&path);
         let published: Vec<PathBuf> = plan.published.iter().map(&path).collect();
         let start = job.round_start(plan.work.round, frozen.as_deref(), &published)?;
         let Release { plan: noise, clip, .. } = release;
         let lattice = Lattice::new(*clip, noise.sum_noise_multiplier(), start.dimension())?;
-        let (mechanism, zero) = (GaussianMechanism::new(lattice)?, vec![0; lattice.dimension()]);
+        let mechanism = GaussianMechanism::new(lattice)?;
+        let zero = vec![0; lattice.dimension()];
         let tally = noise.adaptive.map(|adaptive| adaptive.tally(*clip)).transpose()?;
         let mut sum = Self { start, mechanism, sum: zero, divisor: noise.divisor, tally };
         let mut change = Vec::with_capacity(lattice.dimension());
@@ -63,9 +66,9 @@ impl Sum {
         Ok(sum)
     }
 
-    fn add(&mut self, update: &Path, change: &mut Vec<f64>) -> Result<(), ReleaseError> {
+    fn add(&mut self, update: &Path, change: &mut Vec<f64>) -> Result<(), DpReleaseError> {
         self.start.change(update, change)?;
-        // Whether a client was clipped, or was not finite and counts as nothing, is told to nobody.
+        // Whether a client was clipped, or was not finite and counts as nothing, is private.
         let _ = self.mechanism.lattice().add(&[change.as_slice()], &mut self.sum)?;
         if let Some(tally) = &mut self.tally {
             tally.add(norm(change.iter().copied()))?;
@@ -73,20 +76,21 @@ impl Sum {
         Ok(())
     }
 
-    /// Draws the noise and gives the tensors that stand for the mean of the updates. To be called once the release is
-    /// charged and entered: it has happened when this returns, whatever becomes of the numbers.
-    pub fn noised(mut self) -> Result<Released, ReleaseError> {
+    /// Draws the noise and returns the tensors that stand for the mean of the updates. Call it once the
+    /// release is charged and entered: it has happened when this returns, whatever becomes of the
+    /// numbers.
+    pub fn add_noise(mut self) -> Result<NoisedMean, DpReleaseError> {
         let mut mean = self.mechanism.release(&self.sum)?;
-        // Always by the same number: how many updates came is not to be told by their mean.
+        // Always by the same number: the mean must not show how many updates came.
         mean.iter_mut().for_each(|number| *number /= self.divisor);
         let next_clip = self.tally.map(Tally::next_clip).transpose()?;
-        Ok(Released { tensors: self.start.changed(&mean), next_clip })
+        Ok(NoisedMean { tensors: self.start.changed(&mean), next_clip })
     }
 }
 
 /// What was released. All of it may be published, and it may be used again: the same numbers cost nothing more.
 #[derive(Debug, Clone)]
-pub struct Released {
+pub struct NoisedMean {
     /// The noised mean, as the tensors of one update.
     pub tensors: TensorSet,
     /// The clip of the next round, where it moves.
@@ -94,5 +98,4 @@ pub struct Released {
 }
 
 #[cfg(test)]
-#[path = "release_tests.rs"]
 mod tests;

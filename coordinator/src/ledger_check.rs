@@ -1,8 +1,8 @@
-//! The privacy ledger held against the run records, before anything is served.
+//! Checks the run records against the privacy ledger before anything is served.
 //!
-//! A release is charged in the records first and entered in the ledger then, so at any moment the records count at least
-//! as many releases of a run as the ledger. Records that count fewer are older than the ledger: a copy was restored, and
-//! from it the run would regain budget that is spent.
+//! A release is charged in the records first and then entered in the ledger. So the records always
+//! count at least as many releases of a run as the ledger. Records that count fewer are older than
+//! the ledger: somebody restored a copy, and with it the run would get back budget that is spent.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::driver::{Driver, DriverError};
 
 /// Why a coordinator does not start with its ledger.
 #[derive(Debug, thiserror::Error)]
-pub enum BooksError {
+pub enum LedgerCheckError {
     /// The ledger itself.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The records forget a release.
+    /// The records lack a release that the ledger has.
     #[error(
         "the run records in {} are older than the privacy ledger {}: the ledger has {entered} releases of run `{run}`, the \
          records have {charged}, and would release again what is spent; restore the newest copy of the records, which is \
@@ -37,19 +37,19 @@ pub enum BooksError {
         /// Its releases by the records.
         charged: u32,
     },
-    /// The records cannot be asked.
+    /// The records cannot be read.
     #[error(transparent)]
     Driver(#[from] DriverError),
 }
 
-/// Opens the ledger and holds it against the records in `store`.
-pub(crate) async fn open(ledger: &Path, store: &Path, driver: &Driver) -> Result<Ledger, BooksError> {
+/// Opens the ledger and checks the records in `store` against it.
+pub(crate) async fn open(ledger: &Path, store: &Path, driver: &Driver) -> Result<Ledger, LedgerCheckError> {
     let opened = Ledger::open(ledger)?;
     let charged = driver.view(charged).await?;
     match forgotten(opened.books(), &charged) {
         None => Ok(opened),
         Some((run, entered, charged)) => {
-            Err(BooksError::Older { store: store.to_owned(), ledger: ledger.to_owned(), run, entered, charged })
+            Err(LedgerCheckError::Older { store: store.to_owned(), ledger: ledger.to_owned(), run, entered, charged })
         }
     }
 }
@@ -63,7 +63,8 @@ fn charged(engine: &Engine) -> BTreeMap<String, u32> {
 /// The first run with more releases in the ledger than in the records, with both numbers.
 fn forgotten(books: &Books, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
     books.central.iter().find_map(|(run, central)| {
-        let (entered, charged) = (central.releases.len(), charged.get(run).copied().unwrap_or_default());
+        let entered = central.releases.len();
+        let charged = charged.get(run).copied().unwrap_or_default();
         (entered > charged as usize).then(|| (run.clone(), entered, charged))
     })
 }
@@ -80,13 +81,13 @@ mod tests {
         for (run, round) in [("a", 1), ("a", 2), ("b", 1)] {
             ledger.release(run, "reviews", (round, 1), event, 0).unwrap();
         }
-        let told = |charged: &[(&str, u32)]| {
+        let found = |charged: &[(&str, u32)]| {
             let charged = charged.iter().map(|(run, releases)| ((*run).to_owned(), *releases)).collect();
             forgotten(ledger.books(), &charged)
         };
-        assert_eq!(told(&[("a", 2), ("b", 1)]), None);
-        assert_eq!(told(&[("a", 3), ("b", 2), ("c", 9)]), None, "charged, and a crash came before the entry");
-        assert_eq!(told(&[("a", 1), ("b", 1)]), Some(("a".to_owned(), 2, 1)));
-        assert_eq!(told(&[("a", 2)]), Some(("b".to_owned(), 1, 0)), "a run that the records never knew");
+        assert_eq!(found(&[("a", 2), ("b", 1)]), None);
+        assert_eq!(found(&[("a", 3), ("b", 2), ("c", 9)]), None, "charged, and a crash came before the entry");
+        assert_eq!(found(&[("a", 1), ("b", 1)]), Some(("a".to_owned(), 2, 1)));
+        assert_eq!(found(&[("a", 2)]), Some(("b".to_owned(), 1, 0)), "a run that the records never knew");
     }
 }

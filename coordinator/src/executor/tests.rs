@@ -39,13 +39,13 @@ pub(super) async fn bench_with<T>(
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(MemStore::new());
     let started = Driver::start(store, Registry::builtin(), Arc::new(SystemClock)).unwrap();
-    let Started { driver, orders, .. } = started;
+    let Started { driver, requests, .. } = started;
     let blobs = Arc::new(Blobs::open(&dir.path().join("blobs")).unwrap());
     let staging = Arc::new(Staging::open(&dir.path().join("staging"), 1 << 20).unwrap());
     let ledger = Ledger::open(&dir.path().join("ledger")).unwrap();
     let executor = Executor::new(driver.clone(), Arc::clone(&blobs), staging, ledger, Arc::new(SystemClock));
     let held = before(&executor, dir.path());
-    tokio::spawn(executor.clone().run(orders));
+    tokio::spawn(executor.clone().run(requests));
 
     let run = RunId::new("sentiment-1").unwrap();
     let key = CohortKey::new([1; 32]);
@@ -69,7 +69,7 @@ pub(super) async fn bench_with<T>(
             driver.step(step).await.unwrap();
         }
     }
-    let told = u32::from(!text.contains("[privacy]"));
+    let shown = u32::from(!text.contains("[privacy]"));
     for (seed, client) in (1..).zip(&clients) {
         driver.step(poll(client)).await.unwrap();
         let bytes = update(&text, Kind::Train, 1, 4, seed);
@@ -80,11 +80,11 @@ pub(super) async fn bench_with<T>(
         blobs.full.store(is_full && seed as usize == clients.len(), Ordering::SeqCst);
         let update = StoredUpdate {
             digest,
-            examples: 10 * u64::from(told),
+            examples: 10 * u64::from(shown),
             rank: 4,
             base_version: 0,
-            train_loss: 0.5 * f64::from(told),
-            train_seconds: f64::from(told),
+            train_loss: 0.5 * f64::from(shown),
+            train_seconds: f64::from(shown),
             norm: 1.0,
             bytes_up: bytes.len() as u64,
             before: None,
@@ -153,14 +153,16 @@ async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
 
 #[test]
 fn a_full_disk_is_told_from_what_does_not_pass() {
-    let full = |kind: std::io::ErrorKind| Failure::File { action: "write", path: "x".into(), source: kind.into() };
-    assert!(full(std::io::ErrorKind::StorageFull).may_pass());
-    assert!(!full(std::io::ErrorKind::PermissionDenied).may_pass());
-    let method = |kind: std::io::ErrorKind| Failure::Method(MethodError::Io { path: "x".into(), source: kind.into() });
-    assert!(method(std::io::ErrorKind::StorageFull).may_pass());
-    assert!(!method(std::io::ErrorKind::NotFound).may_pass());
-    assert!(Failure::Driver(DriverError::Store("full".into())).may_pass());
-    assert!(!Failure::Ended.may_pass());
+    let full =
+        |kind: std::io::ErrorKind| AggregationError::File { action: "write", path: "x".into(), source: kind.into() };
+    assert!(full(std::io::ErrorKind::StorageFull).is_transient());
+    assert!(!full(std::io::ErrorKind::PermissionDenied).is_transient());
+    let method =
+        |kind: std::io::ErrorKind| AggregationError::Method(MethodError::Io { path: "x".into(), source: kind.into() });
+    assert!(method(std::io::ErrorKind::StorageFull).is_transient());
+    assert!(!method(std::io::ErrorKind::NotFound).is_transient());
+    assert!(AggregationError::Driver(DriverError::Store("full".into())).is_transient());
+    assert!(!AggregationError::Ended.is_transient());
 }
 
 #[tokio::test]
