@@ -1,4 +1,5 @@
-//! Where things lie in the data directory, who may serve from it, and files that only their owner may read.
+//! Where things lie in the data directory, who may serve from it, and files that only their owner
+//! may read.
 //!
 //! ```text
 //! DIR/coordinator.toml   url and host names, written last by `init`     DIR/ca/          CA certificate and key
@@ -116,7 +117,7 @@ impl DataDir {
         self.root.join("staging")
     }
 
-    /// What was released in runs that promise privacy per client.
+    /// The ledger of what was released in runs with privacy per client.
     pub fn ledger(&self) -> PathBuf {
         self.root.join("ledger.jsonl")
     }
@@ -126,8 +127,8 @@ impl DataDir {
         self.root.join("address")
     }
 
-    /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner enter them, whatever the
-    /// mode of those that are there already.
+    /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner
+    /// enter them, whatever the mode of those that are there already.
     pub fn make_private(&self) -> Result<(), DataDirError> {
         for folder in [self.ca(), self.server(), self.store(), self.blobs(), self.staging()] {
             make_private_dir(&folder)?;
@@ -170,7 +171,8 @@ impl DataDir {
         files::replace(&path, text.as_bytes(), FileAccess::Everyone).map_err(DataDirError::file("write", &path))
     }
 
-    /// Takes the directory for this process until the lock is dropped; the system drops it when the process dies.
+    /// Takes the directory for this process until the lock is dropped; the system drops it when the
+    /// process dies.
     pub fn lock(&self) -> Result<DataDirLock, StoreError> {
         let path = self.root.join("lock");
         let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };

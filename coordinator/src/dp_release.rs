@@ -43,7 +43,8 @@ pub struct ClippedSum {
 }
 
 impl ClippedSum {
-    /// Adds up the updates of a plan. Holds one adapter, one change and the sum, however many clients there are.
+    /// Adds up the updates of a plan. Holds one adapter, one change and the sum, however many
+    /// clients there are.
     pub fn of(
         job: &Job,
         plan: &AggregatePlan,
@@ -76,9 +77,9 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Draws the noise and returns the tensors that stand for the mean of the updates. Call it once the
-    /// release is charged and entered: it has happened when this returns, whatever becomes of the
-    /// numbers.
+    /// Draws the noise and returns the tensors that stand for the mean of the updates. Call it once
+    /// the release is charged and entered: it has happened when this returns, whatever becomes of
+    /// the numbers.
     pub fn add_noise(mut self) -> Result<NoisedMean, DpReleaseError> {
         let mut mean = self.mechanism.release(&self.sum)?;
         // Always by the same number: the mean must not show how many updates came.
@@ -88,7 +89,8 @@ impl ClippedSum {
     }
 }
 
-/// What was released. All of it may be published, and it may be used again: the same numbers cost nothing more.
+/// What was released. All of it may be published, and it may be used again: the same numbers cost
+/// nothing more.
 #[derive(Debug, Clone)]
 pub struct NoisedMean {
     /// The noised mean, as the tensors of one update.

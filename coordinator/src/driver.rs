@@ -20,7 +20,7 @@ pub use error::{DriverError, StartError};
 pub use message::DriverRequest;
 use message::{Command, View};
 
-/// Inputs that may wait; beyond it callers wait to hand theirs in.
+/// Inputs that may wait in the queue; further callers wait to send theirs.
 const QUEUE: usize = 256;
 
 /// Handle of the driver's task. Cheap to clone.
@@ -53,18 +53,22 @@ impl Driver {
         Ok(Started { driver: Self { commands, version }, requests: request_receiver, task })
     }
 
-    /// Hands an input in; answers when it is durable.
+    /// Gives the engine an input; returns when its result is durable.
+    ///
+    /// # Errors
+    /// The engine rejects it, the store cannot be written, or the driver has stopped. Nothing
+    /// happened then.
     pub async fn step(&self, input: Input) -> Result<Reply, DriverError> {
         self.submit(Some(input), Batch::new()).await
     }
 
-    /// Hands an input in together with changes to other records, which become durable in the same commit or, when the
-    /// input is rejected, not at all.
+    /// Gives the engine an input together with changes to other records, which become durable in
+    /// the same commit or, when the input is rejected, not at all.
     pub async fn step_with(&self, input: Input, also: Batch) -> Result<Reply, DriverError> {
         self.submit(Some(input), also).await
     }
 
-    /// Makes changes to records that are not the engine's durable.
+    /// Commits changes to records that are not the engine's.
     pub async fn commit(&self, batch: Batch) -> Result<(), DriverError> {
         self.submit(None, batch).await.map(|_| ())
     }
@@ -85,19 +89,19 @@ impl Driver {
     ) -> Result<T, DriverError> {
         let (reply, answer) = oneshot::channel();
         let view: View = Box::new(move |engine| {
-            // Whoever asked may have gone away.
+            // The caller may have gone away.
             let _ = reply.send(read(engine));
         });
         self.commands.send(Command::View(view)).await.map_err(|_| DriverError::Stopped)?;
         answer.await.map_err(|_| DriverError::Stopped)
     }
 
-    /// Counts what happened: whoever watches a run looks again when it changes.
+    /// Counts changes: a watcher of a run reads it again when the number changes.
     pub fn version(&self) -> watch::Receiver<u64> {
         self.version.clone()
     }
 
-    /// Ends the task once everything handed in before is done.
+    /// Ends the task once everything submitted before is done.
     pub async fn stop(&self) {
         // A task that is gone has stopped.
         let _ = self.commands.send(Command::Stop).await;

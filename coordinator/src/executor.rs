@@ -27,7 +27,7 @@ use compute::compute;
 use error::AggregationError;
 use releaser::{ReleaseState, Releaser};
 
-/// Pauses before a result is handed in again, or a full disk tried again; the last one is kept to.
+/// Pauses before a result is submitted again, or a full disk is tried again. The last one repeats.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
@@ -129,7 +129,7 @@ impl Executor {
         let mut pauses = self::pauses();
         while let Err(error) = self.driver.step(input.clone()).await {
             match (error, pauses.next()) {
-                // Without it the run would stand still.
+                // Without it the run would never go on.
                 (DriverError::Store(error), Some(pause)) => {
                     tracing::warn!(%run, error, "cannot record a failed aggregation, trying again");
                     tokio::time::sleep(pause).await;
@@ -142,7 +142,8 @@ impl Executor {
         }
     }
 
-    /// The job of a run that waits for this aggregation; an error when it has been cancelled or gone on meanwhile.
+    /// The job of a run that waits for this aggregation; an error when it has been cancelled or
+    /// gone on meanwhile.
     async fn wanted(&self, work: &WorkKey) -> Result<Job, AggregationError> {
         let work = work.clone();
         let view = move |engine: &rondo_rounds::Engine| {
@@ -191,8 +192,8 @@ impl Executor {
         }
     }
 
-    /// Stores an aggregate and tells the engine. Blobs may be dropped again between one try and the next: on a full
-    /// disk that is what makes space.
+    /// Stores an aggregate and reports it to the engine. Blobs may be dropped again between one try
+    /// and the next: on a full disk that is what makes space.
     async fn submit(&self, work: &WorkKey, files: &AggregateFiles) -> Result<(), AggregationError> {
         let run = &work.run;
         let AggregateFiles { global, frozen, server, .. } = files;

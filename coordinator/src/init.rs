@@ -1,4 +1,5 @@
-//! `rondo-coordinator init`: the CA, the server certificate, the first operator and, if asked, join tokens.
+//! `rondo-coordinator init`: the CA, the server certificate, the first operator and, if asked, join
+//! tokens.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -26,13 +27,15 @@ const LOCAL_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 /// What to initialise.
 #[derive(Debug, Clone, Default)]
 pub struct InitRequest {
-    /// Names or addresses under which clients and operators reach the coordinator; the first one makes the URL.
+    /// Names or addresses under which clients and operators reach the coordinator; the first one
+    /// makes the URL.
     pub hosts: Vec<String>,
     /// The port in the URL.
     pub port: u16,
     /// Clients for which a join token is made.
     pub tokens: Vec<String>,
-    /// Folder in which each token is also written to a file named after its client, beside `ca-fingerprint` and `url`.
+    /// Folder in which each token is also written to a file named after its client, beside
+    /// `ca-fingerprint` and `url`.
     pub token_dir: Option<PathBuf>,
     /// Life of the tokens and of the operator's certificate.
     pub config: Config,
@@ -74,8 +77,8 @@ fn url(host: &str, port: u16) -> String {
     }
 }
 
-/// Initialises a data directory. What an interrupted `init` left is made anew; a directory whose `init` came to its end
-/// is never touched.
+/// Initialises a data directory. What an interrupted `init` left is made again; a directory whose
+/// `init` came to its end is never touched.
 pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, SetupError> {
     let already = || SetupError::Already { path: data.root().to_owned() };
     if data.is_initialised() {

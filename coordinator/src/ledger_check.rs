@@ -46,7 +46,7 @@ pub enum LedgerCheckError {
 pub(crate) async fn open(ledger: &Path, store: &Path, driver: &Driver) -> Result<Ledger, LedgerCheckError> {
     let opened = Ledger::open(ledger)?;
     let charged = driver.view(charged).await?;
-    match forgotten(opened.books(), &charged) {
+    match first_missing(opened.books(), &charged) {
         None => Ok(opened),
         Some((run, entered, charged)) => {
             Err(LedgerCheckError::Older { store: store.to_owned(), ledger: ledger.to_owned(), run, entered, charged })
@@ -61,7 +61,7 @@ fn charged(engine: &Engine) -> BTreeMap<String, u32> {
 }
 
 /// The first run with more releases in the ledger than in the records, with both numbers.
-fn forgotten(books: &Books, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
+fn first_missing(books: &Books, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
     books.central.iter().find_map(|(run, central)| {
         let entered = central.releases.len();
         let charged = charged.get(run).copied().unwrap_or_default();
@@ -83,7 +83,7 @@ mod tests {
         }
         let found = |charged: &[(&str, u32)]| {
             let charged = charged.iter().map(|(run, releases)| ((*run).to_owned(), *releases)).collect();
-            forgotten(ledger.books(), &charged)
+            first_missing(ledger.books(), &charged)
         };
         assert_eq!(found(&[("a", 2), ("b", 1)]), None);
         assert_eq!(found(&[("a", 3), ("b", 2), ("c", 9)]), None, "charged, and a crash came before the entry");

@@ -1,5 +1,5 @@
-//! Who may call: one record per client or operator, with the certificates that count. Read at every call, so that a
-//! revocation holds at once, on open connections too.
+//! Who may call: one record per client or operator, with the certificates that count. Read at every
+//! call, so that a revocation holds at once, on open connections too.
 
 use rondo_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,8 @@ use crate::store::{Batch, Store, StoreError, record};
 use crate::tls::Role;
 use crate::tls::peer::PeerCertificate;
 
-/// Certificates kept per member: the present one, and the one before it for a renewal whose reply was lost.
+/// Certificates kept per member: the present one, and the one before it for a renewal whose reply
+/// was lost.
 const CERTIFICATES: usize = 2;
 
 /// A client or an operator.

@@ -1,5 +1,6 @@
-//! `rondo-coordinator operator`: an operator's identity made on the coordinator's own machine. Whoever holds the data
-//! directory holds the CA's key, so nothing is given away, and an expired first operator is not locked out for ever.
+//! `rondo-coordinator operator`: an operator's identity made on the coordinator's own machine.
+//! The owner of the data directory has the CA's key anyway, so this gives nothing away. It lets an
+//! operator back in whose certificate has expired.
 
 use std::path::Path;
 
@@ -37,8 +38,8 @@ pub(crate) fn issue_operator(
     Ok((Member::new(name, Role::Operator, now, certificate), identity))
 }
 
-/// Makes an identity for a new operator, or for one whose certificate has expired or was revoked, and writes it to a
-/// folder. Certificates of that name from before stop counting.
+/// Makes an identity for a new operator, or for one whose certificate has expired or was revoked,
+/// and writes it to a folder. Certificates of that name from before stop counting.
 pub fn reissue(data: &DataDir, name: &str, out: &Path, days: u32, clock: &dyn Clock) -> Result<Identity, SetupError> {
     let name = ClientId::new(name)?;
     let init = data.init_record()?;
@@ -64,7 +65,8 @@ pub fn reissue(data: &DataDir, name: &str, out: &Path, days: u32, clock: &dyn Cl
         return Err(SetupError::Holds { name: name.to_string() });
     }
     let (member, identity) = issue_operator(&authority, name.as_str(), &url, now, days)?;
-    // First the files: an identity that is not on record can be made again, a record without its key cannot be used.
+    // First the files: an identity that is not on record can be made again, a record without its
+    // key cannot be used.
     identity.save(out)?;
     let mut batch = Batch::new();
     member.put(&mut batch)?;

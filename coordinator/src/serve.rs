@@ -50,7 +50,8 @@ const PER_CONNECTION: usize = 64;
 /// A silent connection is asked whether it lives, and cut when it does not answer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// An enrolment request holds a token and a certificate request; nobody who has no certificate sends more.
+/// An enrolment request holds a token and a certificate request; nobody who has no certificate
+/// sends more.
 const MAX_ENROLMENT_BYTES: usize = 16 << 10;
 /// The largest message of a client is a piece of an update.
 const MAX_FEDERATION_BYTES: usize = MESSAGE_BYTES + (64 << 10);
@@ -104,7 +105,7 @@ pub enum ServeError {
     Server(#[from] tonic::transport::Error),
     /// A component of the coordinator ended while it served.
     #[error(
-        "the coordinator's {component} stopped: {problem}; the process ends so that it is started anew, its state is safe"
+        "the coordinator's {component} stopped: {problem}; the process ends so that it is started again, its state is safe"
     )]
     Component {
         /// Which one: "server", "driver" or "executor".
@@ -189,8 +190,8 @@ pub async fn serve(
     let ended = first_to_end(&mut serving, &mut driving, &mut executing, shutdown).await;
     match &ended {
         Ok(()) => tracing::info!(drain_s = drain.as_secs(), "shutting down: no new calls, those under way may finish"),
-        // Without one of its components a coordinator is of no use. Whoever watches over the
-        // process starts it anew.
+        // Without one of its components a coordinator is of no use. The supervisor of the process
+        // starts it again.
         Err(error) => tracing::error!(%error, "shutting down"),
     }
     closing.send_replace(true);

@@ -1,4 +1,5 @@
-//! Why something could not be set up in a data directory, by `init` or by `operator`: both write the same kinds of files.
+//! Why something could not be set up in a data directory, by `init` or by `operator`: both write
+//! the same kinds of files.
 
 use std::path::PathBuf;
 

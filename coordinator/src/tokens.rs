@@ -85,7 +85,7 @@ fn hash(token: &str) -> blake3::Hash {
 }
 
 impl TokenRecord {
-    /// Makes a token; gives the record to keep and the text to hand out.
+    /// Makes a token; returns the record to keep and the text to show.
     pub fn mint(purpose: TokenPurpose) -> Result<(Self, String), TokenError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(TokenError::Random)?;
@@ -138,7 +138,8 @@ impl TokenRecord {
         }))
     }
 
-    /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when there are none.
+    /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when
+    /// there are none.
     pub fn prune(store: &dyn Store, now: Millis) -> Result<Batch, StoreError> {
         let mut batch = Batch::new();
         for token in Self::all(store)? {

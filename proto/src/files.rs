@@ -1,6 +1,5 @@
 //! Replacing a file durably, and telling a full disk from other errors.
 
-use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -95,7 +94,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Whether an error, or an error that caused it, means that there is no room left: a full disk, a
 /// quota or a limit on the size of a file.
-pub fn is_full(error: &(dyn Error + 'static)) -> bool {
+pub fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
     use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
         let io = error.downcast_ref::<io::Error>();

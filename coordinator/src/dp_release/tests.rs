@@ -205,7 +205,8 @@ enum Finding {
     Sensitivity,
 }
 
-/// What is found out about the coordinator's release with a fault. Claimed is a noise of 2 clips on the sum over 4.
+/// What is found out about the coordinator's release with a fault. Claimed is a noise of 2 clips on
+/// the sum over 4.
 fn findings(fault: Fault) -> Vec<Finding> {
     let bench = Bench::new();
     let updates: Vec<Digest> = [0.9, 2.0, 3.0, 5.0].into_iter().map(|norm| bench.of_norm(norm)).collect();

@@ -43,8 +43,8 @@ pub(super) struct EngineTask {
     clock: Arc<dyn Clock>,
     requests: mpsc::UnboundedSender<DriverRequest>,
     version: watch::Sender<u64>,
-    /// A commit failed, so memory may be ahead of the disk: the engine is read again before anything
-    /// else.
+    /// A commit failed, so memory may be ahead of the disk: the engine is read again before
+    /// anything else.
     stale: bool,
 }
 
@@ -59,7 +59,7 @@ struct PendingCommit {
 }
 
 impl EngineTask {
-    /// An owner of an engine that is in step with the store.
+    /// The task of an engine whose state is that of the store.
     pub(super) fn new(
         engine: Engine,
         registry: Registry,
@@ -77,7 +77,8 @@ impl EngineTask {
         loop {
             let wake = self.engine.next_wake().map(|wake| time_left(self.clock.now(), wake).min(MAX_SLEEP));
             let wake = wake.map(|sleep| if idle_tick { sleep.max(MIN_SLEEP) } else { sleep });
-            // What the engine in memory waits for means nothing after a failed commit: it is ahead of the disk.
+            // What the engine in memory waits for means nothing after a failed commit: it is ahead
+            // of the disk.
             let wake = if self.stale { Some(COMMIT_BACKOFF) } else { wake };
             tokio::select! {
                 biased;
@@ -141,7 +142,8 @@ impl EngineTask {
         }
     }
 
-    /// Commits, then answers and requests. On a failed commit nobody is told yes and no effect goes out.
+    /// Commits, then answers the callers and sends the effects. After a failed commit every caller
+    /// gets an error and no effect is sent.
     async fn commit_pending(&mut self, pending: PendingCommit) {
         let PendingCommit { changed, mut also, effects, closes, replies } = pending;
         for key in &changed {
@@ -164,7 +166,7 @@ impl EngineTask {
             self.version.send_modify(|version| *version += 1);
         }
         for (reply, answer) in replies {
-            // Whoever asked may have gone away; the state is durable all the same.
+            // The caller may have gone away; the state is durable all the same.
             let _ = reply.send(answer);
         }
         self.send_requests(effects, closes);
@@ -190,7 +192,8 @@ impl EngineTask {
         }
     }
 
-    /// After a failed commit: reads the engine from the store again and repeats its outstanding effects.
+    /// After a failed commit: reads the engine from the store again and repeats its outstanding
+    /// effects.
     fn reload(&mut self) -> Result<(), DriverError> {
         if !self.stale {
             return Ok(());

@@ -94,7 +94,8 @@ async fn after_the_stop_every_call_is_refused() {
     assert!(matches!(bench.driver.view(|_| ()).await, Err(DriverError::Stopped)));
 }
 
-/// A run whose only client got its work: it ends when the client's deadline, 100 s from now, passes.
+/// A run whose only client got its work: it ends when the client's deadline, 100 s from now,
+/// passes.
 async fn in_training(bench: &Bench) -> rondo_proto::RunId {
     let base = rondo_proto::v1::BaseModel {
         name: "tiny".into(),
@@ -149,7 +150,8 @@ async fn a_deadline_comes_without_any_input() {
     let mut bench = start(Arc::default());
     let run = in_training(&bench).await;
 
-    // The clock jumps past the deadline; the driver notices at the next wake or the next command, whichever is first.
+    // The clock jumps past the deadline; the driver notices at the next wake or the next command,
+    // whichever is first.
     bench.clock.0.fetch_add(101_000, Ordering::SeqCst);
     bench.driver.commit(also()).await.unwrap();
     assert_eq!(phase(&bench.driver, &run).await, "ended");

@@ -37,8 +37,8 @@ pub(super) enum AggregationError {
 }
 
 impl AggregationError {
-    /// Whether a later try may succeed: the disk is full or the store cannot be written. The updates
-    /// are not thrown away for it.
+    /// Whether a later try may succeed: the disk is full or the store cannot be written. The
+    /// updates are not thrown away for it.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Driver(DriverError::Store(_))) || is_full(self)
     }

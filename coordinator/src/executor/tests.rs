@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use rondo_methods::{Kind, Registry};
+use rondo_methods::{Kind, MethodError, Registry};
 use rondo_proto::{ClientId, Digest, RunId};
 use rondo_rounds::{CohortKey, Engine, StoredUpdate};
 
@@ -18,7 +18,8 @@ pub(super) struct Bench {
     pub(super) dir: tempfile::TempDir,
 }
 
-/// A run of one round and one client, whose update came while the disk had no space for the aggregate.
+/// A run of one round and one client, whose update came while the disk had no space for the
+/// aggregate.
 async fn full_at_the_aggregation() -> Bench {
     let text = run_file("fedit", 1).replace("cohort = 3", "cohort = 1").replace("quorum = 2", "quorum = 1");
     full_with(text, &["movies"]).await
@@ -110,7 +111,8 @@ impl Bench {
 #[tokio::test]
 async fn a_full_disk_delays_an_aggregation_and_throws_nothing_away() {
     let bench = full_at_the_aggregation().await;
-    // Longer than the tries of old together would be no better a test, only a slower one: three of them fail here.
+    // Longer than the tries of old together would be no better a test, only a slower one: three of
+    // them fail here.
     tokio::time::sleep(Duration::from_millis(1600)).await;
     assert_eq!(bench.phase().await, ("aggregating".to_owned(), 1));
     bench.blobs.full.store(false, Ordering::SeqCst);

@@ -29,8 +29,8 @@ pub(crate) struct DeliveryCounter {
 }
 
 impl Shared {
-    /// The chunks of a blob from an offset. With a count, the engine hears of the bytes before the last chunk goes out,
-    /// and also when the stream breaks off.
+    /// The chunks of a blob from an offset. With a counter, the engine gets the number of bytes
+    /// before the last chunk is sent, and also when the stream breaks off.
     pub(crate) async fn send_blob(
         &self,
         run: RunId,
@@ -55,7 +55,8 @@ impl Shared {
             let mut sent = 0;
             let mut last = None;
             loop {
-                // Reading goes to a thread for blocking work and comes back, so a slow client holds no thread.
+                // Reading goes to a thread for blocking work and comes back, so a slow client holds
+                // no thread.
                 let Ok((rest, piece)) = tokio::task::spawn_blocking(move || {
                     let piece = pieces.next();
                     (pieces, piece)

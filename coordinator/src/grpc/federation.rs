@@ -88,7 +88,8 @@ impl Federation for FederationService {
         let uploads = self.0.uploads.clone();
         let who = client.clone();
         let started = std::time::Instant::now();
-        // A task of its own: what has come is kept, and what is whole is taken in, even when the client goes away.
+        // A task of its own: what has come is kept, and what is whole is taken in, even when the
+        // client goes away.
         let receiving = tokio::spawn(async move { uploads.receive(client, messages).await });
         let outcome = receiving.await.map_err(|e| status(ErrorCode::Internal, e.to_string(), None))?;
         match outcome {

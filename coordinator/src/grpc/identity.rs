@@ -1,7 +1,8 @@
 //! Who calls: the peer certificate of a request, looked up in the store at every call.
 //!
-//! [`AuthInterceptor`] stands before the Federation and the Administration service and refuses a call by its headers, before a byte
-//! of its message is read. Enrolment is open to callers without a certificate; its renewals look the caller up themselves.
+//! [`AuthInterceptor`] checks calls of the Federation and the Administration service and refuses a
+//! call by its headers, before a byte of its message is read. Enrolment is open to callers without
+//! a certificate; its renewals look the caller up themselves.
 
 use std::sync::Arc;
 
@@ -75,8 +76,8 @@ struct Caller(Member);
 fn caller<T>(request: &Request<T>, role: Role) -> Result<&Member, Status> {
     match request.extensions().get() {
         Some(Caller(member)) if member.role == role => Ok(member),
-        // A service that stands without its gate lets nobody in.
-        _ => Err(status(ErrorCode::Internal, "the call did not come through the gate of its service", None)),
+        // A service without its interceptor admits nobody.
+        _ => Err(status(ErrorCode::Internal, "the call did not pass the interceptor of its service", None)),
     }
 }
 

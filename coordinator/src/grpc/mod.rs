@@ -1,5 +1,5 @@
-//! The three services. Each call is turned into an engine input or a view; nothing is decided. Who calls is settled before
-//! a message is read, see [`identity`].
+//! The three services. Each call becomes an engine input or a view; the services decide nothing.
+//! Callers are authenticated before a message is read, see [`identity`].
 
 pub mod administration;
 pub mod download;
@@ -54,7 +54,8 @@ pub struct Shared {
     pub started_at_ms: Millis,
     /// The server certificate that is shown now.
     pub certificate: Arc<ServerCertResolver>,
-    /// Held while records that are not the engine's are read and then changed: tokens, members, bases.
+    /// Held while records that are not the engine's are read and then changed: tokens, members,
+    /// bases.
     pub writing: tokio::sync::Mutex<()>,
     /// Turns true when the coordinator goes down; open streams end then.
     pub closing: channel::Receiver<bool>,

@@ -29,8 +29,9 @@ struct UploadedAdapter {
 }
 
 impl Shared {
-    /// Makes a run from a run file. The base is the registered one of that name; the engine refuses another digest and
-    /// everything that cannot be trained. With a digest the run starts from the adapter that was uploaded under it.
+    /// Makes a run from a run file. The base is the registered one of that name; the engine refuses
+    /// another digest and everything that cannot be trained. With a digest the run starts from the
+    /// adapter that was uploaded under it.
     pub(crate) async fn create_run(&self, text: String, initial: &str) -> Result<RunSummary, Status> {
         let file = RunFile::parse(&text).map_err(invalid)?;
         let base = bases::find(&*self.store, &file.base.model)?;
@@ -62,8 +63,8 @@ impl Shared {
         Err(status(ErrorCode::Unavailable, "no free run id was found", Some("try again")))
     }
 
-    /// Creates a run under an id. What it starts from is among its blobs before anybody hears of it, and goes with a run
-    /// that is refused.
+    /// Creates a run under an id. What it starts from is among its blobs before anybody hears of
+    /// it, and goes with a run that is refused.
     async fn try_create(
         &self,
         run: RunId,

@@ -1,8 +1,8 @@
 //! Adapters that runs are to start from, between their upload and the run that names them.
 //!
-//! `start_adapters/<digest>` in the staging folder holds a whole, checked file; it is there for an hour, and not after a restart:
-//! whoever creates a run uploads first. A run that names it gets a copy among its own blobs, which lives as long as the
-//! run.
+//! `start_adapters/<digest>` in the staging folder holds a whole, checked file; it is there for an
+//! hour, and not after a restart: whoever creates a run uploads first. A run that names it gets a
+//! copy among its own blobs, which lives as long as the run.
 
 mod error;
 
@@ -62,7 +62,8 @@ impl StartAdapters {
         }
     }
 
-    /// Takes an adapter in: size, bytes, hash, content; only then it can be named. The same one twice is there once.
+    /// Takes an adapter in: size, bytes, hash, content; only then it can be named. The same one
+    /// twice is there once.
     pub async fn receive<S>(
         &self,
         header: &InitialHeader,

@@ -1,7 +1,7 @@
 //! Tensor files, content-addressed: `blobs/<run>/<digest>`, each written once and never changed.
 //!
-//! Every run has a folder of its own, so dropping one run's files never takes a file from another and a client that may
-//! read a run reads that run alone.
+//! Every run has a folder of its own, so dropping one run's files never takes a file from another
+//! and a client that may read a run reads that run alone.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ const PART_BYTES: usize = 1 << 20;
 pub struct Blobs {
     root: PathBuf,
     files: LocalFileSystem,
-    /// Held for reading from before a blob is put until the engine references it, and for writing while blobs are
-    /// dropped: the same bytes may be dropped for one attempt and put for the next.
+    /// Held for reading from before a blob is put until the engine references it, and for writing
+    /// while blobs are dropped: the same bytes may be dropped for one attempt and put for the next.
     drop_lock: RwLock<()>,
     /// Lets every put fail, as on a full disk.
     #[cfg(test)]
@@ -60,7 +60,7 @@ pub enum BlobError {
     Mismatch {
         /// The run.
         run: RunId,
-        /// The digest that was promised.
+        /// The digest that was announced.
         expected: Digest,
         /// The digest of what came.
         got: Digest,
@@ -83,7 +83,8 @@ fn location(run: &RunId, digest: &Digest) -> Location {
 }
 
 impl Blobs {
-    /// Opens the folder, makes it when there is none, and removes what an abrupt stop left half written.
+    /// Opens the folder, makes it when there is none, and removes what an abrupt stop left half
+    /// written.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -109,14 +110,14 @@ impl Blobs {
         })
     }
 
-    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until the
-    /// engine references the blob.
+    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until
+    /// the engine references the blob.
     pub async fn lock_for_put(&self) -> RwLockReadGuard<'_, ()> {
         self.drop_lock.read().await
     }
 
-    /// While it is held no blob is put. Hold it while the engine says what it references, and while the
-    /// rest is dropped.
+    /// While it is held no blob is put. Hold it while the engine says what it references, and while
+    /// the rest is dropped.
     pub async fn lock_for_drop(&self) -> RwLockWriteGuard<'_, ()> {
         self.drop_lock.write().await
     }
@@ -150,7 +151,8 @@ impl Blobs {
         }
     }
 
-    /// Copies a file in under the digest that it is said to have, durably. One that is already there is left as it is.
+    /// Copies a file in under the digest that it is said to have, durably. One that is already
+    /// there is left as it is.
     pub async fn put_file(&self, run: &RunId, digest: &Digest, from: &Path) -> Result<(), BlobError> {
         if self.size(run, digest).await?.is_some() {
             return Ok(());
@@ -192,7 +194,8 @@ impl Blobs {
     }
 }
 
-/// Reads a file part by part into an upload, and completes it when the bytes are those the digest names.
+/// Reads a file part by part into an upload, and completes it when the bytes are those the digest
+/// names.
 async fn copy(
     run: &RunId,
     digest: &Digest,

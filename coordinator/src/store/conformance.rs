@@ -1,4 +1,5 @@
-//! What every store must do. [`check_store`] is run on each backend; a new backend adds one call, no test code.
+//! What every store must do. [`check_store`] is run on each backend; a new backend adds one call,
+//! no test code.
 
 use super::{Batch, Records, Store};
 
@@ -17,7 +18,8 @@ fn records(pairs: &[(&str, &str)]) -> Records {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect()
 }
 
-/// Runs the whole suite. `reopen` closes the store it is given, abruptly, and opens it again; the first call gets none.
+/// Runs the whole suite. `reopen` closes the store it is given, abruptly, and opens it again; the
+/// first call gets none.
 ///
 /// # Panics
 /// When the store breaks a rule; the message says which.
@@ -68,8 +70,8 @@ pub(super) fn check_store<S: Store>(mut reopen: impl FnMut(Option<S>) -> S) {
     store.close().expect("close");
 }
 
-/// What a store must do on a disk that fails. `fail` lets every later write fail, or not any more; `reopen` as for
-/// [`check_store`], with a disk that works.
+/// What a store must do on a disk that fails. `fail` lets every later write fail, or not any more;
+/// `reopen` as for [`check_store`], with a disk that works.
 ///
 /// # Panics
 /// When the store breaks a rule; the message says which.
@@ -167,7 +169,8 @@ mod tests {
         }
     }
 
-    /// Fails as sled does: the batch is applied in memory, the flush fails, and the first failure is never forgotten.
+    /// Fails as sled does: the batch is applied in memory, the flush fails, and the first failure
+    /// is never forgotten.
     struct FailingSled(SledStore, Arc<Faults>, AtomicBool);
 
     impl Database for FailingSled {

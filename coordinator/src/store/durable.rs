@@ -2,8 +2,8 @@
 //!
 //! The journal is the truth. A commit is appended to it and flushed; from then on it counts. An
 //! append that failed is cut off again and did not happen. Then the commit is applied to the index.
-//! When the index fails, on a full disk say, it is dropped. Records are then looked up in memory, as
-//! the journal has them, until the index opens again. At the start an index that is behind the
+//! When the index fails, on a full disk say, it is dropped. Records are then looked up in memory,
+//! as the journal has them, until the index opens again. At the start an index that is behind the
 //! journal is brought in line. One that does not open is kept aside and rebuilt.
 
 use std::fmt;
@@ -47,8 +47,8 @@ impl fmt::Debug for DurableStore {
 }
 
 impl DurableStore {
-    /// Opens the store of a directory, makes it when there is none, and rebuilds its database when that
-    /// is broken. A database that another handle still closes is waited for a few seconds.
+    /// Opens the store of a directory, makes it when there is none, and rebuilds its database when
+    /// that is broken. A database that another handle still closes is waited for a few seconds.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process uses the directory; a file that cannot be read or
@@ -70,17 +70,22 @@ impl DurableStore {
             move |source| StoreError::File { action, path, source }
         };
         std::fs::create_dir_all(directory).map_err(failed("make", directory))?;
-        let snapshot = journal_guard::replay(directory)?;
         let path = directory.join("sled");
-        let (database, now) = match (open_and_load(&open, &path, LOCK_WAIT), snapshot) {
-            (Err(e @ StoreError::InUse { .. }), _) => return Err(e),
+        let opened = match open_and_load(&open, &path, LOCK_WAIT) {
+            Err(e @ StoreError::InUse { .. }) => return Err(e),
+            opened => opened,
+        };
+        // Under the lock: a handle that was still open may have committed until now.
+        let snapshot = journal_guard::replay(directory)?;
+        let (database, now) = match (opened, snapshot) {
             // A database that has no room to open is not broken.
             (Err(e), _) if e.is_full() => return Err(e),
             (Err(e), None) => return Err(StoreError::Lost { path, problem: e.to_string() }),
             (Err(e), Some(snapshot)) => (rebuild(&open, &path, &snapshot, &e.to_string())?, snapshot),
-            // One commit behind, the process died between the journal and the index. More than that, the index lost some.
+            // One commit behind, the process died between the journal and the index. More than
+            // that, the index lost some.
             (Ok(opened), Some(snapshot)) if opened.sequence + 1 < snapshot.sequence => {
-                let problem = format!("it stands at commit {}, the journal at {}", opened.sequence, snapshot.sequence);
+                let problem = format!("it is at commit {}, the journal at {}", opened.sequence, snapshot.sequence);
                 // Closed before its folder is moved.
                 drop(opened);
                 (rebuild(&open, &path, &snapshot, &problem)?, snapshot)
@@ -177,8 +182,8 @@ impl DurableStore {
             match open_and_load(&self.open, &self.path, Duration::ZERO)
                 .and_then(|opened| opened.catch_up(&self.path, &snapshot))
             {
-                // The handle that was dropped may still be closing its files. A commit waits for this,
-                // so the next try is soon enough.
+                // The handle that was dropped may still be closing its files. A commit waits for
+                // this, so the next try is soon enough.
                 Err(e @ StoreError::InUse { .. }) => Err(e),
                 Err(e) if e.is_full() => Err(e),
                 Err(e) => rebuild(&self.open, &self.path, &snapshot, &e.to_string()),

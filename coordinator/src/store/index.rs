@@ -1,8 +1,8 @@
 //! The index over the records: sled as long as it works, memory while it does not.
 //!
 //! The journal has every commit before the index gets it. So an index that fails is dropped, and
-//! brought in line with the journal when it opens again. sled 0.34 keeps its first storage error for
-//! ever, so it has to be opened again once there is space.
+//! brought in line with the journal when it opens again. sled 0.34 keeps its first storage error
+//! for ever, so it has to be opened again once there is space.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ impl Database for SledStore {
     }
 }
 
-/// Opens the database of a folder, or makes it, and waits so long at most for its lock. A trait object,
-/// so that tests can let a disk fail.
+/// Opens the database of a folder, or makes it, and waits so long at most for its lock. A trait
+/// object, so that tests can let a disk fail.
 pub(super) type OpenDatabase = Box<dyn Fn(&Path, Duration) -> Result<Box<dyn Database>, StoreError> + Send + Sync>;
 
 /// Where records are looked up.

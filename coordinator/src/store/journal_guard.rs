@@ -90,7 +90,8 @@ pub fn replay(directory: &Path) -> Result<Option<JournalSnapshot>, StoreError> {
     let mut rest = journal.as_slice();
     while let Some((record, after)) = JournalRecord::read(rest) {
         rest = after;
-        // Commits up to the checkpoint are in it: the journal is emptied only after the checkpoint is in place.
+        // Commits up to the checkpoint are in it: the journal is emptied only after the checkpoint
+        // is in place.
         if record.sequence > snapshot.sequence {
             record.batch.apply(&mut snapshot.records);
             snapshot.sequence = record.sequence;
@@ -153,8 +154,9 @@ impl JournalGuard {
         Ok(())
     }
 
-    /// Adds a commit to the journal and flushes it. On an error the commit is not in the journal: what was written of it
-    /// is cut off at once or, when the disk refuses that too, before the next append.
+    /// Adds a commit to the journal and flushes it. On an error the commit is not in the journal:
+    /// what was written of it is cut off at once or, when the disk refuses that too, before the
+    /// next append.
     pub fn append(&mut self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         let bytes = JournalRecord { sequence, batch: batch.clone() }.write();
         self.repair()?;
@@ -189,7 +191,8 @@ impl JournalGuard {
         })
     }
 
-    /// True when the journal has grown past the checkpoint by so much that a new checkpoint is cheaper to keep.
+    /// True when the journal has grown past the checkpoint by so much that a new checkpoint is
+    /// cheaper to keep.
     pub fn is_long(&self) -> bool {
         const LEAST_BYTES: u64 = 1 << 20;
         self.journal_bytes > LEAST_BYTES.max(4 * self.checkpoint_bytes)

@@ -1,4 +1,5 @@
-//! The envelope of every record: `{"v":1,"body":...}`, so that a later version can tell what it reads.
+//! The envelope of every record: `{"v":1,"body":...}`, so that a later version can tell what it
+//! reads.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,8 @@
 //! The embedded database alone: one sled tree of records and the number of the last commit.
 //!
-//! sled 0.34 has open reports of databases that do not open after an abrupt stop, which is why the coordinator uses it
-//! through [`super::durable::DurableStore`], with a checkpoint and a journal beside it.
+//! sled 0.34 has open reports of databases that do not open after an abrupt stop, which is why the
+//! coordinator uses it through [`super::durable::DurableStore`], with a checkpoint and a journal
+//! beside it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -75,8 +76,9 @@ impl SledStore {
         Ok(bytes.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
     }
 
-    /// Carries out a batch together with its number, then flushes. On an error sled may show the batch all the same, and
-    /// refuses everything from then on: the handle has to be dropped and the database opened anew.
+    /// Carries out a batch together with its number, then flushes. On an error sled may show the
+    /// batch all the same, and refuses everything from then on: the handle has to be dropped and
+    /// the database opened again.
     pub fn commit_numbered(&self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         use ::sled::Transactional;
         let outcome = (&self.records, &self.meta).transaction(|(records, meta)| {

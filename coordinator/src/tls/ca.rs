@@ -1,4 +1,5 @@
-//! The certificate authority: made by `init`, kept in the data directory, signs the server and every peer.
+//! The certificate authority: made by `init`, kept in the data directory, signs the server and
+//! every peer.
 
 use std::path::Path;
 
@@ -87,8 +88,8 @@ impl Authority {
         &self.fingerprint
     }
 
-    /// A server certificate for these names and addresses, the CA's behind it: who joins checks the CA by fingerprint
-    /// before it has the CA's file.
+    /// A server certificate for these names and addresses, the CA's behind it: who joins checks the
+    /// CA by fingerprint before it has the CA's file.
     pub fn issue_server(&self, hosts: &[String], now: Millis) -> Result<CertificateAndKey, TlsError> {
         let failed = |source| TlsError::Make { what: "server certificate", source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -103,8 +104,8 @@ impl Authority {
         })
     }
 
-    /// A certificate for a peer. Of the request only the public key is taken, once its signature shows that the
-    /// requester holds the private one; name, role, usage and life are ours.
+    /// A certificate for a peer. Of the request only the public key is taken, once its signature
+    /// shows that the requester holds the private one; name, role, usage and life are ours.
     pub fn issue_peer(
         &self,
         csr_pem: &str,

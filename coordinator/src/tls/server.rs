@@ -1,5 +1,5 @@
-//! The server's side of TLS: its certificate, renewed from the CA while it serves, and the settings under which callers
-//! may, but need not, show a certificate.
+//! The server's side of TLS: its certificate, renewed from the CA while it serves, and the settings
+//! under which callers may, but need not, show a certificate.
 
 use std::fmt;
 use std::path::Path;
@@ -33,7 +33,7 @@ impl ServerCertificate {
     pub fn create(directory: &Path, authority: &Authority, hosts: &[String], now: Millis) -> Result<Self, TlsError> {
         let keyed = authority.issue_server(hosts, now)?;
         make_private_dir(directory)?;
-        // Key and certificate stand in one file, so that no crash leaves one without the other.
+        // Key and certificate are in one file, so that no crash leaves one without the other.
         let both = format!("{}{}", keyed.key_pem, keyed.certificate_pem);
         write_private(&directory.join("server.pem"), both.as_bytes())?;
         Self::read(directory)
@@ -72,8 +72,8 @@ impl ServerCertificate {
     }
 }
 
-/// The certificate that is shown now. It can be exchanged while connections come in: each handshake takes the present
-/// one, and connections that stand are not touched.
+/// The certificate that is shown now. It can be exchanged while connections come in: each handshake
+/// takes the present one, and connections that stand are not touched.
 pub struct ServerCertResolver {
     now: RwLock<(Arc<CertifiedKey>, Millis)>,
 }
@@ -119,8 +119,8 @@ impl ServerCertResolver {
     }
 }
 
-/// Settings for the server: callers without a certificate get through the handshake, callers with one of another CA do
-/// not.
+/// Settings for the server: callers without a certificate get through the handshake, callers with
+/// one of another CA do not.
 pub fn server_config(shown: Arc<ServerCertResolver>, authority: &Authority) -> Result<ServerConfig, TlsError> {
     let wrong = |e: &dyn fmt::Display| TlsError::Certificate(format!("the CA's: {e}"));
     let mut roots = RootCertStore::empty();

@@ -11,8 +11,8 @@ use tonic::Status;
 use super::error::{UploadError, file_error};
 use super::staging::UploadLease;
 
-/// Appends data to the staged file until the stream ends; gives the bytes stored then. Flushed message by message,
-/// so that what came stays whatever happens next.
+/// Appends data to the staged file until the stream ends; gives the bytes stored then. Flushed
+/// message by message, so that what came stays whatever happens next.
 pub(super) async fn append_messages<S>(
     path: &Path,
     header: &UploadHeader,

@@ -27,7 +27,7 @@ use staging::{Staging, UploadId, UploadLease};
 const HEADER_BYTES: u64 = 64 << 10;
 const HEADER_BYTES_PER_TENSOR: u64 = 512;
 
-/// Takes updates in.
+/// Receives updates.
 #[derive(Clone)]
 pub struct Uploads {
     driver: Driver,
@@ -44,7 +44,7 @@ pub fn upload_id(client: &ClientId, key: &v1::UploadKey) -> Result<UploadId, Upl
     })
 }
 
-/// What is waited for.
+/// The update that the engine waits for, and what it must be.
 struct Wanted {
     kind: RoundKind,
     rank: u32,
@@ -60,7 +60,7 @@ enum Expected {
 }
 
 impl Uploads {
-    /// Uploads that end in this engine and these folders.
+    /// Uploads into this engine and these folders.
     pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>) -> Self {
         Self { driver, blobs, staging }
     }
@@ -93,8 +93,9 @@ impl Uploads {
         }
     }
 
-    /// Takes one stream of an upload. Ends with all bytes checked and durable, or with those that came kept for the next
-    /// stream, or with a refusal. The same upload twice counts once.
+    /// Receives one stream of an upload. At its end all bytes are checked and durable, or those
+    /// that came are kept for the next stream, or the upload is refused. The same upload twice
+    /// counts once.
     pub async fn receive<S>(&self, client: ClientId, mut messages: S) -> Result<v1::UploadReply, UploadError>
     where
         S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
@@ -136,7 +137,7 @@ impl Uploads {
     where
         S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
     {
-        // The stream before this one may have brought it to its end.
+        // The stream before this one may have completed the upload.
         if let Expected::Settled(outcome) = self.expected(id).await? {
             return accepted(outcome, header.total_bytes);
         }
@@ -146,11 +147,11 @@ impl Uploads {
             return Ok(v1::UploadReply { stored_bytes: stored, accepted: false });
         }
         tracing::debug!(run = %id.work.run, round = id.work.round, client = %id.client, bytes = stored, "upload whole");
-        self.admit(id, &path, header, wanted, lease.counted()).await
+        self.accept_update(id, &path, header, wanted, lease.counted()).await
     }
 
-    /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
-    /// client is dropped from the attempt.
+    /// Refuses by size before a byte is stored. A size that cannot be right will not be right next
+    /// time either, so the client is dropped from the attempt.
     async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
         let tensors = wanted.job.upload_manifest(wanted.kind.into(), id.work.round, wanted.rank as usize).len() as u64;
         let least = wanted.layout_bytes;
@@ -165,7 +166,7 @@ impl Uploads {
     }
 
     /// Checks the hash and the content, stores the blob and tells the engine.
-    async fn admit(
+    async fn accept_update(
         &self,
         id: &UploadId,
         path: &Path,
@@ -209,7 +210,7 @@ impl Uploads {
         self.blobs.put_file(&id.work.run, &id.digest, path).await?;
         let outcome = self.driver.step(stored).await;
         drop(putting);
-        // A spare, or one that came too late, goes again.
+        // A spare, or one that came too late, is dropped again.
         drop_unreferenced(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
         match outcome {
             // Not durable: the staged file is kept, the client sends nothing but asks again.

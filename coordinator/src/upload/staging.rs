@@ -1,10 +1,11 @@
 //! The staging folder: uploads that are not whole yet, and aggregates in the making.
 //!
-//! `uploads/<run>/<round>.<attempt>/<client>.<digest>` holds the bytes that came so far, so a transfer that broke off,
-//! on either side, goes on where it stopped. A file goes when its update is settled, when its round closes, and at the
-//! start of the coordinator when nobody waits for it any more. A client has one file for an attempt: one with another
-//! digest replaces it. What an upload announces is set aside for it before its first byte is written, so the folder
-//! never holds more than its limit.
+//! `uploads/<run>/<round>.<attempt>/<client>.<digest>` holds the bytes that came so far, so a
+//! transfer that broke off, on either side, goes on where it stopped. A file is removed when its
+//! update is accepted or refused, when its round closes, and at the start of the coordinator when
+//! the engine does not wait for it any more. A client has one file for an attempt: one with another
+//! digest replaces it. The size that an upload announces is reserved before its first byte is
+//! written, so the folder never holds more than its limit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::error::{UploadError, file_error};
 use crate::driver::Driver;
 
-/// Number of a stream, the numbers to come, and its lease.
+/// The number of a stream, the numbers of later ones, and the lock that it writes under.
 type Announced = (u64, watch::Receiver<u64>, Arc<tokio::sync::Mutex<Option<u64>>>);
 
 /// One upload: who sends what for which attempt.
@@ -38,7 +39,7 @@ impl UploadId {
     }
 }
 
-/// What a client has one upload for.
+/// A client has one upload for an attempt.
 type SlotKey = (ClientId, WorkKey);
 
 /// The staging folder.
@@ -52,11 +53,13 @@ pub struct Staging {
 /// What is known of an upload besides its bytes.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Held by the one stream that writes; holds the wire bytes counted so far, `None` before the first stream.
+    /// Held by the one stream that writes; holds the wire bytes counted so far, `None` before the
+    /// first stream.
     counted: Arc<tokio::sync::Mutex<Option<u64>>>,
     /// Counts the streams that came for it.
     streams: watch::Sender<u64>,
-    /// Bytes of the folder that are its own: announced by a stream, or stored when no stream writes.
+    /// Bytes of the folder that are its own: announced by a stream, or stored when no stream
+    /// writes.
     reserved: u64,
 }
 
@@ -68,10 +71,12 @@ pub struct UploadLease {
 }
 
 impl UploadLease {
-    /// Returns once a newer stream of the same client for the same attempt waits: its sender has given this one up.
+    /// Returns once a newer stream of the same client for the same attempt waits: its sender has
+    /// given this one up.
     pub async fn superseded(&self) {
         let mut streams = self.streams.clone();
-        // The upload is settled and forgotten when the sender is gone: then nothing is left to write either.
+        // The upload is settled and forgotten when the sender is gone: then nothing is left to
+        // write either.
         let _ = streams.wait_for(|latest| *latest > self.number).await;
     }
 
@@ -87,7 +92,8 @@ impl UploadLease {
 }
 
 impl Staging {
-    /// Opens a folder that may hold so many bytes, makes it when there is none, and removes half-made aggregates.
+    /// Opens a folder that may hold so many bytes, makes it when there is none, and removes
+    /// half-made aggregates.
     pub fn open(root: &Path, limit: u64) -> io::Result<Self> {
         match std::fs::remove_dir_all(root.join("aggregates")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -106,7 +112,7 @@ impl Staging {
         self.root.join("aggregates").join(format!("{}.{}.{}", work.run, work.round, work.attempt))
     }
 
-    /// Where the bytes of an upload are gathered.
+    /// The file that collects the bytes of an upload.
     pub fn path(&self, id: &UploadId) -> PathBuf {
         let WorkKey { run, round, attempt } = &id.work;
         let folder = self.uploads().join(run.as_str()).join(format!("{round}.{attempt}"));
@@ -117,7 +123,7 @@ impl Staging {
         self.root.join("uploads")
     }
 
-    /// Bytes gathered so far.
+    /// Bytes stored so far.
     pub async fn stored(&self, id: &UploadId) -> io::Result<u64> {
         match tokio::fs::metadata(self.path(id)).await {
             Ok(metadata) => Ok(metadata.len()),
@@ -126,8 +132,8 @@ impl Staging {
         }
     }
 
-    /// Gives the upload to one stream of `total` bytes. A stream that has it is asked to stop, and what
-    /// was stored with another digest is removed.
+    /// Gives the upload to one stream of `total` bytes. A stream that has it is asked to stop, and
+    /// what was stored with another digest is removed.
     pub async fn acquire(&self, id: &UploadId, total: u64) -> Result<UploadLease, UploadError> {
         let (number, streams, counted) = self.announce(id, total)?;
         let mut counted = counted.lock_owned().await;
@@ -139,7 +145,7 @@ impl Staging {
         Ok(UploadLease { number, streams, counted })
     }
 
-    /// Sets the bytes of a stream aside, all under one lock: two streams never share what is left.
+    /// Reserves the bytes of a stream, all under one lock: two streams never share what is left.
     fn announce(&self, id: &UploadId, total: u64) -> Result<Announced, UploadError> {
         let mut slots = self.slots();
         let key = id.key();
@@ -157,7 +163,7 @@ impl Staging {
         Ok((number, slot.streams.subscribe(), Arc::clone(&slot.counted)))
     }
 
-    /// Gives back what a stream that has ended set aside and did not use.
+    /// Gives back what a stream that has ended reserved and did not use.
     pub async fn give_back(&self, id: &UploadId, lease: UploadLease) {
         let stored = self.stored(id).await.unwrap_or(0);
         if let Some(slot) = self.slots().get_mut(&id.key())
@@ -180,7 +186,7 @@ impl Staging {
         }
     }
 
-    /// Bytes set aside for all unfinished uploads together.
+    /// Bytes reserved for all unfinished uploads together.
     pub fn reserved(&self) -> u64 {
         self.slots().values().map(|slot| slot.reserved).sum()
     }
@@ -200,7 +206,8 @@ impl Staging {
         Ok(all)
     }
 
-    /// Removes the bytes of an upload that is settled or worthless. Those who wait to write it are not disturbed.
+    /// Removes the bytes of an upload that is settled or worthless. Those who wait to write it are
+    /// not disturbed.
     pub async fn remove_file(&self, id: &UploadId) {
         let path = self.path(id);
         match tokio::fs::remove_file(&path).await {
@@ -237,7 +244,8 @@ impl Staging {
                 self.slots().remove(&id.key());
             }
         }
-        // What is settled and has no file is of no more use either, unless a stream is about to end.
+        // What is settled and has no file is of no more use either, unless a stream is about to
+        // end.
         self.slots().retain(|_, slot| slot.reserved > 0 || Arc::strong_count(&slot.counted) > 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A run that promises privacy per client, end to end.
+//! A run with privacy per client, end to end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -52,7 +52,8 @@ async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
     assert!(record.participants.iter().all(|part| part.update_norm == 0.0 && part.examples == 0));
     assert_eq!(released.ledger_head, head.to_string());
     assert!(record.notes.iter().all(|note| !note.contains("ledger")), "{:?}", record.notes);
-    // Updates hold numbers below 0.1; what is published is noise of deviation 2 * 100 / 3 around their mean.
+    // Updates hold numbers below 0.1; what is published is noise of deviation 2 * 100 / 3 around
+    // their mean.
     let blob = data.join("blobs").join(&run).join(record.global_digest.strip_prefix("blake3:").unwrap());
     let tensors = TensorFile::open(&blob).unwrap().read_all(|_| true).unwrap();
     let numbers: Vec<f64> = tensors.values().flat_map(|t| t.data.iter().map(|&x| f64::from(x))).collect();

@@ -1,4 +1,5 @@
-//! A client that speaks the protocol and trains nothing: its updates are random numbers in the layout's shapes.
+//! A client that speaks the protocol and trains nothing: its updates are random numbers in the
+//! layout's shapes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -6,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rondo_methods::Kind;
-use rondo_proto::identity::{Identity, enrol};
+use rondo_proto::identity::{self, Identity, enrol};
 use rondo_proto::transfer::CHUNK_BYTES;
 use rondo_proto::v1::federation_client::FederationClient;
 use rondo_proto::v1::poll_reply::Next;
@@ -50,11 +51,20 @@ impl FakeClient {
         let made = operator.token(name).await;
         let url = format!("https://{address}");
         let enrolled = enrol(&url, &made.token, &made.ca_fingerprint, name, &dir.join(name)).await.unwrap();
-        let seed = name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
-        let api = FederationClient::new(channel(&enrolled.identity, address));
+        Self::of(enrolled.identity, address)
+    }
+
+    /// Goes on with an identity that it has in a folder.
+    pub(crate) fn load(dir: &Path, address: SocketAddr) -> Self {
+        Self::of(identity::load(dir).unwrap(), address)
+    }
+
+    fn of(identity: Identity, address: SocketAddr) -> Self {
+        let seed = identity.name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
+        let api = FederationClient::new(channel(&identity, address));
         let datasets = vec!["reviews".to_owned()];
         let loss: fn(u32) -> f64 = |_| 0.5;
-        Self { api, identity: enrolled.identity, seed, datasets, loss, held: BTreeSet::new() }
+        Self { api, identity, seed, datasets, loss, held: BTreeSet::new() }
     }
 
     /// Goes on with a coordinator that listens elsewhere now.

@@ -136,7 +136,8 @@ async fn killed_again_and_again_the_run_completes() {
     for name in ["movies", "news", "tweets"] {
         clients.push(FakeClient::join_at(&operator, process.address, dir.path(), name).await);
     }
-    // Killed after every kind of step, the last one of the three clients in each case still to come.
+    // Killed after every kind of step, the last one of the three clients in each case still to
+    // come.
     for after in [Did::Answered, Did::WarmedUp, Did::Trained, Did::Evaluated, Did::Trained] {
         let until = Instant::now() + Duration::from_secs(30);
         while clients[0].step().await.unwrap() != after {

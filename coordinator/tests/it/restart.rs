@@ -13,7 +13,8 @@ use crate::fake_client::{header, messages, work_until_ended};
 use crate::tensors::run_file;
 use crate::uploads::{Scene, scene};
 
-/// Kills the coordinator, does something to its directory, starts it again; clients and operator find it.
+/// Kills the coordinator, does something to its directory, starts it again; clients and operator
+/// find it.
 fn restart(scene: Scene, meanwhile: impl FnOnce(&std::path::Path)) -> Scene {
     let Scene { coordinator, run, mut clients, assignments, .. } = scene;
     let dir = coordinator.dir.clone();

@@ -1,4 +1,4 @@
-//! Runs that start from an adapter: its way in, what is refused at the door, and how long it stays.
+//! Runs that start from an adapter: its way in, what is refused, and how long it stays.
 
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,8 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     let rounds = operator.api.clone().list_rounds(request).await.unwrap().into_inner().rounds;
     assert!(rounds.len() == 3 && rounds.iter().all(|record| record.initial_digest == digest));
 
-    // The warm-up publishes the head to begin with: the adapter's. And what is published says what it stands on.
+    // The warm-up publishes the head to begin with: the adapter's. And what is published says what
+    // it stands on.
     let initial = TensorFile::open(&blob).unwrap();
     let path = |digest: &str| data.join("blobs").join(&run).join(digest.strip_prefix("blake3:").unwrap());
     let first = TensorFile::open(&path(&rounds[0].global_digest)).unwrap();
@@ -126,7 +127,7 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     }
     assert_eq!(first.metadata()["rondo.initial"], digest);
 
-    // The next start sweeps blobs that no run needs: not this one, an export needs it.
+    // The next start deletes blobs that no run needs: not this one, an export needs it.
     coordinator.stop();
     let coordinator = Coordinator::start(&data);
     assert_eq!(std::fs::read(&blob).unwrap(), bytes);

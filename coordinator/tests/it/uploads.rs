@@ -65,7 +65,8 @@ async fn participant(scene: &Scene, client: &str) -> v1::Participant {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_upload_is_resumed_and_counts_once() {
     let dir = tempfile::tempdir().unwrap();
-    // Wide enough for several chunks would take long to train; a small file in small messages does the same.
+    // Wide enough for several chunks would take long to train; a small file in small messages does
+    // the same.
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let bytes = scene.clients[0].update(&assignment);

@@ -103,8 +103,8 @@ async fn a_ledger_that_cannot_be_written_yields_no_release() {
         "it is charged for nothing, and nothing is published"
     );
 
-    // The executor itself, asked for the release of a round to which nobody came: nothing is drawn before it is entered,
-    // and what is charged once is charged once, whatever fails after it.
+    // The executor itself, asked for the release of a round to which nobody came: nothing is drawn
+    // before it is entered, and what is charged once is charged once, whatever fails after it.
     let plan = nobody_came(&bench);
     let job = crate::test_tensors::job(&private());
     let mut state = ReleaseState { charged: true, ..ReleaseState::default() };
