@@ -99,7 +99,7 @@ pub(super) fn check_failing_disk<S: Store>(mut reopen: impl FnMut(Option<S>) -> 
             );
         }
         fail(false);
-        let after = batch(&[("a", Some("after")), ("b", Some(&lease.to_string()))]);
+        let after = batch(&[("a", Some("after")), ("b", Some(&pass.to_string()))]);
         store.commit(&after).expect("a commit works again once the disk does, without a restart");
         after.apply(&mut expected);
         assert_eq!(store.load().expect("load"), expected, "so do reads");
