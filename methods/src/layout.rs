@@ -82,8 +82,30 @@ pub enum Start {
         /// Largest absolute value.
         bound: f64,
     },
+    /// Normal with mean 0, from the run's seed (see [`crate::init::seeded`]).
+    SeededNormal {
+        /// Standard deviation, above 0.
+        std: f64,
+    },
+    /// The same number everywhere.
+    Constant {
+        /// The number, finite.
+        value: f64,
+    },
+    /// A matrix of zeros and ones: entry `[k, j]` is 1 where `j mod period = k`.
+    Tile {
+        /// Columns after which the pattern comes again, at least 1.
+        period: usize,
+    },
     /// Comes from a published file; there is no local start.
     Artefact,
+}
+
+impl Start {
+    /// True when it is drawn from the run's seed.
+    pub fn is_seeded(self) -> bool {
+        matches!(self, Self::SeededUniform { .. } | Self::SeededNormal { .. })
+    }
 }
 
 /// One tensor of a target.
@@ -102,12 +124,28 @@ pub struct TensorSpec {
     /// Sizes of the leading block that trains and travels up; what lies outside of it is frozen and keeps its global
     /// value. `None` = the whole tensor. A block without numbers: the tensor rests in this round.
     pub block: Option<Vec<usize>>,
+    /// Of a seeded tensor: the name under which all targets share it. It is drawn once, in the largest sizes that any
+    /// target has under that name, and each target has its leading block. `None` = every target draws its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
 }
 
 impl TensorSpec {
+    /// A tensor that never travels and belongs to its target alone.
+    pub fn new(part: &str, shape: &[usize], role: Role, start: Start) -> Self {
+        let (part, shape) = (part.to_owned(), shape.to_vec());
+        Self { part, shape, role, travel: Travel::Never, start, block: None, shared: None }
+    }
+
     /// A trained tensor.
     pub fn trained(part: &str, shape: &[usize], travel: Travel, start: Start) -> Self {
-        Self { part: part.to_owned(), shape: shape.to_vec(), role: Role::Trained, travel, start, block: None }
+        Self { travel, ..Self::new(part, shape, Role::Trained, start) }
+    }
+
+    /// The same seeded tensor, shared by all targets under this name.
+    pub fn shared_as(mut self, name: &str) -> Self {
+        self.shared = Some(name.to_owned());
+        self
     }
 
     /// The same tensor, of which only the leading block of these sizes trains and travels up.
@@ -138,26 +176,17 @@ impl TensorSpec {
 
     /// A frozen tensor that everybody draws from the seed, uniform in (-bound, bound).
     pub fn seeded(part: &str, shape: &[usize], bound: f64) -> Self {
-        Self {
-            part: part.to_owned(),
-            shape: shape.to_vec(),
-            role: Role::Frozen { from: Origin::Seed },
-            travel: Travel::Never,
-            start: Start::SeededUniform { bound },
-            block: None,
-        }
+        Self::frozen(part, shape, Start::SeededUniform { bound })
+    }
+
+    /// A frozen tensor that everybody makes alike, from the seed or by rule.
+    pub fn frozen(part: &str, shape: &[usize], start: Start) -> Self {
+        Self::new(part, shape, Role::Frozen { from: Origin::Seed }, start)
     }
 
     /// A frozen tensor that the warm-up makes and the coordinator ships once.
     pub fn shipped(part: &str, shape: &[usize], from: Origin) -> Self {
-        Self {
-            part: part.to_owned(),
-            shape: shape.to_vec(),
-            role: Role::Frozen { from },
-            travel: Travel::Once,
-            start: Start::Artefact,
-            block: None,
-        }
+        Self { travel: Travel::Once, ..Self::new(part, shape, Role::Frozen { from }, Start::Artefact) }
     }
 
     /// Count of numbers.

@@ -6,6 +6,8 @@
 //! decompositions are done in f64.
 
 pub mod aggregate;
+pub mod answers;
+pub mod at;
 pub mod change;
 pub mod config;
 pub mod delta;
@@ -25,22 +27,27 @@ pub mod methods;
 pub mod offline;
 pub mod registry;
 pub mod tensor;
+pub mod warm_up;
 
 pub use aggregate::{AggregateInput, AggregateOutput, Contribution};
+pub use answers::{DpSupport, Exactness, Publication};
+pub use at::{At, Instance};
 pub use change::RoundStart;
 pub use config::{MethodConfig, OptionKind, OptionSpec, OptionValue};
 pub use delta::{Delta, DeltaError};
 pub use door::{UpdateFacts, UpdateRefusal};
 pub use error::MethodError;
 pub use export::merged::MergedReport;
+pub use export::native::Native;
 pub use export::peft::{ExportInfo, ExportReport, Measured, PeftAdapter, PeftFactors};
 pub use file::{FileError, TensorFile, TensorWriter};
 pub use initial::{Initial, InitialError};
-pub use job::{AdapterState, HeadShape, Job, Kind, MergedDelta, WarmUpPlan};
+pub use job::{AdapterState, HeadShape, Job, Kind, MergedDelta, Probe, WarmUpStep};
 pub use law::LawKind;
 pub use layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
 pub use linalg::Matrix;
-pub use method::{DpSupport, Exactness, Method, Publication, Statistic, WarmUp};
+pub use method::Method;
 pub use offline::{OfflineInput, OfflineOutput, aggregate_files};
 pub use registry::Registry;
 pub use tensor::{Tensor, TensorSet};
+pub use warm_up::{BaseFactors, Statistic, Statistics, WarmUp};

@@ -12,7 +12,9 @@ use rondo_proto::manifest::safetensors_name;
 use rondo_proto::run_file::Dtype;
 
 use crate::aggregate::Contribution;
+use crate::at::At;
 use crate::config::MethodConfig;
+use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::{TensorFile, write};
@@ -104,7 +106,8 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
 fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     let rank = input.config.rank;
     let any = Target { name: "any".into(), out: rank, inp: rank };
-    let layout = input.method.layout(input.config, &any, rank);
+    let at = At { target: &any, rank, round: None, client: None };
+    let layout = input.method.layout(input.config, at);
     layout.into_iter().map(|spec| (spec.part.clone(), spec)).collect()
 }
 
@@ -131,9 +134,17 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// The change that tensors of this rank stand for. The target's size is not known here.
+    fn delta(&self, target: &str, rank: usize) -> Delta {
+        let config = self.input.config;
+        let any = Target { name: target.to_owned(), out: config.rank, inp: config.rank };
+        self.input.method.delta(config, At { target: &any, rank, round: None, client: None })
+    }
+
     fn head(&self, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
         let sent: Vec<String> = parts.iter().cloned().collect();
-        let delta = self.input.method.delta(self.input.config, self.input.config.rank);
+        // The mean asks of no delta.
+        let delta = Delta::Sum(Vec::new());
         let mut law = LawKind::Mean.start(&Frame::of(HEAD));
         for update in self.input.updates {
             let file = TensorFile::open(&update.path)?;
@@ -160,7 +171,8 @@ impl Work<'_> {
             parts.iter().cloned().partition(|part| self.specs.get(part).is_some_and(|spec| spec.travel.goes_up()));
         let failed = |source| MethodError::delta(target, source);
         let held = self.held(target, &sent, &fixed)?;
-        let (law_kind, run_delta) = (method.law(), method.delta(input.config, input.config.rank));
+        let law_kind = method.law(input.config);
+        let run_delta = self.delta(target, input.config.rank);
         let frame = Frame {
             target,
             stacked: self.stacked(target, &held)?,
@@ -183,7 +195,7 @@ impl Work<'_> {
                 let tensor = self.whole(target, part, update, read(&file, target, part)?)?;
                 tensors.insert(part.clone(), tensor);
             }
-            let delta = method.delta(input.config, update.rank);
+            let delta = self.delta(target, update.rank);
             measurable &= delta.parts().iter().all(|part| tensors.contains_key(*part));
             if measurable {
                 let dense = delta.dense(&tensors).map_err(failed)?;
@@ -227,7 +239,8 @@ impl Work<'_> {
     fn whole(&self, target: &str, part: &str, update: &Contribution, sent: Tensor) -> Result<Tensor, MethodError> {
         let (input, name) = (self.input, full_name(target, part));
         let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
-        let layout = input.method.layout(input.config, &any, update.rank);
+        let at = At { target: &any, rank: update.rank, round: None, client: None };
+        let layout = input.method.layout(input.config, at);
         let spec = layout.iter().find(|spec| spec.part == part);
         let Some((spec, block)) = spec.and_then(|spec| Some((spec, spec.block.as_ref()?))) else { return Ok(sent) };
         // Where the block is smaller, the run's rank shows whether the whole tensor came.
@@ -284,7 +297,7 @@ impl Work<'_> {
 
     /// Sum of the clients' folded ranks, from the files' headers; 0 under laws that do not stack.
     fn stacked(&self, target: &str, held: &TensorSet) -> Result<usize, MethodError> {
-        if !self.input.method.law().stacks() {
+        if !self.input.method.law(self.input.config).stacks() {
             return Ok(0);
         }
         let rank = |update: &Contribution| {
@@ -293,7 +306,7 @@ impl Work<'_> {
                 let sent = file.shape(&full_name(target, part)).map(<[usize]>::to_vec);
                 sent.or_else(|| held.get(part).map(|tensor| tensor.shape.clone()))
             };
-            let delta = self.input.method.delta(self.input.config, update.rank);
+            let delta = self.delta(target, update.rank);
             delta.folded_rank(&shape_of).map_err(|source| MethodError::delta(target, source))
         };
         self.input.updates.iter().map(rank).sum()

@@ -12,6 +12,7 @@ use rondo_proto::run_file::{Dtype, Server};
 
 use self::server::Stepper;
 use self::work::Work;
+use crate::at::Instance;
 use crate::error::MethodError;
 use crate::file::TensorWriter;
 use crate::job::{Job, Kind};
@@ -94,10 +95,14 @@ impl Job {
             None => None,
         };
         let mut work = Work::new(self, &input, stepper);
+        let statistics = match input.kind {
+            Kind::WarmUp => Some(work.statistics()?),
+            Kind::Train => None,
+        };
         for target in 0..self.targets().len() {
-            let made = match input.kind {
-                Kind::WarmUp => work.warm_up(target)?,
-                Kind::Train => work.train(target)?,
+            let made = match &statistics {
+                Some(statistics) => work.warm_up(target, statistics)?,
+                None => work.train(target)?,
             };
             for (name, tensor) in made.published {
                 publisher.write(&name, &tensor)?;
@@ -128,7 +133,7 @@ impl Job {
         metadata: &BTreeMap<String, String>,
     ) -> Result<Stepper<'a>, MethodError> {
         let stepped = |named: NamedSpec| is_stepped(&named.spec).then_some((named.name, named.spec.shape));
-        let stepped = self.layout(input.round, self.rank()).into_iter().filter_map(stepped);
+        let stepped = self.layout(Instance::in_round(input.round)).into_iter().filter_map(stepped);
         let path = input.out_dir.join("server.safetensors");
         Stepper::start(settings, input.server_state.as_deref(), path, stepped, metadata)
     }

@@ -3,21 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rondo_proto::run_file::Dtype;
+
 use super::server::Stepper;
-use super::{AggregateInput, is_stepped};
+use super::{AggregateInput, Contribution, is_stepped};
+use crate::at::Instance;
+use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
-use crate::file::TensorFile;
+use crate::file::{TensorFile, TensorWriter};
 use crate::job::{Job, Kind, is_shipped_frozen};
 use crate::law::{Frame, LawKind, Odd, Part, pair_dense};
 use crate::layout::{NamedSpec, Role, Start};
 use crate::linalg::Matrix;
 use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
+use crate::warm_up::{Statistics, WarmUp};
 
 /// What one target contributes to the files, by full name, in the published file's order.
 pub(super) struct Made {
     pub(super) published: Vec<(String, Tensor)>,
     pub(super) frozen: TensorSet,
+}
+
+/// The clients' statistics as one, in a file.
+pub(super) struct Aggregated {
+    path: PathBuf,
+}
+
+impl Drop for Aggregated {
+    fn drop(&mut self) {
+        // A scratch file beside the outputs: one that stays is in nobody's way.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// An aggregation under way.
@@ -76,44 +93,78 @@ impl<'a> Work<'a> {
         }
     }
 
+    fn tick_target(&mut self) {
+        (0..self.input.updates.len()).for_each(|_| self.tick());
+    }
+
     fn tick(&mut self) {
         self.done += 1;
         let pieces = self.job.targets().len() + usize::from(self.job.head().is_some());
         (self.input.progress)(self.done, pieces * self.input.updates.len());
     }
 
-    /// One target's statistic becomes its first tensors.
-    pub(super) fn warm_up(&mut self, index: usize) -> Result<Made, MethodError> {
+    /// Makes one of the clients' statistics, target by target, in a file that is gone when the aggregation ends.
+    pub(super) fn statistics(&mut self) -> Result<Aggregated, MethodError> {
+        let job = self.job;
+        let sent = |named: NamedSpec| named.spec.travel.goes_up().then_some((named.name, named.spec.shape));
+        let announced = job.warm_up_layout().into_iter().filter_map(sent).collect();
+        let path = self.input.out_dir.join("statistics.safetensors");
+        let mut writer = TensorWriter::create(&path, announced, Dtype::F32, &BTreeMap::new())?;
+        for (index, probes) in job.probes().iter().enumerate() {
+            for probe in probes {
+                let merged = self.statistic(index, probe)?;
+                for spec in probe.layout.iter().filter(|spec| spec.travel.goes_up()) {
+                    let name = full_name(&job.targets()[index].name, &spec.part);
+                    let place = || "the clients' statistics".to_owned();
+                    let missing = || MethodError::Missing { tensor: name.clone(), place: place() };
+                    writer.write(&name, merged.get(&spec.part).ok_or_else(missing)?)?;
+                }
+            }
+            self.tick_target();
+        }
+        writer.finish()?;
+        Ok(Aggregated { path })
+    }
+
+    /// One of the clients' statistics of one target, by part name.
+    fn statistic(&mut self, index: usize, probe: &WarmUp) -> Result<TensorSet, MethodError> {
         let (job, input) = (self.job, self.input);
-        let (target, probe) = (&job.targets()[index], &job.probes()[index]);
+        let target = &job.targets()[index];
         let sent: Vec<String> =
             probe.layout.iter().filter(|spec| spec.travel.goes_up()).map(|spec| spec.part.clone()).collect();
-        let layout: Vec<NamedSpec> =
-            job.warm_up_layout().into_iter().filter(|named| named.target == Some(index)).collect();
-        let seeded: TensorSet = layout
-            .iter()
-            .filter(|named| !named.spec.travel.goes_up())
-            .filter_map(|named| Some((named.spec.part.clone(), job.start(named, None)?.1)))
-            .collect();
+        let seeded = job.probe_partners(index, probe);
         let mut law = probe.law.start(&Frame::of(&target.name));
         for update in &input.updates {
             let mut tensors = read_parts(&update.path, &target.name, &sent)?;
             tensors.extend(seeded.clone());
-            let part = Part {
+            law.absorb(&Part {
                 client: &update.client,
                 weight: update.weight,
                 delta: &probe.delta,
                 tensors: &tensors,
                 sent: &sent,
-            };
-            law.absorb(&part)?;
-            self.tick();
+            })?;
         }
         let merged = law.finish()?;
         self.remember(&target.name, merged.odd);
-        let mut statistic = merged.tensors;
-        statistic.extend(seeded);
-        let made = job.method().finish_warm_up(job.config(), target, &statistic)?;
+        Ok(merged.tensors)
+    }
+
+    /// The statistics become one target's first tensors.
+    pub(super) fn warm_up(&self, index: usize, aggregated: &Aggregated) -> Result<Made, MethodError> {
+        let job = self.job;
+        let read = |index: usize| {
+            let target = &job.targets()[index].name;
+            let probes = &job.probes()[index];
+            let sent = probes.iter().flat_map(|probe| &probe.layout).filter(|spec| spec.travel.goes_up());
+            let sent: Vec<String> = sent.map(|spec| spec.part.clone()).collect();
+            let mut statistic = read_parts(&aggregated.path, target, &sent)?;
+            probes.iter().for_each(|probe| statistic.extend(job.probe_partners(index, probe)));
+            Ok(statistic)
+        };
+        let statistics = Statistics { targets: job.targets(), read: &read };
+        let at = job.at(index, Instance::OF_RUN);
+        let made = job.method().finish_warm_up(job.config(), at, &statistics)?;
         self.assemble(index, made, |named| named.spec.start == Start::Artefact)
     }
 
@@ -121,14 +172,15 @@ impl<'a> Work<'a> {
     pub(super) fn train(&mut self, index: usize) -> Result<Made, MethodError> {
         let (job, input) = (self.job, self.input);
         let target = &job.targets()[index];
-        let law_kind = job.method().law();
-        let of_run = job.target_layout(input.round, index, job.rank());
+        let law_kind = job.law();
+        let in_round = Instance::in_round(input.round);
+        let of_run = job.target_layout(index, in_round);
         let global = self.global_parts(index, &of_run)?;
-        let run_delta = job.delta(job.rank());
+        let run_delta = job.delta(index, in_round);
         let trained = of_run.iter().filter(|named| named.spec.role == Role::Trained);
         let mut law = law_kind.start(&Frame {
             target: &target.name,
-            stacked: if law_kind.stacks() { job.stacked(target, input.updates.iter().map(|u| u.rank)) } else { 0 },
+            stacked: if law_kind.stacks() { job.stacked(index, input.updates.iter().map(|u| u.rank)) } else { 0 },
             delta: Some(&run_delta),
             shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
         });
@@ -136,9 +188,14 @@ impl<'a> Work<'a> {
         let shared = self.still_parts(&of_run, "", &global)?;
         let failed = |source| MethodError::delta(&target.name, source);
         for update in &input.updates {
-            let layout = job.target_layout(input.round, index, update.rank);
-            let own = job.method().fresh_each_round() || update.rank != job.rank();
-            let still = if own { self.still_parts(&layout, &update.client, &global)? } else { shared.clone() };
+            let instance = in_round.with_rank(update.rank).of_client(&update.client);
+            let layout = job.target_layout(index, instance);
+            let own = job.fresh_each_round() || update.rank != job.rank();
+            let still = if own || layout != of_run {
+                self.still_parts(&layout, &update.client, &global)?
+            } else {
+                shared.clone()
+            };
             let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
             let sent: Vec<String> = sent.map(|named| named.spec.part.clone()).collect();
             let mut tensors = read_parts(&update.path, &target.name, &sent)?;
@@ -149,7 +206,7 @@ impl<'a> Work<'a> {
                 }
             }
             tensors.extend(still);
-            let delta = job.delta(update.rank);
+            let delta = job.delta(index, instance);
             mean.add_scaled(update.weight, &delta.dense(&tensors).map_err(failed)?);
             let part =
                 Part { client: &update.client, weight: update.weight, delta: &delta, tensors: &tensors, sent: &sent };
@@ -166,7 +223,8 @@ impl<'a> Work<'a> {
         // A server optimiser does not stop at the mean; how exact the mean was is told all the same.
         let mut measured = self.stepper.as_ref().map(|_| aggregate.clone());
         self.server_step(&of_run, &global, &mut aggregate)?;
-        let refactored = job.method().refactor(job.config(), input.round, target, &aggregate)?;
+        let refactored = job.method().refactor(job.config(), job.at(index, in_round), &aggregate)?;
+        self.check_offset(index, &aggregate, refactored.as_ref())?;
         let renewed = refactored.is_some();
         aggregate.extend(refactored.unwrap_or_default());
         let mut made = self.assemble(index, aggregate, |named| renewed || named.spec.travel.is_published())?;
@@ -188,15 +246,30 @@ impl<'a> Work<'a> {
         Ok(made)
     }
 
+    /// The offset is in the base since the run began, so a refactoring may not change what it is made of.
+    fn check_offset(&self, index: usize, before: &TensorSet, after: Option<&TensorSet>) -> Result<(), MethodError> {
+        let (Some(offset), Some(after)) = (self.job.offset(index), after) else { return Ok(()) };
+        let changed = |part: &&str| after.get(*part).is_some_and(|tensor| before.get(*part) != Some(tensor));
+        match offset.parts().into_iter().find(changed) {
+            None => Ok(()),
+            Some(part) => Err(MethodError::Layout {
+                method: self.job.method().id().to_owned(),
+                target: self.job.targets()[index].name.clone(),
+                problem: format!("part `{part}` of its offset is derived anew"),
+            }),
+        }
+    }
+
     /// The values from which the round began, of the tensors that are published, by part name; empty where nothing asks
     /// for them.
     fn global_parts(&self, index: usize, of_run: &[NamedSpec]) -> Result<TensorSet, MethodError> {
         let (job, input) = (self.job, self.input);
         let has_block = |layout: &[NamedSpec]| layout.iter().any(|named| named.spec.block.is_some());
-        let of_client = |rank| has_block(&job.target_layout(input.round, index, rank));
-        let asked = self.stepper.is_some()
-            || has_block(of_run)
-            || input.updates.iter().any(|update| update.rank != job.rank() && of_client(update.rank));
+        let of_client = |update: &Contribution| {
+            let instance = Instance::in_round(input.round).with_rank(update.rank).of_client(&update.client);
+            has_block(&job.target_layout(index, instance))
+        };
+        let asked = self.stepper.is_some() || has_block(of_run) || input.updates.iter().any(of_client);
         if !asked {
             return Ok(TensorSet::new());
         }
@@ -235,7 +308,7 @@ impl<'a> Work<'a> {
     /// rest in this round.
     fn still_parts(&self, layout: &[NamedSpec], client: &str, global: &TensorSet) -> Result<TensorSet, MethodError> {
         let job = self.job;
-        let fresh = job.method().fresh_each_round().then_some((self.input.round, client));
+        let fresh = job.fresh_each_round().then_some((self.input.round, client));
         let mut parts = TensorSet::new();
         let file = self.input.frozen.as_deref().map(TensorFile::open).transpose()?;
         for named in layout.iter().filter(|named| named.spec.sent_shape().is_none()) {
@@ -265,7 +338,7 @@ impl<'a> Work<'a> {
     ) -> Result<Made, MethodError> {
         let job = self.job;
         let mut out = Made { published: Vec::new(), frozen: TensorSet::new() };
-        for named in job.target_layout(0, index, job.rank()) {
+        for named in job.target_layout(index, Instance::OF_RUN) {
             let (shipped, published) = (is_shipped_frozen(&named.spec), named.spec.travel.is_published());
             if !(published || shipped && due(&named)) {
                 continue;
@@ -305,7 +378,8 @@ impl<'a> Work<'a> {
         }
         let sent: Vec<String> = layout.iter().map(|named| named.spec.part.clone()).collect();
         let mut law = LawKind::Mean.start(&Frame::of("head"));
-        let delta = job.delta(job.rank());
+        // The mean asks of no delta.
+        let delta = Delta::Sum(Vec::new());
         for update in &input.updates {
             let tensors = read_parts(&update.path, "head", &sent)?;
             let part =

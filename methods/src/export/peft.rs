@@ -12,13 +12,13 @@ pub use super::peft_load::{PeftAdapter, PeftTarget, SavedHead, load, load_with_s
 
 use super::card::card;
 use super::head::Head;
+use crate::answers::Publication;
 use crate::delta::Folded;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::write;
 use crate::job::{AdapterState, HEAD_BIAS, HEAD_WEIGHT, Job, TaskFacts};
 use crate::linalg::{Matrix, truncated_svd_of_product};
-use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, parts_of};
 
 /// Name of the configuration in a PEFT folder.
@@ -123,6 +123,9 @@ impl Job {
         if info.recompress == Some(0) {
             return Err(MethodError::Export("re-compression to rank 0 leaves nothing; ask for 1 or more".into()));
         }
+        if let Err(why) = self.method().plain_lora(self.config()) {
+            return Err(MethodError::Export(why));
+        }
         std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
         let mut error = AggregationError::default();
         let mut written = Written { tensors: TensorSet::new(), shapes: Vec::new() };
@@ -160,13 +163,13 @@ impl Job {
     /// A layer's change as one LoRA pair.
     fn factors(&self, state: &AdapterState, index: usize) -> Result<PeftFactors, MethodError> {
         let name = &self.layers()[index].name;
-        let own = match self.targets().get(index) {
-            Some(target) => {
+        // Other layers are changed by the adapter alone that the run started from.
+        let own = match index < self.targets().len() {
+            true => {
                 let parts = parts_of(&state.tensors, name);
-                Some(self.method().export(self.config(), target, state.rank, &parts)?)
+                Some(self.method().export(self.config(), self.at(index, state.instance()), &parts)?)
             }
-            // Only the adapter that the run started from changes it.
-            None => None,
+            false => None,
         };
         let mut all = Vec::new();
         for (_, delta, parts) in state.merged.iter().filter(|(owner, ..)| *owner == index) {
@@ -233,9 +236,14 @@ impl TaskFacts {
         self.kind.needs_language_model()
     }
 
+    /// PEFT's name of the task.
+    pub(super) fn peft_task(&self) -> &'static str {
+        if self.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" }
+    }
+
     /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
     /// transformer's own name. Checkpoints may put that name in front or not.
-    fn module_name(&self, target: &str) -> String {
+    pub(super) fn module_name(&self, target: &str) -> String {
         let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
         let bare = architecture.strip(target);
         let prefix = if self.is_language() { architecture.language_prefix } else { "" };
@@ -267,7 +275,7 @@ impl Written {
             self.shapes.iter().filter(|shape| shape.2 != alpha).map(|shape| (&shape.0, number(shape.2))).collect();
         json!({
             "peft_type": "LORA",
-            "task_type": if task.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" },
+            "task_type": task.peft_task(),
             "auto_mapping": null,
             "base_model_name_or_path": base_model_name,
             "revision": null,

@@ -4,6 +4,7 @@ mod agree;
 mod mean;
 mod residual;
 mod stack;
+mod sum;
 mod truncate;
 
 use std::collections::BTreeMap;
@@ -35,12 +36,14 @@ pub enum LawKind {
     Residual,
     /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and an SVD of its core.
     Truncate,
+    /// The sum of each tensor, whatever the clients' shares; of warm-up statistics only.
+    Sum,
     /// All clients computed the same thing: what more than half of them sent is taken, the odd clients are named.
     Agree,
 }
 
 /// One client's tensors of one target.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// The client.
     pub client: &'a str,
@@ -116,6 +119,7 @@ impl LawKind {
             Self::Stack => Box::new(stack::Stack::new(frame.target, frame.stacked)),
             Self::Residual => Box::new(residual::Residual::new(frame)),
             Self::Truncate => Box::new(truncate::Truncate::new(frame)),
+            Self::Sum => Box::new(sum::Sum::new(frame.target)),
             Self::Agree => Box::new(agree::Agree::new(frame.target)),
         }
     }
@@ -126,7 +130,7 @@ impl LawKind {
         match self {
             Self::Stack => Some((STACK_B, STACK_A)),
             Self::Residual => Some((RESIDUAL_B, RESIDUAL_A)),
-            Self::Mean | Self::Padded | Self::Truncate | Self::Agree => None,
+            Self::Mean | Self::Padded | Self::Truncate | Self::Sum | Self::Agree => None,
         }
     }
 
@@ -134,7 +138,7 @@ impl LawKind {
     pub fn keeps_tensors(self) -> bool {
         match self {
             Self::Mean | Self::Padded | Self::Residual | Self::Truncate => true,
-            Self::Stack | Self::Agree => false,
+            Self::Stack | Self::Sum | Self::Agree => false,
         }
     }
 
@@ -148,6 +152,16 @@ impl LawKind {
         matches!(self, Self::Stack | Self::Residual | Self::Truncate)
     }
 
+    /// True when it can make one of the clients' warm-up statistics.
+    pub fn serves_warm_up(self) -> bool {
+        matches!(self, Self::Mean | Self::Sum | Self::Agree)
+    }
+
+    /// True when it can make one of the clients' updates of a training round.
+    pub fn serves_training(self) -> bool {
+        !matches!(self, Self::Sum | Self::Agree)
+    }
+
     /// Whether what it makes can be stepped towards from the last published tensors; if not, why.
     pub fn server_steps(self) -> Result<(), &'static str> {
         match self {
@@ -155,7 +169,7 @@ impl LawKind {
             Self::Stack => Err("its aggregate is merged into the base, so there are no tensors to step from"),
             Self::Residual => Err("its residual makes up for the plain mean, and for nothing else"),
             Self::Truncate => Err("its factors are derived anew in every round, so moments of them mean nothing"),
-            Self::Agree => Err("it is for warm-up statistics only"),
+            Self::Sum | Self::Agree => Err("it is for warm-up statistics only"),
         }
     }
 }

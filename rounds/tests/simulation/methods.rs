@@ -68,29 +68,29 @@ impl Method for VectorBank {
         "Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, ICLR 2024, arXiv:2310.11454"
     }
 
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, _config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::seeded("bank_A", &[rank, target.inp], 1.0),
-            TensorSpec::seeded("bank_B", &[target.out, rank], 1.0),
-            TensorSpec::trained("bank_d", &[rank], Travel::Both, Start::SeededUniform { bound: 0.1 }),
-            TensorSpec::trained("bank_b", &[target.out], Travel::Both, Start::Zero),
+            TensorSpec::seeded("bank_A", &[at.rank, at.target.inp], 1.0),
+            TensorSpec::seeded("bank_B", &[at.target.out, at.rank], 1.0),
+            TensorSpec::trained("bank_d", &[at.rank], Travel::Both, Start::SeededUniform { bound: 0.1 }),
+            TensorSpec::trained("bank_b", &[at.target.out], Travel::Both, Start::Zero),
         ]
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
-    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, _config: &MethodConfig, _at: At<'_>) -> Delta {
         let diag = |part: &str| Delta::Diag(part.to_owned());
         Delta::Product(vec![diag("bank_b"), Delta::mat("bank_B"), diag("bank_d"), Delta::mat("bank_A")])
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Approximate("the product of averaged vectors is not the average of the products".to_owned())
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Unsupported("it only serves tests".to_owned())
     }
 }
