@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use rondo_methods::{Method, MethodConfig, Target, TensorSpec};
+use rondo_methods::{At, Method, MethodConfig, Target, TensorSpec};
 use rondo_proto::run_file::MethodChoice;
 
 use crate::error::CliError;
@@ -69,7 +69,8 @@ pub fn parts(method: &dyn Method) -> Result<Vec<Part>, CliError> {
         _ => Dimension::Other,
     };
     let part = |spec: TensorSpec| Part { dimensions: spec.shape.iter().map(dimension).collect(), spec };
-    Ok(method.layout(&config, &target, RANK).into_iter().map(part).collect())
+    let at = At { target: &target, rank: RANK, round: None, client: None };
+    Ok(method.layout(&config, at).into_iter().map(part).collect())
 }
 
 /// Dimensions as "[out, r]".

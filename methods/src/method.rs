@@ -41,7 +41,8 @@ pub trait Method: Send + Sync {
     fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec>;
 
     /// Whether a trained part of a target trains in this round; `at.round` is always given. One that rests keeps its
-    /// published value, and does not travel up. In every round something must train in one of the targets at least.
+    /// published value, and does not travel up. Without a client the question is whether it trains for any of them. In
+    /// every round something must train in one of the targets at least.
     fn trains_in(&self, _config: &MethodConfig, _at: At<'_>, _part: &str) -> bool {
         true
     }

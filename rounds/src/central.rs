@@ -7,7 +7,7 @@
 use std::fmt;
 
 use rondo_dp::{ClientPlan, ClientPlanError};
-use rondo_methods::{Job, Kind};
+use rondo_methods::{Instance, Job, Kind};
 use rondo_proto::v1;
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +144,7 @@ pub(crate) fn statement(central: &Central, charged: Option<&Charged>) -> String 
 
 /// What is to be expected of a run's noise. A mean of updates cannot rise above the clip.
 pub(crate) fn prediction(plan: &ClientPlan, job: &Job) -> String {
-    let tensors = job.upload_manifest(Kind::Train, 1, job.rank());
+    let tensors = job.upload_manifest(Kind::Train, Instance::in_round(1));
     let numbers: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let (noise, ratio) = (plan.noise_norm(numbers as u64), plan.signal_to_noise(numbers as u64));
     let mend = if ratio < 1.0 { ": use more clients, a smaller rank, or unit \"example\"" } else { "" };

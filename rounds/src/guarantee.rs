@@ -5,7 +5,7 @@
 //! `client` the coordinator keeps the books itself ([`crate::central`]).
 
 use rondo_dp::{Accountant, ClientPlan, Event, Privacy};
-use rondo_methods::{DpSupport, Job, Statistic};
+use rondo_methods::{DpSupport, Job};
 use rondo_proto::{ClientId, v1};
 
 use crate::central::{self, Central, CohortKey};
@@ -20,14 +20,13 @@ const ROUNDING: f64 = 1e-9;
 
 /// Checks that a promise can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
-    let reads_gradients = job.warm_up().is_some_and(|plan| plan.statistic == Statistic::Gradient);
-    if !privacy.is_none() && reads_gradients {
+    if !privacy.is_none() && job.warm_up_reads_data() {
         return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
     }
     if let Privacy::Client { .. } = privacy {
         let fresh = "every client starts each round from tensors of its own, so their changes have no sum";
-        let why = match job.method().dp_support() {
-            DpSupport::Central { .. } if job.method().fresh_each_round() => fresh.to_owned(),
+        let why = match job.dp_support() {
+            DpSupport::Central { .. } if job.fresh_each_round() => fresh.to_owned(),
             DpSupport::Central { .. } => return Ok(()),
             DpSupport::LocalOnly(why) | DpSupport::Unsupported(why) => why,
         };

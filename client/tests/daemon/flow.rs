@@ -1,6 +1,6 @@
 //! What goes right: whole runs, several runs, states by digest.
 
-use rondo_methods::Kind;
+use rondo_methods::{Instance, Kind};
 use rondo_proto::v1::{self, poll_reply::Next};
 
 use crate::machine::Machine;
@@ -90,7 +90,13 @@ async fn several_runs_one_after_another_and_a_warm_up() {
     let path = machine.dir.path().join("update");
     std::fs::write(&path, uploaded).unwrap();
     let manifest = rondo_proto::manifest::read(&path).unwrap();
-    assert_eq!(rondo_proto::manifest::diff(&machine.job(&second).upload_manifest(Kind::Train, 2, 3), &manifest), None);
+    assert_eq!(
+        rondo_proto::manifest::diff(
+            &machine.job(&second).upload_manifest(Kind::Train, Instance::in_round(2).with_rank(3)),
+            &manifest
+        ),
+        None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,11 @@ mod language_rounds;
 mod language_tasks;
 mod llama;
 mod offline;
+mod offsets;
 mod per_text;
+#[path = "../../../methods/tests/suite/questions.rs"]
+#[allow(unreachable_pub, reason = "shared with the suite of the methods")]
+mod questions;
 mod refusals;
 mod speaking;
 mod step;

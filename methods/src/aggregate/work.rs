@@ -184,6 +184,12 @@ impl<'a> Work<'a> {
             delta: Some(&run_delta),
             shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
         });
+        // A client may rest where others train: its part is then the global value, and counts as any other.
+        let absorbed: Vec<String> = of_run
+            .iter()
+            .filter(|named| named.spec.sent_shape().is_some())
+            .map(|named| named.spec.part.clone())
+            .collect();
         let mut mean = Matrix::zeros(target.out, target.inp);
         let shared = self.still_parts(&of_run, "", &global)?;
         let failed = |source| MethodError::delta(&target.name, source);
@@ -208,9 +214,13 @@ impl<'a> Work<'a> {
             tensors.extend(still);
             let delta = job.delta(index, instance);
             mean.add_scaled(update.weight, &delta.dense(&tensors).map_err(failed)?);
-            let part =
-                Part { client: &update.client, weight: update.weight, delta: &delta, tensors: &tensors, sent: &sent };
-            law.absorb(&part)?;
+            law.absorb(&Part {
+                client: &update.client,
+                weight: update.weight,
+                delta: &delta,
+                tensors: &tensors,
+                sent: &absorbed,
+            })?;
             self.tick();
         }
         let mut aggregate = law.finish()?.tensors;

@@ -17,6 +17,9 @@ use crate::method::Method;
 use crate::tensor::fits;
 use crate::warm_up::{Statistic, WarmUp};
 
+/// Rounds that are asked for at most when a job is made, so that this takes no time: turns come again long before.
+const CHECKED_ROUNDS: u32 = 256;
+
 /// A method under its settings, on a run's targets.
 pub(super) struct Check<'a> {
     pub(super) method: &'a dyn Method,
@@ -73,14 +76,16 @@ impl<'a> Check<'a> {
     pub(super) fn rounds(&self, rounds: u32) -> Result<(), MethodError> {
         let (method, config) = (self.method, self.config);
         let keeps = method.law(config) == LawKind::Mean;
-        for round in 1..=rounds.max(2) {
+        let layout_of = |target: &'a Target| (target, method.layout(config, self.of_run(target)));
+        let of_run: Vec<(&Target, Vec<TensorSpec>)> = self.targets.iter().map(layout_of).collect();
+        for round in 1..=rounds.clamp(2, CHECKED_ROUNDS) {
             let mut trained = 0;
             let mut moving = 0;
             let mut resting = None;
-            for target in self.targets {
+            for (target, in_no_round) in &of_run {
                 let at = At { round: Some(round), ..self.of_run(target) };
                 let layout = method.layout(config, at);
-                if let Some(spec) = other_shape(&method.layout(config, self.of_run(target)), &layout) {
+                if let Some(spec) = other_shape(in_no_round, &layout) {
                     return self.refuse(target, format!("part `{spec}` has another shape in round {round}"));
                 }
                 for spec in layout.iter().filter(|spec| spec.role == Role::Trained) {
@@ -88,7 +93,7 @@ impl<'a> Check<'a> {
                     if method.trains_in(config, at, &spec.part) {
                         moving += 1;
                     } else {
-                        resting = resting.or(Some(target));
+                        resting = resting.or(Some(*target));
                     }
                 }
             }

@@ -160,7 +160,7 @@ impl Job {
             None => TensorSet::new(),
         };
         let mut merged = self.start_deltas()?;
-        merged.extend(self.offset_deltas(&shipped)?);
+        merged.extend(self.offsets(&shipped)?);
         tensors.extend(shipped);
         let instance = Instance::in_round(round).with_rank(rank).of_client(client);
         let (seeds, started) = (self.seeds_digest(), self.start_digest());
@@ -205,8 +205,11 @@ impl Job {
     }
 
     /// What the method adds to the base once: of every target its offset and the parts that it names, from what was
-    /// shipped or as they start.
-    fn offset_deltas(&self, shipped: &TensorSet) -> Result<Vec<MergedDelta>, MethodError> {
+    /// shipped (by full name) or as they start.
+    ///
+    /// # Errors
+    /// A part that only the warm-up brings and that is not among what was shipped.
+    pub fn offsets(&self, shipped: &TensorSet) -> Result<Vec<MergedDelta>, MethodError> {
         let mut offsets = Vec::new();
         for index in 0..self.targets().len() {
             let Some(offset) = self.offset(index) else { continue };

@@ -4,6 +4,7 @@
 
 pub mod checks;
 pub mod outside;
+pub mod questions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Methods that the crate does not know. They are registered from outside and must pass everything the built-in ones do.
 
+use super::questions;
+
 use rondo_methods::init::seeded::{kaiming_bound, sketch_bound};
 use rondo_methods::{
     At, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, OptionKind, OptionSpec, Registry, Start,
@@ -137,5 +139,6 @@ pub fn registry() -> Registry {
     registry.register(Box::new(Vector)).unwrap();
     registry.register(Box::new(Braid)).unwrap();
     registry.register(Box::new(Drawn)).unwrap();
+    questions::register(&mut registry);
     registry
 }

@@ -1,9 +1,11 @@
 //! The methods that are simulated: those of the crate, and one that it does not know.
 
+use std::collections::BTreeMap;
+
 use rondo_methods::{
-    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Publication, Registry, Start, Target, TensorSpec,
-    Travel,
+    At, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Publication, Registry, Start, TensorSpec, Travel,
 };
+use rondo_proto::run_file::MethodChoice;
 
 use crate::model::Setup;
 
@@ -19,17 +21,17 @@ impl Setup {
 
     /// Whether clients may train with ranks of their own.
     pub(crate) fn mixes_ranks(&self) -> bool {
-        registry().get(self.method_id()).unwrap().mixed_ranks()
+        asked(self.method_id(), |method, config| method.mixed_ranks(config))
     }
 
     /// Whether every published entry stays part of the adapter.
     pub(crate) fn accumulates(&self) -> bool {
-        registry().get(self.method_id()).unwrap().publication() == Publication::Accumulate
+        asked(self.method_id(), |method, config| method.publication(config)) == Publication::Accumulate
     }
 
     /// Whether the coordinator adds noise to sums.
     pub(crate) fn is_central(&self) -> bool {
-        let support = registry().get(self.method_id()).unwrap().dp_support();
+        let support = asked(self.method_id(), |method, config| method.dp_support(config));
         self.epsilon.is_some() && self.per_client && matches!(support, DpSupport::Central { .. })
     }
 
@@ -43,6 +45,15 @@ impl Setup {
     pub(crate) fn refactors(&self) -> bool {
         self.method_id() == "ffa-lora" && self.refactor_every > 0
     }
+}
+
+/// What a method answers under its default settings.
+fn asked<T>(id: &str, question: impl Fn(&dyn Method, &MethodConfig) -> T) -> T {
+    let registry = registry();
+    let method = registry.get(id).unwrap();
+    let choice =
+        MethodChoice { id: id.to_owned(), rank: 4, alpha: None, targets: Vec::new(), options: BTreeMap::new() };
+    question(method, &MethodConfig::new(&choice, method.options(), 1e-3, 0).unwrap())
 }
 
 /// The crate's methods and one from outside.
