@@ -131,8 +131,8 @@ mod tests {
         assert_eq!(normal(ID, &[3], 2.0).data[..], tensor.data[..3], "an odd count cuts the last pair");
     }
 
-    /// Made by this generator once, as `GOLDEN`.
-    const NORMAL_GOLDEN: [u32; 5] = [0; 5];
+    /// Made by hand from the words of the stream, with another BLAKE3 and another logarithm, sine and cosine.
+    const NORMAL_GOLDEN: [u32; 5] = [3222530868, 3216053109, 3192762479, 1073271815, 3224346130];
 
     #[test]
     fn normal_numbers_are_normal() {
