@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rondo_methods::Initial;
-use rondo_methods::initial::convert;
+use rondo_methods::StartAdapter;
+use rondo_methods::start_adapter::convert;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::transfer;
@@ -26,7 +26,7 @@ pub async fn upload(admin: &mut Administration, run: &RunFile, dir: &Path) -> Re
     let base = admin.get_base(GetBaseRequest { name: run.base.model.clone() }).await?.into_inner();
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
     let path = folder.path().join("initial.safetensors");
-    let message = convert(dir, &base, &run.task, &path).map(|initial: Initial| initial.message())?;
+    let message = convert(dir, &base, &run.task, &path).map(|initial: StartAdapter| initial.message())?;
     let header = InitialHeader { base: base.name, digest: message.digest.clone(), total_bytes: message.bytes };
     let bar = ProgressBar::new(message.bytes);
     if let Ok(style) = ProgressStyle::with_template("uploading {prefix} {bar:30} {binary_bytes}/{binary_total_bytes}") {

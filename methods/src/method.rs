@@ -7,10 +7,10 @@ use crate::at::At;
 use crate::config::{MethodConfig, OptionSpec};
 use crate::delta::Delta;
 use crate::error::MethodError;
-use crate::export::native::Native;
-use crate::export::peft::PeftFactors;
+use crate::factors::PeftFactors;
 use crate::law::LawKind;
 use crate::layout::{Target, TensorSpec};
+use crate::native::Native;
 use crate::tensor::{Tensor, TensorSet, fits};
 use crate::warm_up::{Statistics, WarmUp};
 

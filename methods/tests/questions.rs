@@ -54,7 +54,7 @@ fn an_offset_stands_behind_the_adapter_that_the_run_starts_from() {
     other.job.export_peft(&other.state("anna", 0), &dir, &ExportInfo::default()).unwrap();
     let path = other.dir.path().join("initial.safetensors");
     let task = run_file("tiled", 3, "", "").task;
-    rondo_methods::initial::convert(&dir, &base(), &task, &path).unwrap();
+    rondo_methods::start_adapter::convert(&dir, &base(), &task, &path).unwrap();
     let on_top = Federation::of(job.starting_from(&path).unwrap());
     let merged = on_top.state("anna", 0).merged;
     assert_eq!(merged[3..], state.merged);

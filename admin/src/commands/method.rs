@@ -1,7 +1,9 @@
 //! `rondo method`: the federated methods this program knows, and what their tensors and options are.
 
 use clap::Subcommand;
-use rondo_methods::{At, DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Target, Travel};
+use rondo_methods::{
+    At, DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Target, TensorSpec, Travel,
+};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -80,11 +82,11 @@ pub fn run(command: MethodCommand, context: &mut Context) -> Result<(), CliError
 fn about(method: &dyn Method) -> Result<About, CliError> {
     // The rank appears in shapes by name only; any will do.
     let config = shapes::config(method, 8, None)?;
-    let tensor = |part: shapes::Part| Tensor {
-        name: part.spec.part,
-        shape: shapes::words(&part.dimensions),
-        role: part.spec.role,
-        travel: part.spec.travel,
+    let tensor = |spec: TensorSpec| Tensor {
+        shape: spec.dims_in_words(),
+        name: spec.part,
+        role: spec.role,
+        travel: spec.travel,
     };
     let setting = |option: &OptionSpec| Setting {
         name: option.name,
@@ -102,7 +104,7 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
         privacy: method.dp_support(&config),
         delta: delta(method)?,
         offset: offset(method)?,
-        tensors: shapes::parts(method)?.into_iter().map(tensor).collect(),
+        tensors: shapes::tensors(method)?.into_iter().map(tensor).collect(),
         options: method.options().iter().map(setting).collect(),
     })
 }

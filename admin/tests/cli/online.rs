@@ -335,7 +335,7 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     let run = RunFile::parse(&RUN.replace("METHOD", "ffa-lora")).unwrap();
     let initial = dir.path().join("initial");
     let job = Job::new(&Registry::builtin(), &run, &base()).unwrap();
-    let converted = rondo_methods::initial::convert(Path::new(&first), &base(), &run.task, &initial).unwrap();
+    let converted = rondo_methods::start_adapter::convert(Path::new(&first), &base(), &run.task, &initial).unwrap();
     assert_eq!(converted.digest().to_string(), digest, "the same folder gives the same bytes");
     let second = adapter_of(&job.starting_from(&initial).unwrap(), "ffa-lora", &blobs_dir(dir.path()), base());
     script = Script { summary: summary(""), ..second };

@@ -7,7 +7,7 @@ use clap::Args;
 use rondo_methods::export::head::Head;
 use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::init::seeded::{self, Identity};
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::{Tensor, TensorSet};
 use rondo_proto::run_file::{Task, TaskKind};
 use serde_json::json;

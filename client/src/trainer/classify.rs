@@ -1,6 +1,6 @@
 //! Text classification: token states to one vector, a linear head.
 
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_proto::run_file::Pooling;
 use tch::Tensor;
 

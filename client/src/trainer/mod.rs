@@ -35,7 +35,7 @@ pub mod warm_up;
 
 use std::path::{Path, PathBuf};
 
-use rondo_methods::{Initial, Kind, Statistic};
+use rondo_methods::{StartAdapter, Statistic};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
 use tch::{Device, Kind};
@@ -108,7 +108,7 @@ impl LibtorchTrainer {
 
     /// How this work's steps are carried out: the fastest way that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
-        let initial = work.job.initial_adapter().map(Initial::message);
+        let initial = work.job.start_adapter().map(StartAdapter::message);
         let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
         let load = load.starting_from(initial.as_ref(), &work.base, &work.job);
         // A GPU's memory is another; there `[limits]` alone speaks.
@@ -200,7 +200,7 @@ impl LibtorchTrainer {
             let problem = format!("method {} asks for no warm-up", work.job.method().id());
             return Err(TrainerError::Tensor { name: "warm-up".into(), problem });
         };
-        Ok(LocalUpdate { tensors: local::upload(work, Kind::WarmUp, update.tensors)?, ..update })
+        Ok(LocalUpdate { tensors: local::upload(work, rondo_methods::Kind::WarmUp, update.tensors)?, ..update })
     }
 
     fn run_training(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {

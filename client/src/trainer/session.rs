@@ -5,7 +5,7 @@ mod trained;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{AdapterState, Delta, Job, MergedDelta, NamedSpec, TensorSet, WarmUpStep};
 use rondo_proto::run_file::Pooling;

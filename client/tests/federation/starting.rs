@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rondo_coordinator::config::Config;
 use rondo_methods::export::peft;
-use rondo_methods::initial::convert;
+use rondo_methods::start_adapter::convert;
 use rondo_methods::tensor::parts_of;
 use rondo_methods::{AdapterState, ExportInfo, Job, Registry, TensorFile};
 use rondo_proto::run_file::RunFile;

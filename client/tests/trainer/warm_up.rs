@@ -155,7 +155,7 @@ fn on_an_adapter(method: &str) -> (TestRun, BTreeMap<String, (Delta, TensorSet)>
     }
     write(&path, &tensors, Dtype::F32, &BTreeMap::new()).unwrap();
     run.job = run.job.starting_from(&path).unwrap();
-    let initial = run.job.initial_adapter().unwrap();
+    let initial = run.job.start_adapter().unwrap();
     let changes = initial.layers().iter().map(|layer| (layer.name.clone(), initial.delta(&layer.name).unwrap()));
     let changes: BTreeMap<_, _> = changes.collect();
     assert!(!changes.is_empty());

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rondo_methods::InitialError;
+use rondo_methods::StartAdapterError;
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
 use rondo_proto::error::{ErrorCode, status};
@@ -47,7 +47,7 @@ pub enum InitialsError {
     Missing(Digest),
     /// It is not of the right form, or does not fit the base.
     #[error(transparent)]
-    Content(#[from] InitialError),
+    Content(#[from] StartAdapterError),
     /// The next piece did not come.
     #[error("adapter upload: nothing came for a minute")]
     Slow,
@@ -75,7 +75,7 @@ impl InitialsError {
         match self {
             Self::Protocol(_) | Self::Digest(_) | Self::Size { .. } => ErrorCode::InvalidArgument,
             // On this disk it is the coordinator's trouble, whatever the file holds.
-            Self::Content(InitialError::File(rondo_methods::FileError::Io { .. })) => ErrorCode::Unavailable,
+            Self::Content(StartAdapterError::File(rondo_methods::FileError::Io { .. })) => ErrorCode::Unavailable,
             Self::Content(_) => ErrorCode::InvalidArgument,
             Self::Hash { .. } => ErrorCode::Aborted,
             Self::Full { .. } => ErrorCode::ResourceExhausted,

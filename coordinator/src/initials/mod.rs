@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rondo_methods::Initial;
+use rondo_methods::StartAdapter;
 use rondo_proto::digest::Hasher;
 use rondo_proto::v1::{self, InitialHeader, InitialMessage, initial_message::Part};
 use rondo_proto::{Digest, transfer::MESSAGE_BYTES};
@@ -173,9 +173,9 @@ where
 async fn check(path: &Path, base: v1::BaseModel) -> Result<v1::InitialAdapter, InitialsError> {
     let path = path.to_owned();
     let checking = tokio::task::spawn_blocking(move || {
-        let initial = Initial::open(&path)?;
+        let initial = StartAdapter::open(&path)?;
         initial.check(&base)?;
-        Ok::<_, rondo_methods::InitialError>(initial.message())
+        Ok::<_, rondo_methods::StartAdapterError>(initial.message())
     });
     Ok(checking.await??)
 }

@@ -1,4 +1,5 @@
-//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of its own.
+//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of
+//! its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +9,7 @@ use rondo_proto::run_file::{Dtype, Pooling};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, write};
-use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::tensor::{Tensor, TensorSet};
 
 /// A classifier head: logits = pooled . weight^T + bias.

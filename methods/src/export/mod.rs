@@ -6,5 +6,6 @@ pub mod head;
 pub mod merged;
 pub mod native;
 pub mod peft;
-mod peft_load;
+pub(crate) mod peft_load;
 mod peft_options;
+pub mod report;

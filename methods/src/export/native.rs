@@ -4,37 +4,18 @@ use std::path::Path;
 
 use rondo_proto::base::HEAD_FILE;
 use rondo_proto::run_file::Dtype;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::card::card;
-use super::peft::{CONFIG_FILE, ExportInfo, ExportReport, PREFIX, WEIGHTS_FILE};
+use super::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use super::peft_load::PREFIX;
+use super::report::{ExportInfo, ExportReport};
 use crate::answers::Publication;
 use crate::error::MethodError;
 use crate::file::write;
 use crate::job::{AdapterState, Job};
+use crate::native::{Native, OffsetBy};
 use crate::tensor::{Tensor, TensorSet, full_name};
-
-/// How a method's tensors become an adapter of a PEFT type.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Native {
-    /// `peft_type` of `adapter_config.json`, for example `MISS`.
-    pub peft_type: &'static str,
-    /// Further keys of `adapter_config.json`, as that type's own configuration has them.
-    pub settings: Map<String, Value>,
-    /// Of every target: the key behind the module's name in the weights file, and the part that it holds.
-    pub tensors: Vec<(&'static str, &'static str)>,
-    /// Who adds the method's offset when the adapter is loaded.
-    pub offset: OffsetBy,
-}
-
-/// Who adds a method's offset to the base when an exported adapter is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OffsetBy {
-    /// Nobody: the export of a method with an offset is refused.
-    Nobody,
-    /// The loader of this PEFT type computes it from the base.
-    Loader,
-}
 
 impl Job {
     /// How this run's adapter is written in PEFT's own type for the method.
@@ -48,7 +29,7 @@ impl Job {
             let problem = format!("an adapter of PEFT type {} cannot hold {what}; use --format peft", native.peft_type);
             Err(MethodError::Export(problem))
         };
-        if self.initial_adapter().is_some() {
+        if self.start_adapter().is_some() {
             return refuse("the adapter that the run started from");
         }
         if self.publication() == Publication::Accumulate {

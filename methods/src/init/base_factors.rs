@@ -3,6 +3,7 @@
 
 use super::base_svd::{self, Parts};
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::law::LawKind;
 use crate::layout::{Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix};
@@ -34,23 +35,23 @@ fn parts_of(factors: BaseFactors) -> Parts {
 /// The warm-up that collects the factors of one target at a rank.
 pub fn probe(factors: BaseFactors, target: &Target, rank: usize) -> WarmUp {
     let parts = parts_of(factors);
-    let part = |name: &str, shape: &[usize]| TensorSpec {
-        travel: Travel::Up,
-        ..TensorSpec::new(name, shape, Role::Frozen { from: Origin::Base }, Start::Artefact)
+    let part = |name: &str, dims: &[Dim]| {
+        let role = Role::Frozen { from: Origin::Base };
+        TensorSpec::new(name, target.shape(rank, dims), role, Travel::Up, Start::Artefact)
     };
-    let (middle, shape) = match factors {
-        BaseFactors::Slice => (Delta::mat(parts.middle), vec![rank, rank]),
+    let (middle, dims) = match factors {
+        BaseFactors::Slice => (Delta::mat(parts.middle), vec![Dim::Rank, Dim::Rank]),
         BaseFactors::SvdHead | BaseFactors::SvdTail | BaseFactors::Lu => {
-            (Delta::Diag(parts.middle.to_owned()), vec![rank])
+            (Delta::Diag(parts.middle.to_owned()), vec![Dim::Rank])
         }
     };
     WarmUp {
         statistic: Statistic::Base(factors),
         examples: 0,
         layout: vec![
-            part(parts.left, &[target.out, rank]),
-            part(parts.middle, &shape),
-            part(parts.right, &[rank, target.inp]),
+            part(parts.left, &[Dim::Out, Dim::Rank]),
+            part(parts.middle, &dims),
+            part(parts.right, &[Dim::Rank, Dim::In]),
         ],
         delta: Delta::Product(vec![Delta::mat(parts.left), middle, Delta::mat(parts.right)]),
         law: LawKind::Agree,

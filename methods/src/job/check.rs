@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_proto::run_file::RunFile;
 
-use super::is_shipped_frozen;
 use crate::answers::Publication;
 use crate::at::At;
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::init::base_factors;
-use crate::law::LawKind;
 use crate::layout::{Role, Start, Target, TensorSpec};
 use crate::method::Method;
 use crate::tensor::fits;
@@ -61,7 +59,7 @@ impl<'a> Check<'a> {
     pub(super) fn answers(&self) -> Result<(), MethodError> {
         let law = self.method.law(self.config);
         let problem = match (law.merged().is_some(), self.method.publication(self.config)) {
-            _ if !law.serves_training() => "its law is for warm-up statistics only",
+            _ if law.only_for_warm_up() => "its law is for warm-up statistics only",
             (true, Publication::Replace) => {
                 "what its law merges into the base adds up: its publication must be accumulate"
             }
@@ -75,7 +73,7 @@ impl<'a> Check<'a> {
     /// a law that does not keep it.
     pub(super) fn rounds(&self, rounds: u32) -> Result<(), MethodError> {
         let (method, config) = (self.method, self.config);
-        let keeps = method.law(config) == LawKind::Mean;
+        let keeps = method.law(config).keeps_unsent();
         let layout_of = |target: &'a Target| (target, method.layout(config, self.of_run(target)));
         let of_run: Vec<(&Target, Vec<TensorSpec>)> = self.targets.iter().map(layout_of).collect();
         for round in 1..=rounds.clamp(2, CHECKED_ROUNDS) {
@@ -147,7 +145,7 @@ impl<'a> Check<'a> {
         let of_run = self.method.layout(self.config, self.of_run(at.target));
         for spec in layout {
             let problem = match (&spec.block, of_run.iter().find(|whole| whole.part == spec.part)) {
-                (Some(_), _) if law != LawKind::Mean => {
+                (Some(_), _) if !law.keeps_unsent() => {
                     "has a block that trains, but its law does not keep what lies outside"
                 }
                 (Some(_), _) if spec.role != Role::Trained => "has a block that trains, but is frozen",
@@ -163,7 +161,7 @@ impl<'a> Check<'a> {
                 (_, Some(whole)) if spec.travel.is_published() && !fits(&spec.shape, &whole.shape) => {
                     "is larger at a lower rank than at the run's"
                 }
-                (_, Some(whole)) if is_shipped_frozen(spec) && spec.shape != whole.shape => {
+                (_, Some(whole)) if spec.is_shipped_frozen() && spec.shape != whole.shape => {
                     "is shipped, so it must have one shape at all ranks"
                 }
                 _ => continue,
@@ -171,7 +169,7 @@ impl<'a> Check<'a> {
             return Some(format!("part `{}` {problem}", spec.part));
         }
         let pair = self.method.delta(self.config, at);
-        if law == LawKind::Truncate && pair.pair().is_none() {
+        if law.needs_pair() && pair.pair().is_none() {
             return Some(format!("the truncation makes two factors, the delta `{pair}` is no product of two"));
         }
         let merged = law.merged().filter(|_| law.keeps_tensors());

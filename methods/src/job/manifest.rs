@@ -5,16 +5,12 @@ use rondo_proto::run_file::Dtype;
 
 use super::{Job, Kind};
 use crate::at::Instance;
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::init::seeded::kaiming_bound;
 use crate::law::residual_rank;
 use crate::layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::tensor::full_name;
 use crate::warm_up::WarmUp;
-
-/// Name of the head's weight, `[labels, hidden]`.
-pub const HEAD_WEIGHT: &str = "head.weight";
-/// Name of the head's bias, `[labels]`.
-pub const HEAD_BIAS: &str = "head.bias";
 
 impl Job {
     /// Every tensor of an adapter, target by target, then the head.
@@ -135,7 +131,7 @@ impl Job {
 
     /// What a frozen artefact holds, in the file's order.
     pub(crate) fn frozen_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let shipped = |named: &NamedSpec| is_shipped_frozen(&named.spec);
+        let shipped = |named: &NamedSpec| named.spec.is_shipped_frozen();
         self.layout(Instance::OF_RUN).into_iter().filter(shipped).map(|named| (named.name, named.spec.shape)).collect()
     }
 
@@ -147,7 +143,7 @@ impl Job {
         }
     }
 
-    /// What the door expects of a client, sorted by name.
+    /// What validation expects of a client, sorted by name.
     pub fn upload_manifest(&self, kind: Kind, instance: Instance<'_>) -> Vec<TensorEntry> {
         entries(&self.upload_tensors(kind, instance), self.upload_dtype(kind))
     }
@@ -176,11 +172,6 @@ impl Job {
     pub fn frozen_bytes(&self) -> u64 {
         bytes(&self.frozen_tensors(), Dtype::F32)
     }
-}
-
-/// True for a tensor of the frozen artefact.
-pub(crate) fn is_shipped_frozen(spec: &TensorSpec) -> bool {
-    matches!(spec.role, Role::Frozen { .. }) && spec.travel.is_shipped_frozen()
 }
 
 fn named(index: usize, target: &str, spec: TensorSpec) -> NamedSpec {

@@ -1,5 +1,6 @@
 //! A job: a run file resolved against a base model and a registry. What every other crate calls.
 
+mod adapter_state;
 mod check;
 mod manifest;
 mod resolve;
@@ -11,19 +12,19 @@ use std::sync::Arc;
 
 use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
 
-pub(crate) use manifest::is_shipped_frozen;
-pub use manifest::{HEAD_BIAS, HEAD_WEIGHT};
-pub use state::{AdapterState, MergedDelta};
-pub(crate) use state::{SEEDS, STARTED, VERSION};
+pub use adapter_state::{AdapterState, MergedDelta};
+pub(crate) use adapter_state::{SEEDS, STARTED, VERSION};
 
 use crate::answers::{DpSupport, Exactness, Publication};
 use crate::at::{At, Instance};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
+use crate::head::HeadShape;
 use crate::law::LawKind;
 use crate::layout::{NamedSpec, Target};
 use crate::method::Method;
+use crate::start_adapter::PlacedAdapter;
 use crate::warm_up::{Statistic, WarmUp};
 
 /// Which upload of a run is meant.
@@ -34,17 +35,6 @@ pub enum Kind {
     WarmUp,
     /// A training round's update.
     Train,
-}
-
-/// The classifier head: `head.weight` `[labels, hidden]`, `head.bias` `[labels]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadShape {
-    /// Count of labels.
-    pub labels: usize,
-    /// Width of the base model's states.
-    pub hidden: usize,
-    /// False when it stays as seeded.
-    pub trained: bool,
 }
 
 /// One thing that a client computes in the warm-up round, of all targets that ask for it.
@@ -74,7 +64,7 @@ pub struct Probe {
 pub struct Job {
     inner: Arc<Inner>,
     /// The adapter that the run starts from.
-    start: Option<Arc<starting::Start>>,
+    start: Option<Arc<PlacedAdapter>>,
 }
 
 struct Inner {
@@ -91,7 +81,7 @@ struct Inner {
     task: TaskFacts,
 }
 
-/// What the export tells about the task.
+/// What the export says about the task.
 pub(crate) struct TaskFacts {
     pub(crate) kind: TaskKind,
     pub(crate) run: String,

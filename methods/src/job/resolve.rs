@@ -8,9 +8,10 @@ use rondo_proto::run_file::{HeadMode, RunFile, TaskKind};
 use rondo_proto::v1;
 
 use super::check::Check;
-use super::{HeadShape, Inner, Job, TaskFacts};
+use super::{Inner, Job, TaskFacts};
 use crate::config::MethodConfig;
 use crate::error::MethodError;
+use crate::head::HeadShape;
 use crate::layout::{Target, TensorSpec};
 use crate::registry::Registry;
 

@@ -5,6 +5,7 @@ use crate::answers::{DpSupport, Exactness};
 use crate::at::At;
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::error::MethodError;
 use crate::init::{base_factors, base_svd, gradient_sketch, update_approximation};
 use crate::law::LawKind;
@@ -131,10 +132,10 @@ impl Method for FedSb {
     fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         let from = if init(config) == BASE { Origin::Base } else { Origin::WarmUp };
         let run = config.rank;
-        let r = TensorSpec::trained(R, &[run, run], Travel::Both, Start::Artefact);
+        let r = TensorSpec::trained(R, at.target.shape(run, &[Dim::Rank, Dim::Rank]), Travel::Both, Start::Artefact);
         vec![
-            TensorSpec::shipped(A, &[run, at.target.inp], from),
-            TensorSpec::shipped(B, &[at.target.out, run], from),
+            TensorSpec::shipped(A, at.target.shape(run, &[Dim::Rank, Dim::In]), from),
+            TensorSpec::shipped(B, at.target.shape(run, &[Dim::Out, Dim::Rank]), from),
             r.with_block(&[at.rank, at.rank]),
         ]
     }

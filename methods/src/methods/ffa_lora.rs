@@ -5,10 +5,11 @@ use crate::answers::{DpSupport, Exactness};
 use crate::at::At;
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::error::MethodError;
 use crate::init::seeded::kaiming_bound;
 use crate::law::LawKind;
-use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::layout::{Start, TensorSpec, Travel};
 use crate::linalg::{Matrix, truncated_svd_of_product};
 use crate::method::Method;
 use crate::tensor::{Tensor, TensorSet};
@@ -34,11 +35,11 @@ pub(super) const NEW_BASIS: &str =
 
 /// A from the seed, and B of which a client trains the leading columns.
 pub(super) fn trained_b(config: &MethodConfig, at: At<'_>, travel_of_a: Travel) -> Vec<TensorSpec> {
-    let Target { out, inp, .. } = *at.target;
-    let mut a = TensorSpec::seeded(A, &[config.rank, inp], kaiming_bound(inp));
+    let target = at.target;
+    let mut a = TensorSpec::seeded(A, target.shape(config.rank, &[Dim::Rank, Dim::In]), kaiming_bound(target.inp));
     a.travel = travel_of_a;
-    let b = TensorSpec::trained(B, &[out, config.rank], Travel::Both, Start::Zero);
-    vec![a, b.with_block(&[out, at.rank])]
+    let b = TensorSpec::trained(B, target.shape(config.rank, &[Dim::Out, Dim::Rank]), Travel::Both, Start::Zero);
+    vec![a, b.with_block(&[target.out, at.rank])]
 }
 
 /// After every `every`-th round (0 = never): (B, A) <- (U_r diag(S_r), V_r) of B.A = U S V.

@@ -60,11 +60,11 @@ impl Case<'_> {
         self.forward_equals_merge();
         self.export_equals_delta();
         self.bytes_equal_the_layout();
-        self.door_knows_its_own();
+        self.validation_accepts_its_own();
         self.bf16_on_the_wire();
     }
 
-    /// The adapter changes nothing at first, where the method promises it; and does, where it does not.
+    /// The adapter changes nothing at first, where the method says so; and does, where it does not.
     fn zero_start(&self) {
         let federation = self.start();
         let deltas = federation.deltas(&federation.state("anna", 0));
@@ -84,7 +84,8 @@ impl Case<'_> {
         assert_eq!(head("anna", 1).len(), 2);
     }
 
-    /// Round after round, the published delta is the dense weighted mean, and the reported error is the measured one.
+    /// Round after round, the published delta is the dense weighted mean, and the reported error is
+    /// the measured one.
     fn rounds_follow_the_mean(&self) {
         let mut federation = self.start();
         for _ in 0..3 {
@@ -127,7 +128,8 @@ impl Case<'_> {
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
             }
             Exactness::Approximate(_) => {
-                // Low ranks may fit side by side into the run's; then an approximation can be exact.
+                // Low ranks may fit side by side into the run's; then an approximation can be
+                // exact.
                 let crowded = trained.iter().map(|trained| trained.rank).sum::<usize>() > federation.job.rank();
                 assert!(error > 1e-3 || !crowded, "an approximation that shows no error: {error:e}");
                 let measured = weighted(&[(1.0, got), (-1.0, expected)]);
@@ -145,8 +147,9 @@ impl Case<'_> {
         self.head_is_averaged(federation, trained);
     }
 
-    /// A round in which clients of low rank change nothing changes nothing, outside of what they hold too. (A cut to a
-    /// lower rank, or zeros for what is not there, cannot keep this; they are no exact methods.)
+    /// A round in which clients of low rank change nothing changes nothing, outside of what they
+    /// hold too. (A cut to a lower rank, or zeros for what is not there, cannot keep this; they are
+    /// no exact methods.)
     fn nothing_decays(&self) {
         let mut federation = self.start();
         if !federation.job.mixed_ranks() || federation.job.exactness_of_run() != Exactness::Exact {
@@ -172,9 +175,9 @@ impl Case<'_> {
         tensors
     }
 
-    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its recurrence says, the error
-    /// told is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
-    /// before any round.
+    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its
+    /// recurrence says, the error reported is still that of the mean, and a state of another
+    /// optimiser is refused. A method that cannot be stepped says so before any round.
     fn server_optimisers(&self) {
         let word = |optimiser: ServerOptimiser| serde_json::to_string(&optimiser).unwrap();
         let (momentum_word, adam_word) = (word(ServerOptimiser::FedAvgM), word(ServerOptimiser::FedAdam));
@@ -217,7 +220,7 @@ impl Case<'_> {
             let updates = trained.iter().map(|trained| twin.upload(trained)).collect();
             let alone = twin.aggregate(Kind::Train, updates, "twin").unwrap();
             let difference = output.error.unwrap() - alone.error.unwrap();
-            assert!(difference.abs() <= TIGHT, "told {:?}, of the mean {:?}", output.error, alone.error);
+            assert!(difference.abs() <= TIGHT, "reported {:?}, of the mean {:?}", output.error, alone.error);
             let mean = TensorFile::open(&alone.global).unwrap();
             for (name, after) in Self::published(&moved) {
                 let mean = mean.read(&name).unwrap();
@@ -251,7 +254,8 @@ impl Case<'_> {
         }
     }
 
-    /// Neither the order of arrival nor the names that decide the order of summing change the result.
+    /// Neither the order of arrival nor the names that decide the order of summing change the
+    /// result.
     fn order_does_not_matter(&self) {
         let federation = self.start();
         let trained = federation.three();
@@ -269,7 +273,8 @@ impl Case<'_> {
         assert!(distance(&two, &one) <= TIGHT);
     }
 
-    /// K clients with the same tensors publish what one of them alone would; and that is the client's own model.
+    /// K clients with the same tensors publish what one of them alone would; and that is the
+    /// client's own model.
     fn equal_clients_are_one(&self) {
         let federation = self.start();
         if names_matter(&federation) {
@@ -324,7 +329,8 @@ impl Case<'_> {
         }
     }
 
-    /// A PEFT folder read back stands for the same change and the same head; re-compression reports its error.
+    /// A PEFT folder read back stands for the same change and the same head; re-compression reports
+    /// its error.
     fn export_equals_delta(&self) {
         let mut federation = self.start();
         for _ in 0..2 {
@@ -403,8 +409,8 @@ impl Case<'_> {
         }
     }
 
-    /// The door lets a sound update in, and nothing else.
-    fn door_knows_its_own(&self) {
+    /// Validation accepts a sound update, and nothing else.
+    fn validation_accepts_its_own(&self) {
         let federation = self.start();
         let job = &federation.job;
         let rank = job.rank();
@@ -431,8 +437,8 @@ impl Case<'_> {
         assert!(matches!(write(&whole, Dtype::Bf16), Err(UpdateRefusal::Manifest { .. })));
         for entry in &sent {
             let mut changed = whole.clone();
-            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = odd;
+            for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = broken;
                 assert!(matches!(write(&changed, Dtype::F32), Err(UpdateRefusal::NotFinite { .. })));
             }
             let mut changed = whole.clone();

@@ -1,12 +1,12 @@
 //! Methods that ask what no built-in method asks: tensors and changes by target, constant offsets, shared and further
 //! starts, linear combinations, several statistics at once, options of every kind.
 
-use rondo_methods::export::native::OffsetBy;
 use rondo_methods::init::base_factors::{self, LU_LEFT, LU_PIVOTS, LU_RIGHT, SLICE_COLUMNS, SLICE_CROSS, SLICE_ROWS};
 use rondo_methods::init::base_svd::{S, TAIL_S, TAIL_U, TAIL_V, U, V};
 use rondo_methods::{
-    At, BaseFactors, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, MethodError, Native, OptionKind,
-    OptionSpec, Origin, Registry, Role, Start, Statistic, Statistics, Tensor, TensorSet, TensorSpec, Travel, WarmUp,
+    At, BaseFactors, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, MethodError, Native, OffsetBy,
+    OptionKind, OptionSpec, Origin, Registry, Role, Start, Statistic, Statistics, Tensor, TensorSet, TensorSpec,
+    Travel, WarmUp,
 };
 
 /// Adds them all.
@@ -195,9 +195,9 @@ impl Method for Shifted {
         vec![
             TensorSpec::shipped("left", &[at.target.out, rank], Origin::Base),
             TensorSpec::shipped("right", &[rank, at.target.inp], Origin::Base),
-            TensorSpec::shipped("m0", &middle, Origin::Base),
+            TensorSpec::shipped("m0", middle.as_slice(), Origin::Base),
             TensorSpec::shipped("share", &[1], Origin::WarmUp),
-            TensorSpec::trained("m", &middle, Travel::Both, Start::Artefact).with_block(&vec![at.rank; dims]),
+            TensorSpec::trained("m", middle.as_slice(), Travel::Both, Start::Artefact).with_block(&vec![at.rank; dims]),
         ]
     }
     fn trains_in(&self, config: &MethodConfig, at: At<'_>, _part: &str) -> bool {
@@ -215,6 +215,7 @@ impl Method for Shifted {
             "ones",
             &[1, at.target.inp],
             Role::Frozen { from: Origin::Seed },
+            Travel::Never,
             Start::Constant { value: 1.0 },
         );
         let rows = TensorSpec::trained("rows", &[at.target.out, 1], Travel::Up, Start::Zero);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rondo_methods::TensorFile;
 use rondo_methods::export::peft::{self, PeftTarget};
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_proto::manifest::TensorEntry;
 use serde::Serialize;
 

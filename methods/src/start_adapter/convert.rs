@@ -1,4 +1,5 @@
-//! From a PEFT folder to the file that a run starts from. Exact but for one rounding of the scaled inner factor to f32.
+//! From a PEFT folder to the file that a run starts from. Exact but for one rounding of the scaled
+//! inner factor to f32.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,34 +7,35 @@ use std::path::Path;
 use rondo_proto::run_file::{Dtype, Task, TaskKind};
 use rondo_proto::v1;
 
-use super::{Initial, InitialError, check_layer};
+use super::{StartAdapter, StartAdapterError, check_layer};
 use crate::error::MethodError;
 use crate::export::head::{Head, pooling_word};
-use crate::export::peft::{PeftTarget, SavedHead, load_with_saved_head};
+use crate::export::peft_load::{PeftTarget, SavedHead, load_with_saved_head};
 use crate::file::write;
-use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::law::{STACK_A, STACK_B};
 use crate::tensor::{Tensor, TensorSet, full_name};
 
 /// Reads the PEFT folder `dir` and writes to `out` what a run of `task` on `base` can start from.
 ///
-/// Everything is checked that a coordinator would check: layers and their sizes, finite numbers, the head's labels.
-pub fn convert(dir: &Path, base: &v1::BaseModel, task: &Task, out: &Path) -> Result<Initial, MethodError> {
+/// Everything is checked that a coordinator would check: layers and their sizes, finite numbers,
+/// the head's labels.
+pub fn convert(dir: &Path, base: &v1::BaseModel, task: &Task, out: &Path) -> Result<StartAdapter, MethodError> {
     let (adapter, saved) = load_with_saved_head(dir)?;
     let mut tensors = TensorSet::new();
     for PeftTarget { name, a, b, scale } in adapter.targets {
         let layer = check_layer(base, &name, [b.shape[0], a.shape[1]])?;
         let data = a.data.iter().map(|number| (f64::from(*number) * scale) as f32).collect();
         if tensors.insert(full_name(layer, STACK_A), Tensor { data, ..a }).is_some() {
-            return Err(InitialError::Twice(layer.to_owned()).into());
+            return Err(StartAdapterError::Twice(layer.to_owned()).into());
         }
         tensors.insert(full_name(layer, STACK_B), b);
     }
     tensors.extend(head(adapter.head, saved, base, task)?);
     write(out, &tensors, Dtype::F32, &BTreeMap::new())?;
-    let initial = Initial::open(out)?;
-    initial.check(base)?;
-    Ok(initial)
+    let adapter = StartAdapter::open(out)?;
+    adapter.check(base)?;
+    Ok(adapter)
 }
 
 /// The head's tensors with its rows in the order of the run's labels.
@@ -42,8 +44,8 @@ fn head(
     saved: Option<SavedHead>,
     base: &v1::BaseModel,
     task: &Task,
-) -> Result<TensorSet, InitialError> {
-    let refuse = |problem: String| Err(InitialError::Head(problem));
+) -> Result<TensorSet, StartAdapterError> {
+    let refuse = |problem: String| Err(StartAdapterError::Head(problem));
     let (weight, bias) = match (own, saved) {
         (None, None) => return Ok(TensorSet::new()),
         (Some(_), Some(saved)) => {
@@ -69,12 +71,12 @@ fn head(
     Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), weight), (HEAD_BIAS.to_owned(), bias)]))
 }
 
-fn in_order(head: Head, labels: &[String]) -> Result<(Tensor, Tensor), InitialError> {
+fn in_order(head: Head, labels: &[String]) -> Result<(Tensor, Tensor), StartAdapterError> {
     let Head { weight, bias, labels: theirs, .. } = head;
     let rows: Option<Vec<usize>> = labels.iter().map(|label| theirs.iter().position(|known| known == label)).collect();
     let Some(rows) = rows.filter(|rows| rows.len() == theirs.len()) else {
         let (theirs, ours) = (theirs.join(", "), labels.join(", "));
-        return Err(InitialError::Head(format!("its labels are {theirs}, those of the run {ours}")));
+        return Err(StartAdapterError::Head(format!("its labels are {theirs}, those of the run {ours}")));
     };
     let width = weight.shape[1];
     let data = rows.iter().flat_map(|row| &weight.data[row * width..(row + 1) * width]).copied().collect();

@@ -4,7 +4,7 @@ use crate::file::FileError;
 
 /// Why an adapter cannot be what a run starts from.
 #[derive(Debug, thiserror::Error)]
-pub enum InitialError {
+pub enum StartAdapterError {
     /// The file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -13,7 +13,7 @@ pub enum InitialError {
     Form {
         /// Which tensor.
         tensor: String,
-        /// What is odd about it.
+        /// What is wrong with it.
         problem: String,
     },
     /// It changes a layer that the base does not have.
@@ -52,8 +52,8 @@ pub enum InitialError {
     Head(String),
 }
 
-impl InitialError {
-    /// How to mend it, where there is something to do.
+impl StartAdapterError {
+    /// How to fix it, where there is something to do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoLayer { .. } | Self::Shape { .. } => {

@@ -1,4 +1,4 @@
-//! The door: an uploaded update is checked before it counts.
+//! An uploaded update is checked before it counts.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::MethodError;
 use crate::file::{FileError, TensorFile};
 use crate::job::{Job, Kind};
 
-/// What the door learns about an update it lets in.
+/// What validation finds out about an update that it accepts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UpdateFacts {
     /// L2 norm over all its tensors.
@@ -60,16 +60,22 @@ pub enum UpdateRefusal {
     /// The client did not clip.
     #[error("the update arrives unclipped: its change is larger than {clip}, at which the round clips")]
     Unclipped {
-        /// The round's clip. How much larger the change is stays untold: records and events quote this error.
+        /// The round's clip. The message does not say how much larger the change is: records and
+        /// events quote this error.
         clip: f64,
     },
 }
 
-/// How far above the clip the norm of a change may lie, as a share of it, beside what the wire's rounding does.
+/// How far above the clip the norm of a change may lie, as a share of it, beside what the wire's
+/// rounding does.
 const CLIP_SLACK: f64 = 1e-3;
 
 impl RoundStart {
-    /// Checks that an update which passed the door arrives clipped. The sum clips it once more, whatever comes.
+    /// Checks that an update which passed [`Job::check_update`] arrives clipped. The sum clips it
+    /// once more, whatever comes.
+    ///
+    /// # Errors
+    /// [`UpdateRefusal::Unclipped`], or a file that cannot be read.
     pub fn check_clipped(&self, update: &Path, clip: f64) -> Result<(), UpdateRefusal> {
         let mut change = Vec::with_capacity(self.dimension());
         self.change(update, &mut change)?;
@@ -82,8 +88,8 @@ impl RoundStart {
 }
 
 impl Job {
-    /// Checks an uploaded file: manifest equal to the layout, every number finite, norm within the bound. Holds a small
-    /// block of numbers in memory, never a tensor.
+    /// Checks an uploaded file: manifest equal to the layout, every number finite, norm within the
+    /// bound. Holds a small block of numbers in memory, never a tensor.
     pub fn check_update(
         &self,
         kind: Kind,
@@ -102,17 +108,18 @@ impl Job {
         }
         let mut squares = 0.0;
         for entry in &got {
-            let (mut position, mut odd) = (0, None);
+            let mut position = 0;
+            let mut broken = None;
             file.for_each_block(&entry.name, |block| {
-                if odd.is_none()
+                if broken.is_none()
                     && let Some(index) = block.iter().position(|x| !x.is_finite())
                 {
-                    odd = Some((position + index, block[index]));
+                    broken = Some((position + index, block[index]));
                 }
                 position += block.len();
                 squares += block.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
             })?;
-            if let Some((position, value)) = odd {
+            if let Some((position, value)) = broken {
                 return Err(UpdateRefusal::NotFinite { tensor: entry.name.clone(), position, value });
             }
         }

@@ -1,12 +1,15 @@
-//! The adapter that a run starts from: a fixed change of the base's weights, and the classifier head to begin with.
+//! The adapter that a run starts from: a fixed change of the base's weights, and the classifier
+//! head to begin with.
 //!
-//! The file is a safetensors file of f32 numbers. For each layer that it changes it holds `<layer>.lora_A` `[r, in]` and
-//! `<layer>.lora_B` `[out, r]`, whose product is the change: the scale stands in the inner factor, as in a published stack
-//! of FLoRA. `head.weight` and `head.bias` may stand beside them. Every method takes it the same way, as an offset of the
-//! base in front of whatever the method trains.
+//! The file is a safetensors file of f32 numbers. For each layer that it changes it holds
+//! `<layer>.lora_A` `[r, in]` and `<layer>.lora_B` `[out, r]`, whose product is the change: the
+//! scale stands in the inner factor, as in a published stack of FLoRA. `head.weight` and
+//! `head.bias` may stand beside them. Every method takes it the same way, as an offset of the base
+//! in front of whatever the method trains.
 
 mod convert;
-mod error;
+pub(crate) mod error;
+mod placed;
 
 use std::path::Path;
 
@@ -14,11 +17,12 @@ use rondo_proto::manifest::TensorEntry;
 use rondo_proto::{Digest, architecture, v1};
 
 pub use convert::convert;
-pub use error::InitialError;
+pub use error::StartAdapterError;
+pub(crate) use placed::PlacedAdapter;
 
 use crate::delta::Delta;
 use crate::file::{FileError, TensorFile};
-use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::law::{STACK_A, STACK_B, pair_delta};
 use crate::layout::Target;
 use crate::tensor::{Tensor, TensorSet, full_name};
@@ -28,7 +32,7 @@ const PAIR: (&str, &str) = (STACK_B, STACK_A);
 
 /// An adapter to start from: its checked header, the head, and factors on demand.
 #[derive(Debug)]
-pub struct Initial {
+pub struct StartAdapter {
     file: TensorFile,
     digest: Digest,
     bytes: u64,
@@ -38,39 +42,41 @@ pub struct Initial {
     head: TensorSet,
 }
 
-impl Initial {
+impl StartAdapter {
     /// Reads the header and the head, and checks that every tensor has its partner.
-    pub fn open(path: &Path) -> Result<Self, InitialError> {
+    pub fn open(path: &Path) -> Result<Self, StartAdapterError> {
         let file = TensorFile::open(path)?;
-        let io = |source| InitialError::File(FileError::Io { path: path.to_owned(), source });
+        let io = |source| StartAdapterError::File(FileError::Io { path: path.to_owned(), source });
         let digest = Digest::of_file(path).map_err(io)?;
         let bytes = std::fs::metadata(path).map_err(io)?.len();
         let entries = file.entries();
-        let (mut layers, mut partners) = (Vec::new(), 0);
+        let mut layers = Vec::new();
+        let mut partners = 0;
         for entry in &entries {
-            let odd = |problem: String| InitialError::Form { tensor: entry.name.clone(), problem };
+            let refuse = |problem: String| StartAdapterError::Form { tensor: entry.name.clone(), problem };
             if entry.dtype != "F32" {
-                return Err(odd(format!("it is {}, not F32", entry.dtype)));
+                return Err(refuse(format!("it is {}, not F32", entry.dtype)));
             }
             match entry.name.rsplit_once('.') {
                 Some(("head", "weight" | "bias")) => {}
-                Some((layer, STACK_A)) => layers.push(layer_of(&file, layer, entry).map_err(odd)?),
+                Some((layer, STACK_A)) => layers.push(layer_of(&file, layer, entry).map_err(refuse)?),
                 Some((_, STACK_B)) => partners += 1,
-                _ => return Err(odd("it is neither a factor nor a part of the head".into())),
+                _ => return Err(refuse("it is neither a factor nor a part of the head".into())),
             }
         }
         // Every A has its B, so with equal counts every B has its A.
         if partners != layers.len() || layers.is_empty() {
             let problem = format!("{} inner and {partners} outer factors came", layers.len());
-            return Err(InitialError::Form { tensor: STACK_B.into(), problem });
+            return Err(StartAdapterError::Form { tensor: STACK_B.into(), problem });
         }
         let head = read_head(&file)?;
         let layout_bytes = entries.iter().map(|entry| entry.numbers() as u64 * 4).sum();
         Ok(Self { file, digest, bytes, layout_bytes, layers, head })
     }
 
-    /// Checks it against the base that it changes: every layer is there in this size, every number finite.
-    pub fn check(&self, base: &v1::BaseModel) -> Result<(), InitialError> {
+    /// Checks it against the base that it changes: every layer is there in this size, every number
+    /// finite.
+    pub fn check(&self, base: &v1::BaseModel) -> Result<(), StartAdapterError> {
         for Target { name, out, inp } in &self.layers {
             check_layer(base, name, [*out, *inp])?;
         }
@@ -78,15 +84,15 @@ impl Initial {
             && weight.shape[1] != base.hidden_size as usize
         {
             let problem = format!("its rows have {} numbers, the base's states {}", weight.shape[1], base.hidden_size);
-            return Err(InitialError::Head(problem));
+            return Err(StartAdapterError::Head(problem));
         }
         for TensorEntry { name, .. } in self.file.entries() {
-            let mut odd = None;
+            let mut broken = None;
             self.file.for_each_block(&name, |block| {
-                odd = odd.or_else(|| block.iter().copied().find(|number| !number.is_finite()));
+                broken = broken.or_else(|| block.iter().copied().find(|number| !number.is_finite()));
             })?;
-            if let Some(value) = odd {
-                return Err(InitialError::NotFinite { tensor: name, value });
+            if let Some(value) = broken {
+                return Err(StartAdapterError::NotFinite { tensor: name, value });
             }
         }
         Ok(())
@@ -141,27 +147,34 @@ fn layer_of(file: &TensorFile, layer: &str, entry: &TensorEntry) -> Result<Targe
     }
 }
 
-fn read_head(file: &TensorFile) -> Result<TensorSet, InitialError> {
+fn read_head(file: &TensorFile) -> Result<TensorSet, StartAdapterError> {
     match (file.shape(HEAD_WEIGHT), file.shape(HEAD_BIAS)) {
         (None, None) => Ok(TensorSet::new()),
         (Some(&[rows, _]), Some(&[labels])) if rows == labels && labels > 0 => {
             Ok(file.read_all(|name| name == HEAD_WEIGHT || name == HEAD_BIAS)?)
         }
-        (weight, bias) => Err(InitialError::Head(format!("weight {weight:?} and bias {bias:?} do not fit each other"))),
+        (weight, bias) => {
+            Err(StartAdapterError::Head(format!("weight {weight:?} and bias {bias:?} do not fit each other")))
+        }
     }
 }
 
-/// The name that the base itself has for a module, which must be one of its linear layers in this size.
-fn check_layer<'b>(base: &'b v1::BaseModel, module: &str, [out, inp]: [usize; 2]) -> Result<&'b str, InitialError> {
+/// The name that the base itself has for a module, which must be one of its linear layers in this
+/// size.
+fn check_layer<'b>(
+    base: &'b v1::BaseModel,
+    module: &str,
+    [out, inp]: [usize; 2],
+) -> Result<&'b str, StartAdapterError> {
     let known = architecture::find(&base.architecture);
     let canonical = |name: &str| known.map_or_else(|| name.to_owned(), |known| known.canonical(name).into_owned());
     let wanted = canonical(module);
     let Some(linear) = base.linears.iter().find(|linear| canonical(&linear.name) == wanted) else {
-        return Err(InitialError::NoLayer { layer: module.to_owned(), base: base.name.clone() });
+        return Err(StartAdapterError::NoLayer { layer: module.to_owned(), base: base.name.clone() });
     };
     let expected = [linear.out_features as usize, linear.in_features as usize];
     if expected != [out, inp] {
-        return Err(InitialError::Shape {
+        return Err(StartAdapterError::Shape {
             layer: module.to_owned(),
             base: base.name.clone(),
             expected,
