@@ -274,42 +274,34 @@ impl Factors {
         x: &Tensor,
         transposed: bool,
     ) -> Result<Tensor, TrainerError> {
-        let flat = |basis: &Tensor, outer: i64| -> Result<Tensor, TrainerError> {
-            let size = basis.size();
-            let count = size[(outer - 1) as usize];
-            let kept = if outer == 1 { vec![count, -1] } else { vec![size[0], count, -1] };
-            Ok(basis.f_reshape(kept.as_slice())?)
-        };
-        let sizes = |basis: &Tensor| -> Result<[i64; 2], TrainerError> {
-            match basis.size()[..] {
-                [.., rows, columns] => Ok([rows, columns]),
-                _ => Err(TrainerError::Tensor { name: basis_name(), problem: "it is no list of matrices".into() }),
+        // `[.., k, rows, columns]` with each matrix as one row, and its sizes.
+        let flat = |matrices: &Tensor| -> Result<(Tensor, i64, i64), TrainerError> {
+            match matrices.size()[..] {
+                [.., _, rows, columns] => Ok((matrices.f_flatten(-2, -1)?, rows, columns)),
+                _ => Err(TrainerError::Tensor { name: basis.to_owned(), problem: "it is no list of matrices".into() }),
             }
         };
-        let basis_name = || basis.to_owned();
         let (matrix, padding) = match (self.own(weights), self.own(basis)) {
             // [b, k] . [k, rows * columns]
             (Some((weights, padding)), None) => {
-                let basis = self.shared(basis)?;
-                let [rows, columns] = sizes(basis)?;
-                (weights.f_matmul(&flat(basis, 1)?)?.f_reshape([-1, rows, columns])?, Some(padding))
+                let (basis, rows, columns) = flat(self.shared(basis)?)?;
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
             }
             // [1, k] . [b, k, rows * columns]
             (None, Some((basis, padding))) => {
-                let [rows, columns] = sizes(basis)?;
+                let (basis, rows, columns) = flat(basis)?;
                 let weights = self.shared(weights)?.f_unsqueeze(0)?;
-                (weights.f_matmul(&flat(basis, 2)?)?.f_reshape([-1, rows, columns])?, Some(padding))
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
             }
             // [b, 1, k] . [b, k, rows * columns]
             (Some((weights, _)), Some((basis, padding))) => {
-                let [rows, columns] = sizes(basis)?;
+                let (basis, rows, columns) = flat(basis)?;
                 let weights = weights.f_unsqueeze(1)?;
-                (weights.f_matmul(&flat(basis, 2)?)?.f_reshape([-1, rows, columns])?, Some(padding))
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
             }
             (None, None) => {
-                let basis = self.shared(basis)?;
-                let [rows, columns] = sizes(basis)?;
-                (self.shared(weights)?.f_matmul(&flat(basis, 1)?)?.f_reshape([rows, columns])?, None)
+                let (basis, rows, columns) = flat(self.shared(basis)?)?;
+                (self.shared(weights)?.f_matmul(&basis)?.f_reshape([rows, columns])?, None)
             }
         };
         let matrix = of_kind(&matrix, x.kind())?;
