@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rondo_proto::transfer::{ReceiveError, Receiver};
 use rondo_proto::{Digest, RunId};
+use rondo_wire::transfer::{ReceiveError, Receiver};
 
 use crate::disk;
 

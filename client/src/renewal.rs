@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rondo_proto::identity::{self, Identity};
+use rondo_wire::identity::{self, Identity};
 
 use crate::api::GrpcApi;
 

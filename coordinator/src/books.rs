@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_dp::{Books, Ledger, LedgerError};
+use rondo_dp::{Ledger, LedgerError, LedgerState};
 use rondo_rounds::Engine;
 
 use crate::driver::{Driver, DriverError};
@@ -46,7 +46,7 @@ pub enum BooksError {
 pub(crate) async fn open(ledger: &Path, store: &Path, driver: &Driver) -> Result<Ledger, BooksError> {
     let opened = Ledger::open(ledger)?;
     let charged = driver.view(charged).await?;
-    match forgotten(opened.books(), &charged) {
+    match forgotten(opened.state(), &charged) {
         None => Ok(opened),
         Some((run, entered, charged)) => {
             Err(BooksError::Older { store: store.to_owned(), ledger: ledger.to_owned(), run, entered, charged })
@@ -61,7 +61,7 @@ fn charged(engine: &Engine) -> BTreeMap<String, u32> {
 }
 
 /// The first run with more releases in the ledger than in the records, with both numbers.
-fn forgotten(books: &Books, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
+fn forgotten(books: &LedgerState, charged: &BTreeMap<String, u32>) -> Option<(String, usize, u32)> {
     books.central.iter().find_map(|(run, central)| {
         let (entered, charged) = (central.releases.len(), charged.get(run).copied().unwrap_or_default());
         (entered > charged as usize).then(|| (run.clone(), entered, charged))
@@ -82,7 +82,7 @@ mod tests {
         }
         let told = |charged: &[(&str, u32)]| {
             let charged = charged.iter().map(|(run, releases)| ((*run).to_owned(), *releases)).collect();
-            forgotten(ledger.books(), &charged)
+            forgotten(ledger.state(), &charged)
         };
         assert_eq!(told(&[("a", 2), ("b", 1)]), None);
         assert_eq!(told(&[("a", 3), ("b", 2), ("c", 9)]), None, "charged, and a crash came before the entry");

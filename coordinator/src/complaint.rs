@@ -24,7 +24,7 @@ pub fn complaint(error: &CliError) -> String {
 mod tests {
     use std::io;
 
-    use rondo_proto::identity::IdentityError;
+    use rondo_wire::identity::IdentityError;
 
     use super::*;
     use crate::config::ConfigError;

@@ -6,8 +6,9 @@ mod owner;
 use std::sync::Arc;
 
 use rondo_methods::Registry;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_rounds::{Effect, Engine, Input, Rejection, Reply, ResumeError};
+use rondo_wire::status::status;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rondo_dp::{Ledger, LedgerError};
 use rondo_methods::{Job, MethodError};
-use rondo_rounds::phases::Phase;
+use rondo_rounds::state::phase::Phase;
 use rondo_rounds::{AggregatePlan, Effect, Input, WorkKey};
 use tokio::sync::{Semaphore, mpsc};
 

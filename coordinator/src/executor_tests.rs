@@ -49,7 +49,7 @@ pub(super) async fn bench_with<T>(
 
     let run = RunId::new("sentiment-1").unwrap();
     let key = CohortKey::new([1; 32]);
-    let create = Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), initial: None, key };
+    let create = Input::CreateRun { run: run.clone(), run_file: text.clone(), base: base(), start_adapter: None, key };
     driver.step(create).await.unwrap();
     let clients: Vec<ClientId> = names.iter().map(|name| ClientId::new(*name).unwrap()).collect();
     let poll = |client: &ClientId| Input::Poll {
@@ -142,7 +142,7 @@ async fn a_release_that_waits_for_space_is_drawn_and_charged_once() {
             let run = bench.run.clone();
             let released = move |engine: &Engine| engine.round_record(&run, 1).unwrap().released.unwrap();
             assert_eq!(bench.driver.view(released).await.unwrap().total_steps, 1);
-            let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().books;
+            let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().state;
             assert_eq!(books.central[bench.run.as_str()].releases, [(1, 1)]);
             return;
         }

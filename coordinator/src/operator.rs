@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rondo_proto::ClientId;
-use rondo_proto::identity::{self, Identity, key_and_request};
+use rondo_wire::identity::{self, Identity, key_and_request};
 
 use crate::clock::{Clock, Millis};
 use crate::data_dir::DataDir;

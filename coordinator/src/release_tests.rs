@@ -68,7 +68,7 @@ impl Bench {
             work: WorkKey { run: RunId::new("r").unwrap(), round: 1, attempt: 1 },
             kind: RoundKind::Train,
             updates: updates.iter().enumerate().map(planned).collect(),
-            initial: None,
+            start_adapter: None,
             frozen: None,
             published: Vec::new(),
             server: None,

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rondo_methods::Registry;
-use rondo_proto::identity::{self, IdentityError};
-use rondo_proto::transfer::MESSAGE_BYTES;
-use rondo_proto::v1::administration_server::AdministrationServer;
-use rondo_proto::v1::enrolment_server::EnrolmentServer;
-use rondo_proto::v1::federation_server::FederationServer;
+use rondo_wire::identity::{self, IdentityError};
+use rondo_wire::stubs::administration_server::AdministrationServer;
+use rondo_wire::stubs::enrolment_server::EnrolmentServer;
+use rondo_wire::stubs::federation_server::FederationServer;
+use rondo_wire::transfer::MESSAGE_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use rondo_proto::identity::IdentityError;
 use rondo_proto::ids::InvalidId;
+use rondo_wire::identity::IdentityError;
 
 use crate::data_dir::DataDirError;
 use crate::store::StoreError;

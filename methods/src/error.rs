@@ -80,7 +80,7 @@ pub enum MethodError {
     },
     /// The targets of the run file do not fit the base model.
     #[error("run file: `method.targets`: {0}")]
-    Targets(#[from] rondo_proto::base::BaseError),
+    Targets(#[from] rondo_base::BaseError),
     /// A rank that a target's weight cannot have.
     #[error("rank {rank} is outside 1 to {largest} for target `{target}` of shape [{out}, {inp}]; lower `method.rank`")]
     Rank {

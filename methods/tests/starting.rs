@@ -7,10 +7,10 @@ mod suite;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use rondo_base::HEAD_FILE;
 use rondo_methods::export::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
 use rondo_methods::start_adapter::convert;
 use rondo_methods::{ExportInfo, Job, Kind, Matrix, MethodError, Registry, StartAdapter, Tensor, TensorSet, file};
-use rondo_proto::base::HEAD_FILE;
 use rondo_proto::run_file::{Dtype, RunFile};
 use serde_json::{Value, json};
 use suite::{Federation, base, distance, no_metadata, noise, run_file, weighted};

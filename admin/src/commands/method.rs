@@ -1,4 +1,5 @@
-//! `rondo method`: the federated methods this program knows, and what their tensors and options are.
+//! `rondo method`: the federated methods this program
+//! knows, and what their tensors and options are.
 
 use clap::Subcommand;
 use rondo_methods::{
@@ -114,7 +115,8 @@ fn delta(method: &dyn Method) -> Result<String, CliError> {
     let target = any_target();
     let at = At { target: &target, rank: 8, round: None, client: None };
     let with = |alpha: f64| Ok::<_, CliError>(method.delta(&shapes::config(method, 8, Some(alpha))?, at));
-    let (plain, doubled) = (with(8.0)?, with(16.0)?);
+    let plain = with(8.0)?;
+    let doubled = with(16.0)?;
     Ok(if plain == doubled { plain.to_string() } else { format!("(alpha / r) {plain}") })
 }
 

@@ -10,7 +10,7 @@ fn published(machine: &Machine, run_file: &str, add: f32) -> (Vec<u8>, f32) {
     let mut tensors = job.initial(1, "movies", 2);
     tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|number| *number += add));
     let path = machine.dir.path().join("published.safetensors");
-    job.write_update(Kind::Train, 1, 2, &tensors, &path).unwrap();
+    job.write_update(Kind::Train, Instance::in_round(1).with_rank(2), &tensors, &path).unwrap();
     let sum = tensors.values().flat_map(|tensor| &tensor.data).sum();
     (std::fs::read(path).unwrap(), sum)
 }

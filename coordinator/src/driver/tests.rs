@@ -116,7 +116,7 @@ async fn in_training(bench: &Bench) -> rondo_proto::RunId {
             run: run.clone(),
             run_file,
             base: base.clone(),
-            initial: None,
+            start_adapter: None,
             key: rondo_rounds::CohortKey::new([1; 32]),
         })
         .await

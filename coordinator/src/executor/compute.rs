@@ -11,7 +11,7 @@ use crate::store::blobs::Blobs;
 
 /// The run's job as it starts.
 pub(super) fn started(job: &Job, plan: &AggregatePlan, blobs: &Blobs) -> Result<Job, MethodError> {
-    match &plan.initial {
+    match &plan.start_adapter {
         Some(digest) => job.starting_from(&blobs.path(&plan.work.run, digest)),
         None => Ok(job.clone()),
     }

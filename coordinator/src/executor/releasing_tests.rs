@@ -27,7 +27,7 @@ async fn until(bench: &Bench, what: &str, so: impl Fn((u32, usize)) -> bool) {
 }
 
 fn entered(bench: &Bench) -> usize {
-    let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().books;
+    let books = Ledger::read(&bench.dir.path().join("ledger")).unwrap().state;
     books.central.get(bench.run.as_str()).map_or(0, |run| run.releases.len())
 }
 
@@ -69,7 +69,7 @@ fn nobody_came(bench: &Bench) -> AggregatePlan {
         work: WorkKey { run: bench.run.clone(), round: 1, attempt: 1 },
         kind: RoundKind::Train,
         updates: Vec::new(),
-        initial: None,
+        start_adapter: None,
         frozen: None,
         published: Vec::new(),
         server: None,

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::v1::administration_server::Administration;
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{
     Ack, BaseModel, Chunk, ClientInfo, CreateRunRequest, CreateTokenReply, CreateTokenRequest, DownloadRequest,
     GetAdapterReply, GetAdapterRequest, GetBaseRequest, GetClientRequest, GetInfoRequest, GetRoundRequest, GetRunReply,
@@ -14,6 +13,8 @@ use rondo_proto::v1::{
 };
 use rondo_proto::{ClientId, RunId};
 use rondo_rounds::Input;
+use rondo_wire::status::status;
+use rondo_wire::stubs::administration_server::Administration;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::download::asked;

@@ -1,10 +1,11 @@
 //! Blobs on their way out: read from disk in chunks, a few ahead of the network, never whole.
 
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::transfer::{chunks, wire_bytes};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{Chunk, DownloadRequest};
 use rondo_proto::{ClientId, Digest, RunId};
 use rondo_rounds::Input;
+use rondo_wire::status::status;
+use rondo_wire::transfer::{chunks, wire_bytes};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;

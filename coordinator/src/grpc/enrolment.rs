@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rondo_proto::ClientId;
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::v1::enrolment_server::Enrolment;
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
 use rondo_rounds::Input;
+use rondo_wire::status::status;
+use rondo_wire::stubs::enrolment_server::Enrolment;
 use tonic::{Request, Response, Status};
 
 use super::{Shared, invalid};

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::v1::federation_server::Federation;
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{
     Ack, AnswerReply, AnswerRequest, Chunk, DownloadRequest, EvaluationReport, FailureReport, HeartbeatReply,
     HeartbeatRequest, PollReply, PollRequest, UploadKey, UploadMessage, UploadReply, UploadStatusReply,
 };
 use rondo_rounds::{Input, Reply, WorkKey};
+use rondo_wire::status::status;
+use rondo_wire::stubs::federation_server::Federation;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::download::{Count, asked};

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use rondo_proto::ClientId;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
+use rondo_wire::status::status;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 

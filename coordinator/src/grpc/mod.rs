@@ -14,7 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rondo_proto::RunId;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
+use rondo_wire::status::status;
 use tokio::sync::watch as channel;
 use tokio_stream::Stream;
 use tonic::Status;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{BaseModel, GetAdapterReply, GetRunReply, InitialAdapter, RoundRecord, RunSummary};
 use rondo_proto::{Digest, RunId};
 use rondo_rounds::{CohortKey, Engine, Input, Rejection, Reply};
+use rondo_wire::status::status;
 use tonic::Status;
 
 use super::{Shared, invalid, no_run};
@@ -71,8 +72,8 @@ impl Shared {
         start: Option<&Start>,
         key: CohortKey,
     ) -> Result<Reply, DriverError> {
-        let initial = start.map(|start| Box::new(start.message.clone()));
-        let input = Input::CreateRun { run: run.clone(), run_file, base, initial, key };
+        let start_adapter = start.map(|start| Box::new(start.message.clone()));
+        let input = Input::CreateRun { run: run.clone(), run_file, base, start_adapter, key };
         let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
         let putting = self.blobs.putting().await;
         self.blobs.put_file(&run, digest, path).await.map_err(|error| DriverError::Store(error.to_string()))?;

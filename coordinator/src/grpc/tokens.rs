@@ -1,9 +1,10 @@
 //! Tokens and operators, as operators make, read and revoke them.
 
 use rondo_proto::ClientId;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{ClientInfo, CreateTokenReply, CreateTokenRequest};
 use rondo_rounds::{Input, Reply};
+use rondo_wire::status::status;
 use tonic::Status;
 
 use super::{Shared, invalid};

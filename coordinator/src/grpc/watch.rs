@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use rondo_proto::RunId;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::RunUpdate;
+use rondo_wire::status::status;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;

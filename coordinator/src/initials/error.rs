@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rondo_methods::StartAdapterError;
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
+use rondo_wire::status::status;
 use tonic::Status;
 
 /// Why an adapter cannot be what a run starts from.

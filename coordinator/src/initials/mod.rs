@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rondo_methods::StartAdapter;
+use rondo_proto::Digest;
 use rondo_proto::digest::Hasher;
 use rondo_proto::v1::{self, InitialHeader, InitialMessage, initial_message::Part};
-use rondo_proto::{Digest, transfer::MESSAGE_BYTES};
+use rondo_wire::transfer::MESSAGE_BYTES;
 use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;

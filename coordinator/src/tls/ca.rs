@@ -159,7 +159,7 @@ fn random_serial() -> Result<SerialNumber, TlsError> {
 
 #[cfg(test)]
 mod tests {
-    use rondo_proto::identity::key_and_request;
+    use rondo_wire::identity::key_and_request;
 
     use super::super::peer::PeerCertificate;
     use super::*;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use rondo_methods::{MethodError, UpdateRefusal};
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::ids::InvalidId;
+use rondo_wire::status::status;
 use tonic::Status;
 
 use crate::driver::DriverError;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rondo_proto::transfer::wire_bytes;
 use rondo_proto::v1::{UploadHeader, UploadMessage, upload_message::Part};
+use rondo_wire::transfer::wire_bytes;
 use tokio::io::AsyncWriteExt;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;

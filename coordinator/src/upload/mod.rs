@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::{Instance, Job, UpdateFacts, UpdateRefusal};
-use rondo_proto::transfer::wire_bytes;
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
+use rondo_wire::transfer::wire_bytes;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
@@ -84,7 +84,7 @@ impl Uploads {
             Ok::<_, rondo_rounds::Rejection>((expected, engine.job(&work.run).cloned()))
         });
         match expected.await?.map_err(DriverError::from)? {
-            (ExpectedUpload::Settled(outcome), _) => Ok(Expected::Settled(outcome)),
+            (ExpectedUpload::Decided(outcome), _) => Ok(Expected::Settled(outcome)),
             (ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm, clipped }, Some(job)) => {
                 Ok(Expected::Wanted(Box::new(Wanted { kind, rank, layout_bytes, max_norm, clipped, job })))
             }
@@ -244,7 +244,7 @@ impl Uploads {
             };
             let Some(Clipped { clip, start }) = clipped.as_deref() else { return Ok(Ok(facts)) };
             let file = |digest: &Digest| blobs.path(&run, digest);
-            let job = start.initial.map_or(Ok(job.clone()), |(digest, _)| job.starting_from(&file(&digest)))?;
+            let job = start.start_adapter.map_or(Ok(job.clone()), |(digest, _)| job.starting_from(&file(&digest)))?;
             let frozen = start.frozen.as_ref().map(|frozen| file(&frozen.digest));
             let published: Vec<PathBuf> = start.published.iter().map(|(_, entry)| file(&entry.global)).collect();
             let start = job.round_start(round, frozen.as_deref(), &published)?;

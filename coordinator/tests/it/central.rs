@@ -42,7 +42,7 @@ async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
     assert!(summary.privacy.contains("per client, clip 100, noise multiplier 2.0000 on the sum over 3"), "{summary:?}");
     assert!(summary.privacy.ends_with("in 1 release"), "{}", summary.privacy);
 
-    let Contents { books, head, .. } = Ledger::read(&DataDir::new(&data).ledger()).unwrap();
+    let Contents { state: books, head, .. } = Ledger::read(&DataDir::new(&data).ledger()).unwrap();
     assert_eq!(books.central[&run].releases, [(1, 1)]);
     assert_eq!(books.central[&run].domain, "reviews");
     let record = operator.round(&run, 1).await;

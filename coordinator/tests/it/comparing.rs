@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rondo_methods::{AggregateInput, Contribution, Kind};
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{Digest, v1};
+use rondo_wire::status::code_of;
 
 use crate::coordinator::{Coordinator, Operator, initialise};
 use crate::fake_client::{FakeClient, work_until_ended};
@@ -108,7 +109,7 @@ async fn a_round_is_taken_back_across_restarts_with_the_state_of_the_server_opti
     assert!(scene.blob(&servers[0]).exists());
     assert!(!scene.blob(&servers[1]).exists(), "nobody needs the state that was taken back");
     let refused = scene.clients[0].download(&scene.run.clone(), &servers[0], 0).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied);
+    assert_eq!(code_of(&refused), ErrorCode::PermissionDenied);
     let kept = dir.path().join("kept");
     std::fs::create_dir(&kept).unwrap();
     std::fs::copy(scene.blob(&servers[0]), kept.join("server")).unwrap();

@@ -7,11 +7,12 @@ use std::time::Duration;
 use rondo_coordinator::config::Config;
 use rondo_coordinator::data_dir::DataDir;
 use rondo_proto::error::ErrorCode;
-use rondo_proto::identity::{self, Identity};
 use rondo_proto::v1;
-use rondo_proto::v1::administration_client::AdministrationClient;
-use rondo_proto::v1::enrolment_client::EnrolmentClient;
-use rondo_proto::v1::federation_client::FederationClient;
+use rondo_wire::identity::{self, Identity};
+use rondo_wire::status::code_of;
+use rondo_wire::stubs::administration_client::AdministrationClient;
+use rondo_wire::stubs::enrolment_client::EnrolmentClient;
+use rondo_wire::stubs::federation_client::FederationClient;
 use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
@@ -44,15 +45,15 @@ async fn who_may_not_call_is_refused_before_the_message_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (coordinator, operator) = started(&dir.path().join("data"), Config::default());
     let (poll, create) = too_large(anonymous(&coordinator, &operator.ca_pem)).await;
-    assert_eq!(ErrorCode::of(&poll), ErrorCode::Unauthenticated, "{poll}");
-    assert_eq!(ErrorCode::of(&create), ErrorCode::Unauthenticated, "{create}");
+    assert_eq!(code_of(&poll), ErrorCode::Unauthenticated, "{poll}");
+    assert_eq!(code_of(&create), ErrorCode::Unauthenticated, "{create}");
     let (poll, create) = too_large(channel(&operator, coordinator.address)).await;
-    assert_eq!(ErrorCode::of(&poll), ErrorCode::PermissionDenied, "{poll}");
+    assert_eq!(code_of(&poll), ErrorCode::PermissionDenied, "{poll}");
     assert_eq!(create.code(), tonic::Code::OutOfRange, "an operator's message is read up to the limit: {create}");
     let client = FakeClient::join(&coordinator, dir.path(), "movies").await;
     let (poll, create) = too_large(channel(&client.identity, coordinator.address)).await;
     assert_eq!(poll.code(), tonic::Code::OutOfRange, "{poll}");
-    assert_eq!(ErrorCode::of(&create), ErrorCode::PermissionDenied, "{create}");
+    assert_eq!(code_of(&create), ErrorCode::PermissionDenied, "{create}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +64,7 @@ async fn an_enrolment_is_a_small_message() {
     let request = v1::EnrolRequest { token: "x".repeat(20 << 10), ..Default::default() };
     assert_eq!(api.enrol(request).await.unwrap_err().code(), tonic::Code::OutOfRange);
     let request = v1::EnrolRequest { token: "x".repeat(1 << 10), ..Default::default() };
-    assert_eq!(ErrorCode::of(&api.enrol(request).await.unwrap_err()), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&api.enrol(request).await.unwrap_err()), ErrorCode::Unauthenticated);
 }
 
 /// A call on a connection of its own, kept open.
@@ -96,7 +97,7 @@ async fn connections_without_a_certificate_take_a_quarter_at_most() {
     let (coordinator, operator) = started(dir.path(), config);
     let poll = async |channel: &Channel| {
         let call = FederationClient::new(channel.clone()).poll(v1::PollRequest::default()).await;
-        ErrorCode::of(&call.unwrap_err())
+        code_of(&call.unwrap_err())
     };
     let first = anonymous(&coordinator, &operator.ca_pem);
     assert_eq!(poll(&first).await, ErrorCode::Unauthenticated);

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rondo_methods::Kind;
-use rondo_proto::identity::{Identity, enrol};
-use rondo_proto::transfer::CHUNK_BYTES;
-use rondo_proto::v1::federation_client::FederationClient;
 use rondo_proto::v1::poll_reply::Next;
 use rondo_proto::v1::upload_message::Part;
 use rondo_proto::{Digest, v1};
+use rondo_wire::identity::{Identity, enrol};
+use rondo_wire::stubs::federation_client::FederationClient;
+use rondo_wire::transfer::CHUNK_BYTES;
 use tonic::Status;
 use tonic::transport::Channel;
 

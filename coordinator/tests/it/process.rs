@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rondo_proto::v1;
-use rondo_proto::v1::administration_client::AdministrationClient;
+use rondo_wire::stubs::administration_client::AdministrationClient;
 
 use crate::coordinator::{Operator, channel, operator};
 use crate::fake_client::{Did, FakeClient, header, work_until_ended};
@@ -228,7 +228,7 @@ async fn an_operator_is_made_while_no_coordinator_serves() {
     let made = make().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let process = Process::start(&data);
-    let second = rondo_proto::identity::load(&out).unwrap();
+    let second = rondo_wire::identity::load(&out).unwrap();
     let mut api = AdministrationClient::new(channel(&second, process.address));
     let operators = api.list_operators(v1::ListOperatorsRequest {}).await.unwrap().into_inner().operators;
     assert_eq!(operators.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["operator", "second"]);

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use rondo_coordinator::config::Config;
 use rondo_methods::TensorFile;
-use rondo_proto::error::{ErrorCode, explain};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::manifest::TensorEntry;
-use rondo_proto::transfer::CHUNK_BYTES;
 use rondo_proto::v1::initial_message::Part;
 use rondo_proto::{Digest, v1};
+use rondo_wire::status::{code_of, explain};
+use rondo_wire::transfer::CHUNK_BYTES;
 use tonic::Status;
 
 use crate::coordinator::{Coordinator, Operator, initialise};
@@ -134,7 +135,7 @@ async fn what_cannot_be_a_start_is_refused_and_leaves_nothing() {
     let good = adapter(2, random(5));
     let words = |status: Status| {
         let (message, hint) = explain(&status);
-        (ErrorCode::of(&status), format!("{message} {}", hint.unwrap_or_default()))
+        (code_of(&status), format!("{message} {}", hint.unwrap_or_default()))
     };
     let mut seen = Vec::new();
     let mut expect = |outcome: Result<v1::InitialAdapter, Status>, code: ErrorCode, text: &str| {

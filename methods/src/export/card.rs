@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
 
 use super::head::pooling_word;
 use super::peft_load::PeftAdapter;

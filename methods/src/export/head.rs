@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
 use rondo_proto::run_file::{Dtype, Pooling};
 
 use crate::error::MethodError;

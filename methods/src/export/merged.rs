@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rondo_proto::architecture::{self, Architecture, Orientation};
-use rondo_proto::base::{self, HEAD_FILE, is_weights};
+use rondo_base::architecture::{self, Architecture, Orientation};
+use rondo_base::{HEAD_FILE, is_weights};
 use rondo_proto::v1;
 
 use super::card;
@@ -95,7 +95,7 @@ fn check_target(
 
 /// Refuses a file of packed weights.
 fn check_folder(model_dir: &Path) -> Result<(), MethodError> {
-    if !base::is_gguf(model_dir) {
+    if !rondo_base::is_gguf(model_dir) {
         return Ok(());
     }
     Err(MethodError::PackedBase { path: model_dir.to_owned() })

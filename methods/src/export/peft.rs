@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rondo_proto::architecture::{self, Orientation};
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
+use rondo_base::architecture::{self, Orientation};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rondo_proto::base::ADAPTER_FILE;
+use rondo_base::ADAPTER_FILE;
 
 use super::head::Head;
 use super::peft_options::Options;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rondo_proto::base::find_targets;
+use rondo_base::find_targets;
 use rondo_proto::run_file::{HeadMode, RunFile, TaskKind};
 use rondo_proto::v1;
 

@@ -13,8 +13,9 @@ mod placed;
 
 use std::path::Path;
 
+use rondo_base::architecture;
 use rondo_proto::manifest::TensorEntry;
-use rondo_proto::{Digest, architecture, v1};
+use rondo_proto::{Digest, v1};
 
 pub use convert::convert;
 pub use error::StartAdapterError;

@@ -34,14 +34,15 @@ pub struct AggregateArgs {
     /// One rank per file, checked against the tensors [default: read off the tensors]
     #[arg(long, value_delimiter = ',', value_name = "R,..")]
     ranks: Vec<usize>,
-    /// LoRA's alpha; the scale is alpha / largest rank, of flora and flexlora alpha / the file's own [default: the largest
-    /// rank]
+    /// LoRA's alpha; the scale is alpha / largest rank, of flora and flexlora alpha / the file's
+    /// own [default: the largest rank]
     #[arg(long)]
     alpha: Option<f64>,
     /// File with the tensors that all clients hold frozen
     #[arg(long, value_name = "FILE")]
     frozen: Option<PathBuf>,
-    /// Published file that the clients started from; for files of lower ranks that hold leading blocks of its tensors
+    /// Published file that the clients started from; for files of lower
+    /// ranks that hold leading blocks of its tensors
     #[arg(long, value_name = "FILE")]
     global: Option<PathBuf>,
     /// The update files, in the order in which they are taken
@@ -81,8 +82,8 @@ pub(super) fn about() -> String {
         "Aggregates update files offline with any method's law\n\n\
          Tensors are named <target>.<part>, for example encoder.layer.0.attention.self.query.lora_B. {HEAD_WEIGHT} and \
          {HEAD_BIAS} are averaged. The parts of each method are:\n\n{}\n\n\
-         The aggregation error is told when all factors of the change are at hand: the frozen ones may stand in the update \
-         files or in one file named with --frozen. `rondo method show ID` tells more about a method.",
+         The aggregation error is reported when all factors of the change are at hand: the frozen ones may stand in the update \
+         files or in one file named with --frozen. `rondo method show ID` says more about a method.",
         methods.join("\n")
     )
 }

@@ -1,0 +1,183 @@
+//! Every text's own gradient is the gradient of that text alone.
+
+use rondo_methods::tensor::{full_name, parts_of};
+use rondo_proto::run_file::Pooling;
+use rondo_trainer::batch::Encoded;
+use rondo_trainer::session::Session;
+use rondo_trainer::step::{self, Goal, Plan};
+use tch::{Device, Kind, Tensor};
+
+use crate::step::{Speaker, speaking, texts};
+use crate::support::*;
+
+/// The gradients of every text, `[texts, ...]`, out of micro-batches.
+fn per_text(session: &Session<'_>, encoded: &Encoded, indices: &[usize], goal: Goal<'_>, plan: Plan) -> Vec<Tensor> {
+    let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
+    let mut take = |gradients: &[Tensor]| {
+        parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.copy()));
+        Ok(())
+    };
+    step::per_text(session, encoded, indices, goal, plan, &mut take).unwrap();
+    parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+}
+
+/// The gradients of one text in a batch of its own, without copies.
+fn alone(session: &Session<'_>, encoded: &Encoded, text: usize, label: Option<i64>) -> Vec<Tensor> {
+    let labels: Vec<i64> = label.into_iter().collect();
+    let goal = if label.is_some() { Goal::Labels(&labels) } else { Goal::Tokens };
+    let found = step::gradients(session, encoded, &[text], goal, Plan::default()).unwrap().tensors;
+    let zero = |(gradient, parameter): (Tensor, Tensor)| match gradient.defined() {
+        true => gradient,
+        false => parameter.zeros_like(),
+    };
+    found.into_iter().zip(session.parameters().unwrap()).map(zero).collect()
+}
+
+/// Texts of one length, and their labels.
+fn alike() -> (Encoded, Vec<i64>) {
+    let mut encoded = Encoded::new();
+    (0..6).for_each(|text| encoded.push((0..8).map(|place| 5 + (text * 11 + place * 3) % 40)));
+    (encoded, vec![1, 0, 1, 1, 0, 1])
+}
+
+fn off(left: &Tensor, right: &Tensor) -> f64 {
+    (left - right).abs().max().double_value(&[])
+}
+
+/// R, B, and A and B together, with a head: a batch of six has the bits of six batches of one, and whatever lies between.
+/// Another text's gradient differs by far more than any rounding.
+#[test]
+fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
+    let (encoded, labels) = alike();
+    let indices: Vec<usize> = (0..labels.len()).collect();
+    for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
+        let run = TestRun::new(method);
+        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        stir(&run.job, &mut state);
+        let model = encoder(&tiny());
+        for (_, pooling) in POOLINGS {
+            let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, true).unwrap();
+            let each = |micro_batch| {
+                let plan = Plan { micro_batch, ..Plan::default() };
+                per_text(&session, &encoded, &indices, Goal::Labels(&labels), plan)
+            };
+            let ones = each(1);
+            assert!([0, 2, 4].into_iter().all(|micro_batch| each(micro_batch) == ones), "{method}");
+            for text in 0..labels.len() {
+                let own = |gradient: &Tensor| gradient.get(text as i64);
+                // Without copies the head's product is another kernel, which rounds otherwise.
+                for (gradient, single) in ones.iter().zip(alone(&session, &encoded, text, Some(labels[text]))) {
+                    let limit = 1e-5 * single.abs().max().double_value(&[]).max(1e-2);
+                    assert!(
+                        off(&own(gradient), &single) <= limit,
+                        "{method}: {} {limit}",
+                        off(&own(gradient), &single)
+                    );
+                }
+                let next = (text + 1) % labels.len();
+                let other = alone(&session, &encoded, next, Some(labels[next]));
+                assert!(ones.iter().zip(&other).any(|(gradient, other)| off(&own(gradient), other) > 1e-4), "{method}");
+            }
+        }
+    }
+}
+
+/// Weights of random matrices have copies too, and so have the matrices when they train: each text's own gradient is that
+/// of the text alone.
+#[test]
+fn combinations_have_copies() {
+    let (encoded, labels) = alike();
+    let indices: Vec<usize> = (0..labels.len()).collect();
+    let run = TestRun::new("id = \"woven\"\nrank = 4");
+    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    stir(&run.job, &mut state);
+    let model = encoder(&tiny());
+    for trained in [&["beta"][..], &["basis"], &["beta", "basis"]] {
+        let mut session = Session::new(&*model, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
+        for (index, target) in run.job.targets().iter().enumerate() {
+            let names = trained.iter().map(|part| full_name(&target.name, part)).collect();
+            let delta = run.job.delta(index, state.instance());
+            session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &names).unwrap();
+        }
+        let found = per_text(&session, &encoded, &indices, Goal::Labels(&labels), Plan::default());
+        assert_eq!(found.len(), trained.len() * run.job.targets().len());
+        for text in 0..labels.len() {
+            for (gradient, single) in found.iter().zip(alone(&session, &encoded, text, Some(labels[text]))) {
+                let largest = single.abs().max().double_value(&[]);
+                let off = off(&gradient.get(text as i64), &single);
+                assert!(largest > 0.0 && off <= 1e-5 * largest.max(1e-2), "{trained:?}: {off} of {largest}");
+            }
+        }
+    }
+}
+
+/// A and B of a language model. The copies change no bit; a batch of several does, in the vocabulary's product, whose
+/// kernel goes by the number of rows.
+#[test]
+fn copies_change_no_bit_of_a_language_models_gradient() {
+    let model = Speaker::new(Kind::Float, false);
+    let session = speaking(&model);
+    let mut encoded = Encoded::new();
+    for text in 0..5 {
+        let ids: Vec<i64> = (0..8).map(|place| 5 + (text * 11 + place * 3) % 30).collect();
+        encoded.push_counted(&ids, &[false, true, false, true, true, false, true, true]);
+    }
+    let each = |micro_batch| {
+        let plan = Plan { micro_batch, ..Plan::default() };
+        per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Tokens, plan)
+    };
+    let (ones, together) = (each(1), each(0));
+    for text in 0..5 {
+        for (place, single) in alone(&session, &encoded, text, None).iter().enumerate() {
+            assert_eq!(ones[place].get(text as i64), *single, "text {text}, tensor {place}");
+            let limit = 3e-6 * single.abs().max().double_value(&[]);
+            assert!(off(&together[place].get(text as i64), single) <= limit, "text {text}, tensor {place}");
+        }
+    }
+}
+
+#[test]
+fn labelled_texts_of_any_length_in_any_micro_batches() {
+    let run = TestRun::new("id = \"fedit\"\nrank = 4");
+    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    stir(&run.job, &mut state);
+    let model = encoder(&tiny());
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Cls, true).unwrap();
+    let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
+    [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
+    for (checkpoint, micro_batch) in [(false, 0), (false, 1), (false, 2), (true, 0), (true, 3)] {
+        let plan = Plan { checkpoint, micro_batch, chunk: 0 };
+        let found = per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Labels(&labels), plan);
+        for (text, &label) in labels.iter().enumerate() {
+            for (own, single) in found.iter().zip(alone(&session, &encoded, text, Some(label))) {
+                let limit = 3e-6 * single.abs().max().double_value(&[]).max(1e-3);
+                assert!(off(&own.get(text as i64), &single) <= limit, "{plan:?}: text {text}");
+            }
+        }
+    }
+}
+
+/// A text's loss is the mean over its own counting tokens; one without any has gradient zero.
+#[test]
+fn a_language_models_texts() {
+    for packed in [false, true] {
+        let (model, encoded) = (Speaker::new(Kind::Float, packed), texts());
+        let mut session = speaking(&model);
+        let name = session.trained()[0].0.clone();
+        session.train_block(&name, &[2, 5]).unwrap();
+        for (checkpoint, micro_batch, chunk) in [(false, 0, 0), (true, 2, 4), (false, 4, 3)] {
+            let plan = Plan { checkpoint, micro_batch, chunk };
+            let order = [3, 0, 5, 2, 4, 1];
+            let found = per_text(&session, &encoded, &order, Goal::Tokens, plan);
+            assert_eq!(found[0].size(), [6, 2, 5]);
+            for (place, &text) in (0..).zip(&order) {
+                let single = alone(&session, &encoded, text, None);
+                for (own, single) in found.iter().zip(single) {
+                    let limit = 3e-6 * single.abs().max().double_value(&[]).max(1e-3);
+                    assert!(off(&own.get(place), &single) <= limit, "{plan:?}: text {text}");
+                }
+            }
+            assert_eq!(found[1].get(2).abs().max().double_value(&[]), 0.0);
+        }
+    }
+}
