@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
 use rondo_proto::run_file::Dtype;
 use serde_json::{Value, json};
 

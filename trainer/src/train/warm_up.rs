@@ -83,7 +83,7 @@ pub fn gradient(
 
 /// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples and its loss are those
 /// of the later step that read data.
-pub(super) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
+pub(crate) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
     let told = if statistic.reads_data() { &after } else { &before };
     let (examples, train_loss) = (told.examples, told.train_loss);
     let seconds = before.seconds + after.seconds;
