@@ -101,7 +101,13 @@ impl StartAdapters {
     }
 
     /// Writes what comes and sees that it is what was announced.
-    async fn store<S>(&self, part: &Path, digest: Digest, total: u64, messages: &mut S) -> Result<(), UploadedAdapterError>
+    async fn store<S>(
+        &self,
+        part: &Path,
+        digest: Digest,
+        total: u64,
+        messages: &mut S,
+    ) -> Result<(), UploadedAdapterError>
     where
         S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
     {
@@ -169,7 +175,8 @@ async fn next<S>(messages: &mut S) -> Result<Option<InitialMessage>, UploadedAda
 where
     S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
 {
-    let message = tokio::time::timeout(MESSAGE_TIMEOUT, messages.next()).await.map_err(|_| UploadedAdapterError::Slow)?;
+    let message =
+        tokio::time::timeout(MESSAGE_TIMEOUT, messages.next()).await.map_err(|_| UploadedAdapterError::Slow)?;
     message.transpose().map_err(|error| UploadedAdapterError::Stream(Box::new(error)))
 }
 

@@ -1,5 +1,6 @@
 //! What one target gives to the files of a round.
 
+use crate::at::Instance;
 use crate::error::MethodError;
 use crate::job::Job;
 use crate::layout::NamedSpec;
@@ -21,7 +22,7 @@ pub(super) fn assemble(
     due: impl Fn(&NamedSpec) -> bool,
 ) -> Result<TargetFiles, MethodError> {
     let mut out = TargetFiles { published: Vec::new(), frozen: TensorSet::new() };
-    for named in job.target_layout(0, index, job.rank()) {
+    for named in job.target_layout(index, Instance::OF_RUN) {
         let shipped = named.spec.is_shipped_frozen();
         let published = named.spec.travel.is_published();
         if !(published || shipped && due(&named)) {
