@@ -10,11 +10,14 @@ use clap::Args;
 
 use crate::paths::Paths;
 use crate::setup::{self, ChosenLibtorch, SetupArgs};
-use crate::{process, walls};
+use crate::{process, processor, walls};
 
 /// `cargo xtask test [-- ARGS]`
 #[derive(Args)]
 pub(crate) struct TestArgs {
+    /// Then run the trainer's tests again as on older processors: with AVX2, and with the oldest instructions.
+    #[arg(long)]
+    instruction_sets: bool,
     /// Passed on to `cargo test --workspace`, for example `-p rondo-client` or `-- --nocapture`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -64,7 +67,12 @@ pub(crate) fn test(paths: &Paths, args: &TestArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
     walls::run(paths)?;
     step("tests of every crate");
-    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))
+    println!("{}", processor::described());
+    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))?;
+    if args.instruction_sets {
+        processor::test_instruction_sets(paths)?;
+    }
+    Ok(())
 }
 
 /// Sets up and runs the benches.

@@ -15,6 +15,7 @@ mod interop;
 mod interop_tiny;
 mod paths;
 mod process;
+mod processor;
 mod records;
 mod setup;
 mod walls;

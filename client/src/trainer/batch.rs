@@ -20,12 +20,40 @@ pub struct Batch {
     lengths: Vec<i64>,
     /// Position of each text's first token.
     offsets: Vec<i64>,
+    /// The mean over a text's tokens reads that text's row of the grid alone.
+    separate: bool,
 }
+
+/// The grid of [`Batch::separate`] has a multiple of so many cells per text. Vectors of 8 and of 16
+/// numbers divide it, so that no kernel treats the end of a row in another way than its beginning.
+const CELLS: usize = 16;
 
 impl Batch {
     /// The texts with these indices, in this order.
     pub fn new(encoded: &Encoded, texts: &[usize], device: Device) -> Result<Self, TrainerError> {
         Self::following(encoded, texts, &vec![0; texts.len()], device)
+    }
+
+    /// The same for texts whose numbers must not depend on each other: what is computed for a text goes
+    /// by its own length and tokens alone, as far as the kernels give a row of a product the same bits in
+    /// any company. Each text's row of the grid is as wide as [`Batch::width`] has it.
+    ///
+    /// # Errors
+    /// Texts of several widths.
+    pub fn separate(encoded: &Encoded, texts: &[usize], device: Device) -> Result<Self, TrainerError> {
+        let mut widths = texts.iter().map(|&text| Self::width(encoded.text(text).len()));
+        let width = widths.next().unwrap_or(CELLS);
+        if let Some(other) = widths.find(|other| *other != width) {
+            let problem = format!("texts of {width} and {other} cells cannot be kept apart in one grid");
+            return Err(TrainerError::Tensor { name: "batch".into(), problem });
+        }
+        let batch = Self::laid_out(encoded, texts, &vec![0; texts.len()], device, width as i64)?;
+        Ok(Self { separate: true, ..batch })
+    }
+
+    /// Cells of a text of so many tokens in the grid of [`Batch::separate`].
+    pub fn width(tokens: usize) -> usize {
+        tokens.max(1).next_multiple_of(CELLS)
     }
 
     /// The same as continuations: what comes before them, so many tokens of each, is in a language model's cache.
@@ -39,8 +67,19 @@ impl Batch {
             let problem = format!("{} offsets for {} texts", offsets.len(), texts.len());
             return Err(TrainerError::Tensor { name: "batch".into(), problem });
         }
+        let longest = texts.iter().map(|&index| encoded.text(index).len() as i64).max().unwrap_or(0);
+        Self::laid_out(encoded, texts, offsets, device, longest)
+    }
+
+    /// The texts in a grid with `longest` cells for each.
+    fn laid_out(
+        encoded: &Encoded,
+        texts: &[usize],
+        offsets: &[i64],
+        device: Device,
+        longest: i64,
+    ) -> Result<Self, TrainerError> {
         let lengths: Vec<i64> = texts.iter().map(|&index| encoded.text(index).len() as i64).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
         let tokens = lengths.iter().sum::<i64>() as usize;
         let (mut ids, mut positions) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
         let (mut rows, mut owners) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
@@ -63,7 +102,7 @@ impl Batch {
         };
         let padding = Padding::new(rows, texts.len() as i64, longest);
         let [ids, positions, owners] = [tensor(&ids)?, tensor(&positions)?, tensor(&owners)?];
-        Ok(Self { ids, positions, padding, mask, owners, lengths, offsets: offsets.to_vec() })
+        Ok(Self { ids, positions, padding, mask, owners, lengths, offsets: offsets.to_vec(), separate: false })
     }
 
     /// Token ids, `[n]`.
@@ -81,7 +120,7 @@ impl Batch {
         self.padding.texts()
     }
 
-    /// Tokens of the longest text t.
+    /// Cells of each text in the grid t: the tokens of the longest text, at least.
     pub fn longest(&self) -> i64 {
         self.padding.longest()
     }
@@ -128,6 +167,9 @@ impl Batch {
 
     /// Mean over each text's tokens: `[n, h]` to `[b, h]`.
     pub fn mean(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
+        if self.separate {
+            return self.separate_mean(packed);
+        }
         let tokens = packed.size()[0] as usize;
         let mut shares = vec![0.0_f32; self.lengths.len() * tokens];
         let mut first = 0;
@@ -138,6 +180,19 @@ impl Batch {
         }
         let shares = Tensor::f_from_slice(&shares)?.f_view([self.texts(), tokens as i64])?;
         Ok(shares.f_to_device(packed.device())?.f_to_kind(Kind::Float)?.f_matmul(&packed.f_to_kind(Kind::Float)?)?)
+    }
+
+    /// The same by a product for each text, `[1, t]` with `[t, h]`: no other text's numbers, not even an
+    /// infinite one, come near its sum.
+    fn separate_mean(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
+        let (texts, longest) = (self.texts(), self.longest());
+        let mut shares = vec![0.0_f32; (texts * longest) as usize];
+        for (row, &length) in shares.chunks_mut(longest.max(1) as usize).zip(&self.lengths) {
+            row[..length as usize].fill(1.0 / length as f32);
+        }
+        let shares = Tensor::f_from_slice(&shares)?.f_view([texts, 1, longest])?.f_to_device(packed.device())?;
+        let grid = self.pad(&packed.f_to_kind(Kind::Float)?)?.f_view([texts, longest, packed.size()[1]])?;
+        Ok(shares.f_bmm(&grid)?.f_squeeze_dim(1)?)
     }
 
     /// State of each text's first token: `[n, h]` to `[b, h]`.

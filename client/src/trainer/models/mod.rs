@@ -14,6 +14,7 @@ mod linears;
 mod llama;
 mod norm;
 mod packed;
+mod probe;
 mod roberta;
 mod rope;
 mod settings;
@@ -40,6 +41,7 @@ pub use gpt2::Gpt2;
 pub use linears::Linears;
 pub use llama::Llama;
 pub use packed::PackedMatrix;
+pub use probe::Probe;
 pub use weight::{Packed, Weight};
 pub use weights::WeightFiles;
 

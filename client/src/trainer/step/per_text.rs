@@ -1,8 +1,9 @@
 //! Every text's own gradient, exactly, with the arithmetic of one batch.
 //!
 //! Each text gets a copy of the trained tensors; the backward pass of the sum over texts then leaves each text's gradient
-//! with its copy. Nothing in the models mixes texts, so a text's gradient depends on its neighbours by the rounding alone
-//! that the shape of the batch brings.
+//! with its copy. Nothing in the models mixes texts, and texts are worked on together only where they get as many cells
+//! in the grid ([`Batch::separate`]), which goes by each text's own length. So a text's gradient can depend on its
+//! neighbours only where a kernel adds by the number of rows it is given; `neighbours` finds that out by trial.
 
 use tch::{Kind, Tensor};
 
@@ -17,7 +18,8 @@ use crate::trainer::session::Session;
 pub type OnGradients<'a> = dyn FnMut(&[Tensor]) -> Result<(), TrainerError> + 'a;
 
 /// Computes the gradient of each text's loss: the mean over the text's counting tokens, or its label's. A text without a
-/// counting token has gradient zero. What `sink` sees depends on the micro-batches only in how it is cut.
+/// counting token has gradient zero. What `sink` sees depends on the micro-batches only in how it is cut. Texts in the
+/// order of their lengths need the fewest.
 pub fn per_text(
     session: &Session<'_>,
     encoded: &Encoded,
@@ -26,8 +28,9 @@ pub fn per_text(
     plan: Plan,
     sink: &mut OnGradients<'_>,
 ) -> Result<(), TrainerError> {
-    for (texts, goal) in micro_batches(texts, goal, plan) {
-        let batch = Batch::new(encoded, texts, session.device())?;
+    let of_one_width = of_one_width(encoded, texts, goal);
+    for (texts, goal) in of_one_width.flat_map(|(texts, goal)| micro_batches(texts, goal, plan)) {
+        let batch = Batch::separate(encoded, texts, session.device())?;
         let part = match goal {
             Goal::Labels(labels) => Part::Labels { labels, share: 1.0 },
             Goal::Tokens => {
@@ -54,4 +57,22 @@ pub fn per_text(
         sink(&session.of_leaves_per_text(gradients)?)?;
     }
     Ok(())
+}
+
+/// Neighbours of one width, and what they are trained towards.
+fn of_one_width<'t>(
+    encoded: &'t Encoded,
+    texts: &'t [usize],
+    goal: Goal<'t>,
+) -> impl Iterator<Item = (&'t [usize], Goal<'t>)> {
+    let width = move |text: usize| Batch::width(encoded.text(text).len());
+    let mut first = 0;
+    texts.chunk_by(move |left, right| width(*left) == width(*right)).map(move |part| {
+        let places = first..first + part.len();
+        first = places.end;
+        match goal {
+            Goal::Labels(labels) => (part, Goal::Labels(&labels[places])),
+            Goal::Tokens => (part, Goal::Tokens),
+        }
+    })
 }
