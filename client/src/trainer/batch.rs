@@ -6,7 +6,8 @@ pub use super::encoded::Encoded;
 use super::error::TrainerError;
 use super::padding::Padding;
 
-/// Some texts as tensors. `n` = tokens in all, `b` = texts, `t` = tokens of the longest.
+/// Some texts as tensors. `n` = rows: the tokens in all, and in a batch of [`Batch::separate`] what fills them up; `b` =
+/// texts, `t` = cells of a text in the grid, without padding the tokens of the longest.
 pub struct Batch {
     /// `[n]`
     ids: Tensor,
@@ -18,15 +19,19 @@ pub struct Batch {
     /// Number of each token's text in this batch, `[n]`.
     owners: Tensor,
     lengths: Vec<i64>,
+    /// Rows of each text: its tokens, then what fills them up.
+    extents: Vec<i64>,
     /// Position of each text's first token.
     offsets: Vec<i64>,
     /// The mean over a text's tokens reads that text's row of the grid alone.
     separate: bool,
 }
 
-/// The grid of [`Batch::separate`] has a multiple of so many cells per text. Vectors of 8 and of 16
-/// numbers divide it, so that no kernel treats the end of a row in another way than its beginning.
-const CELLS: usize = 16;
+/// The grid of [`Batch::separate`] has a multiple of so many cells per text, and its texts a multiple of
+/// so many rows. Vectors of 8 and of 16 numbers divide it, so that no kernel treats the end of a row in
+/// another way than its beginning. Nor do products treat the last rows in another way: MKL has kernels of
+/// their own for one to three rows, and in some modes for what is left behind a multiple of four.
+pub const CELLS: usize = 16;
 
 impl Batch {
     /// The texts with these indices, in this order.
@@ -36,7 +41,8 @@ impl Batch {
 
     /// The same for texts whose numbers must not depend on each other: what is computed for a text goes
     /// by its own length and tokens alone, as far as the kernels give a row of a product the same bits in
-    /// any company. Each text's row of the grid is as wide as [`Batch::width`] has it.
+    /// any company. Each text's row of the grid is as wide as [`Batch::width`] has it. Behind some texts there
+    /// are rows of token 0 that nothing reads, so that all rows together are a multiple of [`CELLS`].
     ///
     /// # Errors
     /// Texts of several widths.
@@ -47,7 +53,16 @@ impl Batch {
             let problem = format!("texts of {width} and {other} cells cannot be kept apart in one grid");
             return Err(TrainerError::Tensor { name: "batch".into(), problem });
         }
-        let batch = Self::laid_out(encoded, texts, &vec![0; texts.len()], device, width as i64)?;
+        let lengths: Vec<usize> = texts.iter().map(|&text| encoded.text(text).len()).collect();
+        let tokens: usize = lengths.iter().sum();
+        let mut filler = tokens.next_multiple_of(CELLS) - tokens;
+        let mut extents = Vec::with_capacity(texts.len());
+        for length in lengths {
+            let more = filler.min(width - length);
+            filler -= more;
+            extents.push((length + more) as i64);
+        }
+        let batch = Self::laid_out(encoded, texts, &vec![0; texts.len()], extents, width as i64, device)?;
         Ok(Self { separate: true, ..batch })
     }
 
@@ -67,42 +82,55 @@ impl Batch {
             let problem = format!("{} offsets for {} texts", offsets.len(), texts.len());
             return Err(TrainerError::Tensor { name: "batch".into(), problem });
         }
-        let longest = texts.iter().map(|&index| encoded.text(index).len() as i64).max().unwrap_or(0);
-        Self::laid_out(encoded, texts, offsets, device, longest)
+        let lengths: Vec<i64> = texts.iter().map(|&index| encoded.text(index).len() as i64).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Self::laid_out(encoded, texts, offsets, lengths, longest, device)
     }
 
-    /// The texts in a grid with `longest` cells for each.
+    /// The texts in a grid with `longest` cells for each, of which the first `extents` have a row each.
     fn laid_out(
         encoded: &Encoded,
         texts: &[usize],
         offsets: &[i64],
-        device: Device,
+        extents: Vec<i64>,
         longest: i64,
+        device: Device,
     ) -> Result<Self, TrainerError> {
         let lengths: Vec<i64> = texts.iter().map(|&index| encoded.text(index).len() as i64).collect();
-        let tokens = lengths.iter().sum::<i64>() as usize;
-        let (mut ids, mut positions) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
-        let (mut rows, mut owners) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        let count = extents.iter().sum::<i64>() as usize;
+        let mut ids = Vec::with_capacity(count);
+        let mut positions = Vec::with_capacity(count);
+        let mut rows = Vec::with_capacity(count);
+        let mut owners = Vec::with_capacity(count);
+        let mut is_token = vec![false; texts.len() * longest as usize];
         for (row, (&index, &offset)) in texts.iter().zip(offsets).enumerate() {
             let text = encoded.text(index);
+            let filled = ids.len() + extents[row] as usize;
             ids.extend_from_slice(text);
+            ids.resize(filled, 0);
             positions.extend(offset..offset + text.len() as i64);
-            owners.resize(owners.len() + text.len(), row as i64);
+            positions.resize(filled, 0);
+            owners.resize(filled, row as i64);
             let first = row as i64 * longest;
-            rows.extend(first..first + text.len() as i64);
+            rows.extend(first..first + extents[row]);
+            is_token[first as usize..first as usize + text.len()].fill(true);
         }
         let tensor = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
-        let (rows, mask) = if lengths.iter().all(|&length| length == longest) {
-            (None, None)
-        } else {
-            let mut is_token = vec![false; texts.len() * longest as usize];
-            rows.iter().for_each(|&row| is_token[row as usize] = true);
-            let mask = Tensor::f_from_slice(&is_token)?.f_to_device(device)?;
-            (Some(tensor(&rows)?), Some(mask.f_view([texts.len() as i64, 1, 1, longest])?))
+        let rows = match extents.iter().all(|&extent| extent == longest) {
+            true => None,
+            false => Some(tensor(&rows)?),
+        };
+        let mask = match lengths.iter().all(|&length| length == longest) {
+            true => None,
+            false => {
+                let mask = Tensor::f_from_slice(&is_token)?.f_to_device(device)?;
+                Some(mask.f_view([texts.len() as i64, 1, 1, longest])?)
+            }
         };
         let padding = Padding::new(rows, texts.len() as i64, longest);
         let [ids, positions, owners] = [tensor(&ids)?, tensor(&positions)?, tensor(&owners)?];
-        Ok(Self { ids, positions, padding, mask, owners, lengths, offsets: offsets.to_vec(), separate: false })
+        let offsets = offsets.to_vec();
+        Ok(Self { ids, positions, padding, mask, owners, lengths, extents, offsets, separate: false })
     }
 
     /// Token ids, `[n]`.
@@ -133,6 +161,11 @@ impl Batch {
     /// Tokens of each text.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths
+    }
+
+    /// Rows of each text: as many as tokens, and more where [`Batch::separate`] filled them up.
+    pub fn extents(&self) -> &[i64] {
+        &self.extents
     }
 
     /// Position of each text's first token.
@@ -197,11 +230,11 @@ impl Batch {
 
     /// State of each text's first token: `[n, h]` to `[b, h]`.
     pub fn first(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
-        let mut firsts = Vec::with_capacity(self.lengths.len());
+        let mut firsts = Vec::with_capacity(self.extents.len());
         let mut first = 0;
-        for &length in &self.lengths {
+        for &extent in &self.extents {
             firsts.push(first);
-            first += length;
+            first += extent;
         }
         let firsts = Tensor::f_from_slice(&firsts)?.f_to_device(packed.device())?;
         Ok(packed.f_index_select(0, &firsts)?.f_to_kind(Kind::Float)?)

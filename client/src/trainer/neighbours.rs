@@ -10,6 +10,7 @@
 //!
 //! [`Batch::separate`]: super::batch::Batch::separate
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rondo_proto::run_file::RunFile;
@@ -154,23 +155,27 @@ fn encoded(lengths: &[usize], longest: usize) -> Encoded {
 }
 
 fn try_texts(session: &Session<'_>, encoded: &Encoded, plan: Plan) -> Result<(), TrainerError> {
+    let plan = Plan { micro_batch: 0, ..plan };
     let texts: Vec<usize> = (0..encoded.len()).collect();
     let labels: Vec<i64> = match session.head() {
         Ok(head) => (0..).take(texts.len()).map(|text| text % head.weight.size()[0].max(1)).collect(),
         Err(_) => Vec::new(),
     };
-    let goal = if labels.is_empty() { Goal::Tokens } else { Goal::Labels(&labels) };
-    let each = |micro_batch| -> Result<Vec<Tensor>, TrainerError> {
-        let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
-        let mut take = |gradients: &[Tensor]| {
-            parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.shallow_clone()));
-            Ok(())
-        };
-        step::per_text(session, encoded, &texts, goal, Plan { micro_batch, ..plan }, &mut take)?;
-        parts.iter().map(|parts| Ok(Tensor::f_cat(parts, 0)?)).collect()
+    let goal = |texts: Range<usize>| if labels.is_empty() { Goal::Tokens } else { Goal::Labels(&labels[texts]) };
+    let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
+    let mut take = |gradients: &[Tensor]| {
+        parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.shallow_clone()));
+        Ok(())
     };
+    step::per_text(session, encoded, &texts, goal(0..texts.len()), plan, &mut take)?;
+    for &text in &texts {
+        step::per_text(session, encoded, &[text], goal(text..text + 1), plan, &mut take)?;
+    }
+    // Of each tensor first the gradients of all texts at once, then those of one by one.
+    let together: Vec<Tensor> = parts.iter().map(|parts| parts[0].shallow_clone()).collect();
+    let alone = parts.iter().map(|parts| Tensor::f_cat(&parts[1..], 0)).collect::<Result<Vec<_>, _>>()?;
     let names: Vec<&str> = session.trained().iter().map(|(name, _)| name.as_str()).collect();
-    refuse_unequal(&names, &each(0)?, &each(1)?)
+    refuse_unequal(&names, &together, &alone)
 }
 
 /// Compares gradients `[texts, ...]` by tensor, of all texts at once and of one by one.
