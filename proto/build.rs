@@ -1,4 +1,5 @@
-//! Compiles the .proto files with protox, so that no protoc has to be installed.
+//! Compiles the messages of the .proto files with protox, so that no protoc has to be installed. The services are
+//! compiled by `rondo-wire`.
 
 use std::error::Error;
 
@@ -12,8 +13,8 @@ const FILES: [&str; 4] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=protos");
     let descriptors = protox::compile(FILES, ["protos"])?;
-    tonic_prost_build::configure()
-        .bytes(".")
+    prost_build::Config::new()
+        .bytes(["."])
         .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .type_attribute(".", "#[allow(missing_docs)]")
         .message_attribute(".", "#[serde(default)]")

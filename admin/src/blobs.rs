@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rondo_proto::digest::Digest;
-use rondo_proto::error::ErrorCode;
-use rondo_proto::transfer::Receiver;
 use rondo_proto::v1::DownloadRequest;
+use rondo_wire::status::code_of;
+use rondo_wire::transfer::Receiver;
 use tonic::Status;
 
 use crate::context::Administration;
@@ -35,7 +35,7 @@ pub async fn fetch(client: &mut Administration, run: &str, digest: &str, dir: &P
                 return Ok(receiver.finish()?);
             }
             Err(Interrupted::Here(error)) => return Err(error),
-            Err(Interrupted::There(status)) if attempt >= ATTEMPTS || !ErrorCode::of(&status).retryable() => {
+            Err(Interrupted::There(status)) if attempt >= ATTEMPTS || !code_of(&status).retryable() => {
                 return Err(status.into());
             }
             Err(Interrupted::There(_)) => tokio::time::sleep(PAUSE).await,

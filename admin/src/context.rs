@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rondo_proto::identity::{self, Identity};
-use rondo_proto::v1::administration_client::AdministrationClient;
+use rondo_wire::identity::{self, Identity};
+use rondo_wire::stubs::administration_client::AdministrationClient;
 use tonic::transport::Channel;
 
 use crate::error::CliError;
@@ -48,7 +48,8 @@ impl Context {
         Ok(identity::load(&self.identity_dir()?)?)
     }
 
-    /// A client of the coordinator; connects when first used. The identity is renewed when that is due.
+    /// A client of the coordinator; connects when first
+    /// used. The identity is renewed when that is due.
     pub async fn administration(&self) -> Result<Administration, CliError> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),

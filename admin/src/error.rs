@@ -1,20 +1,22 @@
-//! What a command tells when it cannot do its work: a kind (which is the exit code), a message and a hint.
+//! What a command reports when it cannot do its work: a kind
+//! (which is the exit code), a message and a hint.
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rondo_base::BaseError;
 use rondo_methods::{FileError, MethodError};
-use rondo_proto::base::BaseError;
 use rondo_proto::digest::InvalidDigest;
-use rondo_proto::error::{ErrorCode, explain};
-use rondo_proto::identity::IdentityError;
+use rondo_proto::error::ErrorCode;
 use rondo_proto::manifest::ManifestError;
 use rondo_proto::run_file::RunFileError;
-use rondo_proto::transfer::ReceiveError;
+use rondo_wire::identity::IdentityError;
+use rondo_wire::status::{code_of, explain};
+use rondo_wire::transfer::ReceiveError;
 use tonic::Status;
 
-/// Whose turn it is.
+/// Who can put it right: whoever runs the system, or whoever typed the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The command was understood and could not be done: exit code 1.
@@ -76,7 +78,7 @@ impl CliError {
 impl From<Status> for CliError {
     fn from(status: Status) -> Self {
         let (message, hint) = explain(&status);
-        let hint = hint.or_else(|| match ErrorCode::of(&status) {
+        let hint = hint.or_else(|| match code_of(&status) {
             ErrorCode::Unauthenticated => Some("this identity is not accepted: `rondo doctor` says more".to_owned()),
             ErrorCode::PermissionDenied => Some("this needs an operator's identity (`rondo join`)".to_owned()),
             _ => None,

@@ -1,19 +1,21 @@
-//! The operator's command line. A command parses its arguments, asks the coordinator (or the files) and hands one value
-//! to [`output`], which prints it for a person or as JSON.
+//! The operator's command line. A command parses its arguments, asks the coordinator (or the files)
+//! and hands one value to [`output`], which prints it for a person or as JSON.
 
 pub mod blobs;
 pub mod cli;
 pub mod commands;
 pub mod context;
 pub mod error;
-pub mod initial;
 pub mod output;
+mod render;
 pub mod renewal;
 pub mod run_names;
 pub mod shapes;
+pub mod start_adapter;
 pub mod tensor_files;
 pub mod text;
 pub mod watch;
+mod why_waiting;
 
 use std::process::ExitCode;
 
@@ -41,7 +43,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&error, json);
+            output::print_error(&error, json);
             error.exit_code()
         }
     }

@@ -63,26 +63,26 @@ impl Output {
     }
 }
 
-/// Tells why a command failed, on standard error.
-pub fn complain(error: &CliError, json: bool) {
+/// Prints why a command failed, on standard error.
+pub fn print_error(error: &CliError, json: bool) {
     let text = if json {
         serde_json::json!({ "error": error.message, "hint": error.hint }).to_string()
     } else {
         let hint = error.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
         format!("error: {}{hint}", error.message)
     };
-    // Where even standard error is closed there is nobody left to tell; the exit code says it.
+    // Where even standard error is closed nobody reads this; the exit code says it.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Tells what went wrong beside the command's own work, on standard error.
+/// Prints what went wrong beside the command's own work, on standard error.
 pub fn warn(error: &CliError) {
     let hint = error.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-    // As above: where nobody listens, nobody is told.
+    // As above.
     let _ = writeln!(io::stderr(), "warning: {}{hint}", error.message);
 }
 
-/// Tells something worth knowing beside the command's result, on standard error.
+/// Prints something worth knowing beside the command's result, on standard error.
 pub fn note(text: &str) {
     // As above.
     let _ = writeln!(io::stderr(), "note: {text}");

@@ -5,8 +5,8 @@ use rondo_proto::v1::{ListRunsRequest, RunSummary};
 use crate::context::Administration;
 use crate::error::CliError;
 
-/// The id of the run that is meant. A text that fits no run is handed on as it is: the coordinator says what it thinks
-/// of it.
+/// The id of the run that is meant. A text that fits no run is handed on as it
+/// is: the coordinator says what it thinks of it.
 pub async fn resolve(client: &mut Administration, text: &str) -> Result<String, CliError> {
     let runs = client.list_runs(ListRunsRequest {}).await?.into_inner().runs;
     choose(&runs, text)
@@ -25,7 +25,7 @@ fn choose(runs: &[RunSummary], text: &str) -> Result<String, CliError> {
             several => {
                 let ids: Vec<&str> = several.iter().map(|run| run.run.as_str()).collect();
                 return Err(CliError::failed(format!("{text:?} may be any of the runs {}", ids.join(", ")))
-                    .hint("name one by its id; `rondo run list` tells them apart"));
+                    .hint("name one by its id; `rondo run list` shows them all"));
             }
         }
     }

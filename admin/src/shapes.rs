@@ -1,50 +1,9 @@
-//! What the dimensions of a method's tensors stand for. A layout is a function of out, in and rank; asked with three
-//! telling numbers, it shows which of its dimensions is which.
-
-use std::fmt;
+//! The settings and tensors of a method when no run file says more.
 
 use rondo_methods::{Method, MethodConfig, Target, TensorSpec};
 use rondo_proto::run_file::MethodChoice;
 
 use crate::error::CliError;
-
-// Primes, so that no sum or multiple of others is mistaken for one of them.
-const OUT: usize = 10_007;
-const IN: usize = 10_009;
-const RANK: usize = 97;
-
-/// What a dimension is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dimension {
-    /// Output features of the target.
-    Out,
-    /// Input features of the target.
-    In,
-    /// The adapter's rank.
-    Rank,
-    /// Anything else, such as a rank with some columns more.
-    Other,
-}
-
-impl fmt::Display for Dimension {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Out => "out",
-            Self::In => "in",
-            Self::Rank => "r",
-            Self::Other => "?",
-        })
-    }
-}
-
-/// One tensor of a target: its specification, and what its dimensions are.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Part {
-    /// Name, role, travel.
-    pub spec: TensorSpec,
-    /// One per dimension.
-    pub dimensions: Vec<Dimension>,
-}
 
 /// A method's settings with defaults for what does not matter offline.
 pub fn config(method: &dyn Method, rank: usize, alpha: Option<f64>) -> Result<MethodConfig, CliError> {
@@ -58,30 +17,11 @@ pub fn config(method: &dyn Method, rank: usize, alpha: Option<f64>) -> Result<Me
     Ok(MethodConfig::new(&choice, method.options(), 1e-3, 0)?)
 }
 
-/// The tensors a method has for every target.
-pub fn parts(method: &dyn Method) -> Result<Vec<Part>, CliError> {
-    let config = config(method, RANK, None)?;
-    let target = Target { name: "target".to_owned(), out: OUT, inp: IN };
-    let dimension = |length: &usize| match *length {
-        OUT => Dimension::Out,
-        IN => Dimension::In,
-        RANK => Dimension::Rank,
-        _ => Dimension::Other,
-    };
-    let part = |spec: TensorSpec| Part { dimensions: spec.shape.iter().map(dimension).collect(), spec };
-    Ok(method.layout(&config, &target, RANK).into_iter().map(part).collect())
-}
-
-/// Dimensions as "[out, r]".
-pub fn words(dimensions: &[Dimension]) -> String {
-    let words: Vec<String> = dimensions.iter().map(Dimension::to_string).collect();
-    format!("[{}]", words.join(", "))
-}
-
-/// The rank that an actual shape shows, if one of its dimensions is the rank.
-pub fn rank_of(part: &Part, shape: &[usize]) -> Option<usize> {
-    let place = part.dimensions.iter().position(|dimension| *dimension == Dimension::Rank)?;
-    shape.get(place).copied().filter(|_| shape.len() == part.dimensions.len())
+/// The tensors a method has for every target, at rank 1. Their dimensions are known by name
+/// ([`TensorSpec::dims`]); their lengths mean nothing.
+pub fn tensors(method: &dyn Method) -> Result<Vec<TensorSpec>, CliError> {
+    let target = Target { name: "target".to_owned(), out: 1, inp: 1 };
+    Ok(method.layout(&config(method, 1, None)?, &target, 1))
 }
 
 #[cfg(test)]
@@ -98,11 +38,11 @@ mod tests {
             ("flora", "lora_B", "[out, r]"),
             ("fed-sb", "lora_R", "[r, r]"),
         ] {
-            let parts = parts(registry.get(method).unwrap()).unwrap();
-            let found = parts.iter().find(|found| found.spec.part == part).unwrap();
-            assert_eq!(words(&found.dimensions), shape, "{method}");
-            assert_eq!(rank_of(found, &[5, 5]), Some(5));
-            assert_eq!(rank_of(found, &[5]), None);
+            let tensors = tensors(registry.get(method).unwrap()).unwrap();
+            let found = tensors.iter().find(|found| found.part == part).unwrap();
+            assert_eq!(found.dims_in_words(), shape, "{method}");
+            assert_eq!(found.rank_in(&[5, 5]), Some(5));
+            assert_eq!(found.rank_in(&[5]), None);
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rondo_benches::{example_run, long_text, work};
-use rondo_client::trainer::LibtorchTrainer;
-use rondo_client::trainer::device::DeviceChoice;
-use rondo_client::trainer::solo::Solo;
-use rondo_client::work::{Protection, Trainer, Work};
 use rondo_dp::ExamplePlan;
 use rondo_methods::Job;
+use rondo_trainer::LibtorchTrainer;
+use rondo_trainer::device::DeviceChoice;
+use rondo_trainer::train::local_simulation::Solo;
+use rondo_trainer_api::work::{Protection, Trainer, Work};
 
 const BATCH: u32 = 32;
 /// Steps of one measured round, so that building the session weighs little.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rondo_benches::{example_run, long_text, work};
-use rondo_client::trainer::LibtorchTrainer;
-use rondo_client::trainer::device::DeviceChoice;
-use rondo_client::trainer::solo::CLIENT;
-use rondo_client::work::{Trainer, Work};
 use rondo_methods::Job;
+use rondo_trainer::LibtorchTrainer;
+use rondo_trainer::device::DeviceChoice;
+use rondo_trainer::train::local_simulation::CLIENT;
+use rondo_trainer_api::work::{Trainer, Work};
 
 /// Methods whose adapter needs no warm-up; the others differ in the shapes of the same few products.
 const METHODS: [&str; 2] = ["ffa-lora", "fedit"];

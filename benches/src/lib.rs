@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use std::sync::Arc;
 
-use rondo_client::data::Dataset;
-use rondo_client::trainer::solo::CLIENT;
-use rondo_client::work::{Protection, Work};
+use rondo_data::Dataset;
 use rondo_methods::{
     AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, MethodError, Registry, Tensor, TensorSet,
 };
 use rondo_proto::manifest::TensorEntry;
 use rondo_proto::run_file::{RunFile, RunFileError};
-use rondo_proto::{base, v1};
+use rondo_proto::v1;
+use rondo_trainer::train::local_simulation::CLIENT;
+use rondo_trainer_api::work::{Protection, Work};
 
 /// The methods with a run file in `examples/runs`.
 pub const METHODS: [&str; 4] = ["fed-sb", "ffa-lora", "flora", "fedit"];
@@ -51,7 +51,7 @@ pub fn work(
     state: impl FnOnce(&Job) -> AdapterState,
 ) -> Work {
     let dir = model_dir();
-    let base = base::describe(&dir, "minilm-l6").expect("`cargo xtask setup` fetches the model");
+    let base = rondo_base::describe(&dir, "minilm-l6").expect("`cargo xtask setup` fetches the model");
     let job = Job::new(&Registry::builtin(), &run, &base).expect("the example fits the model");
     let state = state(&job);
     Work {

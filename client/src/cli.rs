@@ -5,9 +5,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
 #[cfg(feature = "torch")]
-use crate::commands::{
-    chat::ChatArgs, evaluate::EvaluateArgs, generate::GenerateArgs, merge::MergeArgs, plan::PlanArgs, train::TrainArgs,
-};
+use crate::commands::offline::OfflineCommand;
 use crate::commands::{join::JoinArgs, ledger::LedgerArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -40,24 +38,10 @@ pub enum Command {
     /// Fetches a model from a Hugging Face hub.
     #[cfg(feature = "hub")]
     Fetch(FetchArgs),
-    /// Trains an adapter on local data alone, without a coordinator.
+    /// Without a coordinator.
     #[cfg(feature = "torch")]
-    Train(Box<TrainArgs>),
-    /// Evaluates an adapter, or a bare base model, on local data, without a coordinator.
-    #[cfg(feature = "torch")]
-    Evaluate(Box<EvaluateArgs>),
-    /// Writes a base model's weights with an adapter in them.
-    #[cfg(feature = "torch")]
-    Merge(MergeArgs),
-    /// Generates text from a prompt, with or without an adapter.
-    #[cfg(feature = "torch")]
-    Generate(Box<GenerateArgs>),
-    /// Talks with a model in a terminal, with or without an adapter.
-    #[cfg(feature = "torch")]
-    Chat(Box<ChatArgs>),
-    /// Tells how much memory a training step takes here.
-    #[cfg(feature = "torch")]
-    Plan(Box<PlanArgs>),
+    #[command(flatten)]
+    Offline(OfflineCommand),
 }
 
 impl Command {
@@ -66,9 +50,13 @@ impl Command {
         matches!(self, Self::Run(args) if args.json)
     }
 
-    /// Whether it works without a coordinator, set by options alone.
-    pub fn is_offline(&self) -> bool {
-        !matches!(self, Self::Join(_) | Self::Run(_))
+    /// An error's message in the words of the command: offline commands are set by options, not by keys of files.
+    pub fn wording(&self, message: &str) -> String {
+        match self {
+            #[cfg(feature = "torch")]
+            Self::Offline(_) => crate::commands::offline::wording::with_options(message),
+            _ => message.to_owned(),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
-use rondo_proto::base;
 use serde::Deserialize;
 
 pub use error::HubError;
@@ -279,7 +278,7 @@ fn weights<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
 }
 
 fn is_weights(name: &str) -> bool {
-    is_plain_path(name) && !name.contains('/') && base::is_weights(name)
+    is_plain_path(name) && !name.contains('/') && rondo_base::is_weights(name)
 }
 
 /// The mend where a repository holds .gguf files.

@@ -100,7 +100,7 @@ fn answer(mut stream: TcpStream, asked: &Mutex<Vec<String>>, rules: &Mutex<Rules
 }
 
 fn golden(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens").join(name)).unwrap()
 }
 
 fn tiny_bert() -> FakeHub {
@@ -128,9 +128,9 @@ fn a_model_is_fetched_once_and_a_cut_download_goes_on() {
     let whole = golden("tiny-bert/model.safetensors").len();
     fake.rules.lock().unwrap().cuts.insert("model.safetensors".to_owned(), vec![1000, 500]);
     let folder = fake.hub(home.path()).cached_or_fetched(&wanted("main", None)).unwrap();
-    let base = rondo_proto::base::describe(&folder, "tiny").unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert");
-    assert_eq!(base.digest, rondo_proto::base::describe(&golden, "tiny").unwrap().digest);
+    let base = rondo_base::describe(&folder, "tiny").unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/tiny-bert");
+    assert_eq!(base.digest, rondo_base::describe(&golden, "tiny").unwrap().digest);
     let asked = fake.asked.lock().unwrap().clone();
     let of_weights: Vec<&String> = asked.iter().filter(|asked| asked.starts_with("model.safetensors")).collect();
     assert_eq!(

@@ -8,12 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use rondo_proto::base::{self, BaseError};
+use rondo_base::BaseError;
+use rondo_proto::files::{self, FileAccess};
 use rondo_proto::v1::BaseModel;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Model;
-use crate::disk;
 #[cfg(feature = "hub")]
 use crate::hub;
 
@@ -148,7 +148,7 @@ impl Models {
         }
         if changed {
             let saved = serde_json::to_vec(&self.known).map_err(io::Error::from);
-            if let Err(error) = saved.and_then(|content| disk::replace(&self.record, &content)) {
+            if let Err(error) = saved.and_then(|content| files::replace(&self.record, &content, FileAccess::Owner)) {
                 tracing::warn!(path = %self.record.display(), %error, "model digests are not remembered");
             }
         }
@@ -177,7 +177,8 @@ impl Models {
         let kin = self.known.iter().filter(|(_, known)| {
             known.base.architecture == wanted.architecture && known.base.hidden_size == wanted.hidden_size
         });
-        let differences = kin.filter_map(|(dir, _)| base::check(dir, wanted).err()).map(|error| error.to_string());
+        let differences =
+            kin.filter_map(|(dir, _)| rondo_base::check(dir, wanted).err()).map(|error| error.to_string());
         let differences = differences.chain(unusable.iter().map(ToString::to_string)).collect();
         Err(ModelError::Absent { name: wanted.name.clone(), digest: wanted.digest.clone(), here, differences })
     }
@@ -190,7 +191,7 @@ fn look(dir: &Path, known: Option<&Known>) -> Result<Option<Known>, ModelError> 
         return Ok(None);
     }
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let base = base::describe(dir, &name)
+    let base = rondo_base::describe(dir, &name)
         .map_err(|source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) })?;
     Ok(Some(Known { stamps, base }))
 }
@@ -201,7 +202,7 @@ fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
         let time = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         io::Result::Ok((name.to_string_lossy().into_owned(), about.len(), time))
     };
-    if base::is_gguf(path) {
+    if rondo_base::is_gguf(path) {
         return Ok(vec![stamp(path.file_name().unwrap_or_default(), &fs::metadata(path)?)?]);
     }
     let mut stamps = Vec::new();
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_breaks_is_left_out_and_the_others_are_found() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/tiny-bert");
         let temp = tempfile::tempdir().unwrap();
         let dirs = ["good", "broken"].map(|name| temp.path().join(name));
         for dir in &dirs {
@@ -234,7 +235,7 @@ mod tests {
         }
         let tokenizer = dirs[1].join("tokenizer.json");
         fs::write(&tokenizer, fs::read_to_string(&tokenizer).unwrap() + "\n").unwrap();
-        let [good, broken] = dirs.each_ref().map(|dir| base::describe(dir, "tiny").unwrap());
+        let [good, broken] = dirs.each_ref().map(|dir| rondo_base::describe(dir, "tiny").unwrap());
         assert_ne!(good.digest, broken.digest);
 
         let record = temp.path().join("models.json");
@@ -253,12 +254,12 @@ mod tests {
     }
     #[test]
     fn a_gguf_file_is_found_by_its_digest() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gguf/tiny.gguf");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/gguf/tiny.gguf");
         let temp = tempfile::tempdir().unwrap();
         let (path, record) = (temp.path().join("tiny.gguf"), temp.path().join("models.json"));
         fs::copy(golden, &path).unwrap();
         fs::write(temp.path().join("beside.txt"), "of no matter").unwrap();
-        let wanted = base::describe(&path, "tiny").unwrap();
+        let wanted = rondo_base::describe(&path, "tiny").unwrap();
         let mut models = Models::open(vec![path.clone()], record).unwrap();
         assert_eq!(models.find(&wanted).unwrap(), path);
         // The same size and another content, seen by its time.

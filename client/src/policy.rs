@@ -2,8 +2,9 @@
 
 use rondo_proto::run_file::RunFile;
 
-use crate::config::{Limits, PolicyConfig};
-use crate::memory::TooLarge;
+use crate::config::PolicyConfig;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::memory::TooLarge;
 
 /// Why a run is declined; told to the coordinator in these words.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

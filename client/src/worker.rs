@@ -11,10 +11,7 @@ use std::thread::{self, JoinHandle};
 use rondo_proto::v1;
 use tokio::sync::oneshot;
 
-use crate::work::{LocalUpdate, Progress, Trainer, Work, WorkError};
-
-/// Makes a trainer; called on its thread, at the first piece of work and again after a panic.
-pub type MakeTrainer = Box<dyn FnMut() -> Result<Box<dyn Trainer>, WorkError> + Send>;
+use rondo_trainer_api::work::{LocalUpdate, MakeTrainer, Progress, Trainer, Work, WorkError};
 
 /// What to do with a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,7 @@ fn the_account_is_what_the_entries_add_up_to_while_the_daemon_has_the_file() {
     assert_eq!([run(0), run(1), run(2)].map(|run| run["open"].as_bool().unwrap()), [true, false, true]);
     assert_eq!(run(2)["released"], serde_json::json!([1, 2]));
     assert_eq!((run(2)["plan"]["rounds"].as_u64(), run(2)["plan"]["noise_multiplier"].as_f64()), (Some(4), Some(2.0)));
-    let books = open.books();
+    let books = open.state();
     let spent = books.runs["topics-2"].released.epsilon_enforced(1e-5).unwrap();
     assert_eq!(run(2)["epsilon"].as_f64(), Some(spent));
 

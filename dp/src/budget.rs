@@ -1,10 +1,11 @@
-//! What a privacy domain may spend in all, over runs whose parameters depend on what earlier runs showed.
+//! What a privacy domain may spend in all, over runs whose
+//! parameters depend on what earlier runs showed.
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::AccountingError;
 use crate::calibration::{CalibrationError, Target};
 use crate::curve::Curve;
+use crate::event::AccountingError;
 use crate::rdp;
 
 /// What a data owner declares for a domain.
@@ -24,7 +25,8 @@ impl Limit {
 
     /// The budget at the order that has room for the most releases of this kind.
     pub fn at_best_order(&self, release: &Curve) -> Budget {
-        let (epsilon, delta) = (self.target.epsilon(), self.target.delta());
+        let epsilon = self.target.epsilon();
+        let delta = self.target.delta();
         let times = |order: f64| match release.loss(order) {
             Some(loss) => rdp::loss_within(order, epsilon, delta) / loss,
             None => f64::NEG_INFINITY,
@@ -42,9 +44,10 @@ impl Limit {
 
 /// A bound on everything that is ever released of one domain.
 ///
-/// Runs are chosen in the light of earlier results, and only the loss at an order fixed beforehand bounds that (Feldman
-/// and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter"). So a budget is held at one integer order, chosen
-/// when the domain's first run is reserved, for that run's kind of release.
+/// Runs are chosen in the light of earlier results, and only the loss at an order fixed
+/// beforehand bounds that (Feldman and Zrnic 2021, "Individual Privacy Accounting via a
+/// Renyi Filter"). So a budget is held at one integer order, chosen when the domain's first
+/// run is reserved, for that run's kind of release.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
     /// Bound on the log-likelihood ratio.
@@ -56,12 +59,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The epsilon that a curve costs, at the budget's order and delta; infinite where the loss there is unknown.
+    /// The epsilon that a curve costs, at the budget's order and
+    /// delta; infinite where the loss there is unknown.
     ///
     /// # Errors
     /// A delta outside (0, 1), in a budget that was read from somewhere.
     pub fn cost(&self, curve: &Curve) -> Result<f64, AccountingError> {
-        crate::accountant::check_delta(self.delta)?;
+        crate::event::check_delta(self.delta)?;
         Ok(match curve.loss(self.order) {
             Some(0.0) => 0.0,
             Some(loss) => rdp::to_epsilon(self.order, loss, self.delta),
@@ -73,7 +77,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accountant::Event;
+    use crate::event::Event;
 
     #[test]
     fn no_other_order_has_room_for_more() {

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::{AccountingError, Event, check_delta, check_noise_multiplier, check_sampling_rate};
 use crate::curve::Curve;
-use crate::pld::{self, PldError};
+use crate::event::{AccountingError, Event, check_delta, check_noise_multiplier, check_sampling_rate};
+use crate::pld;
+use crate::pld::error::PldError;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -80,11 +81,13 @@ impl Target {
     }
 }
 
-/// The smallest noise multiplier, from [`LEAST_NOISE`] to [`MOST_NOISE`], with which `steps` steps at `sampling_rate`
-/// stay within the budget. Rounded up by at most 1e-5 of itself: the answer does stay within.
+/// The smallest noise multiplier, from [`LEAST_NOISE`] to [`MOST_NOISE`], with
+/// which `steps` steps at `sampling_rate` stay within the budget. Rounded up by at
+/// most 1e-5 of itself: the answer does stay within.
 ///
 /// # Errors
-/// A sampling rate outside (0, 1]; no multiplier is enough; a delta that the PLD figure cannot resolve.
+/// A sampling rate outside (0, 1]; no multiplier is
+/// enough; a delta that the PLD figure cannot resolve.
 pub fn noise_multiplier(
     target: Target,
     sampling_rate: f64,
@@ -110,8 +113,8 @@ pub fn noise_multiplier(
     })
 }
 
-/// How many further steps, with this noise multiplier and sampling rate, fit the budget under the enforced figure
-/// after what was `spent`; zero if none does. At most 2^53.
+/// How many further steps, with this noise multiplier and sampling rate, fit the budget under the
+/// enforced figure after what was `spent`; zero if none does. At most 2^53.
 ///
 /// # Errors
 /// Numbers out of range, or a curve of another adjacency.
@@ -126,7 +129,8 @@ pub fn steps(
     let fits = |steps| -> Result<bool, AccountingError> {
         Ok(spent.plus(&step.times(steps)).epsilon_enforced(target.delta)? <= target.epsilon)
     };
-    let (mut enough, mut too_many) = (0u64, 1u64);
+    let mut enough = 0u64;
+    let mut too_many = 1u64;
     while fits(too_many)? {
         if too_many == 1 << 53 {
             return Ok(too_many);
@@ -184,9 +188,9 @@ fn smallest(excess: impl Fn(f64) -> Result<f64, AccountingError>, start: f64) ->
         fitting = short;
         short = at((short.sigma / 1.25).max(LEAST_NOISE))?;
     }
-    // ln epsilon is nearly linear in ln sigma, so that a secant lands within the tolerance after a few rounds. It is
-    // probed half a tolerance to either side in turn, which closes the bracket from both ends; bisection now and then
-    // bounds the rounds where the curve is not like that.
+    // ln epsilon is nearly linear in ln sigma, so that a secant lands within the tolerance after a
+    // few rounds. It is probed half a tolerance to either side in turn, which closes the bracket
+    // from both ends; bisection now and then bounds the rounds where the curve is not like that.
     let mut round = 0;
     while fitting.sigma > short.sigma * (1.0 + TOLERANCE) {
         let width = (fitting.sigma / short.sigma).ln();

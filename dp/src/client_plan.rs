@@ -1,85 +1,27 @@
-//! How a coordinator keeps a promise per client: how much noise, by what the sum is divided, and how many releases fit.
+//! How a coordinator keeps a promise per client: how much noise, by what
+//! the sum is divided, and how many releases fit.
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::{Accountant, AccountingError, Event};
+use crate::accountant::Accountant;
 use crate::adaptive_clip::AdaptiveClip;
-use crate::calibration::{self, CalibrationError, Figure, Target};
+use crate::calibration::{self, Figure, Target};
+use crate::client_plan_error::{ClientPlanError, LEAST_COHORT};
 use crate::curve::Curve;
+use crate::event::{AccountingError, Event};
 use crate::privacy::Privacy;
-
-/// Fewest clients whose sum can hide one of them.
-pub const LEAST_COHORT: u32 = 2;
-
-/// Why a coordinator cannot keep a promise.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ClientPlanError {
-    /// The promise is not one per client.
-    #[error("the run promises {promise}, which is not for the coordinator to keep")]
-    Unit {
-        /// The promise in one line.
-        promise: String,
-    },
-    /// Nobody to hide among.
-    #[error("a cohort of {cohort} hides nobody: a promise per client needs at least {LEAST_COHORT}")]
-    Cohort {
-        /// The run's.
-        cohort: u32,
-    },
-    /// A delta that lets whole clients through.
-    #[error(
-        "delta {delta:e} is not below 1/{clients}, one over the number of clients: a mechanism that publishes one of them \
-         in full would keep it; the run needs a smaller delta"
-    )]
-    Delta {
-        /// The run's.
-        delta: f64,
-        /// The clients there must be for such cohorts.
-        clients: f64,
-    },
-    /// Too few to count, under noise, how many were clipped.
-    #[error(
-        "a clip that follows a quantile needs a cohort of at least {least} beside noise multiplier \
-         {noise_multiplier:.4}, and the run's is {cohort}: leave privacy.clip_quantile out, or take larger cohorts"
-    )]
-    AdaptiveCohort {
-        /// The run's.
-        cohort: u32,
-        /// The run's, or what its budget asks for.
-        noise_multiplier: f64,
-        /// What would do.
-        least: f64,
-    },
-    /// Not one round fits.
-    #[error(
-        "noise multiplier {noise_multiplier} spends epsilon {epsilon:.4} in the first round, more than the {limit} of the \
-         whole run"
-    )]
-    FirstRound {
-        /// The run's.
-        noise_multiplier: f64,
-        /// What a round costs.
-        epsilon: f64,
-        /// The run's epsilon.
-        limit: f64,
-    },
-    /// No noise is enough, or a number is out of range.
-    #[error(transparent)]
-    Calibration(#[from] CalibrationError),
-    /// A number is out of range.
-    #[error(transparent)]
-    Accounting(#[from] AccountingError),
-}
 
 /// Noise on the sum of clipped changes, for one run.
 ///
-/// Adjacency: all that one client contributes, in every round, or nothing in its place. Its seat is taken either way, so
-/// the bound at a sampling rate of 1 holds for whatever cohort is drawn, so long as none of it makes room for another.
-/// Below 1 it holds for those who do not see who was drawn, and only when every client's part in a round hangs on its own
-/// coin: no cohort may be drawn again, or cut, for its size.
+/// Adjacency: all that one client contributes, in every round, or nothing in its place. Its seat is
+/// taken either way, so the bound at a sampling rate of 1 holds for whatever cohort is drawn, so
+/// long as none of it makes room for another. Below 1 it holds for those who do not see who was
+/// drawn, and only when every client's part in a round hangs on its own coin: no cohort may be
+/// drawn again, or cut, for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClientPlan {
-    /// L2 clip norm of one client's change over all tensors it sends together; of an adaptive one the first.
+    /// L2 clip norm of one client's change over all tensors it
+    /// sends together; of an adaptive one the first.
     pub clip: f64,
     /// Whether and how the clip moves from round to round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,7 +30,8 @@ pub struct ClientPlan {
     pub noise_multiplier: f64,
     /// Chance with which a client is in a round's cohort; 1 where nothing is gained by the draw.
     pub sampling_rate: f64,
-    /// By what every noised sum is divided, however many clients were in it: a cohort as the run file declares it.
+    /// By what every noised sum is divided, however many clients
+    /// were in it: a cohort as the run file declares it.
     pub divisor: f64,
     /// Releases that fit the budget. One that is made again after a crash counts again.
     pub releases: u32,
@@ -99,12 +42,13 @@ pub struct ClientPlan {
 }
 
 impl ClientPlan {
-    /// The plan for `rounds` rounds with (expected) cohorts of `cohort`. Without a noise multiplier of the run's own, the
-    /// least noise whose whole schedule stays within the budget under the enforced figure.
+    /// The plan for `rounds` rounds with (expected) cohorts of `cohort`. Without a
+    /// noise multiplier of the run's own, the least noise whose whole schedule
+    /// stays within the budget under the enforced figure.
     ///
     /// # Errors
-    /// A promise of another unit; a cohort that hides nobody; delta at or above one over the clients that make such
-    /// cohorts; a budget that not even one round fits.
+    /// A promise of another unit; a cohort that hides nobody; delta at or above one over the
+    /// clients that make such cohorts; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
         let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *privacy else {
             return Err(ClientPlanError::Unit { promise: privacy.statement() });
@@ -135,8 +79,9 @@ impl ClientPlan {
         Ok(plan)
     }
 
-    /// Standard deviation of the noise on the sum of changes in units of the clip: [`Self::noise_multiplier`], or a
-    /// little more where a count of clipped changes shares the charge.
+    /// Standard deviation of the noise on the sum of changes in units
+    /// of the clip: [`Self::noise_multiplier`], or a little more where
+    /// a count of clipped changes shares the charge.
     pub fn sum_noise_multiplier(&self) -> f64 {
         let shared = |adaptive: AdaptiveClip| adaptive.sum_noise_multiplier(self.noise_multiplier);
         self.adaptive.map_or(self.noise_multiplier, shared)
@@ -176,7 +121,8 @@ impl ClientPlan {
         Self { sampling_rate: 1.0, ..*self }.epsilon_after(releases)
     }
 
-    /// Expected L2 norm of the noise in the mean of changes of `dimension` numbers: z C sqrt(d) / W.
+    /// Expected L2 norm of the noise in the mean of
+    /// changes of `dimension` numbers: z C sqrt(d) / W.
     pub fn noise_norm(&self, dimension: u64) -> f64 {
         self.sum_noise_multiplier() * self.clip * (dimension as f64).sqrt() / self.divisor
     }
@@ -245,7 +191,8 @@ mod tests {
         let fixed = Privacy::new("client", terms).unwrap();
         let adaptive = Privacy::new("client", Terms { clip_quantile: Some(0.5), ..terms }).unwrap();
         let plan = |privacy, cohort| ClientPlan::new(privacy, cohort, 5);
-        let (fixed, moving) = (plan(&fixed, 60).unwrap(), plan(&adaptive, 60).unwrap());
+        let fixed = plan(&fixed, 60).unwrap();
+        let moving = plan(&adaptive, 60).unwrap();
         assert_eq!(fixed.event(3).unwrap(), moving.event(3).unwrap());
         assert!(moving.sum_noise_multiplier() > 2.0 && moving.sum_noise_multiplier() < 2.2);
         assert_eq!(fixed.sum_noise_multiplier(), 2.0);
@@ -254,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_noise_is_told_against_the_clip() {
+    fn the_noise_is_compared_with_the_clip() {
         let plan = ClientPlan::new(&promise(Some(2.0), None), 10, 1).unwrap();
         assert!((plan.noise_norm(10_000) - 2.0 * 0.5 * 100.0 / 10.0).abs() < 1e-12);
         assert!((plan.signal_to_noise(10_000) - 0.05).abs() < 1e-12);

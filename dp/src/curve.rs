@@ -1,12 +1,14 @@
 //! Renyi curves: the privacy loss of everything released so far, at each order.
 
-use crate::accountant::{AccountingError, Event, check_delta, check_epsilon};
+use crate::event::{AccountingError, Event, check_delta, check_epsilon};
 use crate::rdp::{self, ORDERS, is_integer, orders};
 
-/// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add up, also when later ones were chosen in the
-/// light of earlier ones. Neighbours differ in one record, which is there or not.
+/// Renyi loss at each of [`rdp::orders`], in nats. Losses of releases add
+/// up, also when later ones were chosen in the light of earlier ones.
+/// Neighbours differ in one record, which is there or not.
 ///
-/// An order whose loss is not known is left out of every minimum, which is safe: each order alone gives a guarantee.
+/// An order whose loss is not known is left out of every minimum,
+/// which is safe: each order alone gives a guarantee.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     losses: Vec<Option<f64>>,
@@ -23,13 +25,16 @@ impl Curve {
         Self::of_orders(event, |_| true)
     }
 
-    /// The loss of an event at the integer orders alone: enough for what is enforced, and a hundred times faster.
+    /// The loss of an event at the integer orders alone: enough for
+    /// what is enforced, and a hundred times faster.
     pub(crate) fn enforceable(event: &Event) -> Self {
         Self::of_orders(event, is_integer)
     }
 
     fn of_orders(event: &Event, wanted: impl Fn(f64) -> bool) -> Self {
-        let (sigma, rate, steps) = (event.noise_multiplier(), event.sampling_rate(), event.steps());
+        let sigma = event.noise_multiplier();
+        let rate = event.sampling_rate();
+        let steps = event.steps();
         if steps == 0 {
             return Self::zero();
         }
@@ -47,13 +52,14 @@ impl Curve {
         Self { losses: self.losses.iter().map(|&loss| finite(loss? * count as f64)).collect() }
     }
 
-    /// The loss at an order of [`rdp::orders`], in nats; `None` if it is unknown or the order is not in the list.
+    /// The loss at an order of [`rdp::orders`], in nats; `None` if
+    /// it is unknown or the order is not in the list.
     pub fn loss(&self, order: f64) -> Option<f64> {
         orders().position(|known| known == order).and_then(|at| self.losses[at])
     }
 
-    /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete Gaussian noise that
-    /// is really added (see [`rdp`]). Infinite if no order is known.
+    /// The epsilon to enforce: over integer orders, where the figures are proven for the discrete
+    /// Gaussian noise that is really added (see [`rdp`]). Infinite if no order is known.
     ///
     /// # Errors
     /// `delta` outside (0, 1).
@@ -61,8 +67,9 @@ impl Curve {
         self.epsilon_over(delta, is_integer)
     }
 
-    /// The epsilon over all orders, as other accountants give it: exact for the continuous Gaussian, and so within
-    /// rounding for noise of 2^10 units or more. Never above [`Self::epsilon_enforced`].
+    /// The epsilon over all orders, as other accountants give it: exact for the
+    /// continuous Gaussian, and so within rounding for noise of 2^10 units or
+    /// more. Never above [`Self::epsilon_enforced`].
     ///
     /// # Errors
     /// `delta` outside (0, 1).
@@ -109,7 +116,8 @@ impl Curve {
         known.filter(move |&(order, _)| wanted(order))
     }
 
-    /// A loss of zero at every order: the conversions, made for a positive one, would charge for it.
+    /// A loss of zero at every order: the conversions,
+    /// made for a positive one, would charge for it.
     fn is_zero(&self) -> bool {
         self.losses.iter().all(|&loss| loss == Some(0.0))
     }
@@ -130,10 +138,12 @@ mod tests {
 
     #[test]
     fn curves_add_up() {
-        let (a, b) = (Event::new(1.0, 0.01, 300).unwrap(), Event::new(1.0, 0.01, 700).unwrap());
+        let a = Event::new(1.0, 0.01, 300).unwrap();
+        let b = Event::new(1.0, 0.01, 700).unwrap();
         let sum = Curve::of(&a).plus(&Curve::of(&b));
         let whole = Curve::of(&Event::new(1.0, 0.01, 1000).unwrap());
-        let (got, want) = (sum.epsilon_enforced(1e-5).unwrap(), whole.epsilon_enforced(1e-5).unwrap());
+        let got = sum.epsilon_enforced(1e-5).unwrap();
+        let want = whole.epsilon_enforced(1e-5).unwrap();
         assert!((got - want).abs() < 1e-12, "{got} {want}");
     }
 

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::accountant::{Accountant, AccountingError, Event};
+use crate::accountant::Accountant;
 use crate::calibration::{self, CalibrationError, Figure, Target};
 use crate::curve::Curve;
+use crate::event::{AccountingError, Event};
 use crate::privacy::Privacy;
 
 /// What a run asks of every data owner.
@@ -66,8 +67,9 @@ pub enum PlanError {
     Accounting(#[from] AccountingError),
 }
 
-/// DP-SGD for one run at one data owner. Adjacency: one example, or nothing in its place. The number of places fixes the
-/// sampling rate and counts as public, so that the bounds for an example added or removed at that rate apply.
+/// DP-SGD for one run at one data owner. Adjacency: one example, or nothing in its place. The
+/// number of places fixes the sampling rate and counts as public, so that the bounds for an example
+/// added or removed at that rate apply.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ExamplePlan {
     /// L2 clip norm of one example's gradient over all trained tensors together.
@@ -76,7 +78,8 @@ pub struct ExamplePlan {
     pub noise_multiplier: f64,
     /// Chance with which every example, by its own coin, is in a step's batch.
     pub sampling_rate: f64,
-    /// Expected size of a batch, by which every noised sum is divided, however large the batch turned out.
+    /// Expected size of a batch, by which every noised sum
+    /// is divided, however large the batch turned out.
     pub expected_batch: f64,
     /// Noised steps of a round.
     pub steps: u32,
@@ -89,11 +92,12 @@ pub struct ExamplePlan {
 }
 
 impl ExamplePlan {
-    /// The plan for `examples` training examples. Without a noise multiplier of the run's own, the least noise whose
-    /// whole schedule stays within the budget under the enforced figure.
+    /// The plan for `examples` training examples. Without a noise multiplier of the run's own, the
+    /// least noise whose whole schedule stays within the budget under the enforced figure.
     ///
     /// # Errors
-    /// A promise of another unit; delta at or above 1/examples; a budget that not even one round fits.
+    /// A promise of another unit; delta at or above
+    /// 1/examples; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, examples: u64, schedule: Schedule) -> Result<Self, PlanError> {
         let Privacy::Example { epsilon, delta, clip, noise_multiplier } = *privacy else {
             return Err(PlanError::Unit { promise: privacy.statement() });

@@ -1,8 +1,8 @@
 //! The Gaussian mechanism without sampling, in closed form.
 //!
-//! Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy" (2018), theorem 8, in the terms of Dong,
-//! Roth and Su, "Gaussian Differential Privacy" (2019): T releases with noise multiplier sigma are mu-GDP with
-//! mu = sqrt(T) / sigma.
+//! Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy" (2018), theorem 8,
+//! in the terms of Dong, Roth and Su, "Gaussian Differential Privacy" (2019): T releases with noise
+//! multiplier sigma are mu-GDP with mu = sqrt(T) / sigma.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
@@ -24,7 +24,8 @@ pub(crate) fn delta(mu: f64, epsilon: f64) -> f64 {
 /// The smallest epsilon at which a mu-GDP mechanism has at most `at` as delta, rounded up.
 pub(crate) fn epsilon(mu: f64, at: f64) -> f64 {
     // P[N > sqrt(2 ln(1/delta))] < delta: enough at the upper end.
-    let (mut low, mut high) = (0.0, mu * mu / 2.0 + mu * (-2.0 * at.ln()).sqrt());
+    let mut low = 0.0;
+    let mut high = mu * mu / 2.0 + mu * (-2.0 * at.ln()).sqrt();
     if delta(mu, low) <= at {
         return 0.0;
     }
@@ -38,16 +39,6 @@ pub(crate) fn epsilon(mu: f64, at: f64) -> f64 {
     high
 }
 
-/// The x with P[N > x] = `share`, for a share in (0, 1), to 1e-12.
-pub(crate) fn upper_quantile(share: f64) -> f64 {
-    let (mut low, mut high) = (-40.0, 40.0);
-    while high - low > 1e-12 {
-        let middle = 0.5 * (low + high);
-        if upper_tail(middle) > share { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,7 +48,6 @@ mod tests {
         // dp-accounting 0.6.0: one release at noise multiplier 1, a hundred at 4.
         assert!((epsilon(1.0, 1e-5) - 4.377178).abs() < 1e-6);
         assert!((epsilon(2.5, 1e-5) - 13.206712).abs() < 1e-6);
-        assert!((upper_quantile(upper_tail(1.3)) - 1.3).abs() < 1e-9);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The lattice on which contributions are clipped, summed and noised.
 //!
-//! A sum in floating point depends on its order and a noise in floating point betrays its low bits (Mironov 2012), so
-//! neither carries a guarantee. Here every contribution becomes a vector of integers of L2 norm at most m, in units of
-//! 2^k; their sum in i64 is exact in any order, and adding or removing one contribution moves it by at most m.
+//! A sum in floating point depends on its order and a noise in floating point betrays its low bits
+//! (Mironov 2012), so neither carries a guarantee. Here every contribution becomes a vector of
+//! integers of L2 norm at most m, in units of 2^k; their sum in i64 is exact in any order, and
+//! adding or removing one contribution moves it by at most m.
 
-use crate::sampler::MAX_SCALE;
-
-/// Smallest noise on the lattice, in lattice units. From here the discrete Gaussian is the continuous one to one part
-/// in 10^6, so that figures computed for the latter describe it.
+/// Smallest noise on the lattice, in lattice units. From here the discrete Gaussian is the
+/// continuous one to one part in 10^6, so that figures computed for the latter describe it.
 pub const MIN_SCALE: u64 = 1 << 10;
+/// Largest noise on the lattice, in lattice units: the numbers of the
+/// discrete Gaussian's sampler then fit 128 bits.
+pub const MAX_SCALE: u64 = 1 << 24;
 /// Finest clip norm, in lattice units: 2^31 contributions fit an i64.
 const MAX_RADIUS: f64 = 4_294_967_296.0;
 /// Coarsest clip norm, in lattice units.
@@ -50,11 +52,12 @@ pub enum LatticeError {
     },
 }
 
-/// What became of a contribution. **This is private data**: whether a gradient was clipped says something about it. It
-/// must not leave the process that clipped, not in a log, a metric or an error either.
+/// What became of a contribution. **This is private data**: whether a gradient
+/// was clipped says something about it. It must not leave the process that
+/// clipped, not in a log, a metric or an error either.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contribution {
+pub enum ClipOutcome {
     /// Its norm was within the clip norm.
     Whole,
     /// It was scaled down to the clip norm.
@@ -63,10 +66,12 @@ pub enum Contribution {
     NonFinite,
 }
 
-/// A lattice of step 2^k for vectors of a known length, with the clip norm and the noise in its units.
+/// A lattice of step 2^k for vectors of a known length,
+/// with the clip norm and the noise in its units.
 ///
-/// The step is the finest that keeps the noise s at or below 2^24 units (and the clip norm m at or below 2^32):
-/// truncation moves a coordinate of each contribution by less than one unit, against a noise of about 2^24.
+/// The step is the finest that keeps the noise s at or below 2^24 units (and the clip
+/// norm m at or below 2^32): truncation moves a coordinate of each contribution by less
+/// than one unit, against a noise of about 2^24.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Lattice {
     exponent: i32,
@@ -76,8 +81,9 @@ pub struct Lattice {
 }
 
 impl Lattice {
-    /// The lattice for contributions of `dimension` numbers, clipped to L2 norm `clip`, whose sum is noised with a
-    /// standard deviation of at least `noise_multiplier` times the clip norm the lattice has ([`Self::clip`]).
+    /// The lattice for contributions of `dimension` numbers, clipped to L2 norm `clip`,
+    /// whose sum is noised with a standard deviation of at least `noise_multiplier` times
+    /// the clip norm the lattice has ([`Self::clip`]).
     ///
     /// # Errors
     /// Numbers out of the ranges that [`LatticeError`] states.
@@ -120,7 +126,8 @@ impl Lattice {
         power_of_two(self.exponent)
     }
 
-    /// m: the clip norm in lattice units, and the L2 sensitivity of a sum when one contribution is added or removed.
+    /// m: the clip norm in lattice units, and the L2 sensitivity of a
+    /// sum when one contribution is added or removed.
     pub fn radius(&self) -> u64 {
         self.radius
     }
@@ -142,20 +149,22 @@ impl Lattice {
 
     /// s / m, rounded down: the noise multiplier to account with. Not below the one asked for.
     pub fn noise_multiplier(&self) -> f64 {
-        let (scale, radius) = (self.scale as f64, self.radius as f64);
+        let scale = self.scale as f64;
+        let radius = self.radius as f64;
         let quotient = scale / radius;
         if quotient.mul_add(radius, -scale) > 0.0 { quotient.next_down() } else { quotient }
     }
 
-    /// Clips a contribution, given in `parts` that are one vector (all modules of an adapter together), truncates it
-    /// toward zero onto the lattice and adds it to `sum`, of shape `[dimension]` in lattice units. What is added has an
-    /// L2 norm of at most m, checked in integers.
+    /// Clips a contribution, given in `parts` that are one vector (all modules
+    /// of an adapter together), truncates it toward zero onto the lattice and
+    /// adds it to `sum`, of shape `[dimension]` in lattice units. What is added
+    /// has an L2 norm of at most m, checked in integers.
     ///
     /// Additions saturate: 2^31 contributions fit, and saturation does not raise the sensitivity.
     ///
     /// # Errors
     /// Parts or a sum of another length; `sum` is untouched then.
-    pub fn add<T: Copy + Into<f64>>(&self, parts: &[&[T]], sum: &mut [i64]) -> Result<Contribution, LatticeError> {
+    pub fn add<T: Copy + Into<f64>>(&self, parts: &[&[T]], sum: &mut [i64]) -> Result<ClipOutcome, LatticeError> {
         let got = parts.iter().map(|part| part.len()).sum();
         for (what, got) in [("contribution", got), ("sum", sum.len())] {
             if got != self.dimension {
@@ -167,12 +176,12 @@ impl Lattice {
         for number in numbers() {
             // Not `max`, which would let a NaN pass.
             if !number.is_finite() {
-                return Ok(Contribution::NonFinite);
+                return Ok(ClipOutcome::NonFinite);
             }
             largest = largest.max(number.abs());
         }
         if largest == 0.0 {
-            return Ok(Contribution::Whole);
+            return Ok(ClipOutcome::Whole);
         }
         // The norm as a multiple of the largest number, which neither overflows nor underflows.
         let norm = numbers().map(|number| (number / largest) * (number / largest)).sum::<f64>().sqrt();
@@ -182,11 +191,12 @@ impl Lattice {
         for (total, number) in sum.iter_mut().zip(numbers()) {
             *total = total.saturating_add(on_lattice(number, factor));
         }
-        Ok(if clipped { Contribution::Clipped } else { Contribution::Whole })
+        Ok(if clipped { ClipOutcome::Clipped } else { ClipOutcome::Whole })
     }
 
-    /// The largest factor tried, from `factor` down, with which the truncated numbers have a norm of at most m. The
-    /// norm in f64 is rounded, so that a vector on the sphere may lie outside by a unit at first.
+    /// The largest factor tried, from `factor` down, with which the truncated
+    /// numbers have a norm of at most m. The norm in f64 is rounded, so that a
+    /// vector on the sphere may lie outside by a unit at first.
     fn fitting<I: Iterator<Item = f64>>(&self, numbers: impl Fn() -> I, mut factor: f64) -> f64 {
         let bound = u128::from(self.radius) * u128::from(self.radius);
         let mut less = f64::EPSILON;

@@ -42,9 +42,10 @@ pub enum MechanismError {
 
 /// Adds discrete Gaussian noise to a sum of clipped contributions, and scales the result back.
 ///
-/// The privacy map is the one opendp gives for its own `make_gaussian` over integer vectors (rho = m^2 / (2 s^2), by
-/// Canonne, Kamath and Steinke 2020, theorem 14); the draws are ours ([`DiscreteGaussian`]), as exact and some
-/// fifteen times faster. opendp's objects cannot change threads, so they are built for each call; this type can.
+/// The privacy map is the one opendp gives for its own `make_gaussian` over integer vectors (rho =
+/// m^2 / (2 s^2), by Canonne, Kamath and Steinke 2020, theorem 14); the draws are ours
+/// ([`DiscreteGaussian`]), as exact and some fifteen times faster. opendp's objects cannot change
+/// threads, so they are built for each call; this type can.
 #[derive(Debug, Clone)]
 pub struct GaussianMechanism {
     lattice: Lattice,
@@ -67,8 +68,9 @@ impl GaussianMechanism {
         &self.lattice
     }
 
-    /// The sum with noise of standard deviation s on every coordinate, in units of the data: (sum + noise) 2^k, shape
-    /// `[dimension]`. The noise is new with every call, also for the same sum; charge the ledger before calling.
+    /// The sum with noise of standard deviation s on every coordinate, in units of the data: (sum +
+    /// noise) 2^k, shape `[dimension]`. The noise is new with every call, also for the same sum;
+    /// charge the ledger before calling.
     ///
     /// # Errors
     /// A sum of another length, no randomness, or opendp's refusal.
@@ -79,7 +81,8 @@ impl GaussianMechanism {
             return Err(MechanismError::Length { got: sum.len(), dimension });
         }
         let noise = RefCell::new(SecureRng::new()?);
-        let (distribution, step) = (self.noise, self.lattice.step());
+        let distribution = self.noise;
+        let step = self.lattice.step();
         let function = Function::new(move |sum: &Vec<i64>| {
             let mut noise = noise.borrow_mut();
             // Saturation and scaling see noised numbers alone: they are post-processing.
@@ -89,7 +92,8 @@ impl GaussianMechanism {
         self.measurement(function)?.invoke(&sum.to_vec()).map_err(refusal)
     }
 
-    /// Zero-concentrated privacy loss of one release when a contribution is added or removed: opendp's map at m.
+    /// Zero-concentrated privacy loss of one release when a
+    /// contribution is added or removed: opendp's map at m.
     ///
     /// # Errors
     /// opendp's refusal.

@@ -4,9 +4,10 @@ use rand_core::RngCore;
 
 use crate::secure_rng::SecureRng;
 
-/// The records of a step, of `count` in all: each one by its own coin with chance `rate`, rounded down to a multiple of
-/// 2^-64. Ascending; often empty where `rate * count` is small. Shuffled passes are another distribution, whose batches
-/// hide less (Chua et al. 2024, "How Private are DP-SGD Implementations?").
+/// The records of a step, of `count` in all: each one by its own coin with chance `rate`,
+/// rounded down to a multiple of 2^-64. Ascending; often empty where `rate * count` is
+/// small. Shuffled passes are another distribution, whose batches hide less (Chua et al.
+/// 2024, "How Private are DP-SGD Implementations?").
 pub fn poisson_sample(count: usize, rate: f64, rng: &mut SecureRng) -> Vec<usize> {
     if rate >= 1.0 {
         return (0..count).collect();
@@ -23,8 +24,12 @@ mod tests {
     #[test]
     fn every_record_comes_with_its_chance_and_by_its_own_coin() {
         let mut noise = SecureRng::repeatable_for_tests(1);
-        let (count, rate, draws) = (200, 0.1, 5000);
-        let (mut single, mut pairs, mut sizes) = (vec![0u32; count], 0u32, Vec::new());
+        let count = 200;
+        let rate = 0.1;
+        let draws = 5000;
+        let mut single = vec![0u32; count];
+        let mut pairs = 0u32;
+        let mut sizes = Vec::new();
         for _ in 0..draws {
             let sample = poisson_sample(count, rate, &mut noise);
             assert!(sample.windows(2).all(|pair| pair[0] < pair[1]));

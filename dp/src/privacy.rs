@@ -36,7 +36,8 @@ impl FromStr for Unit {
     }
 }
 
-/// What a run promises. "No privacy" is a value like the others: it is chosen, recorded and reported.
+/// What a run promises. "No privacy" is a value like
+/// the others: it is chosen, recorded and reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "unit", rename_all = "kebab-case")]
 pub enum Privacy {
@@ -51,8 +52,8 @@ pub enum Privacy {
         delta: f64,
         /// L2 clip norm of one example's gradient.
         clip: f64,
-        /// Standard deviation of the noise in units of the clip; absent = each data owner takes the least that spends
-        /// the budget over the whole run.
+        /// Standard deviation of the noise in units of the clip; absent = each data owner takes the
+        /// least that spends the budget over the whole run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noise_multiplier: Option<f64>,
     },
@@ -64,16 +65,16 @@ pub enum Privacy {
         delta: f64,
         /// L2 clip norm of what one client changes in a round, over all tensors it sends together.
         clip: f64,
-        /// Standard deviation of the noise in units of the clip; absent = the least that spends the budget over the
-        /// whole run.
+        /// Standard deviation of the noise in units of the clip; absent = the
+        /// least that spends the budget over the whole run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noise_multiplier: Option<f64>,
-        /// Chance with which every client that is there, by its own coin, is in a round's cohort; absent = cohorts are
-        /// drawn in any way, and nothing is gained by the draw.
+        /// Chance with which every client that is there, by its own coin, is in a round's cohort;
+        /// absent = cohorts are drawn in any way, and nothing is gained by the draw.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sampling_rate: Option<f64>,
-        /// Share of the clients' changes that is to be within the clip, which then starts at `clip` and moves; absent = it
-        /// stays.
+        /// Share of the clients' changes that is to be within the clip, which then
+        /// starts at `clip` and moves; absent = it stays.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clip_quantile: Option<f64>,
     },
@@ -134,8 +135,8 @@ impl Privacy {
     /// The policy for a unit ("example" or "client").
     ///
     /// # Errors
-    /// An unknown unit; numbers that are not positive and finite; delta outside (0, 1), a sampling rate outside (0, 1], a
-    /// quantile outside (0, 1); terms of unit "client" with another.
+    /// An unknown unit; numbers that are not positive and finite; delta outside (0, 1), a sampling
+    /// rate outside (0, 1], a quantile outside (0, 1); terms of unit "client" with another.
     pub fn new(unit: &str, terms: Terms) -> Result<Self, PrivacyError> {
         let Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = terms;
         positive("epsilon", epsilon)?;

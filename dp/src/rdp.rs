@@ -1,20 +1,24 @@
-//! Renyi differential privacy of the Poisson-sampled Gaussian mechanism, when one record is added or removed.
+//! Renyi differential privacy of the Poisson-sampled Gaussian
+//! mechanism, when one record is added or removed.
 //!
-//! Mironov, Talwar and Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism" (2019): with sigma the
-//! noise over the clip norm and q the sampling rate, the loss of order a is ln A / (a - 1), where
-//! A = E[((1 - q) + q exp((2 x - 1) / (2 sigma^2)))^a] for x from N(0, sigma^2).
+//! Mironov, Talwar and Zhang, "Renyi Differential Privacy of the Sampled Gaussian
+//! Mechanism" (2019): with sigma the noise over the clip norm and q the sampling rate, the
+//! loss of order a is ln A / (a - 1), where, for x from N(0, sigma^2),
+//! A = E[((1 - q) + q exp((2 x - 1) / (2 sigma^2)))^a].
 //!
-//! For **integer** orders the figure also bounds the discrete Gaussian: with an integer shift mu of norm m the moments
-//! E[(P/Q)^k] of N_Z(mu, s^2) against N_Z(0, s^2) are at most exp(k (k - 1) m^2 / (2 s^2)) (Canonne, Kamath and
-//! Steinke 2020, theorem 14), A is a sum of them with positive weights, and the reflection x -> mu - x keeps the
-//! lattice, so that the other direction is no larger (the argument by symmetry of Mironov et al., section 3).
+//! For **integer** orders the figure also bounds the discrete Gaussian: with an integer
+//! shift mu of norm m the moments E[(P/Q)^k] of N_Z(mu, s^2) against N_Z(0, s^2) are at most
+//! exp(k (k - 1) m^2 / (2 s^2)) (Canonne, Kamath and Steinke 2020, theorem 14), A is a sum
+//! of them with positive weights, and the reflection x -> mu - x keeps the lattice, so that
+//! the other direction is no larger (the argument by symmetry of Mironov et al., section 3).
 //! Fractional orders describe the continuous Gaussian.
 
 use std::f64::consts::PI;
 
 use libm::{erfc, expm1, lgamma, log1p};
 
-/// The Renyi orders of a curve: 1.1 to 10.9 in tenths, 11 to 63, and four far ones for small deltas.
+/// The Renyi orders of a curve: 1.1 to 10.9 in tenths,
+/// 11 to 63, and four far ones for small deltas.
 pub fn orders() -> impl Iterator<Item = f64> {
     // Divided, not multiplied: 20 / 10 is the integer 2, and the orders read as written.
     let tenths = (11..110).map(|tenth| f64::from(tenth) / 10.0);
@@ -29,11 +33,13 @@ pub fn is_integer(order: f64) -> bool {
     order.fract() == 0.0
 }
 
-/// Points of a quadrature, at most. Noise so small that it takes more has no use at fractional orders.
+/// Points of a quadrature, at most. Noise so small that
+/// it takes more has no use at fractional orders.
 const MAX_POINTS: f64 = 20_000.0;
 
-/// Renyi loss of one step at `order` > 1, in nats; `None` where it cannot be computed (the order is then left out,
-/// which is safe: a bound at any one order is a bound). The caller keeps sigma positive and q in (0, 1].
+/// Renyi loss of one step at `order` > 1, in nats; `None` where it cannot be computed
+/// (the order is then left out, which is safe: a bound at any one order is a bound).
+/// The caller keeps sigma positive and q in (0, 1].
 pub(crate) fn poisson_step(sigma: f64, q: f64, order: f64) -> Option<f64> {
     let loss = if q == 1.0 {
         order / (2.0 * sigma * sigma)
@@ -45,11 +51,12 @@ pub(crate) fn poisson_step(sigma: f64, q: f64, order: f64) -> Option<f64> {
     loss.is_finite().then_some(loss)
 }
 
-/// ln A for an integer order, from A - 1 = sum over k from 2 to a of
-/// C(a, k) (1-q)^(a-k) q^k (exp(k(k-1)/(2 sigma^2)) - 1). The terms of the binomial sum, which add up to one, are taken
+/// ln A for an integer order, from A - 1 = sum over k from 2 to a of C(a, k) (1-q)^(a-k) q^k
+/// (exp(k(k-1)/(2 sigma^2)) - 1). The terms of the binomial sum, which add up to one, are taken
 /// out: nothing cancels however small the loss.
 fn integer_moment(sigma: f64, q: f64, order: f64) -> f64 {
-    let (ln_q, ln_rest) = (q.ln(), log1p(-q));
+    let ln_q = q.ln();
+    let ln_rest = log1p(-q);
     let excess = (2..=order as u32).map(f64::from).fold(f64::NEG_INFINITY, |sum, k| {
         let exponent = k * (k - 1.0) / (2.0 * sigma * sigma);
         let term = ln_binomial(order, k) + k * ln_q + (order - k) * ln_rest + ln_expm1(exponent);
@@ -58,14 +65,16 @@ fn integer_moment(sigma: f64, q: f64, order: f64) -> f64 {
     ln_add(0.0, excess)
 }
 
-/// ln A for any order, from A - 1 = E[r^a - 1 - a (r - 1)] with r the ratio of the densities: E[r] = 1, and what
-/// remains is nowhere negative, so that nothing cancels. The trapezium rule converges geometrically here: the integrand
-/// is a Gaussian of width sigma times a function that is analytic up to pi sigma^2 off the real line. The series of
-/// Mironov et al., section 3.3, has terms that fall as i^-(a+2) alone, too slowly at low orders.
+/// ln A for any order, from A - 1 = E[r^a - 1 - a (r - 1)] with r the ratio of the densities: E[r]
+/// = 1, and what remains is nowhere negative, so that nothing cancels. The trapezium rule converges
+/// geometrically here: the integrand is a Gaussian of width sigma times a function that is analytic
+/// up to pi sigma^2 off the real line. The series of Mironov et al., section 3.3, has terms that
+/// fall as i^-(a+2) alone, too slowly at low orders.
 fn fractional_moment(sigma: f64, q: f64, order: f64) -> Option<f64> {
     let variance = sigma * sigma;
     // All mass of r^a N(0, sigma^2) lies within twelve sigma of 0 to a.
-    let (from, to) = (-12.0 * sigma, order + 12.0 * sigma);
+    let from = -12.0 * sigma;
+    let to = order + 12.0 * sigma;
     let step = (sigma / 8.0).min(variance / 4.0);
     let points = ((to - from) / step).ceil();
     if points.is_nan() || points > MAX_POINTS {
@@ -91,7 +100,9 @@ fn ln_convex_excess(a: f64, ln_r: f64) -> f64 {
     let grown = a * ln_r;
     if grown.abs() < 1e-3 {
         // The sum over k from 2 of (a^k - a) (ln r)^k / k!.
-        let (two, three, four) = (a * a - a, a.powi(3) - a, a.powi(4) - a);
+        let two = a * a - a;
+        let three = a.powi(3) - a;
+        let four = a.powi(4) - a;
         return 2.0 * ln_r.abs().ln() + (two / 2.0 + ln_r * (three / 6.0 + ln_r * four / 24.0)).ln();
     }
     if grown < 30.0 {
@@ -100,12 +111,14 @@ fn ln_convex_excess(a: f64, ln_r: f64) -> f64 {
     grown + log1p(-(-grown).exp() - a * ((ln_r - grown).exp() - (-grown).exp()))
 }
 
-/// The epsilon that a Renyi loss gives at `delta`: Canonne, Kamath and Steinke 2020, proposition 12.
+/// The epsilon that a Renyi loss gives at `delta`:
+/// Canonne, Kamath and Steinke 2020, proposition 12.
 pub(crate) fn to_epsilon(order: f64, loss: f64, delta: f64) -> f64 {
     (loss + log1p(-1.0 / order) - (delta.ln() + order.ln()) / (order - 1.0)).max(0.0)
 }
 
-/// The most Renyi loss that keeps an order within (epsilon, delta): [`to_epsilon`], solved for the loss.
+/// The most Renyi loss that keeps an order within
+/// (epsilon, delta): [`to_epsilon`], solved for the loss.
 pub(crate) fn loss_within(order: f64, epsilon: f64, delta: f64) -> f64 {
     epsilon - log1p(-1.0 / order) + (delta.ln() + order.ln()) / (order - 1.0)
 }
@@ -132,7 +145,8 @@ fn ln_expm1(x: f64) -> f64 {
     x + (-expm1(-x)).ln()
 }
 
-/// ln erfc(x), also where erfc underflows (the asymptotic series, good to 1e-9 of erfc from x = 25).
+/// ln erfc(x), also where erfc underflows (the
+/// asymptotic series, good to 1e-9 of erfc from x = 25).
 pub(crate) fn ln_erfc(x: f64) -> f64 {
     if x < 25.0 {
         return erfc(x).ln();
@@ -170,7 +184,8 @@ mod tests {
     fn quadrature_and_sum_agree_at_integer_orders() {
         for (sigma, q) in [(1.0, 0.01), (0.3, 0.5), (5.0, 1e-6), (100.0, 0.3), (0.5, 0.999)] {
             for order in [2.0, 3.0, 10.0] {
-                let (sum, quadrature) = (integer_moment(sigma, q, order), fractional_moment(sigma, q, order).unwrap());
+                let sum = integer_moment(sigma, q, order);
+                let quadrature = fractional_moment(sigma, q, order).unwrap();
                 assert!((quadrature / sum - 1.0).abs() < 1e-9, "{sigma} {q} {order}: {quadrature} {sum}");
             }
         }
@@ -179,7 +194,8 @@ mod tests {
     #[test]
     fn a_tiny_loss_keeps_its_digits() {
         // At order 2, A - 1 = q^2 (e^(1/sigma^2) - 1), exactly.
-        let (sigma, q) = (3.0, 1e-9);
+        let sigma = 3.0;
+        let q = 1e-9;
         let got = poisson_step(sigma, q, 2.0).unwrap();
         let want = q * q * expm1(1.0 / (sigma * sigma));
         assert!((got / want - 1.0).abs() < 1e-12, "{got} {want}");

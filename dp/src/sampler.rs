@@ -1,21 +1,22 @@
 //! The discrete Gaussian, sampled exactly.
 //!
-//! Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (2020), algorithms 1 to 3, for a
-//! standard deviation that is an integer below 2^24, so that every probability is a quotient of 128-bit integers. No
-//! probability is rounded: each comparison is decided by 64 random bits against a quotient in f64 when the known error
-//! of that quotient cannot matter, and in big integers, digit by digit, when it can (about once in 2^47).
+//! Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy" (2020), algorithms
+//! 1 to 3, for a standard deviation that is an integer below 2^24, so that every probability is a
+//! quotient of 128-bit integers. No probability is rounded: each comparison is decided by 64 random
+//! bits against a quotient in f64 when the known error of that quotient cannot matter, and in big
+//! integers, digit by digit, when it can (about once in 2^47).
 //!
-//! The time of a draw depends on its value, as with every rejection sampler: release on a schedule of its own.
+//! The time of a draw depends on its value, as with every
+//! rejection sampler: release on a schedule of its own.
 
 use dashu::integer::UBig;
 use rand_core::{CryptoRng, RngCore};
 
-/// Largest standard deviation: the numbers of [`DiscreteGaussian::sample`] then fit 128 bits.
-pub const MAX_SCALE: u64 = 1 << 24;
+use crate::lattice::MAX_SCALE;
 
-/// Error bound of a probability in f64, in units of 2^-63. A quotient of two rounded integers, divided by a small one,
-/// is off by less than 2^-50 of itself, that is 2^13 units; the random word rounds by 2^9, and by the bit it loses.
-/// 2^15 covers them all.
+/// Error bound of a probability in f64, in units of 2^-63. A quotient of two rounded integers,
+/// divided by a small one, is off by less than 2^-50 of itself, that is 2^13 units; the random word
+/// rounds by 2^9, and by the bit it loses. 2^15 covers them all.
 const MARGIN: f64 = 32_768.0;
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
@@ -69,8 +70,8 @@ impl DiscreteGaussian {
             if magnitude == 0 && negative {
                 continue;
             }
-            // The proposal is kept with probability exp(-(|x| - s^2/t)^2 / (2 s^2)), here over 2 s^2 t^2. The square
-            // fits: |x| beyond 2^15 t has probability e^-32768.
+            // The proposal is kept with probability exp(-(|x| - s^2/t)^2 / (2 s^2)), here over 2
+            // s^2 t^2. The square fits: |x| beyond 2^15 t has probability e^-32768.
             let distance = (u128::from(magnitude) * u128::from(self.proposal))
                 .abs_diff(u128::from(self.scale) * u128::from(self.scale));
             if self.kept(distance * distance, rng) {
@@ -86,7 +87,8 @@ impl DiscreteGaussian {
         let t = self.proposal;
         let remainder = loop {
             let u = below(t, rng);
-            // Both are below 2^25, so that they are converted as signed numbers, which is one instruction.
+            // Both are below 2^25, so that they are converted
+            // as signed numbers, which is one instruction.
             let quotient = u as i64 as f64 / t as i64 as f64;
             if bernoulli_exp_unit(u128::from(u), u128::from(t), quotient, rng) {
                 break u;
@@ -99,7 +101,8 @@ impl DiscreteGaussian {
         remainder + t * whole
     }
 
-    /// True with probability exp(-numerator / (2 s^2 t^2)) (CKS20, algorithm 1, from its second part on).
+    /// True with probability exp(-numerator / (2 s^2 t^2))
+    /// (CKS20, algorithm 1, from its second part on).
     #[inline]
     fn kept<R: RngCore>(&self, mut numerator: u128, rng: &mut R) -> bool {
         while numerator > self.denominator {
@@ -113,12 +116,14 @@ impl DiscreteGaussian {
     }
 }
 
-/// True with probability `numerator / (denominator k)` <= 1; `quotient` is that in f64, within the error of [`MARGIN`].
+/// True with probability `numerator / (denominator k)` <= 1; `quotient`
+/// is that in f64, within the error of [`MARGIN`].
 #[inline]
 fn bernoulli<R: RngCore>(numerator: u128, denominator: u128, k: u32, quotient: f64, rng: &mut R) -> bool {
     let word = rng.next_u64();
     // One bit less than there is, for the conversion of a signed number.
-    let (drawn, threshold) = ((word >> 1) as i64 as f64, quotient * TWO_63);
+    let drawn = (word >> 1) as i64 as f64;
+    let threshold = quotient * TWO_63;
     if drawn + MARGIN < threshold {
         return true;
     }
@@ -128,7 +133,8 @@ fn bernoulli<R: RngCore>(numerator: u128, denominator: u128, k: u32, quotient: f
     bernoulli_by_digits(UBig::from(numerator), UBig::from(denominator) * k, word, rng)
 }
 
-/// Compares a uniform number in [0, 1), whose first base-2^64 digit is `word`, with `numerator / denominator`.
+/// Compares a uniform number in [0, 1), whose first base-2^64
+/// digit is `word`, with `numerator / denominator`.
 #[cold]
 fn bernoulli_by_digits<R: RngCore>(numerator: UBig, denominator: UBig, mut word: u64, rng: &mut R) -> bool {
     let mut rest = numerator;
@@ -147,8 +153,8 @@ fn bernoulli_by_digits<R: RngCore>(numerator: UBig, denominator: UBig, mut word:
     }
 }
 
-/// True with probability exp(-numerator / denominator), for a quotient up to 1: the parity of the first failure in
-/// draws of probability quotient / 1, quotient / 2, ... (CKS20, algorithm 1).
+/// True with probability exp(-numerator / denominator), for a quotient up to 1: the parity of the
+/// first failure in draws of probability quotient / 1, quotient / 2, ... (CKS20, algorithm 1).
 #[inline]
 fn bernoulli_exp_unit<R: RngCore>(numerator: u128, denominator: u128, quotient: f64, rng: &mut R) -> bool {
     let mut k = 1u32;
@@ -168,7 +174,8 @@ fn bernoulli_exp_one<R: RngCore>(rng: &mut R) -> bool {
     k % 2 == 1
 }
 
-/// Uniform below `bound`, without bias (Lemire, "Fast Random Integer Generation in an Interval", 2019).
+/// Uniform below `bound`, without bias (Lemire, "Fast
+/// Random Integer Generation in an Interval", 2019).
 #[inline]
 fn below<R: RngCore>(bound: u64, rng: &mut R) -> u64 {
     let mut product = u128::from(rng.next_u64()) * u128::from(bound);
@@ -203,7 +210,8 @@ mod tests {
                 bernoulli_by_digits(2u8.into(), 7u8.into(), word, &mut rng)
             })
             .count();
-        let (share, sd) = (hits as f64 / f64::from(draws), (2.0 / 7.0 * 5.0 / 7.0 / f64::from(draws)).sqrt());
+        let share = hits as f64 / f64::from(draws);
+        let sd = (2.0 / 7.0 * 5.0 / 7.0 / f64::from(draws)).sqrt();
         assert!((share - 2.0 / 7.0).abs() < 4.0 * sd, "{share}");
     }
 
@@ -215,7 +223,8 @@ mod tests {
         assert!(!bernoulli_by_digits(1u8.into(), 2u8.into(), 1 << 63, &mut rng));
         assert!(bernoulli_by_digits(5u8.into(), 5u8.into(), u64::MAX, &mut rng));
         assert!(!bernoulli_by_digits(0u8.into(), 5u8.into(), 0, &mut rng));
-        // 1/3 = 0.5555... in base 16: the word equals the first digit, so the next words decide, both ways.
+        // 1/3 = 0.5555... in base 16: the word equals the
+        // first digit, so the next words decide, both ways.
         let third = u64::MAX / 3;
         let hits = (0..2000).filter(|_| bernoulli_by_digits(1u8.into(), 3u8.into(), third, &mut rng)).count();
         assert!((550..790).contains(&hits), "{hits}");

@@ -12,9 +12,10 @@ pub struct EntropyError(getrandom::Error);
 
 /// ChaCha20, keyed with 256 bits from the operating system.
 ///
-/// Whoever knows the key can subtract the noise, so it is not stored, printed, copied (no `Clone`) or derived from
-/// anything else. Take a new one for every release: then a snapshot of a virtual machine that is started twice, or a
-/// forked process, does not repeat noise that has already been published.
+/// Whoever knows the key can subtract the noise, so it is not stored, printed, copied (no
+/// `Clone`) or derived from anything else. Take a new one for every release: then a
+/// snapshot of a virtual machine that is started twice, or a forked process, does not
+/// repeat noise that has already been published.
 pub struct SecureRng(ChaCha20Rng);
 
 impl SecureRng {
@@ -28,8 +29,8 @@ impl SecureRng {
         Ok(Self(ChaCha20Rng::from_seed(key)))
     }
 
-    /// A generator that repeats itself, for tests of statistics: its noise protects nobody, so nothing that is released
-    /// can have it.
+    /// A generator that repeats itself, for tests of statistics: its noise protects nobody, so
+    /// nothing that is released can have it.
     #[cfg(test)]
     pub(crate) fn repeatable_for_tests(seed: u64) -> Self {
         Self(ChaCha20Rng::seed_from_u64(seed))
@@ -66,7 +67,8 @@ mod tests {
 
     #[test]
     fn two_generators_differ_and_print_nothing() {
-        let (mut a, mut b) = (SecureRng::new().unwrap(), SecureRng::new().unwrap());
+        let mut a = SecureRng::new().unwrap();
+        let mut b = SecureRng::new().unwrap();
         assert_ne!([a.next_u64(), a.next_u64()], [b.next_u64(), b.next_u64()]);
         assert_eq!(format!("{a:?}"), "SecureRng { .. }");
     }

@@ -1,5 +1,6 @@
-//! Accounting against Google's dp-accounting 0.6.0 and mpmath quadrature (golden/reference.py), and against the figures
-//! that dp-accounting and Microsoft's prv_accountant gave when the accountants were designed.
+//! Accounting against Google's dp-accounting 0.6.0 and mpmath quadrature
+//! (golden/reference.py), and against the figures that dp-accounting and Microsoft's
+//! prv_accountant gave when the accountants were designed.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
@@ -49,7 +50,8 @@ fn accountant(rounds: &[(f64, f64, u64)]) -> Accountant {
 fn epsilons_lie_where_google_has_them() {
     for case in reference().compositions {
         let accountant = accountant(&case.rounds);
-        let (rdp, pld) = (accountant.epsilon_rdp(case.delta).unwrap(), accountant.epsilon_pld(case.delta).unwrap());
+        let rdp = accountant.epsilon_rdp(case.delta).unwrap();
+        let pld = accountant.epsilon_pld(case.delta).unwrap();
         let enforced = accountant.epsilon_enforced(case.delta).unwrap();
         let name =
             format!("{:?}: pld {pld} rdp {rdp} enforced {enforced}, want {} {}", case.rounds, case.pld, case.rdp);
@@ -85,8 +87,8 @@ fn epsilons_lie_where_the_design_has_them() {
     for (event, delta, rdp, pld, integer) in table {
         let accountant = accountant(&[event]);
         let got = accountant.epsilon_pld(delta).unwrap();
-        // Google's default grid overstates by up to 1e-4 here; golden/reference.json has a finer one. The last rows are
-        // given to three digits.
+        // Google's default grid overstates by up to 1e-4 here; golden/reference.json has a finer
+        // one. The last rows are given to three digits.
         let digits = if integer.is_finite() { 1e-4 } else { 6e-3 };
         assert!((got - pld).abs() < digits, "{event:?}: {got} {pld}");
         let got = accountant.epsilon_rdp(delta).unwrap();
@@ -135,7 +137,8 @@ fn noise_is_calibrated_as_google_calibrates_it() {
 
 #[test]
 fn every_event_has_a_figure_or_an_error_in_seconds() {
-    let (mut figures, mut slowest) = (0, 0f64);
+    let mut figures = 0;
+    let mut slowest = 0f64;
     for sigma in [1e-300, 0.1, 0.5, 10.0, 1e150] {
         for rate in [1e-300, 1e-7, 0.01, 1.0 - 1e-16, 1.0] {
             for steps in [1, 10_000, u64::MAX] {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 use proptest::prelude::*;
-use rondo_dp::{Contribution, Lattice, MAX_SCALE, MIN_SCALE};
+use rondo_dp::{ClipOutcome, Lattice, MAX_SCALE, MIN_SCALE};
 
 /// Numbers that break clipping in floating point.
 fn hostile() -> impl Strategy<Value = f32> {
@@ -54,9 +54,9 @@ proptest! {
         let moved = squared_norm(with.iter().zip(&without).map(|(a, b)| a - b));
         prop_assert!(moved <= squared_radius(&lattice));
         if one.iter().all(|number| number.is_finite()) {
-            prop_assert_ne!(outcome, Contribution::NonFinite);
+            prop_assert_ne!(outcome, ClipOutcome::NonFinite);
         } else {
-            prop_assert_eq!(outcome, Contribution::NonFinite);
+            prop_assert_eq!(outcome, ClipOutcome::NonFinite);
             prop_assert_eq!(moved, 0);
         }
     }
@@ -78,7 +78,7 @@ proptest! {
             prop_assert!((unit as f64).abs() <= exact.abs() * (1.0 + 1e-12), "not toward zero: {x} {unit} {exact}");
         }
         if (norm / lattice.clip() - 1.0).abs() > 1e-9 {
-            prop_assert_eq!(outcome == Contribution::Clipped, norm > lattice.clip());
+            prop_assert_eq!(outcome == ClipOutcome::Clipped, norm > lattice.clip());
         }
     }
 
@@ -90,8 +90,9 @@ proptest! {
         prop_assert!(lattice.noise_multiplier() >= noise && lattice.noise_multiplier() < noise * 1.001);
         prop_assert!((MIN_SCALE..=MAX_SCALE).contains(&lattice.scale()));
         prop_assert_eq!(lattice.step(), 2f64.powi(lattice.exponent()));
-        // Steps are powers of two and s is at most 2^24, so the radius lies above 2^23 / noise: 2^20 up to a noise of 8, and
-        // 2^19 up to 16. (A clip of 1.9939 with noise 13.18 has the radius 1,045,392, a little below 2^20.)
+        // Steps are powers of two and s is at most 2^24, so the radius lies above 2^23 / noise:
+        // 2^20 up to a noise of 8, and 2^19 up to 16. (A clip of 1.9939 with noise 13.18 has the
+        // radius 1,045,392, a little below 2^20.)
         if noise <= 16.0 {
             let finest = if noise <= 8.0 { -20 } else { -19 };
             prop_assert!(lattice.step() <= clip * 2f64.powi(finest), "{}", lattice.radius());
@@ -120,7 +121,7 @@ fn without_the_clip_the_sensitivity_is_broken() {
     let unclipped = one.iter().map(|&x| (f64::from(x) / lattice.step()) as i64);
     assert!(squared_norm(unclipped) > squared_radius(&lattice));
     let mut sum = vec![0i64; 3];
-    assert_eq!(lattice.add(&[&one], &mut sum).unwrap(), Contribution::Clipped);
+    assert_eq!(lattice.add(&[&one], &mut sum).unwrap(), ClipOutcome::Clipped);
     assert!(squared_norm(sum.iter().copied()) <= squared_radius(&lattice));
     assert!((sum[0] as f64 * lattice.step() - 0.6).abs() < 1e-6, "{sum:?}");
 }
@@ -135,11 +136,11 @@ fn numbers_in_double_precision_are_clipped_as_well() {
         assert!(squared_norm(sum.iter().zip(&before).map(|(a, b)| a - b)) <= squared_radius(&lattice), "{hostile:?}");
     }
     let before = sum.clone();
-    assert_eq!(lattice.add(&[&[0.5, f64::NAN, 0.0, 0.0]], &mut sum).unwrap(), Contribution::NonFinite);
+    assert_eq!(lattice.add(&[&[0.5, f64::NAN, 0.0, 0.0]], &mut sum).unwrap(), ClipOutcome::NonFinite);
     assert_eq!(sum, before);
     // What lies on the lattice and within the norm stays what it is.
     let mut exact = vec![0i64; 4];
-    assert_eq!(lattice.add(&[&[0.5, -0.25, 1.0, 0.0]], &mut exact).unwrap(), Contribution::Whole);
+    assert_eq!(lattice.add(&[&[0.5, -0.25, 1.0, 0.0]], &mut exact).unwrap(), ClipOutcome::Whole);
     assert_eq!(exact.iter().map(|&unit| unit as f64 * lattice.step()).collect::<Vec<_>>(), [0.5, -0.25, 1.0, 0.0]);
 }
 

@@ -18,7 +18,7 @@ fn open(dir: &Path) -> Ledger {
 }
 
 fn spent(ledger: &Ledger, run: &str) -> f64 {
-    ledger.books().runs[run].released.epsilon_enforced(1e-5).unwrap()
+    ledger.state().runs[run].released.epsilon_enforced(1e-5).unwrap()
 }
 
 #[test]
@@ -33,8 +33,8 @@ fn a_run_spends_its_rounds_and_no_more() {
         ledger.spend("r", round, &format!("u{round}"), 0).unwrap();
     }
     assert!(spent(&ledger, "r") <= 3.0 && spent(&ledger, "r") > 2.99);
-    let told = ledger.check("r").unwrap_err().to_string();
-    assert!(told.contains("has spent its privacy budget") && told.contains("of 3"), "{told}");
+    let reported = ledger.check("r").unwrap_err().to_string();
+    assert!(reported.contains("has spent its privacy budget") && reported.contains("of 3"), "{reported}");
     assert!(ledger.spend("r", 4, "u4", 0).is_err());
     // The same bytes again cost nothing, and the same reservation counts once.
     let head = ledger.head();
@@ -46,18 +46,18 @@ fn a_run_spends_its_rounds_and_no_more() {
 }
 
 #[test]
-fn a_plan_that_has_changed_is_told_by_what_has_changed() {
+fn a_plan_that_has_changed_is_refused_by_what_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = open(dir.path());
     let plan = plan(3, Some(2.0));
     ledger.reserve("r", "customers", &plan, None, 0).unwrap();
-    let mut told =
+    let mut reported =
         |domain: &str, plan: &ExamplePlan| ledger.reserve("r", domain, plan, None, 0).unwrap_err().to_string();
-    let domain = told("reviews", &plan);
+    let domain = reported("reviews", &plan);
     assert!(domain.contains(r#"another plan: the privacy domain was "customers" and is "reviews"; put"#), "{domain}");
-    let larger = told("customers", &ExamplePlan { sampling_rate: 0.05, ..plan });
+    let larger = reported("customers", &ExamplePlan { sampling_rate: 0.05, ..plan });
     assert!(larger.contains("training examples fixes, was 0.032 and is 0.05; put"), "{larger}");
-    let other = told("customers", &ExamplePlan { rounds: 9, clip: 0.5, ..plan });
+    let other = reported("customers", &ExamplePlan { rounds: 9, clip: 0.5, ..plan });
     assert!(other.contains("the clip was 1 and is 0.5, the number of rounds was 3 and is 9; put"), "{other}");
 }
 
@@ -68,16 +68,16 @@ fn runs_over_the_same_data_add_up() {
     let budget = Some(Limit::new(3.6, 1e-5).unwrap());
     ledger.reserve("a", "patients", &plan(3, None), budget, 0).unwrap();
     // A whole plan more does not fit, in another domain it does.
-    let told = ledger.reserve("b", "patients", &plan(3, None), budget, 0).unwrap_err().to_string();
-    assert!(told.contains("\"patients\" allows epsilon 3.6"), "{told}");
+    let reported = ledger.reserve("b", "patients", &plan(3, None), budget, 0).unwrap_err().to_string();
+    assert!(reported.contains("\"patients\" allows epsilon 3.6"), "{reported}");
     ledger.reserve("b", "others", &plan(3, None), budget, 0).unwrap();
     // What was reserved and never released is free again; what was released is not.
     ledger.spend("a", 1, "u", 0).unwrap();
     ledger.close("a", 0).unwrap();
     ledger.close("a", 0).unwrap();
     ledger.reserve("c", "patients", &plan(3, None), budget, 0).unwrap();
-    let held = ledger.books().domains["patients"].budget.unwrap();
-    let cost = held.cost(&ledger.books().committed("patients").unwrap()).unwrap();
+    let held = ledger.state().domains["patients"].budget.unwrap();
+    let cost = held.cost(&ledger.state().committed("patients").unwrap()).unwrap();
     let alone = held.cost(&rondo_dp::Curve::of(&plan(3, None).whole().unwrap())).unwrap();
     assert!(cost > alone && cost <= 3.6, "{cost} {alone}");
     // A closed run is asked about its domain again.
@@ -96,12 +96,13 @@ fn it_is_the_same_ledger_after_a_restart() {
     let budget = Some(Limit::new(4.0, 1e-5).unwrap());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), budget, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
-    let (books, head) = (ledger.books().clone(), ledger.head());
+    let state = ledger.state().clone();
+    let head = ledger.head();
     drop(ledger);
     let again = open(dir.path());
-    assert_eq!((again.books(), again.head()), (&books, head));
+    assert_eq!((again.state(), again.head()), (&state, head));
     let read = Ledger::read(&dir.path().join("ledger.jsonl")).unwrap();
-    assert_eq!((&read.books, read.head), (&books, head));
+    assert_eq!((&read.state, read.head), (&state, head));
     assert_eq!((read.entries.len(), read.entries[1].1), (2, head));
 }
 
@@ -127,12 +128,15 @@ fn an_edited_ledger_is_refused_by_line_and_left_alone() {
     ];
     for (edited, line) in edits {
         fs::write(&path, &edited).unwrap();
-        let told = Ledger::open(&path).unwrap_err().to_string();
-        assert!(told.contains("was changed") && told.contains(&format!("line {line}:")), "{told}\n{edited}");
-        assert!(told.contains("newest copy") && told.contains("rondo privacy ledger RUN"), "{told}");
+        let reported = Ledger::open(&path).unwrap_err().to_string();
+        assert!(
+            reported.contains("was changed") && reported.contains(&format!("line {line}:")),
+            "{reported}\n{edited}"
+        );
+        assert!(reported.contains("newest copy") && reported.contains("rondo privacy ledger RUN"), "{reported}");
         assert_eq!(fs::read_to_string(&path).unwrap(), edited);
     }
-    // What no hash of the file itself tells: the last line dropped, or all of them.
+    // What no hash of the file itself shows: the last line dropped, or all of them.
     for kept in [lines[..2].concat(), lines[..1].concat(), String::new()] {
         fs::write(&path, &kept).unwrap();
         let error = Ledger::open(&path).unwrap_err();
@@ -149,14 +153,16 @@ fn an_edited_ledger_is_refused_by_line_and_left_alone() {
 #[test]
 fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
+    let path = dir.path().join("ledger.jsonl");
+    let head = dir.path().join("ledger.head");
     let mut ledger = open(dir.path());
     ledger.reserve("r", "d", &plan(4, Some(1.0)), None, 1).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
-    let told = format!("2 {}\n", ledger.head());
+    let reported = format!("2 {}\n", ledger.head());
     drop(ledger);
-    let (sound, pinned) = (fs::read(&path).unwrap(), fs::read_to_string(&head).unwrap());
-    assert_eq!(pinned, told);
+    let sound = fs::read(&path).unwrap();
+    let pinned = fs::read_to_string(&head).unwrap();
+    assert_eq!(pinned, reported);
 
     fs::remove_file(&path).unwrap();
     assert!(matches!(Ledger::open(&path), Err(LedgerError::Missing { counted: 2, .. })));
@@ -164,7 +170,7 @@ fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     assert!(!path.exists(), "none is made in its place");
     fs::write(&path, &sound).unwrap();
 
-    // A head that is lost or damaged; the line that mends it is told.
+    // A head that is lost or damaged; the error has the line that repairs it.
     for broken in [None, Some("2 blake3:12"), Some("")] {
         match broken {
             Some(broken) => fs::write(&head, broken).unwrap(),
@@ -182,8 +188,11 @@ fn a_ledger_that_was_deleted_or_has_no_head_is_refused() {
     let mut other = open(elsewhere.path());
     other.reserve("s", "d", &plan(4, Some(1.0)), None, 1).unwrap();
     fs::copy(elsewhere.path().join("ledger.head"), &head).unwrap();
-    let told = Ledger::open(&path).unwrap_err().to_string();
-    assert!(told.contains("line 1: it is not the entry that") && told.contains("ledger.head has"), "{told}");
+    let reported = Ledger::open(&path).unwrap_err().to_string();
+    assert!(
+        reported.contains("line 1: it is not the entry that") && reported.contains("ledger.head has"),
+        "{reported}"
+    );
 }
 
 #[test]
@@ -199,7 +208,7 @@ fn a_crash_between_an_entry_and_its_head_costs_the_entry_and_no_more() {
     drop(ledger);
     fs::write(&head, &before).unwrap();
     let again = open(dir.path());
-    assert_eq!(again.books().runs["r"].updates.len(), 1, "it counts");
+    assert_eq!(again.state().runs["r"].updates.len(), 1, "it counts");
     assert_eq!(fs::read(&head).unwrap(), after, "and is pinned again");
 }
 
@@ -213,24 +222,25 @@ fn an_entry_whose_head_cannot_be_written_is_none() {
     let block = dir.path().join("ledger.head.new");
     fs::create_dir(&block).unwrap();
     assert!(matches!(ledger.spend("r", 1, "u1", 2), Err(LedgerError::Io { .. })));
-    assert_eq!((ledger.head(), ledger.books().runs["r"].updates.len()), (head, 0));
+    assert_eq!((ledger.head(), ledger.state().runs["r"].updates.len()), (head, 0));
     assert_eq!(open(dir.path()).head(), head, "the entry is cut off again");
     fs::remove_dir(&block).unwrap();
     ledger.spend("r", 1, "u1", 2).unwrap();
     drop(ledger);
-    assert_eq!(open(dir.path()).books().runs["r"].updates.len(), 1);
+    assert_eq!(open(dir.path()).state().runs["r"].updates.len(), 1);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Cut anywhere. With the head of the last whole entry, as a crash leaves it, the file holds exactly the entries that
-    /// were whole, and goes on from there; the torn one was never answered. With a later head, answered entries are gone:
-    /// refused, whatever the cut.
+    /// Cut anywhere. With the head of the last whole entry, as a crash leaves it, the file holds
+    /// exactly the entries that were whole, and goes on from there; the torn one was never
+    /// answered. With a later head, answered entries are gone: refused, whatever the cut.
     #[test]
     fn a_torn_write_loses_only_what_was_never_answered(cut in 0.0..1.0_f64) {
         let dir = tempfile::tempdir().unwrap();
-        let (path, head) = (dir.path().join("ledger.jsonl"), dir.path().join("ledger.head"));
+        let path = dir.path().join("ledger.jsonl");
+        let head = dir.path().join("ledger.head");
         let mut ledger = open(dir.path());
         let mut heads = vec![fs::read(&head).unwrap()];
         ledger.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();
@@ -247,8 +257,8 @@ proptest! {
         for (answered, later) in heads.iter().enumerate().skip(whole + 1) {
             fs::write(&head, later).unwrap();
             let error = Ledger::open(&path).unwrap_err();
-            let told = matches!(error, LedgerError::Behind { counted, .. } if counted == answered as u64);
-            prop_assert!(told, "{} of {}: {}", whole, answered, error);
+            let reported = matches!(error, LedgerError::Behind { counted, .. } if counted == answered as u64);
+            prop_assert!(reported, "{} of {}: {}", whole, answered, error);
             prop_assert_eq!(&fs::read(&path).unwrap()[..], kept);
         }
         fs::write(&head, &heads[whole]).unwrap();
@@ -257,9 +267,9 @@ proptest! {
         again.reserve("r", "d", &plan(8, Some(2.0)), None, 1).unwrap();
         again.spend("r", 9, "u9", 3).unwrap();
         let done = whole.saturating_sub(1) + 1;
-        prop_assert_eq!(again.books().runs["r"].updates.len(), done);
+        prop_assert_eq!(again.state().runs["r"].updates.len(), done);
         drop(again);
-        prop_assert_eq!(open(dir.path()).books().runs["r"].updates.len(), done);
+        prop_assert_eq!(open(dir.path()).state().runs["r"].updates.len(), done);
     }
 
     /// Whatever is asked in whatever order, no domain and no run ever goes above its budget.
@@ -281,14 +291,14 @@ proptest! {
                 _ => ledger.close(&run, 0),
             };
             let mut all = Accountant::new();
-            for books in ledger.books().runs.values() {
-                prop_assert!(books.released.epsilon_enforced(1e-5).unwrap() <= 3.0);
-                books.released.events().iter().for_each(|event| all.record(*event));
+            for account in ledger.state().runs.values() {
+                prop_assert!(account.released.epsilon_enforced(1e-5).unwrap() <= 3.0);
+                account.released.events().iter().for_each(|event| all.record(*event));
             }
-            let Some(budget) = ledger.books().domains.get("d").and_then(|domain| domain.budget) else { continue };
+            let Some(budget) = ledger.state().domains.get("d").and_then(|domain| domain.budget) else { continue };
             prop_assert!(budget.cost(&all.curve()).unwrap() <= 4.0 + 1e-9);
             prop_assert!(all.epsilon_enforced(1e-5).unwrap() <= 4.0 + 1e-9);
-            prop_assert!(budget.cost(&ledger.books().committed("d").unwrap()).unwrap() <= 4.0 + 1e-9);
+            prop_assert!(budget.cost(&ledger.state().committed("d").unwrap()).unwrap() <= 4.0 + 1e-9);
         }
     }
 }
@@ -305,9 +315,9 @@ fn a_coordinator_enters_every_release() {
     ledger.release("b", "reviews", (1, 1), event, 0).unwrap();
     assert!(ledger.release("b", "notes", (2, 1), event, 0).is_err());
     drop(ledger);
-    let books = Ledger::read(&path).unwrap().books;
-    assert_eq!(books.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
+    let state = Ledger::read(&path).unwrap().state;
+    assert_eq!(state.central["a"].releases, [(1, 1), (1, 1), (2, 1)], "a release that is made again is a second one");
     let steps = |released: &Accountant| released.events().iter().map(|event| event.steps()).sum::<u64>();
-    assert_eq!((steps(&books.central["a"].released), steps(&books.domains["reviews"].released)), (3, 4));
-    assert!(!books.domains.contains_key("notes"));
+    assert_eq!((steps(&state.central["a"].released), steps(&state.domains["reviews"].released)), (3, 4));
+    assert!(!state.domains.contains_key("notes"));
 }

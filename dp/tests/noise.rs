@@ -1,5 +1,6 @@
-//! The noise: its distribution against the exact one and against opendp's sampler, and the mechanism around it against
-//! the audits. Statistics at 99.9 % are given a second try, so that a run fails by chance once in a million.
+//! The noise: its distribution against the exact one and against opendp's sampler, and the
+//! mechanism around it against the audits. Statistics at 99.9 % are given a second try, so that a
+//! run fails by chance once in a million.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
@@ -42,7 +43,10 @@ fn chi_squared(scale: u64, claimed: f64) -> Result<(), String> {
     let weight = |x: i64| (-(x as f64).powi(2) / (2.0 * claimed * claimed)).exp();
     let total: f64 = (-50 * widest..=50 * widest).map(weight).sum();
     // Cells with fewer than 10 expected draws are counted together.
-    let (mut statistic, mut cells, mut rest, mut rest_count) = (0.0, 0.0, f64::from(DRAWS), f64::from(DRAWS));
+    let mut statistic = 0.0;
+    let mut cells = 0.0;
+    let mut rest = f64::from(DRAWS);
+    let mut rest_count = f64::from(DRAWS);
     for x in -widest..=widest {
         let expected = f64::from(DRAWS) * weight(x) / total;
         let count = f64::from(counts[(x + widest) as usize]);
@@ -82,7 +86,9 @@ fn draws_are_distributed_as_those_of_opendp() {
 fn kolmogorov_smirnov(a: &mut [i64], b: &mut [i64]) -> f64 {
     a.sort_unstable();
     b.sort_unstable();
-    let (mut i, mut j, mut distance) = (0, 0, 0f64);
+    let mut i = 0;
+    let mut j = 0;
+    let mut distance = 0f64;
     while i < a.len() && j < b.len() {
         if a[i] <= b[j] {
             i += 1
@@ -122,7 +128,8 @@ fn rho_is_that_of_the_noise_multiplier() {
     for noise in [0.3, 1.0, 4.7, 1000.0] {
         let lattice = Lattice::new(0.37, noise, 100).unwrap();
         let mechanism = GaussianMechanism::new(lattice).unwrap();
-        let (rho, want) = (mechanism.rho().unwrap(), 0.5 / lattice.noise_multiplier().powi(2));
+        let rho = mechanism.rho().unwrap();
+        let want = 0.5 / lattice.noise_multiplier().powi(2);
         assert!((rho / want - 1.0).abs() < 1e-12 && rho <= 0.5 / (noise * noise) * (1.0 + 1e-12), "{rho} {want}");
     }
 }

@@ -1,5 +1,6 @@
-//! The change that an update makes: what it sends, less what its round began with. Where a promise is one per client, this
-//! is what is clipped, summed and noised, never the tensors themselves.
+//! The change that an update makes: what it sends, less what its round began with. Where the
+//! privacy guarantee is per client, this change is clipped, summed and noised, never the tensors
+//! themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use crate::file::{FileError, TensorFile};
 use crate::job::{Job, Kind};
 use crate::tensor::{Tensor, TensorSet};
 
-/// What every client of a round begins with, of the tensors that it sends: one vector, in the order of the upload.
+/// What every client of a round begins with, of the tensors that it sends: one vector, in the order
+/// of the upload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoundStart {
     tensors: Vec<(String, Tensor)>,
@@ -18,7 +20,8 @@ pub struct RoundStart {
 }
 
 impl Job {
-    /// What the clients of a training round begin with, at the run's rank, from the artefacts that hold when it starts.
+    /// What the clients of a training round begin with, at the run's rank, from the artefacts that
+    /// hold when it starts.
     ///
     /// # Errors
     /// As of [`Job::state`].
@@ -50,7 +53,8 @@ impl RoundStart {
         self.tensors.iter().map(|(_, tensor)| tensor.len()).sum()
     }
 
-    /// The change of an update that has passed the door, shape `[dimension]`, in place of what `change` held.
+    /// Writes the change of an update that has passed validation into `change`, shape
+    /// `[dimension]`; what `change` held before is dropped.
     ///
     /// # Errors
     /// A file that cannot be read, or has other tensors.
@@ -92,7 +96,8 @@ impl RoundStart {
     }
 }
 
-/// L2 norm, as a multiple of the largest number, which neither overflows nor underflows; NaN or infinite where a number is.
+/// L2 norm, as a multiple of the largest number, which neither overflows nor underflows; NaN or
+/// infinite where a number is.
 pub fn norm(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
     let mut largest = 0.0_f64;
     for number in numbers.clone() {
@@ -108,8 +113,8 @@ pub fn norm(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
     largest * numbers.map(|x| (x / largest) * (x / largest)).sum::<f64>().sqrt()
 }
 
-/// Scales the joint change from `start` to `tensors` down to an L2 norm of at most `clip`. Tensors that do not begin
-/// anywhere are left.
+/// Scales the joint change from `start` to `tensors` down to an L2 norm of at most `clip`. Tensors
+/// that do not begin anywhere are left.
 pub fn clip(start: &TensorSet, tensors: &mut TensorSet, clip: f64) {
     let changes = tensors.iter().filter_map(|(name, tensor)| Some((tensor, start.get(name)?)));
     let changes = changes.flat_map(|(new, old)| new.data.iter().zip(&old.data));
@@ -148,9 +153,9 @@ mod tests {
         clip(&start, &mut far, 0.5);
         assert_eq!(far, set(&[1.3, 2.0, 3.4]));
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut odd = set(&[1.5, bad, 3.0]);
-            clip(&start, &mut odd, 0.5);
-            assert_eq!(odd, start, "what is not finite changes nothing");
+            let mut broken = set(&[1.5, bad, 3.0]);
+            clip(&start, &mut broken, 0.5);
+            assert_eq!(broken, start, "what is not finite changes nothing");
         }
     }
 

@@ -30,7 +30,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     /// Values it takes.
     pub kind: OptionKind,
-    /// Value when the run file is silent, as it would be written there; `None` = the method decides (see `help`).
+    /// Value when the run file is silent, as it would be written there; `None` = the method decides
+    /// (see `help`).
     pub default: Option<&'static str>,
     /// What it does, in one line.
     pub help: &'static str,
@@ -52,8 +53,9 @@ pub enum OptionValue {
 pub struct MethodConfig {
     /// The run's rank r, at least 1.
     pub rank: usize,
-    /// LoRA's alpha. Where every client has an adapter of its own (FLoRA, FlexLoRA) the scale is alpha over the client's
-    /// rank; where all share one basis (FFA-LoRA, RoLoRA, zero padding) it is the basis' own, alpha over the run's rank.
+    /// LoRA's alpha. Where every client has an adapter of its own (FLoRA, FlexLoRA) the scale is
+    /// alpha over the client's rank; where all share one basis (FFA-LoRA, RoLoRA, zero padding) it
+    /// is the basis' own, alpha over the run's rank.
     pub alpha: f64,
     /// The run's learning rate.
     pub lr: f64,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::delta::DeltaError;
 use crate::file::FileError;
-use crate::initial::InitialError;
 use crate::linalg::LinalgError;
+use crate::start_adapter::error::StartAdapterError;
 
 /// Why something about a method was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum MethodError {
         key: &'static str,
         /// The method.
         method: String,
-        /// Why not, and the mend.
+        /// Why not, and how to fix it.
         problem: String,
     },
     /// A method cannot be registered.
@@ -72,7 +72,7 @@ pub enum MethodError {
     },
     /// The targets of the run file do not fit the base model.
     #[error("run file: `method.targets`: {0}")]
-    Targets(#[from] rondo_proto::base::BaseError),
+    Targets(#[from] rondo_base::BaseError),
     /// A rank that a target's weight cannot have.
     #[error("rank {rank} is outside 1 to {largest} for target `{target}` of shape [{out}, {inp}]; lower `method.rank`")]
     Rank {
@@ -138,7 +138,8 @@ pub enum MethodError {
     Disagree {
         /// The target.
         target: String,
-        /// All clients: those of the largest group that agrees, then the others, with how far off each is.
+        /// All clients: those of the largest group that agrees, then the others, with how far off
+        /// each is.
         clients: Vec<String>,
     },
     /// A delta expression and its tensors do not fit.
@@ -176,7 +177,7 @@ pub enum MethodError {
     },
     /// An adapter cannot be what a run starts from.
     #[error(transparent)]
-    Initial(#[from] InitialError),
+    StartAdapter(#[from] StartAdapterError),
     /// A tensor file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -191,10 +192,10 @@ pub enum MethodError {
 }
 
 impl MethodError {
-    /// How to mend it, where there is more to say than the message does.
+    /// How to fix it, where there is more to say than the message does.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Initial(error) => error.hint(),
+            Self::StartAdapter(error) => error.hint(),
             _ => None,
         }
     }

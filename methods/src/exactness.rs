@@ -1,4 +1,5 @@
-//! The aggregation error: how far the aggregate's delta is from the dense weighted mean of the clients' deltas.
+//! The aggregation error: how far the aggregate's delta is from the dense weighted mean of the
+//! clients' deltas.
 
 use crate::linalg::Matrix;
 

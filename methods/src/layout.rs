@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dim::{Dim, SymbolicShape};
+
 /// One adapted linear layer of the base model, weight `[out, inp]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
@@ -11,6 +13,19 @@ pub struct Target {
     pub out: usize,
     /// Input features, columns of the weight.
     pub inp: usize,
+}
+
+impl Target {
+    /// The shape of a tensor of this target at this rank.
+    pub fn shape(&self, rank: usize, dims: &[Dim]) -> SymbolicShape {
+        let length = |dim: &Dim| match *dim {
+            Dim::Out => self.out,
+            Dim::In => self.inp,
+            Dim::Rank => rank,
+            Dim::Fixed(length) => length,
+        };
+        SymbolicShape { lengths: dims.iter().map(length).collect(), dims: dims.to_vec() }
+    }
 }
 
 /// Where a frozen tensor comes from.
@@ -93,6 +108,8 @@ pub struct TensorSpec {
     pub part: String,
     /// Row-major shape.
     pub shape: Vec<usize>,
+    /// What the shape's dimensions are, one for each length.
+    pub dims: Vec<Dim>,
     /// Whether it learns.
     pub role: Role,
     /// Who receives it.
@@ -106,8 +123,8 @@ pub struct TensorSpec {
 
 impl TensorSpec {
     /// A trained tensor.
-    pub fn trained(part: &str, shape: &[usize], travel: Travel, start: Start) -> Self {
-        Self { part: part.to_owned(), shape: shape.to_vec(), role: Role::Trained, travel, start, block: None }
+    pub fn trained(part: &str, shape: impl Into<SymbolicShape>, travel: Travel, start: Start) -> Self {
+        Self::new(part, shape.into(), Role::Trained, travel, start)
     }
 
     /// The same tensor, of which only the leading block of these sizes trains and travels up.
@@ -127,7 +144,7 @@ impl TensorSpec {
         self.moving_shape().filter(|_| self.role == Role::Trained)
     }
 
-    /// Shape of what a client sends; of a tensor that stays at home `None`.
+    /// Shape of what a client sends; of a tensor that is not sent `None`.
     pub fn sent_shape(&self) -> Option<&[usize]> {
         self.moving_shape().filter(|_| self.travel.goes_up())
     }
@@ -137,27 +154,38 @@ impl TensorSpec {
     }
 
     /// A frozen tensor that everybody draws from the seed, uniform in (-bound, bound).
-    pub fn seeded(part: &str, shape: &[usize], bound: f64) -> Self {
-        Self {
-            part: part.to_owned(),
-            shape: shape.to_vec(),
-            role: Role::Frozen { from: Origin::Seed },
-            travel: Travel::Never,
-            start: Start::SeededUniform { bound },
-            block: None,
-        }
+    pub fn seeded(part: &str, shape: impl Into<SymbolicShape>, bound: f64) -> Self {
+        let role = Role::Frozen { from: Origin::Seed };
+        Self::new(part, shape.into(), role, Travel::Never, Start::SeededUniform { bound })
     }
 
     /// A frozen tensor that the warm-up makes and the coordinator ships once.
-    pub fn shipped(part: &str, shape: &[usize], from: Origin) -> Self {
-        Self {
-            part: part.to_owned(),
-            shape: shape.to_vec(),
-            role: Role::Frozen { from },
-            travel: Travel::Once,
-            start: Start::Artefact,
-            block: None,
-        }
+    pub fn shipped(part: &str, shape: impl Into<SymbolicShape>, from: Origin) -> Self {
+        Self::new(part, shape.into(), Role::Frozen { from }, Travel::Once, Start::Artefact)
+    }
+
+    /// A tensor without a block.
+    pub fn new(part: &str, shape: SymbolicShape, role: Role, travel: Travel, start: Start) -> Self {
+        let SymbolicShape { lengths, dims } = shape;
+        Self { part: part.to_owned(), shape: lengths, dims, role, travel, start, block: None }
+    }
+
+    /// True for a tensor of the frozen artefact.
+    pub fn is_shipped_frozen(&self) -> bool {
+        matches!(self.role, Role::Frozen { .. }) && self.travel.is_shipped_frozen()
+    }
+
+    /// The rank that this tensor shows in a file where it has `shape`; none where no dimension is
+    /// the rank, or where the count of dimensions differs.
+    pub fn rank_in(&self, shape: &[usize]) -> Option<usize> {
+        let place = self.dims.iter().position(|dim| *dim == Dim::Rank)?;
+        shape.get(place).copied().filter(|_| shape.len() == self.dims.len())
+    }
+
+    /// Its dimensions in words, for example `[out, r]`.
+    pub fn dims_in_words(&self) -> String {
+        let words: Vec<String> = self.dims.iter().map(Dim::to_string).collect();
+        format!("[{}]", words.join(", "))
     }
 
     /// Count of numbers.

@@ -46,7 +46,8 @@ pub enum LinalgError {
 /// A truncated singular value decomposition, M ~ u . diag(s) . v.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Svd {
-    /// Left vectors, `[m, r]`, orthonormal columns; in each the largest entry by absolute value is positive.
+    /// Left vectors, `[m, r]`, orthonormal columns; in each the largest entry by absolute value is
+    /// positive.
     pub u: Matrix,
     /// Singular values, descending.
     pub s: Vec<f64>,
@@ -209,7 +210,8 @@ impl Matrix {
     }
 }
 
-/// The thin QR decomposition: q `[m, k]` with orthonormal columns, r `[k, n]` upper triangular, k = min(m, n).
+/// The thin QR decomposition: q `[m, k]` with orthonormal columns, r `[k, n]` upper triangular,
+/// k = min(m, n).
 pub fn qr(matrix: &Matrix) -> Result<(Matrix, Matrix), LinalgError> {
     matrix.check_finite()?;
     let size = matrix.rows.min(matrix.cols);
@@ -227,8 +229,8 @@ pub fn qr(matrix: &Matrix) -> Result<(Matrix, Matrix), LinalgError> {
 
 /// The leading `rank` singular triplets of a dense matrix, in f64.
 ///
-/// The signs are fixed (see [`Svd::u`]), but the last bits may differ between machines: whatever is computed from this
-/// is computed once and shipped.
+/// The signs are fixed (see [`Svd::u`]), but the last bits may differ between machines: whatever is
+/// computed from this is computed once and shipped.
 pub fn truncated_svd(matrix: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (rows, cols) = (matrix.rows, matrix.cols);
     if rank == 0 || rank > rows.min(cols) {
@@ -252,9 +254,10 @@ pub fn truncated_svd(matrix: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     Ok(Svd { u, s, v })
 }
 
-/// The leading `rank` singular triplets of left . right without forming the product: QR of both factors, SVD of the
-/// small core. left `[m, k]`, right `[k, n]`. A rank above k brings singular values of zero with vectors at right angles to
-/// the others, so that neither factor holds a dead direction.
+/// The leading `rank` singular triplets of left . right without forming the product: QR of both
+/// factors, SVD of the small core. left `[m, k]`, right `[k, n]`. A rank above k brings singular
+/// values of zero with vectors at right angles to the others, so that neither factor holds a dead
+/// direction.
 pub fn truncated_svd_of_product(left: &Matrix, right: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (rows, cols) = (left.rows, right.cols);
     if rank == 0 || rank > rows.min(cols) {
@@ -273,7 +276,8 @@ pub fn truncated_svd_of_product(left: &Matrix, right: &Matrix, rank: usize) -> R
     Ok(Svd { u: q_left.times(&core.u), s: core.s, v: core.v.times(&q_right.transposed()) })
 }
 
-/// The least-squares solution X of a . X = b with the smallest norm; a `[m, k]`, b `[m, n]`, X `[k, n]`.
+/// The least-squares solution X of a . X = b with the smallest norm; a `[m, k]`, b `[m, n]`, X
+/// `[k, n]`.
 pub fn least_squares(a: &Matrix, b: &Matrix) -> Result<Matrix, LinalgError> {
     b.check_finite()?;
     let svd = truncated_svd(a, a.rows.min(a.cols))?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{MethodConfig, OptionSpec};
 use crate::delta::Delta;
 use crate::error::MethodError;
-use crate::export::peft::PeftFactors;
+use crate::factors::PeftFactors;
 use crate::law::LawKind;
 use crate::layout::{Target, TensorSpec};
 use crate::tensor::{Tensor, TensorSet, fits};

@@ -1,9 +1,10 @@
 //! A method's law on tensor files, without a run or a base model: `rondo adapter aggregate`.
 //!
-//! Targets and shapes are taken from the files. Tensors are named as on the wire, `<target>.<part>`, with the parts of
-//! the method's layout; `head.weight` and `head.bias` are averaged. Frozen parts may stand in the files (all alike) or
-//! in one file beside them; with them the aggregation error can be told. Where clients of lower ranks send leading blocks,
-//! the global tensors that they started from are needed for what lies outside.
+//! Targets and shapes are taken from the files. Tensors are named as on the wire,
+//! `<target>.<part>`, with the parts of the method's layout; `head.weight` and `head.bias` are
+//! averaged. Frozen parts may stand in the files (all alike) or in one file beside them; with them
+//! the aggregation error can be measured. Where clients of lower ranks send leading blocks, the
+//! global tensors that they started from are needed for what lies outside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,13 +13,13 @@ use rondo_proto::manifest::safetensors_name;
 use rondo_proto::run_file::Dtype;
 
 use crate::aggregate::Contribution;
+use crate::aggregate::engine::{ClientTensors, DenseMean, TargetPlan, check_shares};
 use crate::config::MethodConfig;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::{TensorFile, write};
-use crate::law::{Frame, LawKind, Part, pair_dense};
+use crate::law::LawContext;
 use crate::layout::{Target, TensorSpec};
-use crate::linalg::Matrix;
 use crate::method::Method;
 use crate::tensor::{Tensor, TensorSet, fits, full_name};
 
@@ -28,11 +29,13 @@ pub struct OfflineInput<'a> {
     pub method: &'a dyn Method,
     /// Its settings; `rank` and `alpha` give the scale.
     pub config: &'a MethodConfig,
-    /// The files, in the order in which they are summed or stacked; the client's name is used in messages only.
+    /// The files, in the order in which they are summed or stacked; the client's name is used in
+    /// messages only.
     pub updates: &'a [Contribution],
     /// A file with frozen parts that the updates leave out.
     pub frozen: Option<&'a Path>,
-    /// The published file that the clients started from; for updates that are leading blocks of its tensors.
+    /// The published file that the clients started from; for updates that are leading blocks of its
+    /// tensors.
     pub global: Option<&'a Path>,
     /// The file to write.
     pub out: &'a Path,
@@ -52,15 +55,13 @@ pub struct OfflineOutput {
 /// Name under which head tensors are grouped.
 const HEAD: &str = "head";
 
-/// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the result; one file is
-/// open at a time.
+/// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the
+/// result; one file is open at a time.
 pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, MethodError> {
-    let weights = || input.updates.iter().map(|update| update.weight);
-    let sum: f64 = weights().sum();
-    let sound = weights().all(|weight| weight.is_finite() && weight >= 0.0) && (sum - 1.0).abs() <= 1e-6;
-    let Some((first, others)) = input.updates.split_first().filter(|_| sound) else {
-        return refuse(format!("{} files with shares that sum to {sum}", input.updates.len()));
+    let Some((first, others)) = input.updates.split_first() else {
+        return refuse("there are no files".to_owned());
     };
+    check_shares(input.updates)?;
     let file = TensorFile::open(&first.path)?;
     let groups = group(&file)?;
     let bf16 = file.entries().iter().all(|entry| entry.dtype == safetensors_name(Dtype::Bf16));
@@ -72,16 +73,17 @@ pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, Method
             return refuse(format!("{one} and {two} hold tensors of different names"));
         }
     }
-    let mut work = Work { input, specs: specs(input), dtype, error: Some(AggregationError::default()) };
+    let error = Some(AggregationError::default());
+    let mut aggregation = OfflineAggregation { input, specs: specs(input), dtype, error };
     let mut result = TensorSet::new();
     for (target, parts) in &groups {
-        let made = if target == HEAD { work.head(parts)? } else { work.target(target, parts)? };
+        let made = if target == HEAD { aggregation.head(parts)? } else { aggregation.target(target, parts)? };
         result.extend(made.into_iter().map(|(part, tensor)| (full_name(target, &part), tensor)));
     }
     let metadata = BTreeMap::from([("rondo.method".to_owned(), input.method.id().to_owned())]);
     let bytes = write(input.out, &result, dtype, &metadata)?;
     let targets = groups.into_keys().filter(|target| target != HEAD).collect();
-    Ok(OfflineOutput { targets, bytes, error: work.error.and_then(|error| error.relative()) })
+    Ok(OfflineOutput { targets, bytes, error: aggregation.error.and_then(|error| error.relative()) })
 }
 
 fn refuse<T>(problem: String) -> Result<T, MethodError> {
@@ -100,7 +102,8 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
     Ok(groups)
 }
 
-/// The method's parts. Which of their dimensions are the rank's does not depend on the target's size.
+/// The method's parts. Which of their dimensions are the rank's does not depend on the target's
+/// size.
 fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     let rank = input.config.rank;
     let any = Target { name: "any".into(), out: rank, inp: rank };
@@ -108,21 +111,22 @@ fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     layout.into_iter().map(|spec| (spec.part.clone(), spec)).collect()
 }
 
-/// One tensor, every number of it finite: nobody stands at a door here.
+/// One tensor, every number of it finite: these files have passed no validation.
 fn read(file: &TensorFile, target: &str, part: &str) -> Result<Tensor, MethodError> {
     let name = full_name(target, part);
     let tensor = file.read(&name)?;
     match tensor.data.iter().position(|x| !x.is_finite()) {
         None => Ok(tensor),
         Some(at) => {
-            let (path, value) = (file.path().display(), tensor.data[at]);
+            let path = file.path().display();
+            let value = tensor.data[at];
             refuse(format!("{path}: tensor `{name}` holds {value} at position {at}; leave this file out"))
         }
     }
 }
 
-/// An aggregation under way.
-struct Work<'a> {
+/// An aggregation of files, target by target.
+struct OfflineAggregation<'a> {
     input: &'a OfflineInput<'a>,
     specs: BTreeMap<String, TensorSpec>,
     dtype: Dtype,
@@ -130,25 +134,23 @@ struct Work<'a> {
     error: Option<AggregationError>,
 }
 
-impl Work<'_> {
+impl OfflineAggregation<'_> {
     fn head(&self, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
+        let input = self.input;
         let sent: Vec<String> = parts.iter().cloned().collect();
-        let delta = self.input.method.delta(self.input.config, self.input.config.rank);
-        let mut law = LawKind::Mean.start(&Frame::of(HEAD));
-        for update in self.input.updates {
+        let delta = input.method.delta(input.config, input.config.rank);
+        let read = |update: &Contribution| {
             let file = TensorFile::open(&update.path)?;
-            let tensors = sent
-                .iter()
-                .map(|part| Ok((part.clone(), read(&file, HEAD, part)?)))
-                .collect::<Result<_, MethodError>>()?;
-            let (client, weight) = (update.client.as_str(), update.weight);
-            law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
-        }
-        Ok(law.finish()?.tensors)
+            let tensor = |part: &String| Ok((part.clone(), read(&file, HEAD, part)?));
+            let tensors = sent.iter().map(tensor).collect::<Result<TensorSet, MethodError>>()?;
+            Ok(ClientTensors { delta: delta.clone(), tensors, sent: sent.clone() })
+        };
+        Ok(TargetPlan::mean_of(HEAD, input.updates).run(read, || ())?.output.tensors)
     }
 
     fn target(&mut self, target: &str, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
-        let (input, method) = (self.input, self.input.method);
+        let input = self.input;
+        let method = input.method;
         if let Some(part) = parts.iter().find(|part| !self.specs.contains_key(*part)) {
             let known = self.specs.keys().cloned().collect::<Vec<_>>().join(", ");
             return refuse(format!(
@@ -158,74 +160,69 @@ impl Work<'_> {
         }
         let (sent, fixed): (Vec<String>, Vec<String>) =
             parts.iter().cloned().partition(|part| self.specs.get(part).is_some_and(|spec| spec.travel.goes_up()));
-        let failed = |source| MethodError::delta(target, source);
         let held = self.held(target, &sent, &fixed)?;
-        let (law_kind, run_delta) = (method.law(), method.delta(input.config, input.config.rank));
-        let frame = Frame {
-            target,
-            stacked: self.stacked(target, &held)?,
-            delta: Some(&run_delta),
-            shapes: self.largest(target, &sent)?,
+        let law = method.law();
+        let run_delta = method.delta(input.config, input.config.rank);
+        let plan = TargetPlan {
+            law,
+            context: LawContext {
+                target,
+                stacked: self.stacked(target, &held)?,
+                delta: Some(&run_delta),
+                shapes: self.largest(target, &sent)?,
+            },
+            updates: input.updates,
+            dense_mean: DenseMean::WherePossible,
         };
-        let mut law = law_kind.start(&frame);
-        let mut mean: Option<Matrix> = None;
-        let mut measurable = true;
-        for update in input.updates {
-            let file = TensorFile::open(&update.path)?;
-            for part in &fixed {
-                if held.get(part) != Some(&read(&file, target, part)?) {
-                    let (name, path) = (full_name(target, part), file.path().display());
-                    return refuse(format!("`{name}` is frozen, but differs in {path}"));
-                }
-            }
-            let mut tensors = held.clone();
-            for part in &sent {
-                let tensor = self.whole(target, part, update, read(&file, target, part)?)?;
-                tensors.insert(part.clone(), tensor);
-            }
-            let delta = method.delta(input.config, update.rank);
-            measurable &= delta.parts().iter().all(|part| tensors.contains_key(*part));
-            if measurable {
-                let dense = delta.dense(&tensors).map_err(failed)?;
-                let mean = mean.get_or_insert_with(|| Matrix::zeros(dense.rows(), dense.cols()));
-                let (got, expected) = ((dense.rows(), dense.cols()), (mean.rows(), mean.cols()));
-                if got != expected {
-                    let (path, first) = (file.path().display(), input.updates[0].path.display());
-                    return refuse(format!("target `{target}` is {got:?} in {path}, but {expected:?} in {first}"));
-                }
-                mean.add_scaled(update.weight, &dense);
-            }
-            let (client, weight) = (update.client.as_str(), update.weight);
-            law.absorb(&Part { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
-        }
-        let mut made = law.finish()?.tensors;
-        // What the error tells of is what the file holds.
+        let read = |update: &Contribution| self.client_tensors(target, update, &held, &sent, &fixed);
+        let aggregate = plan.run(read, || ())?;
+        let mut made = aggregate.output.tensors;
+        // The error is that of the numbers in the file.
         made.values_mut().for_each(|tensor| tensor.round_to(self.dtype));
-        match (self.error.as_mut(), mean) {
-            (Some(sum), Some(mean)) if measurable => {
-                let mut dense = Matrix::zeros(mean.rows(), mean.cols());
-                if law_kind.keeps_tensors() {
-                    let whole: TensorSet =
-                        held.iter().chain(&made).map(|(name, t)| (name.clone(), t.clone())).collect();
-                    dense = run_delta.dense(&whole).map_err(failed)?;
-                }
-                if let Some(names) = law_kind.merged() {
-                    dense.add_scaled(1.0, &pair_dense(names, &made).map_err(failed)?);
-                }
-                sum.add(&dense, &mean);
+        match (self.error.as_mut(), aggregate.mean) {
+            (Some(error), Some(mean)) => {
+                let mut whole = held.clone();
+                whole.extend(made.clone());
+                plan.measure(error, &mean, &whole, &made)?;
             }
             _ => self.error = None,
         }
-        if law_kind.keeps_tensors() {
+        if law.keeps_tensors() {
             let rests = |part: &String| self.specs.get(part).is_some_and(|spec| spec.travel.is_published());
             made.extend(held.into_iter().filter(|(part, _)| fixed.contains(part) || rests(part)));
         }
         Ok(made)
     }
 
+    /// One client's tensors of a target: what its file holds, and what it held frozen.
+    fn client_tensors(
+        &self,
+        target: &str,
+        update: &Contribution,
+        held: &TensorSet,
+        sent: &[String],
+        fixed: &[String],
+    ) -> Result<ClientTensors, MethodError> {
+        let file = TensorFile::open(&update.path)?;
+        for part in fixed {
+            if held.get(part) != Some(&read(&file, target, part)?) {
+                let name = full_name(target, part);
+                let path = file.path().display();
+                return refuse(format!("`{name}` is frozen, but differs in {path}"));
+            }
+        }
+        let mut tensors = held.clone();
+        for part in sent {
+            tensors.insert(part.clone(), self.whole(target, part, update, read(&file, target, part)?)?);
+        }
+        let delta = self.input.method.delta(self.input.config, update.rank);
+        Ok(ClientTensors { delta, tensors, sent: sent.to_vec() })
+    }
+
     /// A client's tensor; a leading block is put into the global tensor that it is a part of.
     fn whole(&self, target: &str, part: &str, update: &Contribution, sent: Tensor) -> Result<Tensor, MethodError> {
-        let (input, name) = (self.input, full_name(target, part));
+        let input = self.input;
+        let name = full_name(target, part);
         let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
         let layout = input.method.layout(input.config, &any, update.rank);
         let spec = layout.iter().find(|spec| spec.part == part);
@@ -266,8 +263,8 @@ impl Work<'_> {
         Ok(shapes)
     }
 
-    /// The parts of a target that no file sends and that are at hand: in the file of frozen tensors, in the first update,
-    /// or, where a part rests, in the published file.
+    /// The parts of a target that no file sends and that are at hand: in the file of frozen
+    /// tensors, in the first update, or, where a part rests, in the published file.
     fn held(&self, target: &str, sent: &[String], fixed: &[String]) -> Result<TensorSet, MethodError> {
         let first = TensorFile::open(&self.input.updates[0].path)?;
         let beside = [self.input.frozen, self.input.global];

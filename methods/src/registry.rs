@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rondo_proto::nearest::nearest;
 
 use crate::error::MethodError;
-use crate::law::LawKind;
 use crate::method::{Method, Publication};
 use crate::methods::{FedExLora, FedIt, FedSb, FedSvd, FfaLora, FlexLora, Flora, RoLora, ZeroPad};
 
@@ -49,15 +48,18 @@ impl Registry {
         if self.methods.iter().any(|known| known.id() == id) {
             return refuse("a method with this id is registered already");
         }
-        match (method.law(), method.law().merged().is_some(), method.publication()) {
-            (LawKind::Agree, ..) => return refuse("the agree law is for warm-up statistics only"),
-            (_, true, Publication::Replace) => {
+        let law = method.law();
+        if law.only_for_warm_up() {
+            return refuse("the agree law is for warm-up statistics only");
+        }
+        match (law.merged().is_some(), method.publication()) {
+            (true, Publication::Replace) => {
                 return refuse("what its law merges into the base adds up: its publication must be accumulate");
             }
-            (_, false, Publication::Accumulate) => {
+            (false, Publication::Accumulate) => {
                 return refuse("its law publishes the adapter itself: its publication must be replace");
             }
-            (_, true, Publication::Accumulate) | (_, false, Publication::Replace) => {}
+            (true, Publication::Accumulate) | (false, Publication::Replace) => {}
         }
         self.methods.push(Arc::from(method));
         Ok(())

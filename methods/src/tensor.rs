@@ -16,7 +16,8 @@ pub struct Tensor {
 }
 
 /// Tensors by name: a part name (`lora_A`) where the set is about one target, the full name
-/// (`encoder.layer.0.attention.self.query.lora_A`, `head.weight`) where it is about a whole file or adapter.
+/// (`encoder.layer.0.attention.self.query.lora_A`, `head.weight`) where it is about a whole file or
+/// adapter.
 pub type TensorSet = BTreeMap<String, Tensor>;
 
 impl Tensor {
@@ -35,14 +36,16 @@ impl Tensor {
         Self { shape: vec![values.len()], data: values.iter().map(|&x| x as f32).collect() }
     }
 
-    /// The numbers as an f64 matrix: `[rows, cols]` as is, `[n]` as one column, more dimensions flattened behind the first.
+    /// The numbers as an f64 matrix: `[rows, cols]` as is, `[n]` as one column, more dimensions
+    /// flattened behind the first.
     pub fn to_matrix(&self) -> Matrix {
         let rows = self.shape.first().copied().unwrap_or(1);
         let cols = self.shape.iter().skip(1).product();
         Matrix::new(rows, cols, self.data.iter().map(|&x| f64::from(x)).collect())
     }
 
-    /// The leading block of these sizes: `[2, 3]` of a matrix is its first two rows of three numbers each.
+    /// The leading block of these sizes: `[2, 3]` of a matrix is its first two rows of three
+    /// numbers each.
     ///
     /// # Panics
     /// When the block is no part of the tensor: a fault of the caller.
@@ -89,8 +92,8 @@ pub fn fits(block: &[usize], shape: &[usize]) -> bool {
     block.len() == shape.len() && block.iter().zip(shape).all(|(part, whole)| part <= whole)
 }
 
-/// Stretches of numbers that lie side by side both in the whole and in its leading block: (place in the whole, place in
-/// the block, length).
+/// Stretches of numbers that lie side by side both in the whole and in its leading block: (place in
+/// the whole, place in the block, length).
 fn runs(whole: &[usize], block: &[usize]) -> Vec<(usize, usize, usize)> {
     assert!(fits(block, whole), "a block {block:?} is no part of a tensor {whole:?}");
     let Some((&length, outer)) = block.split_last() else { return vec![(0, 0, 1)] };
@@ -102,7 +105,8 @@ fn runs(whole: &[usize], block: &[usize]) -> Vec<(usize, usize, usize)> {
     starts.into_iter().enumerate().map(|(index, from)| (from, index * length, length)).collect()
 }
 
-/// The tensors of one target out of a whole set, by part name: `parts_of(set, "a.query")["lora_A"]` is `set["a.query.lora_A"]`.
+/// The tensors of one target out of a whole set, by part name: `parts_of(set, "a.query")["lora_A"]`
+/// is `set["a.query.lora_A"]`.
 pub fn parts_of(tensors: &TensorSet, target: &str) -> TensorSet {
     let mut parts = TensorSet::new();
     for (name, tensor) in tensors {

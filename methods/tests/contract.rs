@@ -1,4 +1,5 @@
-//! One suite for every method: the built-in ones and three that the crate does not know. A new method needs no new code.
+//! One suite for every method: the built-in ones and three that the crate does not know. A new
+//! method needs no new code.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;

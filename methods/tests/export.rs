@@ -46,7 +46,8 @@ fn folder_is_what_peft_expects() {
     }
 }
 
-/// Weights saved from a model with a head on top name their layers "bert.encoder..."; the bare model does not.
+/// Weights saved from a model with a head on top name their layers "bert.encoder..."; the bare
+/// model does not.
 #[test]
 fn architecture_prefix_is_left_out() {
     let mut base = base();
@@ -162,7 +163,7 @@ fn offline_equals_a_run() {
         assert_eq!(output.targets.len(), 3);
         let tensors = |path: &Path| TensorFile::open(path).unwrap().read_all(|_| true).unwrap();
         assert_eq!(tensors(&out), tensors(&run.global), "{id}");
-        // FFA-LoRA's A is nowhere in these files, so there the error cannot be told.
+        // FFA-LoRA's A is nowhere in these files, so there the error cannot be measured.
         assert_eq!(output.error, if id == "ffa-lora" { None } else { run.error }, "{id}");
         // Whole adapters, frozen parts included.
         let whole: Vec<Contribution> = trained
@@ -176,12 +177,12 @@ fn offline_equals_a_run() {
         let (output, _) = offline(&whole, None, None).unwrap();
         assert_eq!(output.error, run.error, "{id}");
         // Something that is not the method's.
-        let odd = federation.dir.path().join("odd");
+        let renamed = federation.dir.path().join("renamed");
         let tensors = TensorSet::from([("x.query.gate".to_owned(), Tensor::zeros(&[2]))]);
-        rondo_methods::file::write(&odd, &tensors, Dtype::F32, &no_metadata()).unwrap();
+        rondo_methods::file::write(&renamed, &tensors, Dtype::F32, &no_metadata()).unwrap();
         let weight = shares(&[1.0]).unwrap()[0];
-        let odd = [Contribution { path: odd, client: "odd".into(), weight, rank: 3 }];
-        let error = offline(&odd, None, None).unwrap_err().to_string();
+        let renamed = [Contribution { path: renamed, client: "renamed".into(), weight, rank: 3 }];
+        let error = offline(&renamed, None, None).unwrap_err().to_string();
         assert!(error.contains("`x.query.gate` is no tensor of method"), "{error}");
     }
 }

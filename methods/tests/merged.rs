@@ -15,7 +15,8 @@ use suite::{Federation, base, run_file};
 /// Name, number format, shape, bytes.
 type Written = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// A base of two shards: each linear layer's weight in a number format of its own, and tensors that no target is.
+/// A base of two shards: each linear layer's weight in a number format of its own, and tensors that
+/// no target is.
 fn write_base(dir: &Path, base: &v1::BaseModel, transposed: bool) {
     std::fs::create_dir_all(dir).unwrap();
     let number = |index: usize| ((index * 37 % 101) as f32 - 50.0) / 64.0;

@@ -68,7 +68,7 @@ impl Folder {
     }
 }
 
-/// The error that is told is that of the file that was written, bf16 and all.
+/// The error that is reported is that of the file that was written, bf16 and all.
 #[test]
 fn the_error_is_that_of_the_written_numbers() {
     for (method, dtype, bounds) in [
@@ -86,14 +86,14 @@ fn the_error_is_that_of_the_written_numbers() {
         let mut difference = folder.delta("out");
         difference.add_scaled(-1.0, &mean);
         let measured = difference.norm() / mean.norm();
-        assert!((error - measured).abs() < 1e-12, "{method} {dtype:?}: told {error:e}, measured {measured:e}");
+        assert!((error - measured).abs() < 1e-12, "{method} {dtype:?}: reported {error:e}, measured {measured:e}");
         assert!(bounds.contains(&error), "{method} {dtype:?}: {error:e}");
     }
 }
 
 #[test]
 fn numbers_that_are_not_finite_are_refused_by_name() {
-    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for (name, data) in [("t.q.lora_B", 4), ("head.bias", 1)] {
             let folder = Folder::new();
             let head = |tensors: &mut TensorSet| {
@@ -102,12 +102,12 @@ fn numbers_that_are_not_finite_are_refused_by_name() {
             folder.save("a", 3, (7, 5), Dtype::F32, head);
             folder.save("b", 3, (7, 5), Dtype::F32, |tensors| {
                 head(tensors);
-                tensors.get_mut(name).unwrap().data[data] = odd;
+                tensors.get_mut(name).unwrap().data[data] = broken;
             });
             for method in ["flora", "fedit"] {
                 let error = folder.aggregate(method, &[("a", 3), ("b", 3)]).unwrap_err().to_string();
-                let told = format!("b: tensor `{name}` holds {odd} at position {data}");
-                assert!(error.contains(&told), "{method}: {error}");
+                let expected = format!("b: tensor `{name}` holds {broken} at position {data}");
+                assert!(error.contains(&expected), "{method}: {error}");
             }
             assert!(!folder.path("out").exists());
         }
@@ -116,13 +116,13 @@ fn numbers_that_are_not_finite_are_refused_by_name() {
 
 #[test]
 fn targets_of_different_size_are_refused() {
-    for (shape, told) in [((7, 6), "[7, 6]"), ((8, 5), "[8, 5]")] {
+    for (shape, expected) in [((7, 6), "[7, 6]"), ((8, 5), "[8, 5]")] {
         let folder = Folder::new();
         folder.save("a", 3, (7, 5), Dtype::F32, |_| {});
         folder.save("b", 3, shape, Dtype::F32, |_| {});
         for method in ["flora", "fedit"] {
             let error = folder.aggregate(method, &[("a", 3), ("b", 3)]).unwrap_err().to_string();
-            assert!(error.contains("`t.q`") && error.contains(&told.replace(['[', ']'], "")), "{method}: {error}");
+            assert!(error.contains("`t.q`") && error.contains(&expected.replace(['[', ']'], "")), "{method}: {error}");
         }
         // Where the change cannot be formed, the tensors are still compared.
         for name in ["a", "b"] {
@@ -167,8 +167,8 @@ fn every_law_works_on_files() {
         let folder = Folder::new();
         let files: Vec<(&str, usize)> = ["a", "b", "c"].into_iter().zip(ranks).collect();
         files.iter().for_each(|(name, rank)| folder.save(name, *rank, (7, 5), Dtype::F32, |_| {}));
-        let told = folder.aggregate(method, &files).unwrap().error.unwrap();
-        assert!(error.contains(&told), "{method}: {told:e}");
+        let reported = folder.aggregate(method, &files).unwrap().error.unwrap();
+        assert!(error.contains(&reported), "{method}: {reported:e}");
     }
 }
 

@@ -1,5 +1,6 @@
-//! Numbers computed elsewhere (numpy, f64) that the laws and initialisers must reproduce: algorithms of FedIT, FLoRA,
-//! FFA-LoRA, Fed-SB and LoRA-SB on matrices small enough to check by hand.
+//! Numbers computed elsewhere (numpy, f64) that the laws and initialisers must reproduce:
+//! algorithms of FedIT, FLoRA, FFA-LoRA, Fed-SB and LoRA-SB on matrices small enough to check by
+//! hand.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -254,13 +255,15 @@ fn flexlora_publishes_the_best_approximation_and_cuts_it_to_ranks() {
     let bench = Bench::new(job("flexlora", 2, "alpha = 4.0"));
     let [_, two, narrow] = pairs();
     let output = bench.of_ranks(Kind::Train, [1, 2], [1., 3.], [&narrow, &two]);
-    // M = .25 * (4 / 1) B_1.A_1 + .75 * (4 / 2) B_2.A_2 has rank 2, so nothing is lost at the run's.
+    // M = .25 * (4 / 1) B_1.A_1 + .75 * (4 / 2) B_2.A_2 has rank 2, so nothing is lost at the
+    // run's.
     close(&bench.delta(&output), [[5., -0.5], [-1.5, 0.], [2.5, 2.]], "M");
     // numpy: svd(M), S = (5.80621535, 2.00944353); its first triplet, at the client's own scale 4.
     let cut = bench.job.dense_delta(&bench.state(&output, 1), 0).unwrap();
     let first = [[4.92213176, 0.41766589], [-1.48927674, -0.12637209], [2.65062402, 0.22491784]];
     close(&cut, first, "M of rank 1");
-    // A client of rank 1 alone leaves the second direction without a value, but not without vectors to grow from.
+    // A client of rank 1 alone leaves the second direction without a value, but not without vectors
+    // to grow from.
     let alone = bench.of_ranks(Kind::Train, [1, 1], [1., 3.], [&narrow, &narrow]);
     let (a, b) = (part(&alone.global, "lora_A"), part(&alone.global, "lora_B"));
     close(&a.times(&a.transposed()), [[1., 0.], [0., 1.]], "A.A^T");

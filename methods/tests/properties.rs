@@ -92,7 +92,8 @@ proptest! {
         }
     }
 
-    /// A sound file with a few bytes changed or cut off is read or refused, never a panic or a huge allocation.
+    /// A sound file with a few bytes changed or cut off is read or refused, never a panic or a huge
+    /// allocation.
     #[test]
     fn damaged_files_are_refused_without_a_panic(
         at in proptest::collection::vec((0_usize..400, any::<u8>()), 1..4),

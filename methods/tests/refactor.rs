@@ -1,4 +1,5 @@
-//! Frozen tensors that the coordinator derives anew: clients must train with those in force, not with their own start.
+//! Frozen tensors that the coordinator derives anew: clients must train with those in force, not
+//! with their own start.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -10,7 +11,8 @@ fn factor_a(tensors: &TensorSet) -> Vec<(&String, &Tensor)> {
     tensors.iter().filter(|(name, _)| name.ends_with(".lora_A")).collect()
 }
 
-/// With p = 2 the rounds 1 and 2 train with the seeded A, 3 and 4 with the A of the second, 5 with that of the fourth.
+/// With p = 2 the rounds 1 and 2 train with the seeded A, 3 and 4 with the A of the second, 5 with
+/// that of the fourth.
 #[test]
 fn rounds_train_with_the_a_of_the_latest_refactoring() {
     let mut federation = Federation::start(&Registry::builtin(), "ffa-lora", 3, "refactor_every = 2", "");

@@ -130,8 +130,8 @@ fn contributions_are_checked() {
     assert!(refused(lower).contains("all clients train with the run's rank"));
     assert!(federation.aggregate(Kind::WarmUp, updates, "x").unwrap_err().to_string().contains("no warm-up"));
     assert!(shares(&[1.0, 3.0]).unwrap() == [0.25, 0.75]);
-    for odd in [vec![], vec![0.0], vec![1.0, -1.0], vec![f64::NAN], vec![f64::INFINITY]] {
-        assert!(shares(&odd).is_err(), "{odd:?}");
+    for broken in [vec![], vec![0.0], vec![1.0, -1.0], vec![f64::NAN], vec![f64::INFINITY]] {
+        assert!(shares(&broken).is_err(), "{broken:?}");
     }
     let path = federation.dir.path().join("none");
     assert!(matches!(federation.job.check_update(Kind::WarmUp, 0, 2, &path, None), Err(UpdateRefusal::NoWarmUp(_))));

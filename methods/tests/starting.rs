@@ -1,4 +1,5 @@
-//! Runs that start from an adapter: the conversion from PEFT, the fixed offset under every method, and what is refused.
+//! Runs that start from an adapter: the conversion from PEFT, the fixed offset under every method,
+//! and what is refused.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -6,10 +7,10 @@ mod suite;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use rondo_base::HEAD_FILE;
 use rondo_methods::export::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
-use rondo_methods::initial::convert;
-use rondo_methods::{ExportInfo, Initial, Job, Kind, Matrix, MethodError, Registry, Tensor, TensorSet, file};
-use rondo_proto::base::HEAD_FILE;
+use rondo_methods::start_adapter::convert;
+use rondo_methods::{ExportInfo, Job, Kind, Matrix, MethodError, Registry, StartAdapter, Tensor, TensorSet, file};
 use rondo_proto::run_file::{Dtype, RunFile};
 use serde_json::{Value, json};
 use suite::{Federation, base, distance, no_metadata, noise, run_file, weighted};
@@ -40,7 +41,7 @@ fn folder(dir: &Path, modules: &[(&str, usize, usize, usize)], options: Value, m
     tensors
 }
 
-fn converted(dir: &Path) -> Result<Initial, MethodError> {
+fn converted(dir: &Path) -> Result<StartAdapter, MethodError> {
     convert(dir, &base(), &run().task, &dir.join("initial.safetensors"))
 }
 
@@ -48,13 +49,14 @@ fn refused(dir: &Path) -> String {
     converted(dir).unwrap_err().to_string()
 }
 
-fn dense(initial: &Initial, layer: &str) -> Matrix {
+fn dense(initial: &StartAdapter, layer: &str) -> Matrix {
     let (delta, parts) = initial.delta(layer).unwrap();
     delta.dense(&parts).unwrap()
 }
 
 proptest! {
-    /// (alpha / r) B.A or (alpha / sqrt r) B.A, as written out here, with the ranks and alphas of patterns.
+    /// (alpha / r) B.A or (alpha / sqrt r) B.A, as written out here, with the ranks and alphas of
+    /// patterns.
     #[test]
     fn a_converted_change_is_the_change(
         alpha in 0.1_f64..64.0, other in 0.1_f64..64.0, rank in 1_usize..6, narrow in 1_usize..4, rslora: bool,
@@ -91,8 +93,8 @@ fn exported(id: &str, into: &Path) -> Vec<Matrix> {
     federation.deltas(&state)
 }
 
-/// What clients make of it does not depend on it in this suite, so a run that starts from an adapter is the same run
-/// without it, moved by a constant.
+/// What clients make of it does not depend on it in this suite, so a run that starts from an
+/// adapter is the same run without it, moved by a constant.
 #[test]
 fn every_method_stands_on_the_adapter_it_started_from() {
     let registry = Registry::builtin();
@@ -100,7 +102,7 @@ fn every_method_stands_on_the_adapter_it_started_from() {
     let before = exported("flora", dir.path());
     let initial = converted(dir.path()).unwrap();
     let path = dir.path().join("initial.safetensors");
-    assert_eq!(Initial::open(&path).unwrap().message(), initial.message());
+    assert_eq!(StartAdapter::open(&path).unwrap().message(), initial.message());
     for method in registry.iter() {
         let id = method.id();
         let job = Job::new(&registry, &run_file(id, 3, "", ""), &base()).unwrap();
@@ -225,7 +227,7 @@ fn a_classifier_among_pefts_own_tensors_starts_the_head() {
     let initial = converted(dir.path()).unwrap();
     assert_eq!(initial.head_labels(), 3);
     assert_eq!(initial.head("head.weight").unwrap(), &noise("classifier.weight", &[3, 6], 1.0));
-    // Commands that ask what its rows stand for are told that nobody says.
+    // Commands that ask what its rows stand for are refused: nobody says.
     assert!(
         peft::load(dir.path()).unwrap_err().to_string().contains("`modules_to_save` holds the classifier `classifier`")
     );
@@ -269,7 +271,7 @@ fn a_file_that_only_looks_like_one_is_refused() {
     let open = |tensors: &[(&str, &[usize])], dtype| {
         let tensors = tensors.iter().map(|(name, shape)| ((*name).to_owned(), Tensor::zeros(shape))).collect();
         file::write(&path, &tensors, dtype, &no_metadata()).unwrap();
-        Initial::open(&path).map(|initial| initial.message()).map_err(|error| error.to_string())
+        StartAdapter::open(&path).map(|initial| initial.message()).map_err(|error| error.to_string())
     };
     let pair: [(&str, &[usize]); 2] = [("q.lora_A", &[2, 6]), ("q.lora_B", &[6, 2])];
     let message = open(&pair, Dtype::F32).unwrap();
@@ -282,5 +284,5 @@ fn a_file_that_only_looks_like_one_is_refused() {
     assert!(open(&[pair[0], pair[1], ("head.bias", &[2])], Dtype::F32).unwrap_err().contains("head"));
     assert!(open(&[("head.weight", &[2, 6]), ("head.bias", &[2])], Dtype::F32).unwrap_err().contains("0 inner"));
     let nowhere: PathBuf = dir.path().join("nowhere");
-    assert!(matches!(Initial::open(&nowhere), Err(rondo_methods::InitialError::File(_))));
+    assert!(matches!(StartAdapter::open(&nowhere), Err(rondo_methods::StartAdapterError::File(_))));
 }

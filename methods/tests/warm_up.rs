@@ -31,8 +31,9 @@ fn orthonormal(b: &Matrix, a: &Matrix) {
     assert!(distance(&[a.times(&a.transposed())], &[Matrix::identity(a.rows())]) < 1e-5);
 }
 
-/// On these small targets the sketch is wide enough to be exact, so B and A span the mean gradient's leading singular
-/// spaces, and R0 is the projected gradient step with the length of the sign step.
+/// On these small targets the sketch is wide enough to be exact, so B and A span the mean
+/// gradient's leading singular spaces, and R0 is the projected gradient step with the length of the
+/// sign step.
 #[test]
 fn sketch_gives_the_mean_gradients_factors_and_first_step() {
     let federation = start(3, "eta0 = 0.02");
@@ -51,7 +52,8 @@ fn sketch_gives_the_mean_gradients_factors_and_first_step() {
     }
 }
 
-/// On a larger target with a decaying spectrum the one-pass sketch keeps most of what the true SVD keeps.
+/// On a larger target with a decaying spectrum the one-pass sketch keeps most of what the true SVD
+/// keeps.
 #[test]
 fn sketch_captures_most_of_a_larger_gradient() {
     let target = Target { name: "large".into(), out: 96, inp: 80 };
@@ -100,15 +102,15 @@ fn update_approximation_starts_with_the_truncated_sign_step() {
     }
 }
 
-/// More than half of the clients hold the same base: their factors are taken and the others named in a note. With two
-/// against two nobody is believed.
+/// More than half of the clients hold the same base: their factors are taken and the others named
+/// in a note. With two against two nobody is believed.
 #[test]
 fn clients_with_another_base_are_named() {
     let mut federation = start(2, "init = \"base-svd\"");
     federation.round = 0;
     let clients = [("a", 0.25), ("b", 0.25), ("c", 0.25), ("d", 0.25)];
-    let spoil = |updates: &mut [Contribution], odd: &[&str]| {
-        for update in updates.iter_mut().filter(|update| odd.contains(&update.client.as_str())) {
+    let spoil = |updates: &mut [Contribution], differing: &[&str]| {
+        for update in updates.iter_mut().filter(|update| differing.contains(&update.client.as_str())) {
             let mut tensors = TensorFile::open(&update.path).unwrap().read_all(|_| true).unwrap();
             for tensor in tensors.values_mut() {
                 tensor.data[0] += 0.1;
@@ -119,17 +121,17 @@ fn clients_with_another_base_are_named() {
     let agreed = federation.aggregate(Kind::WarmUp, federation.statistics(&clients), "even").unwrap();
     assert!(agreed.error.is_none() && agreed.notes.is_empty());
     let frozen = |output: &AggregateOutput| bytes_of(output.frozen.as_deref().unwrap());
-    for odd in ["a", "c"] {
+    for client in ["a", "c"] {
         let mut updates = federation.statistics(&clients);
-        spoil(&mut updates, &[odd]);
-        let output = federation.aggregate(Kind::WarmUp, updates, &format!("odd-{odd}")).unwrap();
+        spoil(&mut updates, &[client]);
+        let output = federation.aggregate(Kind::WarmUp, updates, &format!("outlier-{client}")).unwrap();
         assert_eq!((bytes_of(&output.global), frozen(&output)), (bytes_of(&agreed.global), frozen(&agreed)));
         let [note] = output.notes.as_slice() else { panic!("{:?}", output.notes) };
-        assert!(note.starts_with(&format!("client {odd}: ")) && note.contains("3 of 3 targets"), "{note}");
+        assert!(note.starts_with(&format!("client {client}: ")) && note.contains("3 of 3 targets"), "{note}");
     }
-    for (all, odd) in [(4, vec!["a", "b"]), (2, vec!["b"])] {
+    for (all, differing) in [(4, vec!["a", "b"]), (2, vec!["b"])] {
         let mut updates = federation.statistics(&clients[..all]);
-        spoil(&mut updates, &odd);
+        spoil(&mut updates, &differing);
         updates.iter_mut().for_each(|update| update.weight = 1.0 / all as f64);
         match federation.aggregate(Kind::WarmUp, updates, "split") {
             Err(MethodError::Disagree { clients: named, .. }) => {

@@ -1,21 +1,21 @@
-//! Who is drawn for a round: the same draw on every machine, from the run's seed alone or, where the draw is to hide who
-//! takes part, from the run's secret key.
+//! Who is drawn for a round: the same draw on every machine, from the run's seed alone or, where
+//! the draw is to hide who takes part, from the run's secret key.
 
 use rondo_proto::ClientId;
 
-use crate::central::CohortKey;
+use crate::key::CohortKey;
 
-/// Sorts candidates into the order in which they are drawn for an attempt at a round. Every candidate's place is the
-/// BLAKE3 hash of (seed, round, attempt, name), so that it depends neither on the order of the input nor on who else is
-/// there.
+/// Sorts candidates into the order in which they are drawn for an attempt at a round. Every
+/// candidate's place is the BLAKE3 hash of (seed, round, attempt, name), so that it depends neither
+/// on the order of the input nor on who else is there.
 pub fn draw(seed: u64, round: u32, attempt: u32, candidates: impl IntoIterator<Item = ClientId>) -> Vec<ClientId> {
     let mut drawn: Vec<([u8; 32], ClientId)> =
-        candidates.into_iter().map(|client| (lot(seed, round, attempt, &client), client)).collect();
+        candidates.into_iter().map(|client| (draw_hash(seed, round, attempt, &client), client)).collect();
     drawn.sort();
     drawn.into_iter().map(|(_, client)| client).collect()
 }
 
-fn lot(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
+fn draw_hash(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("rondo 2026 cohort draw v1");
     hasher.update(&seed.to_le_bytes());
     hasher.update(&round.to_le_bytes());
@@ -24,8 +24,9 @@ fn lot(seed: u64, round: u32, attempt: u32, client: &ClientId) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Those of some candidates whose coin says yes, sorted. Every coin is keyed BLAKE3 of (round, attempt, name) and says
-/// yes with chance `rate`, rounded down to a multiple of 2^-64: it hangs on nobody else.
+/// The candidates that Poisson sampling draws, sorted. Each is drawn on its own, with probability
+/// `rate` rounded down to a multiple of 2^-64, by the BLAKE3 hash of (round, attempt, name) under
+/// the key: it depends on nobody else.
 pub fn sample(
     key: &CohortKey,
     rate: f64,
@@ -35,8 +36,8 @@ pub fn sample(
 ) -> Vec<ClientId> {
     // Exact: a product with a power of two, cut to an integer.
     let below = (rate * 2f64.powi(64)) as u64;
-    let says_yes = |client: &ClientId| rate >= 1.0 || coin(key, round, attempt, client) < below;
-    let mut drawn: Vec<ClientId> = candidates.into_iter().filter(says_yes).collect();
+    let is_drawn = |client: &ClientId| rate >= 1.0 || coin(key, round, attempt, client) < below;
+    let mut drawn: Vec<ClientId> = candidates.into_iter().filter(is_drawn).collect();
     drawn.sort();
     drawn
 }
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn coins_hang_on_key_round_attempt_and_name_alone() {
+    fn sampling_depends_on_key_round_attempt_and_name_alone() {
         let key = CohortKey::new([1; 32]);
         let drawn = |key: &CohortKey, round, attempt| sample(key, 0.5, round, attempt, clients(60));
         assert_eq!(drawn(&key, 1, 1), sample(&key, 0.5, 1, 1, clients(60).into_iter().rev()));
@@ -80,13 +81,13 @@ mod tests {
         assert_ne!(drawn(&key, 1, 1), drawn(&key, 1, 2));
         let fewer = sample(&key, 0.5, 1, 1, clients(30));
         let whole = drawn(&key, 1, 1);
-        assert!(fewer.iter().all(|client| whole.contains(client)), "others change nobody's coin");
+        assert!(fewer.iter().all(|client| whole.contains(client)), "others change nobody's draw");
         assert_eq!(sample(&key, 1.0, 1, 1, clients(9)).len(), 9);
         assert!(sample(&key, 1e-30, 1, 1, clients(9)).is_empty());
     }
 
     #[test]
-    fn coins_have_their_chance_and_cohorts_vary() {
+    fn sampling_has_its_rate_and_cohorts_vary() {
         let key = CohortKey::new([3; 32]);
         let sizes: Vec<f64> = (0..2000).map(|round| sample(&key, 0.1, round, 1, clients(50)).len() as f64).collect();
         let mean = sizes.iter().sum::<f64>() / 2000.0;

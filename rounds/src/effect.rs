@@ -2,25 +2,24 @@
 
 use rondo_dp::ClientPlan;
 use rondo_proto::{ClientId, Digest, RunId, v1};
-use serde::{Deserialize, Serialize};
 
-use crate::input::WorkKey;
-use crate::record::RecordKey;
+use crate::key::{RecordKey, RoundKind, WorkKey};
 
-/// What one step came to. The driver commits `changed` and flushes, then answers, then performs the effects.
+/// What one step came to. The driver commits `changed` and flushes, then answers, then performs the
+/// effects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// The answer to whoever brought the input.
     pub reply: Reply,
     /// What is to be done, in this order, after the commit.
     pub effects: Vec<Effect>,
-    /// Records that differ now. [`Engine::record`](crate::Engine::record) gives the bytes, or `None` for "delete it".
-    /// Empty means that there is nothing to commit.
+    /// Records that differ now. [`Engine::record`](crate::Engine::record) gives the bytes, or
+    /// `None` for "delete it". Empty means that there is nothing to commit.
     pub changed: Vec<RecordKey>,
 }
 
-/// An order to the executor. Safe to repeat: it carries (run, round, attempt), and a result that comes twice or late
-/// counts once or not at all.
+/// An order to the executor. Safe to repeat: it carries (run, round, attempt), and a result that
+/// comes twice or late counts once or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Aggregate these updates; answer with `Aggregated` or `AggregateFailed` under the same key.
@@ -32,27 +31,9 @@ pub enum Effect {
         /// What to drop.
         digests: Vec<Digest>,
     },
-    /// A line of the run's history, for those who watch. It is also a record, so it needs no other keeping.
+    /// A line of the run's history, for those who watch. It is also a record, so it needs no other
+    /// keeping.
     Announce(v1::RunEvent),
-}
-
-/// Which kind of round it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RoundKind {
-    /// Clients compute the method's warm-up statistic.
-    WarmUp,
-    /// Clients train.
-    Train,
-}
-
-impl From<RoundKind> for rondo_methods::Kind {
-    fn from(kind: RoundKind) -> Self {
-        match kind {
-            RoundKind::WarmUp => Self::WarmUp,
-            RoundKind::Train => Self::Train,
-        }
-    }
 }
 
 /// Everything an aggregation needs, as ids and digests.
@@ -62,21 +43,24 @@ pub struct AggregatePlan {
     pub work: WorkKey,
     /// Warm-up or training.
     pub kind: RoundKind,
-    /// In client-id order; weights sum to 1. Those of a [`Release`] count alike, whatever their number.
+    /// In client-id order; weights sum to 1. Those of a [`Release`] count alike, whatever their
+    /// number.
     pub updates: Vec<PlannedUpdate>,
     /// The adapter that the run started from, if any: it may hold the head's start.
-    pub initial: Option<Digest>,
+    pub start_adapter: Option<Digest>,
     /// Frozen tensors that hold now.
     pub frozen: Option<Digest>,
-    /// Published entries that hold now, oldest first (one for methods that replace, all for methods that accumulate).
+    /// Published entries that hold now, oldest first (one for methods that replace, all for methods
+    /// that accumulate).
     pub published: Vec<Digest>,
     /// The server optimiser's state after the latest of them, when the run has one.
     pub server: Option<Digest>,
-    /// In a run that promises privacy per client: nothing of the updates may be published but this.
+    /// In a run with privacy per client: the only thing that may be published of the updates.
     pub release: Option<Release>,
 }
 
-/// A noised sum, in place of the mean of updates. There may be no update at all: then it is noise alone.
+/// A noised sum, in place of the mean of updates. There may be no update at all: then it is noise
+/// alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Release {
     /// Noise and divisor.
@@ -121,13 +105,14 @@ pub enum Reply {
         /// True: it is charged.
         granted: bool,
     },
-    /// The run as it stands now.
+    /// The run as it is now.
     Run(Box<v1::RunSummary>),
-    /// The client as it stands now.
+    /// The client as it is now.
     Client(Box<v1::ClientInfo>),
 }
 
-/// What became of an update that reached the engine. In every case it is settled: the client drops it from its spool.
+/// What became of an update that reached the engine. In every case it is decided: the client drops
+/// it from its spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadOutcome {
     /// It counts; the same answer each time it is sent again.

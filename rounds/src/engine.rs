@@ -1,57 +1,61 @@
-//! The engine: one input in, a reply, effects and changed records out. It knows no clock, no disk and no network.
+//! The engine: one input in, a reply, effects and changed records out. It knows no clock, no disk
+//! and no network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::{Job, Registry};
 use rondo_proto::{ClientId, Digest, RunId};
 
-use crate::Millis;
-use crate::desk::{Desk, Turn};
 use crate::effect::{Effect, Reply, Step};
 use crate::input::Input;
 use crate::invariants::{self, Violation};
-use crate::phases::{self, Phase, aggregating};
-use crate::presence::Presence;
-use crate::record::{RecordKey, ResumeError, Snapshot};
+use crate::key::{Millis, RecordKey};
+use crate::liveness::Liveness;
+use crate::phases::{aggregating, collecting, publishing, recruiting};
+use crate::record::{ResumeError, Snapshot};
 use crate::rejection::Rejection;
-use crate::state::{Client, Standing, State};
+use crate::run_context::{Changes, RunContext, clean};
+use crate::state::phase::Phase;
+use crate::state::{Client, ClientStatus, State};
 
 /// Decides everything that happens in every run.
 ///
-/// The driver gives it one [`Input`] at a time ([`Engine::step`]), commits and flushes the changed records, and only
-/// then answers and performs the effects. After a crash it builds the engine anew from the records
-/// ([`Engine::resume`]), which gives the outstanding effects again.
+/// The driver gives it one [`Input`] at a time ([`Engine::step`]), commits and flushes the changed
+/// records, and only then answers and performs the effects. After a crash it builds a new engine
+/// from the records ([`Engine::resume`]), which gives the outstanding effects again.
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) state: State,
     pub(crate) registry: Registry,
     /// Runs that have not ended, resolved against their base and method.
     pub(crate) jobs: BTreeMap<RunId, Job>,
-    pub(crate) presence: Presence,
+    pub(crate) liveness: Liveness,
 }
 
-/// Where the answer to an input comes from, once the runs are settled.
-pub(crate) enum Answering {
+/// Where the answer to an input comes from, once the runs have advanced.
+pub(crate) enum PendingReply {
     /// It is known.
-    With(Reply),
-    /// The run as it then stands.
+    Ready(Reply),
+    /// The run as it is then.
     Run(RunId),
-    /// The client as it then stands.
+    /// The client as it is then.
     Client(ClientId),
-    /// What the client is then to do.
+    /// What the client is to do next.
     Poll(ClientId),
 }
 
 impl Engine {
     /// An engine that knows no client and no run.
     pub fn new(registry: Registry) -> Self {
-        Self { state: State::default(), registry, jobs: BTreeMap::new(), presence: Presence::default() }
+        Self { state: State::default(), registry, jobs: BTreeMap::new(), liveness: Liveness::default() }
     }
 
-    /// The engine as it stood when `snapshot` was committed, and the effects that may not have been performed.
+    /// The engine as it was when `snapshot` was committed, and the effects that may not have been
+    /// performed.
     ///
     /// # Errors
-    /// Records that do not parse or contradict one another, and runs that the registry's methods cannot go on with.
+    /// Records that do not parse or contradict one another, and runs that the registry's methods
+    /// cannot go on with.
     pub fn resume(snapshot: Snapshot, registry: Registry) -> Result<(Self, Vec<Effect>), ResumeError> {
         let state = snapshot.into_state()?;
         let mut engine = Self { state, ..Self::new(registry) };
@@ -75,55 +79,55 @@ impl Engine {
     /// # Errors
     /// The input is refused; the state is as it was.
     pub fn step(&mut self, now: Millis, input: Input) -> Result<Step, Rejection> {
-        self.presence.tick(now);
-        let mut turn = Turn::new(now);
-        // Every handler checks first and writes then, so that a rejection leaves nothing behind.
-        let answering = self.take(input, &mut turn)?;
-        self.settle(&mut turn);
+        self.liveness.tick(now);
+        let mut changes = Changes::new(now);
+        // A handler checks before it writes, so that a rejection changes nothing.
+        let answering = self.take(input, &mut changes)?;
+        self.advance(&mut changes);
         let reply = match answering {
-            Answering::With(reply) => reply,
-            Answering::Poll(client) => Reply::Poll(Box::new(self.next_work(&client, &mut turn))),
-            Answering::Run(run) => self.run_summary(&run).map_or(Reply::Done, |run| Reply::Run(Box::new(run))),
-            Answering::Client(client) => {
+            PendingReply::Ready(reply) => reply,
+            PendingReply::Poll(client) => Reply::Poll(Box::new(self.next_work(&client, &mut changes))),
+            PendingReply::Run(run) => self.run_summary(&run).map_or(Reply::Done, |run| Reply::Run(Box::new(run))),
+            PendingReply::Client(client) => {
                 self.client(&client).map_or(Reply::Done, |client| Reply::Client(Box::new(client)))
             }
         };
-        let Turn { changed, mut effects, garbage, .. } = turn;
-        effects.extend(self.drop_blobs(garbage));
-        Ok(Step { reply, effects, changed: changed.into_iter().collect() })
+        let Changes { records, mut effects, dropped_blobs, .. } = changes;
+        effects.extend(self.drop_blobs(dropped_blobs));
+        Ok(Step { reply, effects, changed: records.into_iter().collect() })
     }
 
-    fn take(&mut self, input: Input, turn: &mut Turn) -> Result<Answering, Rejection> {
+    fn take(&mut self, input: Input, changes: &mut Changes) -> Result<PendingReply, Rejection> {
         match input {
-            Input::CreateRun { run, run_file, base, initial, key } => {
-                self.create_run(run, run_file, base, initial.map(|initial| *initial), key, turn)
+            Input::CreateRun { run, run_file, base, start_adapter, key } => {
+                self.create_run(run, run_file, base, start_adapter.map(|adapter| *adapter), key, changes)
             }
-            Input::Pause { run } => self.pause(run, turn),
-            Input::Resume { run } => self.unpause(run, turn),
-            Input::Cancel { run } => self.cancel(run, turn),
+            Input::Pause { run } => self.pause(run, changes),
+            Input::Resume { run } => self.unpause(run, changes),
+            Input::Cancel { run } => self.cancel(run, changes),
             Input::Enrolled { client, fingerprint, expires, approved } => {
-                self.enrolled(client, fingerprint, expires, approved, turn)
+                self.enrolled(client, fingerprint, expires, approved, changes)
             }
-            Input::Renewed { client, fingerprint, expires } => self.renewed(client, fingerprint, expires, turn),
-            Input::Approve { client } => self.approve(client, turn),
-            Input::Drain { client } => self.drain(client, turn),
-            Input::Revoke { client } => self.revoke(client, turn),
+            Input::Renewed { client, fingerprint, expires } => self.renewed(client, fingerprint, expires, changes),
+            Input::Approve { client } => self.approve(client, changes),
+            Input::Drain { client } => self.drain(client, changes),
+            Input::Revoke { client } => self.revoke(client, changes),
             Input::Poll { client, datasets, bases, max_rank, version } => {
-                self.poll(client, datasets, bases, max_rank, &version, turn)
+                self.poll(client, datasets, bases, max_rank, &version, changes)
             }
             Input::Answer { client, run, accept, reason, rank } => {
-                self.answer(&client, &run, accept, &reason, rank, turn)
+                self.answer(&client, &run, accept, &reason, rank, changes)
             }
             Input::Heartbeat { client, work, state, step, steps, loss } => {
-                self.heartbeat(&client, work, state, (step, steps), loss, turn)
+                self.heartbeat(&client, work, state, (step, steps), loss, changes)
             }
-            Input::UploadBegun { client, work, digest } => self.upload_begun(&client, work, &digest, turn),
-            Input::UpdateStored { client, work, update } => self.update_stored(&client, &work, update, turn),
-            Input::UpdateRefused { client, work, reason } => self.update_refused(&client, &work, &reason, turn),
-            Input::ClientFailed { client, work, reason } => self.client_failed(&client, &work, &reason, turn),
-            Input::Delivered { client, run, digest, bytes } => self.delivered(&client, &run, &digest, bytes, turn),
+            Input::UploadBegun { client, work, digest } => self.upload_begun(&client, work, &digest, changes),
+            Input::UpdateStored { client, work, update } => self.update_stored(&client, &work, update, changes),
+            Input::UpdateRefused { client, work, reason } => self.update_refused(&client, &work, &reason, changes),
+            Input::ClientFailed { client, work, reason } => self.client_failed(&client, &work, &reason, changes),
+            Input::Delivered { client, run, digest, bytes } => self.delivered(&client, &run, &digest, bytes, changes),
             Input::Evaluated { client, run, round, evaluation } => {
-                self.evaluated(&client, &run, round, evaluation, turn)
+                self.evaluated(&client, &run, round, evaluation, changes)
             }
             Input::Aggregated {
                 work,
@@ -137,7 +141,7 @@ impl Engine {
                 ledger_head,
                 notes,
             } => {
-                let notes = notes.iter().map(|note| crate::desk::clean(note)).collect();
+                let notes = notes.iter().map(|note| clean(note)).collect();
                 let aggregate = aggregating::Aggregate {
                     global,
                     global_bytes,
@@ -149,34 +153,35 @@ impl Engine {
                     ledger_head,
                     notes,
                 };
-                self.aggregated(&work, aggregate, turn)
+                self.aggregated(&work, aggregate, changes)
             }
-            Input::Releasing { work } => self.releasing(&work, turn),
-            Input::AggregateFailed { work, reason } => self.aggregate_failed(&work, &reason, turn),
-            Input::Tick => Ok(Answering::With(Reply::Done)),
+            Input::Releasing { work } => self.releasing(&work, changes),
+            Input::AggregateFailed { work, reason } => self.aggregate_failed(&work, &reason, changes),
+            Input::Tick => Ok(PendingReply::Ready(Reply::Done)),
         }
     }
 
-    /// Lets every run decide until nobody has anything to decide. Older runs come first, and so get free clients first.
-    fn settle(&mut self, turn: &mut Turn) {
+    /// Lets every run decide until none has anything left to decide. Older runs come first, and so
+    /// get free clients first.
+    fn advance(&mut self, changes: &mut Changes) {
         let mut is_moving = true;
         while is_moving {
             is_moving = false;
             for id in self.live_runs() {
-                while self.settle_run(&id, turn) {
+                while self.advance_run(&id, changes) {
                     is_moving = true;
                 }
             }
         }
     }
 
-    fn settle_run(&mut self, id: &RunId, turn: &mut Turn) -> bool {
+    fn advance_run(&mut self, id: &RunId, changes: &mut Changes) -> bool {
         let Some(run) = self.state.runs.get(id) else { return false };
         let engaged = match &run.live.phase {
             Phase::Recruiting(_) => self.state.engaged_elsewhere(id),
             _ => BTreeSet::new(),
         };
-        let moved = self.desk(id, turn).is_ok_and(|mut desk| phases::settle(&mut desk, &engaged));
+        let moved = self.open_run(id, changes).is_ok_and(|mut ctx| advance(&mut ctx, &engaged));
         self.forget_job_if_ended(id);
         moved
     }
@@ -201,35 +206,39 @@ impl Engine {
     }
 
     /// Opens a run for writing.
-    pub(crate) fn desk<'a>(&'a mut self, id: &'a RunId, turn: &'a mut Turn) -> Result<Desk<'a>, Rejection> {
+    pub(crate) fn open_run<'a>(
+        &'a mut self,
+        id: &'a RunId,
+        changes: &'a mut Changes,
+    ) -> Result<RunContext<'a>, Rejection> {
         let run = self.state.runs.get_mut(id).ok_or_else(|| Rejection::UnknownRun { run: id.clone() })?;
         if let Phase::Ended(ended) = &run.live.phase {
             return Err(Rejection::RunEnded { run: id.clone(), outcome: ended.outcome.to_string() });
         }
         let job = self.jobs.get(id).ok_or_else(|| Rejection::UnknownRun { run: id.clone() })?;
-        Ok(Desk::new(id, run, job, &self.state.clients, &self.presence, turn))
+        Ok(RunContext::new(id, run, job, &self.state.clients, &self.liveness, changes))
     }
 
     /// A client that may talk about work: enrolled, approved, not revoked.
     pub(crate) fn working_client(&self, id: &ClientId) -> Result<&Client, Rejection> {
         let client = self.state.clients.get(id).ok_or_else(|| Rejection::UnknownClient { client: id.clone() })?;
-        match client.standing {
-            Standing::Active | Standing::Draining => Ok(client),
-            Standing::Pending | Standing::Revoked => {
-                Err(Rejection::ClientState { client: id.clone(), state: client.standing.as_str() })
+        match client.status {
+            ClientStatus::Active | ClientStatus::Draining => Ok(client),
+            ClientStatus::Pending | ClientStatus::Revoked => {
+                Err(Rejection::ClientState { client: id.clone(), state: client.status.as_str() })
             }
         }
     }
 
-    /// Orders to drop what nobody needs any more. Equal updates share a blob, and an aggregate of one update can equal
-    /// it, so every run is asked.
-    fn drop_blobs(&self, garbage: BTreeMap<RunId, BTreeSet<Digest>>) -> Vec<Effect> {
-        if garbage.is_empty() {
+    /// Effects that drop blobs which nobody needs any more. Equal updates share a blob, and an
+    /// aggregate of one update can equal it, so every run is asked.
+    fn drop_blobs(&self, dropped: BTreeMap<RunId, BTreeSet<Digest>>) -> Vec<Effect> {
+        if dropped.is_empty() {
             return Vec::new();
         }
         let needed = self.state.blobs();
         let mut effects = Vec::new();
-        for (run, digests) in garbage {
+        for (run, digests) in dropped {
             let digests: Vec<Digest> = digests.difference(&needed).copied().collect();
             if !digests.is_empty() {
                 effects.push(Effect::DropBlobs { run, digests });
@@ -238,7 +247,7 @@ impl Engine {
         effects
     }
 
-    /// The bytes of a record; `None` when there is no such record any more.
+    /// The bytes of a record, JSON. `None` when the record was deleted.
     pub fn record(&self, key: &RecordKey) -> Option<Vec<u8>> {
         self.state.record(key)
     }
@@ -248,13 +257,13 @@ impl Engine {
         self.state.records()
     }
 
-    /// When to send [`Input::Tick`] if nothing else happens.
+    /// When to send [`Input::Tick`] if nothing else happens, Unix time in milliseconds.
     pub fn next_wake(&self) -> Option<Millis> {
         let awake = self.state.runs.values().filter(|run| run.live.paused_at.is_none());
         awake.filter_map(|run| run.live.phase.next_wake(run.spec.policy.grace_ms)).min()
     }
 
-    /// Whether the state is one that can be: invariants R1 to R5 and R7.
+    /// Checks invariants R1 to R5 and R7 to R9.
     ///
     /// # Errors
     /// The first violation found.
@@ -262,7 +271,7 @@ impl Engine {
         invariants::check(&self.state)
     }
 
-    /// Whether every blob that is needed exists: invariant R6.
+    /// Checks invariant R6: every blob that is needed exists.
     ///
     /// # Errors
     /// The first missing blob.
@@ -283,5 +292,19 @@ impl Engine {
     /// Whether some run needs this blob.
     pub fn references(&self, digest: &Digest) -> bool {
         self.state.runs.values().any(|run| run.blobs().any(|blob| blob == *digest))
+    }
+}
+
+/// Moves the run on by one decision, if there is one to make now. `engaged` are clients that are at
+/// work for other runs. Nothing is decided in a paused run.
+fn advance(ctx: &mut RunContext<'_>, engaged: &BTreeSet<ClientId>) -> bool {
+    if ctx.run().live.paused_at.is_some() {
+        return false;
+    }
+    match &ctx.run().live.phase {
+        Phase::Recruiting(_) => recruiting::advance(ctx, engaged),
+        Phase::WarmUp(_) | Phase::Training(_) => collecting::advance(ctx),
+        Phase::Publishing(_) => publishing::advance(ctx),
+        Phase::Aggregating(_) | Phase::Ended(_) => false,
     }
 }

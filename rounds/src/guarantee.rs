@@ -1,24 +1,26 @@
-//! What a run's promise of privacy asks of it, of its updates, and of who may go on.
+//! What a run's privacy guarantee requires: of the run, of its updates, and of who may go on.
 //!
-//! With unit `example` every data owner clips, noises and keeps the books at home; the coordinator sees what each update
-//! cost, refuses one that cost more than was promised, and stops when too few can afford another round. With unit
-//! `client` the coordinator keeps the books itself ([`crate::central`]).
+//! With unit `example` every data owner clips, adds noise and keeps a ledger of its own. The
+//! coordinator sees what each update cost. It refuses one that cost more than the run allows, and
+//! it ends the run when too few clients can afford another round. With unit `client` the
+//! coordinator keeps the ledger itself (`phases::charging`).
 
 use rondo_dp::{Accountant, ClientPlan, Event, Privacy};
-use rondo_methods::{DpSupport, Job, Statistic};
+use rondo_methods::{DpSupport, Job, Kind, Statistic};
 use rondo_proto::{ClientId, v1};
 
-use crate::central::{self, Central, CohortKey};
-use crate::effect::RoundKind;
 use crate::input::StoredUpdate;
+use crate::key::{CohortKey, RoundKind};
 use crate::policy::Policy;
 use crate::rejection::Rejection;
+use crate::state::central::{Central, Charged};
 use crate::state::{Member, Run};
 
-/// How far two machines' accountants may differ, as a share: their elementary functions may.
+/// Largest relative difference between two machines' accountants: their elementary functions
+/// differ.
 const ROUNDING: f64 = 1e-9;
 
-/// Checks that a promise can be kept with the run's method.
+/// Checks that a guarantee can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
     let reads_gradients = job.warm_up().is_some_and(|plan| plan.statistic == Statistic::Gradient);
     if !privacy.is_none() && reads_gradients {
@@ -36,23 +38,23 @@ pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// How a promise per client is kept; `None` for any other.
+/// How a guarantee per client is kept. `None` for any other unit.
 pub(crate) fn central(privacy: &Privacy, policy: &Policy, key: CohortKey) -> Result<Option<Central>, Rejection> {
     let Privacy::Client { sampling_rate, .. } = privacy else { return Ok(None) };
     let plan = ClientPlan::new(privacy, policy.cohort, policy.rounds)?;
     Ok(Some(Central { plan, key: sampling_rate.map(|_| key) }))
 }
 
-/// Why an update breaks the run's promise, if it does.
+/// Why an update breaks the run's guarantee, if it does.
 pub(crate) fn breach(run: &Run, client: &ClientId, update: &StoredUpdate) -> Option<String> {
     // A warm-up of a private run reads no data.
     if run.live.open.kind == RoundKind::WarmUp {
         return None;
     }
-    let told = match run.spec.privacy {
+    let breach = match run.spec.privacy {
         Privacy::None => return None,
         Privacy::Example { epsilon, delta, noise_multiplier, .. } => match &update.privacy {
-            None => Some("it carries no privacy report, and the run promises privacy per example".to_owned()),
+            None => Some("it carries no privacy report, and the run guarantees privacy per example".to_owned()),
             Some(report) => {
                 let before = run.members.get(client).and_then(|member| member.privacy.as_ref());
                 bad_report(report, epsilon, delta)
@@ -61,22 +63,22 @@ pub(crate) fn breach(run: &Run, client: &ClientId, update: &StoredUpdate) -> Opt
             }
         },
         Privacy::Client { .. } => update.privacy.is_some().then(|| {
-            "it carries a privacy report, and in a run with privacy per client the coordinator has the books".into()
+            "it carries a privacy report, and in a run with privacy per client the coordinator keeps the ledger".into()
         }),
     };
-    told.or_else(|| tells(update))
+    breach.or_else(|| discloses(update))
 }
 
-/// What an update tells that stays at home with privacy.
-fn tells(update: &StoredUpdate) -> Option<String> {
-    let tells = [
+/// What an update reports that must stay at its client in a run with privacy.
+fn discloses(update: &StoredUpdate) -> Option<String> {
+    let reports = [
         ("an example count", update.examples != 0),
         ("a training loss", update.train_loss != 0.0),
         ("a training time", update.train_seconds != 0.0),
         ("a measurement", update.before.is_some()),
     ];
-    let told = tells.into_iter().find_map(|(what, tells)| tells.then_some(what))?;
-    Some(format!("it tells {told}, which a run with privacy keeps at home"))
+    let reported = reports.into_iter().find_map(|(what, is_reported)| is_reported.then_some(what))?;
+    Some(format!("it reports {reported}, which stays at its client in a run with privacy"))
 }
 
 /// What is wrong with the report of an update that its data owner noised.
@@ -93,42 +95,45 @@ fn bad_report(report: &v1::PrivacyReport, epsilon: f64, delta: f64) -> Option<St
         && report.epsilon.is_finite()
         && report.next_epsilon >= report.epsilon;
     if !sensible {
-        return Some(format!("its privacy report makes no sense for a promise per example at delta {delta:e}"));
+        return Some(format!("its privacy report makes no sense for a guarantee per example at delta {delta:e}"));
     }
     if report.epsilon > epsilon {
-        return Some(format!("it cost its data owner epsilon {:.4}, and the run promises {epsilon}", report.epsilon));
+        return Some(format!("it cost its data owner epsilon {:.4}, and the run allows {epsilon}", report.epsilon));
     }
     None
 }
 
-/// Whether a report has other noise than the run asks for.
+/// Whether a report states other noise than the run asks for.
 fn other_noise(report: &v1::PrivacyReport, asked: Option<f64>) -> Option<String> {
-    let (asked, told) = (asked?, report.noise_multiplier);
-    (told != asked).then(|| format!("it was noised with multiplier {told}, and the run asks for {asked}"))
+    let asked = asked?;
+    let reported = report.noise_multiplier;
+    (reported != asked).then(|| format!("it was noised with multiplier {reported}, and the run asks for {asked}"))
 }
 
-/// Whether an update tells of fewer noised steps than its client has told of before.
+/// Whether an update reports fewer noised steps than its client has reported before.
 pub(crate) fn is_set_back(run: &Run, client: &ClientId, update: &StoredUpdate) -> bool {
     let before = run.members.get(client).and_then(|member| member.privacy.as_ref());
     before.zip(update.privacy.as_ref()).is_some_and(|(before, report)| report.total_steps < before.total_steps)
 }
 
-/// Whether a report tells a lower cost than its own noise, rate and steps come to, or fewer steps than the one before.
+/// Whether a report states a lower cost than its own noise, rate and steps come to, or fewer steps
+/// than the report before.
 fn too_cheap(report: &v1::PrivacyReport, before: Option<&v1::PrivacyReport>) -> Option<String> {
-    let (told, known) = (report.total_steps, before.map_or(0, |before| before.total_steps));
-    if told < known {
+    let reported = report.total_steps;
+    let known = before.map_or(0, |before| before.total_steps);
+    if reported < known {
         return Some(format!(
-            "its data owner has told of {known} noised steps before, and now of {told} in all: its ledger was set back, and it \
-             takes part in the run no more"
+            "its data owner has reported {known} noised steps before, and now {reported} in all: its ledger was set back, \
+             and it takes part in the run no more"
         ));
     }
-    let event = Event::new(report.noise_multiplier, report.sampling_rate, told.into());
+    let event = Event::new(report.noise_multiplier, report.sampling_rate, reported.into());
     let mut released = Accountant::new();
     released.record(event.ok()?);
     let least = released.epsilon_enforced(report.delta).ok()?;
     (report.epsilon < least * (1.0 - ROUNDING)).then(|| {
         format!(
-            "its privacy report says epsilon {:.4}, and what it tells of the noise comes to {least:.4}",
+            "its privacy report says epsilon {:.4}, and what it reports of the noise comes to {least:.4}",
             report.epsilon
         )
     })
@@ -145,17 +150,17 @@ pub(crate) fn can_afford(privacy: &Privacy, member: &Member) -> bool {
     }
 }
 
-/// The promise in one line, with what it has cost so far.
+/// The guarantee in one line, with what it has cost so far.
 pub(crate) fn statement(run: &Run) -> String {
-    let promise = run.spec.privacy.statement();
+    let guarantee = run.spec.privacy.statement();
     if let Some(central) = &run.spec.central {
-        return promise + &central::statement(central, run.live.charged.as_ref());
+        return guarantee + &statement_of_releases(central, run.live.charged.as_ref());
     }
     match spent(run) {
         Some(v1::PrivacyReport { epsilon, epsilon_pld, total_steps, .. }) => {
-            format!("{promise}; spent at most {epsilon:.4} ({epsilon_pld:.4} by PLD), {total_steps} steps")
+            format!("{guarantee}; spent at most {epsilon:.4} ({epsilon_pld:.4} by PLD), {total_steps} steps")
         }
-        None => promise,
+        None => guarantee,
     }
 }
 
@@ -163,4 +168,35 @@ pub(crate) fn statement(run: &Run) -> String {
 fn spent(run: &Run) -> Option<&v1::PrivacyReport> {
     let reports = run.members.values().filter_map(|member| member.privacy.as_ref());
     reports.max_by(|left, right| left.epsilon.total_cmp(&right.epsilon))
+}
+
+/// How a guarantee per client is kept and what it has cost, to follow the guarantee's own line.
+fn statement_of_releases(central: &Central, charged: Option<&Charged>) -> String {
+    let ClientPlan { noise_multiplier, sampling_rate, divisor, .. } = central.plan;
+    let mut text = format!(", noise multiplier {noise_multiplier:.4} on the sum over {divisor}");
+    if central.key.is_some() {
+        text += &format!(", Poisson-sampled cohorts at rate {sampling_rate}");
+    }
+    let Some(Charged { releases, epsilon, epsilon_pld, epsilon_seen, .. }) = charged else { return text };
+    let plural = if *releases == 1 { "" } else { "s" };
+    text += &format!("; spent {epsilon:.4} ({epsilon_pld:.4} by PLD) in {releases} release{plural}");
+    if central.key.is_some() {
+        text += &format!(", {epsilon_seen:.4} to whoever sees the cohorts");
+    }
+    text
+}
+
+/// The predicted L2 norm of a run's noise, against that of its updates. A mean of updates cannot
+/// exceed the clip.
+pub(crate) fn prediction(plan: &ClientPlan, job: &Job) -> String {
+    let tensors = job.upload_manifest(Kind::Train, 1, job.rank());
+    let numbers: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let noise = plan.noise_norm(numbers as u64);
+    let ratio = plan.signal_to_noise(numbers as u64);
+    let fix = if ratio < 1.0 { ": use more clients, a smaller rank, or unit \"example\"" } else { "" };
+    format!(
+        "predicted noise norm {noise:.3} over {numbers} numbers, against updates of at most {} (signal-to-noise \
+         {ratio:.3}){fix}",
+        plan.clip
+    )
 }

@@ -1,21 +1,8 @@
-//! What the world tells the engine.
+//! What happens outside the engine: the inputs it takes.
 
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
-use crate::Millis;
-use crate::central::CohortKey;
-
-/// The assignment that an input is about. Everything a client sends about its work names all three, so that a late
-/// message is recognised as late.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WorkKey {
-    /// The run.
-    pub run: RunId,
-    /// The round; 0 is the warm-up.
-    pub round: u32,
-    /// The attempt at this round, from 1.
-    pub attempt: u32,
-}
+use crate::key::{CohortKey, Millis, WorkKey};
 
 /// One thing that happened. Every input may arrive twice; the second time changes nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,14 +15,17 @@ pub enum Input {
         run_file: String,
         /// The registered base model that the run file names.
         base: v1::BaseModel,
-        /// The adapter that the run starts from, if any: checked against the base, its blob durable under the run's id.
+        /// The adapter that the run starts from, if any: checked against the base, its blob durable
+        /// under the run's id.
         ///
-        /// When this is rejected, the driver drops the blob unless [`Engine::references`](crate::Engine::references) it.
-        initial: Option<Box<v1::InitialAdapter>>,
-        /// Fresh randomness; kept where cohorts are drawn by coins.
+        /// When this is rejected, the driver drops the blob unless
+        /// [`Engine::references`](crate::Engine::references) it.
+        start_adapter: Option<Box<v1::InitialAdapter>>,
+        /// Fresh randomness; kept where cohorts are Poisson-sampled.
         key: CohortKey,
     },
-    /// An operator pauses a run: no new work is handed out and its deadlines stand still; work in hand is accepted.
+    /// An operator pauses a run: it assigns no new work and its deadlines do not run. It accepts
+    /// the work that is assigned.
     Pause {
         /// The run.
         run: RunId,
@@ -50,7 +40,8 @@ pub enum Input {
         /// The run.
         run: RunId,
     },
-    /// A new client has its certificate. A name that was revoked may enrol anew; any other known name is rejected.
+    /// A new client has its certificate. A name that was revoked may enrol again; any other known
+    /// name is rejected.
     Enrolled {
         /// The name the certificate carries.
         client: ClientId,
@@ -85,7 +76,8 @@ pub enum Input {
         /// The client.
         client: ClientId,
     },
-    /// A client says what it has and asks what to do. Answered with [`Reply::Poll`](crate::Reply::Poll).
+    /// A client says what it has and asks what to do. Answered with
+    /// [`Reply::Poll`](crate::Reply::Poll).
     Poll {
         /// The client.
         client: ClientId,
@@ -108,11 +100,12 @@ pub enum Input {
         accept: bool,
         /// Why not, when it declines.
         reason: String,
-        /// The rank it trains with; 0 takes the run's, or the client's limit where the method can mix ranks.
+        /// The rank it trains with; 0 takes the run's, or the client's limit where the method can
+        /// mix ranks.
         rank: u32,
     },
-    /// Progress of the work in hand. Answered with [`Reply::Heartbeat`](crate::Reply::Heartbeat); never rejected for
-    /// being late, but told to stop.
+    /// Progress of assigned work. Answered with [`Reply::Heartbeat`](crate::Reply::Heartbeat);
+    /// never rejected for being late: the reply says to stop.
     Heartbeat {
         /// The client.
         client: ClientId,
@@ -127,8 +120,8 @@ pub enum Input {
         /// Training loss of the latest step.
         loss: f64,
     },
-    /// An upload starts or resumes. Rejected when no update is wanted from this client, so that the door can refuse
-    /// before it receives anything.
+    /// An upload starts or resumes. Rejected when no update is wanted from this client, so that the
+    /// coordinator can refuse before it receives anything.
     UploadBegun {
         /// The client.
         client: ClientId,
@@ -137,9 +130,11 @@ pub enum Input {
         /// Digest of what is uploaded.
         digest: Digest,
     },
-    /// An update passed the door and its blob is durable. Answered with [`Reply::Upload`](crate::Reply::Upload).
+    /// An update passed validation and its blob is durable. Answered with
+    /// [`Reply::Upload`](crate::Reply::Upload).
     ///
-    /// When this is rejected, the driver drops the blob unless [`Engine::references`](crate::Engine::references) it.
+    /// When this is rejected, the driver drops the blob unless
+    /// [`Engine::references`](crate::Engine::references) it.
     UpdateStored {
         /// The client.
         client: ClientId,
@@ -148,7 +143,7 @@ pub enum Input {
         /// What came with it.
         update: StoredUpdate,
     },
-    /// The door refused an update for what is in it. The client is dropped from this attempt.
+    /// Validation refused an update for what is in it. The client is dropped from this attempt.
     UpdateRefused {
         /// The client.
         client: ClientId,
@@ -166,8 +161,9 @@ pub enum Input {
         /// Why.
         reason: String,
     },
-    /// Bytes of a blob went to a client. Give this before the last chunk is handed to the wire, so that it comes before
-    /// whatever the client does with the blob; give it too when a download breaks off.
+    /// Bytes of a blob went to a client. Give this before the last chunk is handed to the wire, so
+    /// that it comes before whatever the client does with the blob; give it too when a download
+    /// breaks off.
     Delivered {
         /// The client.
         client: ClientId,
@@ -189,9 +185,9 @@ pub enum Input {
         /// The result.
         evaluation: v1::Evaluation,
     },
-    /// The executor is about to draw the noise of a plan's [`Release`](crate::Release). Answered with
-    /// [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Alone among inputs it counts each time it
-    /// comes, since every time stands for new noise.
+    /// The executor is about to draw the noise of a plan's [`Release`](crate::Release). Answered
+    /// with [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Unlike other
+    /// inputs it counts each time it comes, since each time means new noise.
     Releasing {
         /// The (run, round, attempt) of the plan.
         work: WorkKey,
@@ -210,12 +206,13 @@ pub enum Input {
         frozen_bytes: u64,
         /// The server optimiser's new state, when the run has one.
         server: Option<Digest>,
-        /// ||aggregate - dense weighted mean||_F / ||dense weighted mean||_F; absent where the mean is private.
+        /// Relative error of the aggregate, ||aggregate - dense weighted mean||_F / ||dense
+        /// weighted mean||_F; absent where the mean is private.
         error: Option<f64>,
-        /// The clip of the next round, where it moves.
+        /// The clip of the next round, where it changes.
         next_clip: Option<f64>,
-        /// Head of the coordinator's privacy ledger right after the release was entered; empty where nothing was
-        /// released.
+        /// Head of the coordinator's privacy ledger right after the release was entered; empty
+        /// where nothing was released.
         ledger_head: String,
         /// Remarks for the round record.
         notes: Vec<String>,
@@ -231,7 +228,7 @@ pub enum Input {
     Tick,
 }
 
-/// What the door knows of an update it let in.
+/// What is known of an update that passed validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredUpdate {
     /// Digest of the file.
@@ -240,8 +237,8 @@ pub struct StoredUpdate {
     pub examples: u64,
     /// Rank it was trained with.
     pub rank: u32,
-    /// Number of published entries that were merged before training. Checked for methods whose publications
-    /// accumulate, where training on another version would mean another base.
+    /// Number of published entries that were merged before training. Checked for methods whose
+    /// publications accumulate, where training on another version would mean another base.
     pub base_version: u32,
     /// Mean training loss.
     pub train_loss: f64,

@@ -1,5 +1,5 @@
-//! What must hold after every step, as plain predicates over the state. Tests check them after each operation, a resume
-//! checks them before it starts, and a driver may check them at any time.
+//! What must hold after every step, as plain predicates over the state. Tests check them after each
+//! operation, a resume checks them before it starts, and a driver may check them at any time.
 //!
 //! | id | invariant |
 //! |---|---|
@@ -7,10 +7,10 @@
 //! | R2 | an update counts at most once |
 //! | R3 | the aggregated set is the recorded set |
 //! | R4 | a published digest never changes |
-//! | R5 | privacy is charged before release, and within what was promised |
+//! | R5 | privacy is charged before release, and within the budget |
 //! | R6 | every blob that is needed exists |
-//! | R7 | no round goes on below quorum, unless coins drew so few |
-//! | R8 | the best round is the one with the lowest held-out loss, and exactly the rounds that are worse by more than the run allows were taken back to it |
+//! | R7 | no round goes on below quorum, unless Poisson sampling drew so few |
+//! | R8 | the best round has the least held-out loss; those worse than allowed return to it |
 //! | R9 | where one client is named to measure, nobody else does |
 
 use std::collections::BTreeSet;
@@ -18,11 +18,12 @@ use std::collections::BTreeSet;
 use rondo_dp::Privacy;
 use rondo_proto::{Digest, RunId, v1};
 
-use crate::central::Central;
-use crate::effect::RoundKind;
-use crate::phases::{Outcome, Phase, aggregating};
+use crate::key::RoundKind;
 use crate::policy::HeldOut;
-use crate::state::{EvaluationState, PartState, Run, State};
+use crate::state::central::Central;
+use crate::state::participation::{EvaluationState, ParticipationState};
+use crate::state::phase::{Outcome, Phase};
+use crate::state::{Run, State};
 
 /// A state that must not be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +44,7 @@ const PREDICATES: [(&str, Predicate); 8] = [
     ("R2", counted_once),
     ("R3", aggregated_is_recorded),
     ("R4", published_is_recorded),
-    ("R5", within_the_promise),
+    ("R5", within_the_budget),
     ("R7", never_below_quorum),
     ("R8", best_is_least),
     ("R9", only_the_named_measure),
@@ -83,7 +84,7 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-/// R1. Rounds close in order, one is open, and parts belong to it.
+/// R1. Rounds close in order, one is open, and participations belong to it.
 pub fn one_open_round(run: &Run) -> Result<(), String> {
     let open = &run.live.open;
     let closed: Vec<u32> = run.rounds.keys().copied().collect();
@@ -108,31 +109,33 @@ pub fn one_open_round(run: &Run) -> Result<(), String> {
         ensure(!is_closed, || format!("round {} is open and closed", open.round))?;
     }
     for (client, member) in &run.members {
-        let Some(part) = &member.part else { continue };
+        let Some(part) = &member.participation else { continue };
         ensure(part.attempt <= open.attempt, || format!("{client} is in attempt {}", part.attempt))?;
-        ensure(part.attempt == open.attempt || part.state == PartState::Dropped, || {
+        ensure(part.attempt == open.attempt || part.state == ParticipationState::Dropped, || {
             format!("{client} is {:?} in attempt {}, which is over", part.state, part.attempt)
         })?;
     }
     let is_collecting = matches!(run.live.phase, Phase::WarmUp(_) | Phase::Training(_));
-    let at_work = run.parts().find(|(_, part)| part.state.is_open());
+    let at_work = run.participations().find(|(_, part)| part.state.is_open());
     ensure(is_collecting || at_work.is_none(), || {
         let client = at_work.map(|(client, _)| client.to_string()).unwrap_or_default();
         format!("{client} has work in phase {}", run.live.phase.name())
     })?;
     let is_publishing = matches!(run.live.phase, Phase::Publishing(_));
-    let measuring = run.parts().any(|(_, part)| part.evaluation.is_open());
+    let measuring = run.participations().any(|(_, part)| part.evaluation.is_open());
     ensure(is_publishing || !measuring, || format!("an evaluation is open in phase {}", run.live.phase.name()))
 }
 
-/// R2. Every client has at most one update in a round, no more than a cohort of them counts, and shares sum to 1.
+/// R2. Every client has at most one update in a round, no more than a cohort of them counts, and
+/// shares sum to 1.
 pub fn counted_once(run: &Run) -> Result<(), String> {
-    // Coins may draw any number, nobody too.
-    let (by_coins, count) = (by_coins(run), run.accepted().count());
-    let cohort = if by_coins { usize::MAX } else { run.spec.policy.cohort as usize };
+    // Poisson sampling may draw any number of clients, even none.
+    let is_sampled = is_sampled(run);
+    let count = run.accepted().count();
+    let cohort = if is_sampled { usize::MAX } else { run.spec.policy.cohort as usize };
     ensure(count <= cohort, || format!("{count} updates count in a cohort of {cohort}"))?;
-    for (client, part) in run.parts() {
-        ensure((part.state == PartState::Accepted) == part.update.is_some(), || {
+    for (client, part) in run.participations() {
+        ensure((part.state == ParticipationState::Accepted) == part.update.is_some(), || {
             format!("{client} is {:?}, with update {:?}", part.state, part.update.as_ref().map(|u| u.digest))
         })?;
     }
@@ -145,14 +148,14 @@ pub fn counted_once(run: &Run) -> Result<(), String> {
         ensure(names.len() == closed.record.participants.len(), || format!("round {round} names a client twice"))?;
         ensure(accepted.len() <= cohort, || format!("round {round} counts {} updates", accepted.len()))?;
         let total: f64 = accepted.iter().map(|participant| participant.weight).sum();
-        let is_whole = (total - 1.0).abs() < 1e-9 || (by_coins && accepted.is_empty());
+        let is_whole = (total - 1.0).abs() < 1e-9 || (is_sampled && accepted.is_empty());
         ensure(is_whole, || format!("shares of round {round} sum to {total}"))?;
     }
     Ok(())
 }
 
-/// Whether the cohorts of training rounds are drawn by coins.
-fn by_coins(run: &Run) -> bool {
+/// Whether the cohorts of training rounds are Poisson-sampled.
+fn is_sampled(run: &Run) -> bool {
     run.spec.central.as_ref().is_some_and(|central| central.key.is_some())
 }
 
@@ -168,7 +171,7 @@ pub fn aggregated_is_recorded(run: &Run) -> Result<(), String> {
         Phase::Publishing(phase) => Some(phase.plan),
         _ => None,
     };
-    let found = aggregating::fingerprint(run);
+    let found = run.accepted_fingerprint();
     ensure(plan.is_none_or(|plan| plan == found), || {
         "the accepted set changed after its aggregation began".to_owned()
     })?;
@@ -189,13 +192,15 @@ pub fn aggregated_is_recorded(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R4. What a round published is what its record says. (That records never change is checked where their bytes are kept.)
+/// R4. What a round published is what its record says. (That records never change is checked where
+/// their bytes are kept.)
 pub fn published_is_recorded(run: &Run) -> Result<(), String> {
     for (round, closed) in &run.rounds {
-        let (record, publication) = (&closed.record, &closed.publication);
+        let record = &closed.record;
+        let publication = &closed.publication;
         ensure(record.round == *round, || format!("round {round} is recorded as {}", record.round))?;
-        ensure(record.initial_digest == run.spec.initial_digest(), || {
-            format!("round {round} is recorded as standing on {:?}", record.initial_digest)
+        ensure(record.initial_digest == run.spec.start_adapter_digest(), || {
+            format!("round {round} is recorded as starting from {:?}", record.initial_digest)
         })?;
         ensure(record.global_digest == publication.global.to_string(), || {
             format!("round {round} published {} but records {}", publication.global, record.global_digest)
@@ -215,8 +220,9 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R5. No update counts that its data owner did not enter into a ledger first, within the run's epsilon.
-pub fn within_the_promise(run: &Run) -> Result<(), String> {
+/// R5. No update counts that its data owner did not enter into a ledger first, within the run's
+/// epsilon.
+pub fn within_the_budget(run: &Run) -> Result<(), String> {
     if let Some(central) = &run.spec.central {
         return charged_before_release(run, central);
     }
@@ -233,7 +239,7 @@ pub fn within_the_promise(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R5 of a promise per client: every published training round was charged, and no more than fits.
+/// R5 of a guarantee per client: every published training round was charged, and no more than fits.
 fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
     let charged = run.live.charged.as_ref().map_or(0, |charged| charged.releases);
     let published = run.publications().filter(|(round, _)| *round > 0).count();
@@ -242,43 +248,47 @@ fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
     ensure(charged <= most, || format!("{charged} releases are charged, {most} fit the budget"))
 }
 
-/// R7. No round is aggregated with fewer updates than the quorum, unless coins drew so few.
+/// R7. No round is aggregated with fewer updates than the quorum, unless Poisson sampling drew so
+/// few.
 pub fn never_below_quorum(run: &Run) -> Result<(), String> {
     let quorum = run.spec.policy.quorum as usize;
-    let quorum_of = |round: u32| if round > 0 && by_coins(run) { 0 } else { quorum };
+    let quorum_of = |round: u32| if round > 0 && is_sampled(run) { 0 } else { quorum };
     if matches!(run.live.phase, Phase::Aggregating(_) | Phase::Publishing(_)) {
         let quorum = quorum_of(run.live.open.round);
         let count = run.accepted().count();
         ensure(count >= quorum, || format!("{count} updates of {quorum} needed are aggregated"))?;
     }
     for (round, closed) in &run.rounds {
-        let (count, quorum) = (counted(&closed.record).count(), quorum_of(*round));
+        let count = counted(&closed.record).count();
+        let quorum = quorum_of(*round);
         ensure(count >= quorum, || format!("round {round} was made of {count} updates of {quorum} needed"))?;
     }
     // An evaluation is only ever asked of those who are still part of the round.
-    let stray = run.parts().find(|(_, part)| {
-        part.state == PartState::Dropped && !matches!(part.evaluation, EvaluationState::None | EvaluationState::Missed)
+    let stray = run.participations().find(|(_, part)| {
+        part.state == ParticipationState::Dropped
+            && !matches!(part.evaluation, EvaluationState::None | EvaluationState::Missed)
     });
     ensure(stray.is_none(), || "a dropped client was asked for an evaluation".to_owned())
 }
 
-/// R8. The records say which round is best and which were taken back to it, as their losses have it.
+/// R8. The records say which round is best and which were rolled back to it, as their losses say.
 pub fn best_is_least(run: &Run) -> Result<(), String> {
     let policy = &run.spec.policy;
     let mut best: Option<(u32, f64)> = None;
     for (round, closed) in &run.rounds {
         let record = &closed.record;
-        let (loss, before) = (record.held_out_loss, best.map(|(_, loss)| loss));
+        let before = best.map(|(_, loss)| loss);
+        let loss = record.held_out_loss;
         ensure(loss.is_none_or(f64::is_finite), || format!("the held-out loss of round {round} is not finite"))?;
-        let is_worse = loss.is_some_and(|loss| policy.takes_back(HeldOut::Loss(loss), before));
-        let may_be_taken_back = is_worse || (loss.is_none() && policy.rollback.is_some());
+        let is_worse = loss.is_some_and(|loss| policy.rolls_back(HeldOut::Loss(loss), before));
+        let may_be_rolled_back = is_worse || (loss.is_none() && policy.rollback.is_some());
         match record.rolled_back_to {
             Some(to) => {
-                ensure(may_be_taken_back, || format!("round {round} was taken back without a reason"))?;
+                ensure(may_be_rolled_back, || format!("round {round} was rolled back without a reason"))?;
                 let expected = best.map_or(0, |(round, _)| round);
-                ensure(to == expected, || format!("round {round} was taken back to {to}, the best was {expected}"))?;
+                ensure(to == expected, || format!("round {round} was rolled back to {to}, the best was {expected}"))?;
             }
-            None => ensure(!is_worse, || format!("round {round} was not taken back"))?,
+            None => ensure(!is_worse, || format!("round {round} was not rolled back"))?,
         }
         if let Some(loss) = loss.filter(|loss| before.is_none_or(|best| *loss < best)) {
             best = Some((*round, loss));
@@ -297,7 +307,8 @@ pub fn only_the_named_measure(run: &Run) -> Result<(), String> {
     };
     let named = |client: &str, dataset: &str| client == evaluator.client.as_str() && dataset == evaluator.dataset;
     ensure(run.measuring().is_none_or(|m| named(m.client.as_str(), &m.dataset)), || "another client measures".into())?;
-    let stray = run.parts().find(|(_, part)| part.evaluation != EvaluationState::None || part.before.is_some());
+    let stray =
+        run.participations().find(|(_, part)| part.evaluation != EvaluationState::None || part.before.is_some());
     ensure(stray.is_none(), || format!("{} measures", stray.map(|(client, _)| client.as_str()).unwrap_or_default()))?;
     for (round, closed) in &run.rounds {
         let record = &closed.record;

@@ -1,48 +1,44 @@
-//! The round engine of Rondo: a pure state machine. Inputs come in with the time, effects and changed records go out.
+//! The round engine of Rondo: a pure state machine. Inputs come in with the time. Effects and
+//! changed records go out.
 //!
-//! Nothing here does I/O, reads a clock or draws at random, so whole runs with crashes, lost replies and clock jumps are
-//! simulated in tests, and a restart finds exactly what was committed. State holds ids and digests, never tensors.
+//! Nothing here does I/O, reads a clock or draws at random. So tests simulate whole runs with
+//! crashes, lost replies and clock jumps, and a restart finds exactly what was committed. State
+//! holds ids and digests, never tensors.
 //!
-//! - [`Engine`] is the door: [`Engine::step`], [`Engine::resume`], and views.
-//! - [`input`], [`effect`] and [`rejection`] are its language; [`record`] its durable form.
-//! - [`phases`] holds one file per phase of a round, [`policy`] the declared round policy, [`cohort`] the draw, [`central`]
-//!   the books of runs that promise privacy per client.
+//! - [`Engine`] is the entry: [`Engine::step`], [`Engine::resume`], and views.
+//! - [`input`], [`effect`] and [`rejection`] are its language; [`record`] is its durable form.
+//! - [`key`] and [`state`] hold keys and data. They import nothing of what acts on them.
+//! - `handlers` takes inputs, one file per kind of sender. They write through `run_context` and
+//!   call `phases`, one file per phase of a round.
+//! - [`policy`] is the declared round policy, [`cohort`] the draw, `guarantee` what a run's privacy
+//!   asks.
 //! - [`invariants`] says what must always hold.
 
-pub mod central;
 pub mod cohort;
 pub mod effect;
 pub mod engine;
-pub mod initial;
 pub mod input;
 pub mod invariants;
-pub mod phases;
+pub mod key;
 pub mod policy;
 pub mod record;
 pub mod rejection;
 pub mod state;
 
-mod assignments;
-mod desk;
-mod fleet;
 mod guarantee;
-mod lineage;
-mod part;
-mod presence;
-mod queries;
-mod reports;
-mod steering;
+mod handlers;
+mod liveness;
+mod phases;
+mod round_record;
+mod run_context;
 mod views;
 
-pub use central::CohortKey;
-pub use effect::{AggregatePlan, Effect, PlannedUpdate, Release, Reply, RoundKind, Step, UploadOutcome};
+pub use effect::{AggregatePlan, Effect, PlannedUpdate, Release, Reply, Step, UploadOutcome};
 pub use engine::Engine;
-pub use input::{Input, StoredUpdate, WorkKey};
+pub use handlers::{Clipped, ExpectedUpload};
+pub use input::{Input, StoredUpdate};
 pub use invariants::Violation;
-pub use queries::AdapterBlobs;
-pub use record::{RecordKey, ResumeError, Snapshot};
+pub use key::{CohortKey, Millis, RecordKey, RoundKind, WorkKey};
+pub use record::{ResumeError, Snapshot};
 pub use rejection::Rejection;
-pub use reports::{Clipped, ExpectedUpload};
-
-/// Unix time in milliseconds.
-pub type Millis = i64;
+pub use state::publication::AdapterBlobs;

@@ -1,12 +1,12 @@
-//! How a run decides: cohort, quorum, deadline, grace, over-selection and retries as one declared value, and the one
-//! rule by which every collecting phase waits or goes on.
+//! How a run decides: cohort, quorum, deadline, grace, over-selection and retries as one declared
+//! value, and the one rule by which every collecting phase waits or goes on.
 
 use rondo_proto::run_file::{Keep, Rounds, Weighting};
 use serde::{Deserialize, Serialize};
 
-use crate::Millis;
+use crate::key::Millis;
 
-/// A client that was not heard of for this long is not drawn into a cohort.
+/// Milliseconds of silence after which a client is not drawn into a cohort.
 const LOST_AFTER_MS: Millis = 60_000;
 
 /// The round policy of a run, as its run file declares it.
@@ -20,9 +20,9 @@ pub struct Policy {
     pub quorum: u32,
     /// Clients drawn beyond the cohort; the first `cohort` updates count.
     pub over_select: u32,
-    /// Time a phase may take.
+    /// Time a phase may take, in milliseconds.
     pub deadline_ms: Millis,
-    /// Time for the others once quorum is reached.
+    /// Time for the others once quorum is reached, in milliseconds.
     pub grace_ms: Millis,
     /// Evaluate after every so many rounds, and after the last; 0 = never.
     pub eval_every: u32,
@@ -30,12 +30,13 @@ pub struct Policy {
     pub weighting: Weighting,
     /// Failed attempts at one round before the run ends as failed.
     pub max_attempts: u32,
-    /// Silence after which a client is not drawn.
+    /// Silence after which a client is not drawn, in milliseconds.
     pub lost_after_ms: Millis,
     /// Which round's adapter the finished run hands out.
     #[serde(default)]
     pub keep: Keep,
-    /// A round whose held-out loss lies above the best one so far by more than this share is taken back.
+    /// A round whose held-out loss exceeds the best one so far by more than this share is rolled
+    /// back; absent = no round is.
     #[serde(default)]
     pub rollback: Option<f64>,
 }
@@ -43,7 +44,8 @@ pub struct Policy {
 impl Policy {
     /// The policy of a run file.
     ///
-    /// With `[privacy]`, `is_private`, all updates weigh alike, since example counts stay with the data owners.
+    /// With `[privacy]`, `is_private`, all updates weigh alike, since example counts stay with the
+    /// data owners.
     pub fn of(rounds: &Rounds, is_private: bool) -> Self {
         let millis = |seconds: u64| Millis::try_from(seconds.saturating_mul(1000)).unwrap_or(Millis::MAX / 4);
         Self {
@@ -72,8 +74,8 @@ impl Policy {
         self.eval_every > 0 && (round.is_multiple_of(self.eval_every) || round == self.rounds)
     }
 
-    /// Whether a measured round is so much worse than the best before it that it is taken back.
-    pub fn takes_back(&self, held_out: HeldOut, best: Option<f64>) -> bool {
+    /// Whether a measured round exceeds the best before it by more than the policy allows.
+    pub fn rolls_back(&self, held_out: HeldOut, best: Option<f64>) -> bool {
         let Some(share) = self.rollback else { return false };
         match held_out {
             HeldOut::None => false,
@@ -119,18 +121,18 @@ pub struct Progress {
 
 /// What a [`Window`] decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Wait for more.
     Wait,
     /// Go on with what there is.
-    Go(Because),
+    Proceed(Cause),
     /// Quorum cannot be reached any more.
-    Fail(Because),
+    Fail(Cause),
 }
 
-/// Why a [`Window`] decided.
+/// Why a [`Window`] decided so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Because {
+pub enum Cause {
     /// All that was wanted is there.
     Complete,
     /// Nobody is left to wait for.
@@ -144,9 +146,9 @@ pub enum Because {
 /// The time a collecting phase has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// When it ends in any case.
+    /// When it ends in any case, Unix time in milliseconds.
     pub deadline: Millis,
-    /// When it ends because quorum was reached and the others had their grace.
+    /// When the grace time after quorum ends; absent before quorum.
     pub grace: Option<Millis>,
 }
 
@@ -157,7 +159,7 @@ impl Window {
     }
 
     /// Decides, and starts or stops the grace time with quorum.
-    pub fn judge(&mut self, now: Millis, policy: &Policy, progress: Progress) -> Verdict {
+    pub fn decide(&mut self, now: Millis, policy: &Policy, progress: Progress) -> Decision {
         let Progress { done, open, wanted, quorum } = progress;
         // A clock that was set back must not stretch the window beyond its full length.
         self.deadline = self.deadline.min(now.saturating_add(policy.deadline_ms));
@@ -168,40 +170,40 @@ impl Window {
             None
         };
         if done >= wanted {
-            return Verdict::Go(Because::Complete);
+            return Decision::Proceed(Cause::Complete);
         }
         if done + open < quorum {
-            return Verdict::Fail(Because::NobodyLeft);
+            return Decision::Fail(Cause::NobodyLeft);
         }
         if open == 0 {
-            return Verdict::Go(Because::NobodyLeft);
+            return Decision::Proceed(Cause::NobodyLeft);
         }
         if now >= self.deadline {
-            return if done >= quorum { Verdict::Go(Because::Deadline) } else { Verdict::Fail(Because::Deadline) };
+            return if done >= quorum { Decision::Proceed(Cause::Deadline) } else { Decision::Fail(Cause::Deadline) };
         }
         if self.grace.is_some_and(|grace| now >= grace) {
-            return Verdict::Go(Because::Grace);
+            return Decision::Proceed(Cause::Grace);
         }
-        Verdict::Wait
+        Decision::Wait
     }
 
-    /// Decides where everybody who was drawn counts, however few they are: what one client sends must not decide whether
-    /// another is waited for, or whether the round is held at all.
-    pub fn judge_drawn(&mut self, now: Millis, policy: &Policy, open: usize) -> Verdict {
+    /// Decides where everybody who was drawn counts, however few they are: what one client sends
+    /// must not decide whether another is waited for, or whether the round is held at all.
+    pub fn decide_drawn(&mut self, now: Millis, policy: &Policy, open: usize) -> Decision {
         self.deadline = self.deadline.min(now.saturating_add(policy.deadline_ms));
         match open {
-            0 => Verdict::Go(Because::Complete),
-            _ if now >= self.deadline => Verdict::Go(Because::Deadline),
-            _ => Verdict::Wait,
+            0 => Decision::Proceed(Cause::Complete),
+            _ if now >= self.deadline => Decision::Proceed(Cause::Deadline),
+            _ => Decision::Wait,
         }
     }
 
-    /// When it must be judged again if nothing else happens.
+    /// When it must decide again if nothing else happens.
     pub fn next_wake(&self) -> Millis {
         self.grace.map_or(self.deadline, |grace| grace.min(self.deadline))
     }
 
-    /// Moves it on by the time a pause took.
+    /// Moves it on by the duration of a pause.
     pub fn shift(&mut self, pause: Millis) {
         self.deadline = self.deadline.saturating_add(pause);
         self.grace = self.grace.map(|grace| grace.saturating_add(pause));
@@ -236,51 +238,51 @@ mod tests {
     #[test]
     fn a_full_cohort_goes_at_once() {
         let mut window = Window::open(0, &policy());
-        assert_eq!(window.judge(1, &policy(), at(4, 1)), Verdict::Go(Because::Complete));
+        assert_eq!(window.decide(1, &policy(), at(4, 1)), Decision::Proceed(Cause::Complete));
     }
 
     #[test]
     fn quorum_starts_the_grace_time() {
         let mut window = Window::open(0, &policy());
-        assert_eq!(window.judge(10, &policy(), at(1, 4)), Verdict::Wait);
+        assert_eq!(window.decide(10, &policy(), at(1, 4)), Decision::Wait);
         assert_eq!(window.next_wake(), 1000);
-        assert_eq!(window.judge(20, &policy(), at(2, 3)), Verdict::Wait);
+        assert_eq!(window.decide(20, &policy(), at(2, 3)), Decision::Wait);
         assert_eq!(window.next_wake(), 120);
-        assert_eq!(window.judge(60, &policy(), at(3, 2)), Verdict::Wait);
-        assert_eq!(window.judge(120, &policy(), at(3, 2)), Verdict::Go(Because::Grace));
+        assert_eq!(window.decide(60, &policy(), at(3, 2)), Decision::Wait);
+        assert_eq!(window.decide(120, &policy(), at(3, 2)), Decision::Proceed(Cause::Grace));
     }
 
     #[test]
     fn losing_quorum_stops_the_grace_time() {
         let mut window = Window::open(0, &policy());
-        window.judge(20, &policy(), at(2, 3));
-        assert_eq!(window.judge(120, &policy(), at(1, 3)), Verdict::Wait);
+        window.decide(20, &policy(), at(2, 3));
+        assert_eq!(window.decide(120, &policy(), at(1, 3)), Decision::Wait);
         assert_eq!(window.next_wake(), 1000);
     }
 
     #[test]
     fn the_deadline_needs_quorum() {
         let mut window = Window::open(0, &policy());
-        assert_eq!(window.judge(1000, &policy(), at(1, 3)), Verdict::Fail(Because::Deadline));
-        assert_eq!(window.judge(1000, &policy(), at(2, 3)), Verdict::Go(Because::Deadline));
+        assert_eq!(window.decide(1000, &policy(), at(1, 3)), Decision::Fail(Cause::Deadline));
+        assert_eq!(window.decide(1000, &policy(), at(2, 3)), Decision::Proceed(Cause::Deadline));
     }
 
     #[test]
     fn too_few_left_fails_without_waiting() {
         let mut window = Window::open(0, &policy());
-        assert_eq!(window.judge(1, &policy(), at(1, 0)), Verdict::Fail(Because::NobodyLeft));
-        assert_eq!(window.judge(1, &policy(), at(2, 0)), Verdict::Go(Because::NobodyLeft));
+        assert_eq!(window.decide(1, &policy(), at(1, 0)), Decision::Fail(Cause::NobodyLeft));
+        assert_eq!(window.decide(1, &policy(), at(2, 0)), Decision::Proceed(Cause::NobodyLeft));
     }
 
     #[test]
     fn a_clock_set_back_does_not_stretch_the_window() {
         let mut window = Window::open(10_000, &policy());
-        assert_eq!(window.judge(0, &policy(), at(0, 4)), Verdict::Wait);
+        assert_eq!(window.decide(0, &policy(), at(0, 4)), Decision::Wait);
         assert_eq!(window.next_wake(), 1000);
     }
 
     #[test]
-    fn only_what_is_worse_by_more_than_the_share_is_taken_back() {
+    fn only_what_is_worse_by_more_than_the_share_is_rolled_back() {
         let patient = Policy { rollback: Some(0.1), ..policy() };
         for (held_out, best, expected) in [
             (HeldOut::Loss(1.1), Some(1.0), false),
@@ -290,8 +292,8 @@ mod tests {
             (HeldOut::Diverged, Some(1.0), true),
             (HeldOut::None, Some(1.0), false),
         ] {
-            assert_eq!(patient.takes_back(held_out, best), expected, "{held_out:?} {best:?}");
-            assert!(!policy().takes_back(held_out, best), "without rounds.rollback nothing is");
+            assert_eq!(patient.rolls_back(held_out, best), expected, "{held_out:?} {best:?}");
+            assert!(!policy().rolls_back(held_out, best), "without rounds.rollback nothing is");
         }
     }
 

@@ -28,7 +28,7 @@ pub enum Rejection {
     },
     /// The adapter to start from does not fit the run.
     #[error("the adapter to start from does not fit this run: {problem}")]
-    Initial {
+    StartAdapter {
         /// What does not fit.
         problem: String,
     },
@@ -44,7 +44,7 @@ pub enum Rejection {
         /// The name.
         client: ClientId,
     },
-    /// The run file does not parse or says what cannot be.
+    /// The run file does not parse or asks for something impossible.
     #[error(transparent)]
     RunFile(#[from] RunFileError),
     /// The method refuses the run file on this base.
@@ -67,7 +67,7 @@ pub enum Rejection {
         /// Its own reason.
         why: String,
     },
-    /// No noise keeps a promise per client.
+    /// No noise keeps a guarantee per client.
     #[error("{0}")]
     ClientPlan(#[from] rondo_dp::ClientPlanError),
     /// The run is over.
@@ -144,7 +144,7 @@ pub enum Rejection {
         /// The round.
         round: u32,
     },
-    /// The client was in the cohort and is no more.
+    /// The client was dropped from the cohort.
     #[error("client `{client}` was dropped from round {round} of run `{run}`: {reason}")]
     Dropped {
         /// The client.
@@ -234,7 +234,7 @@ impl Rejection {
             Self::RunExists { .. } | Self::ClientExists { .. } => ErrorCode::AlreadyExists,
             Self::RunFile(_)
             | Self::Method(_)
-            | Self::Initial { .. }
+            | Self::StartAdapter { .. }
             | Self::PrivateWarmUp { .. }
             | Self::NotCentral { .. }
             | Self::ClientPlan(_)
@@ -253,7 +253,7 @@ impl Rejection {
         }
     }
 
-    /// How to mend it, where there is something to do.
+    /// How to fix it, where there is something to do.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::UnknownRun { .. } => "`rondo run list` shows the runs there are",
@@ -261,7 +261,7 @@ impl Rejection {
             Self::UnknownEvaluator { .. } => {
                 "enrol it first, or correct the name; `rondo client list` shows the clients there are"
             }
-            Self::Initial { .. } => {
+            Self::StartAdapter { .. } => {
                 "`rondo adapter inspect` shows what it changes, `rondo base show` what the base has"
             }
             Self::ClientExists { .. } => "choose another name, or revoke the client first",
@@ -278,7 +278,7 @@ impl Rejection {
             Self::RunEnded { .. } => "an ended run stays ended; `rondo run create` makes another from the same file",
             Self::WrongRound { .. } | Self::Dropped { .. } | Self::NotSelected { .. } => "drop the work and poll again",
             Self::ClientState { state: "revoked", .. } => {
-                "a revoked client stays out; enrol it anew under another name"
+                "a revoked client stays out; enrol it again under another name"
             }
             Self::AnotherUpdate { .. } => "the first update stands; drop the second",
             Self::BaseVersion { .. } => "fetch and merge every published entry of the assignment, then train again",

@@ -4,127 +4,20 @@ use rondo_methods::Job;
 use rondo_proto::run_file::Keep;
 use rondo_proto::{ClientId, RunId, v1};
 
-use crate::effect::RoundKind;
 use crate::engine::Engine;
 use crate::guarantee;
-use crate::input::WorkKey;
-use crate::phases::{Measuring, Phase};
-use crate::presence::Presence;
-use crate::state::{Client, Part, PartState, Run};
+use crate::round_record::open_record;
+use crate::state::phase::Phase;
+use crate::state::{Client, Run};
 
-/// The open round as a record. For a round that is closing, all that is left out is its end.
-pub(crate) fn open_record(id: &RunId, run: &Run, presence: &Presence) -> v1::RoundRecord {
-    let open = &run.live.open;
-    let publication = match &run.live.phase {
-        Phase::Publishing(publishing) => Some(&publishing.publication),
-        _ => None,
-    };
-    let weights = match &run.live.phase {
-        Phase::Aggregating(_) | Phase::Publishing(_) => run.weights(),
-        _ => Default::default(),
-    };
-    let work = WorkKey { run: id.clone(), round: open.round, attempt: open.attempt };
-    let parts = run.members.iter().filter_map(|(client, member)| Some((client, member.part.as_ref()?)));
-    v1::RoundRecord {
-        run: id.to_string(),
-        round: open.round,
-        kind: open.kind.as_str().to_owned(),
-        attempt: open.attempt,
-        global_digest: publication.map(|publication| publication.global.to_string()).unwrap_or_default(),
-        frozen_digest: publication
-            .and_then(|publication| publication.frozen.as_ref())
-            .map(|frozen| frozen.digest.to_string())
-            .unwrap_or_default(),
-        aggregation_error: publication.and_then(|publication| publication.error),
-        participants: parts
-            .map(|(client, part)| {
-                let weight = weights.get(client).copied().unwrap_or_default();
-                participant(client, part, weight, &work, presence)
-            })
-            .collect(),
-        started_at_ms: open.started_at.unwrap_or_default(),
-        ended_at_ms: 0,
-        privacy: guarantee::statement(run),
-        notes: open.notes.clone(),
-        held_out_loss: None,
-        best_round: None,
-        rolled_back_to: None,
-        measurement: run.measuring().map(|measuring| measurement(measuring, &work, presence)),
-        server_digest: publication
-            .and_then(|publication| publication.server)
-            .map(|d| d.to_string())
-            .unwrap_or_default(),
-        initial_digest: run.spec.initial_digest(),
-        released: run.released(),
-    }
-}
-
-/// A record as it is told. With privacy per client the digests of updates stay in the coordinator's books: training can be
-/// repeated to the bit, and whoever guesses a client's data could check the guess by the digest.
-fn told(run: &Run, mut record: v1::RoundRecord) -> v1::RoundRecord {
+/// A record as it is shown. With privacy per client it leaves out the digests of updates: training
+/// can be repeated to the bit, and whoever guesses a client's data could check the guess by the
+/// digest.
+fn redacted(run: &Run, mut record: v1::RoundRecord) -> v1::RoundRecord {
     if run.spec.central.is_some() && record.round > 0 {
         record.participants.iter_mut().for_each(|participant| participant.update_digest.clear());
     }
     record
-}
-
-fn measurement(measuring: &Measuring, work: &WorkKey, presence: &Presence) -> v1::Measurement {
-    let progress = presence.progress(&measuring.client, work).filter(|_| measuring.state.is_open());
-    v1::Measurement {
-        client: measuring.client.to_string(),
-        dataset: measuring.dataset.clone(),
-        state: measuring.state.as_str().to_owned(),
-        reason: measuring.reason.clone(),
-        after: measuring.after.clone(),
-        bytes_down: measuring.bytes_down,
-        layout_bytes_down: measuring.layout_bytes_down,
-        step: progress.map_or(0, |progress| progress.step),
-        steps: progress.map_or(0, |progress| progress.steps),
-    }
-}
-
-fn participant(client: &ClientId, part: &Part, weight: f64, work: &WorkKey, presence: &Presence) -> v1::Participant {
-    let update = part.update.as_ref();
-    let mut participant = v1::Participant {
-        client: client.to_string(),
-        state: state_name(part.state).to_owned(),
-        reason: part.reason.clone(),
-        rank: part.rank,
-        weight,
-        examples: update.map_or(0, |update| update.examples),
-        update_digest: update.map(|update| update.digest.to_string()).unwrap_or_default(),
-        bytes_up: part.bytes_up,
-        bytes_down: part.bytes_down,
-        layout_bytes_up: part.layout_bytes_up,
-        layout_bytes_down: part.layout_bytes_down,
-        train_loss: update.map_or(0.0, |update| update.train_loss),
-        train_seconds: update.map_or(0.0, |update| update.train_seconds),
-        update_norm: update.map_or(0.0, |update| update.norm),
-        before: part.before.clone(),
-        after: part.after.clone(),
-        privacy: update.and_then(|update| update.privacy.clone()),
-        step: 0,
-        steps: 0,
-    };
-    let progress = presence.progress(client, work).filter(|_| part.state.is_open() && part.attempt == work.attempt);
-    if let Some(progress) = progress {
-        if progress.state == "uploading" {
-            participant.state = "uploading".to_owned();
-        }
-        (participant.step, participant.steps) = (progress.step, progress.steps);
-        participant.train_loss = progress.loss.unwrap_or_default();
-    }
-    participant
-}
-
-fn state_name(state: PartState) -> &'static str {
-    match state {
-        PartState::Selected => "selected",
-        PartState::Working => "training",
-        PartState::Accepted => "accepted",
-        PartState::Spare => "spare",
-        PartState::Dropped => "dropped",
-    }
 }
 
 impl Engine {
@@ -172,8 +65,8 @@ impl Engine {
                     reason: answer.reason.clone(),
                 })
                 .collect(),
-            open: is_open.then(|| told(run, open_record(id, run, &self.presence))),
-            latest: run.rounds.values().next_back().map(|closed| told(run, closed.record.clone())),
+            open: is_open.then(|| redacted(run, open_record(id, run, &self.liveness))),
+            latest: run.rounds.values().next_back().map(|closed| redacted(run, closed.record.clone())),
             adapter: (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message()),
             best_round: best.map(|(round, _)| round),
             best_loss: best.map(|(_, loss)| loss),
@@ -183,7 +76,7 @@ impl Engine {
             },
             evaluation_client: evaluator.map(|evaluator| evaluator.client.to_string()).unwrap_or_default(),
             evaluation_dataset: evaluator.map(|evaluator| evaluator.dataset.clone()).unwrap_or_default(),
-            initial_digest: run.spec.initial_digest(),
+            initial_digest: run.spec.start_adapter_digest(),
         }
     }
 
@@ -216,7 +109,7 @@ impl Engine {
         let Some((id, run)) = self.state.runs.get_key_value(run) else { return Vec::new() };
         let closed = run.rounds.values().map(|closed| closed.record.clone());
         let open = !run.rounds.contains_key(&run.live.open.round);
-        closed.chain(open.then(|| open_record(id, run, &self.presence))).map(|record| told(run, record)).collect()
+        closed.chain(open.then(|| open_record(id, run, &self.liveness))).map(|record| redacted(run, record)).collect()
     }
 
     /// One round of a run, closed or open.
@@ -224,9 +117,9 @@ impl Engine {
         let (id, run) = self.state.runs.get_key_value(run)?;
         let record = match run.rounds.get(&round) {
             Some(closed) => Some(closed.record.clone()),
-            None => (run.live.open.round == round).then(|| open_record(id, run, &self.presence)),
+            None => (run.live.open.round == round).then(|| open_record(id, run, &self.liveness)),
         };
-        record.map(|record| told(run, record))
+        record.map(|record| redacted(run, record))
     }
 
     /// Lines of a run's history with a number above `after`, oldest first.
@@ -248,9 +141,9 @@ impl Engine {
     fn client_info(&self, id: &ClientId, client: &Client) -> v1::ClientInfo {
         v1::ClientInfo {
             client: id.to_string(),
-            state: client.standing.as_str().to_owned(),
+            state: client.status.as_str().to_owned(),
             enrolled_at_ms: client.enrolled_at,
-            last_seen_ms: self.presence.seen(id).unwrap_or(client.seen_at),
+            last_seen_ms: self.liveness.seen(id).unwrap_or(client.seen_at),
             datasets: client.datasets.iter().cloned().collect(),
             bases: client.bases.iter().cloned().collect(),
             max_rank: client.max_rank,
@@ -261,8 +154,9 @@ impl Engine {
         }
     }
 
-    /// The blobs from which a run's adapter is built: after `round`, also when that was taken back, or what the run hands
-    /// out. Absent when there is no such run or nothing was published for that round.
+    /// The blobs from which a run's adapter is built: after `round`, also when that was rolled
+    /// back, or what the run hands out. Absent when there is no such run or nothing was published
+    /// for that round.
     pub fn adapter_state(&self, run: &RunId, round: Option<u32>) -> Option<v1::AdapterState> {
         let run = self.state.runs.get(run)?;
         if round.is_some_and(|round| !run.publications().any(|(number, _)| number == round)) {
@@ -270,15 +164,5 @@ impl Engine {
         }
         let adapter = if round.is_some() { run.adapter(round) } else { run.result() };
         (!adapter.published.is_empty() || adapter.frozen.is_some()).then(|| adapter.message())
-    }
-}
-
-impl RoundKind {
-    /// As round records spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WarmUp => "warm-up",
-            Self::Train => "training",
-        }
     }
 }

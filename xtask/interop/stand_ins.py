@@ -43,7 +43,7 @@ def main() -> None:
 
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        sys.exit("no C compiler was found\nmend: install one (Debian, Ubuntu: apt-get install gcc)")
+        sys.exit("no C compiler was found\nfix: install one (Debian, Ubuntu: apt-get install gcc)")
     # A version is named after its library, NVSHMEM's by a word of its own. Which library holds the functions without a
     # version cannot be told, so every library without versions holds them all.
     loose = functions.get("", set())

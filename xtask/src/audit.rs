@@ -1,5 +1,5 @@
-//! `cargo xtask audit`: the long checks of privacy: the noise attacked from outside, and a client that is killed two hundred
-//! times.
+//! `cargo xtask audit`: the long checks of privacy: the noise attacked from outside, and a client
+//! that is killed two hundred times.
 
 use std::process::Command;
 
@@ -29,17 +29,18 @@ pub(crate) fn run(paths: &Paths) -> Result<()> {
     step(&format!("a client killed {KILLS} times: what left it is in its ledger"));
     let mut killed = cargo::cargo(paths);
     killed.args(["test", "--workspace", "--locked", "--test", "federation", "--", "--exact", KILLED]);
-    let told = process::output(killed.env("RONDO_KILLS", KILLS))?;
-    print!("{told}");
-    if !one_passed(&told) {
+    let printed = process::output(killed.env("RONDO_KILLS", KILLS))?;
+    print!("{printed}");
+    if !one_passed(&printed) {
         bail!("`{KILLED}` did not run: was it renamed? xtask/src/audit.rs names it");
     }
     Ok(())
 }
 
-/// Whether exactly one test ran and passed: a name that fits none passes too, in the eyes of `cargo test`.
-fn one_passed(told: &str) -> bool {
-    let results: Vec<&str> = told.lines().filter(|line| line.starts_with("test result:")).collect();
+/// Whether exactly one test ran and passed: a name that fits
+/// none passes too, in the eyes of `cargo test`.
+fn one_passed(printed: &str) -> bool {
+    let results: Vec<&str> = printed.lines().filter(|line| line.starts_with("test result:")).collect();
     results.len() == 1 && results[0].starts_with("test result: ok. 1 passed; 0 failed;")
 }
 

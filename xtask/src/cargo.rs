@@ -1,5 +1,5 @@
-//! Calls of cargo: building, testing, benches. One profile and one set of features serve them all, so that nothing is
-//! built twice.
+//! Calls of cargo: building, benches. One profile and one set of features serve them all,
+//! so that nothing is built twice.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,19 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::paths::Paths;
+use crate::process;
 use crate::setup::{self, ChosenLibtorch, SetupArgs};
-use crate::{process, processor, walls};
-
-/// `cargo xtask test [-- ARGS]`
-#[derive(Args)]
-pub(crate) struct TestArgs {
-    /// Then run the trainer's tests again as on older processors: with AVX2, and with the oldest instructions.
-    #[arg(long)]
-    instruction_sets: bool,
-    /// Passed on to `cargo test --workspace`, for example `-p rondo-client` or `-- --nocapture`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
-}
 
 /// `cargo xtask bench [-- ARGS]`
 #[derive(Args)]
@@ -31,20 +20,22 @@ pub(crate) struct BenchArgs {
     rest: Vec<String>,
 }
 
-/// cargo, in the workspace, with libtorch where set-up put it.
+/// cargo, in the workspace, with libtorch where setup put it.
 pub(crate) fn cargo(paths: &Paths) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&paths.workspace);
-    // `cargo run` tells this process about its own package. Build scripts that look at such variables (ring's does)
-    // would run again, and all that depends on them be built again, at every change between `cargo` and `cargo xtask`.
+    // `cargo run` tells this process about its own package. Build scripts that look at such
+    // variables (ring's does) would run again, and all that depends on them be built again, at
+    // every change between `cargo` and `cargo xtask`.
     for (name, _) in std::env::vars_os() {
         if is_about_this_package(&name.to_string_lossy()) {
             command.env_remove(&name);
         }
     }
     match setup::chosen_libtorch(paths) {
-        // .cargo/config.toml names this folder. The same value in the environment would count as a change of it, and
-        // cargo would compile the bindings anew at every switch between `cargo xtask` and plain cargo.
+        // .cargo/config.toml names this folder. The same value in the environment would
+        // count as a change of it, and cargo would compile the bindings anew at every
+        // switch between `cargo xtask` and plain cargo.
         ChosenLibtorch::Ours(path) if path == paths.workspace.join(".rondo/libtorch") => {}
         ChosenLibtorch::Ours(path) | ChosenLibtorch::Named(path) => {
             command.env("LIBTORCH", path);
@@ -62,25 +53,12 @@ fn is_about_this_package(name: &str) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name)
 }
 
-/// Sets up, checks the walls and runs every test.
-pub(crate) fn test(paths: &Paths, args: &TestArgs) -> Result<()> {
-    setup::run(paths, &SetupArgs::default())?;
-    walls::run(paths)?;
-    step("tests of every crate");
-    println!("{}", processor::described());
-    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))?;
-    if args.instruction_sets {
-        processor::test_instruction_sets(paths)?;
-    }
-    Ok(())
-}
-
 /// Sets up and runs the benches.
 pub(crate) fn bench(paths: &Paths, args: &BenchArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
     step("benches");
-    // The dev profile: a release build of the bindings and of everything below would double the build, and the
-    // dependencies that do the arithmetic are optimised in both.
+    // The dev profile: a release build of the bindings and of everything below would double the
+    // build, and the dependencies that do the arithmetic are optimised in both.
     process::run(
         cargo(paths)
             .args(["bench", "--package", "rondo-benches", "--profile", "dev", "--locked", "--"])
@@ -103,7 +81,8 @@ pub(crate) struct Binaries {
 pub(crate) fn binaries(paths: &Paths) -> Result<Binaries> {
     step("building the coordinator, the client and the command line");
     let start = Instant::now();
-    // The whole workspace, for cargo picks features by what is asked for: anything less builds dependencies again.
+    // The whole workspace, for cargo picks features by what is asked
+    // for: anything less builds dependencies again.
     process::run(cargo(paths).args(["build", "--workspace", "--bins", "--locked"]))?;
     println!("built in {:.0} s", start.elapsed().as_secs_f64());
     let target = target_dir(paths)?.join("debug");

@@ -1,7 +1,9 @@
-//! `cargo xtask compose-test`: the stack of docker-compose.yml, built, started, used for two rounds, and removed.
+//! `cargo xtask compose-test`: the stack of docker-compose.yml,
+//! built, started, used for two rounds, and removed.
 //!
-//! The images hold the binaries that were built here, so nothing is compiled in a container; the base image is made
-//! by debootstrap for this machine's own release, so no registry is needed and the C library is the right one.
+//! The images hold the binaries that were built here, so nothing is compiled in a container; the
+//! base image is made by debootstrap for this machine's own release, so no registry is needed and
+//! the C library is the right one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,10 +14,10 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use crate::cargo::{self, Binaries};
-use crate::paths::Paths;
+use crate::paths::{MODEL, Paths};
 use crate::process;
 use crate::records::{Clients, Rounds, Shown, Summary};
-use crate::setup::{self, ChosenLibtorch, MODEL, SetupArgs};
+use crate::setup::{self, ChosenLibtorch, SetupArgs};
 
 /// Tag of the images that the test builds and of the base image that it makes.
 const TAG: &str = "compose-test";
@@ -70,7 +72,7 @@ fn compose_tool() -> Result<Vec<&'static str>> {
         }
     }
     bail!(
-        "neither `docker compose` nor `docker-compose` is there\nmend: install one (Debian: `apt-get install docker-compose`)"
+        "neither `docker compose` nor `docker-compose` is there\nfix: install one (Debian: `apt-get install docker-compose`)"
     )
 }
 
@@ -82,7 +84,7 @@ fn compose(paths: &Paths, tool: &[&str]) -> Command {
 
 /// Makes a base image of this machine's own Debian or Ubuntu release, once.
 fn base_image() -> Result<String> {
-    let release = std::fs::read_to_string("/etc/os-release").context("cannot tell which Linux this is")?;
+    let release = std::fs::read_to_string("/etc/os-release").context("cannot say which Linux this is")?;
     let codename =
         release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(|name| name.trim_matches('"'));
     let codename =
@@ -93,7 +95,7 @@ fn base_image() -> Result<String> {
     }
     cargo::step(&format!("base image {image} by debootstrap"));
     if !process::succeeds(Command::new("debootstrap").arg("--version")) {
-        bail!("there is no debootstrap, which makes the base image\nmend: `apt-get install debootstrap`");
+        bail!("there is no debootstrap, which makes the base image\nfix: `apt-get install debootstrap`");
     }
     let temporary = std::env::temp_dir().join(format!("rondo-base-{}", std::process::id()));
     // A root file system holds files of many owners, so it is made, packed and removed as root.

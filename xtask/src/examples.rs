@@ -1,4 +1,5 @@
-//! The run and client files of `examples/`, with the few values changed that depend on where and how they are used.
+//! The run and client files of `examples/`, with the few values
+//! changed that depend on where and how they are used.
 
 use std::path::Path;
 

@@ -36,10 +36,12 @@ pub(crate) struct Member {
 }
 
 impl Federation {
-    /// Makes certificates, starts the coordinator, enrols the clients, starts them, and registers the base model.
+    /// Makes certificates, starts the coordinator, enrols the
+    /// clients, starts them, and registers the base model.
     pub(crate) fn start(binaries: Binaries, dir: &Path, base: (&str, &Path), members: &[Member]) -> Result<Self> {
         let data_dir = dir.join("coordinator");
-        // The operator's identity and the join commands name the address, so it is settled before the server runs.
+        // The operator's identity and the join commands name the
+        // address, so it is settled before the server runs.
         let listen = format!("127.0.0.1:{}", free_port()?);
         process::output(Command::new(&binaries.coordinator).arg("init").arg("--data-dir").arg(&data_dir).args([
             "--host",

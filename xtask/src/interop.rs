@@ -1,22 +1,20 @@
-//! `cargo xtask interop`: whether exported adapters give the same logits in Python's transformers and peft as in
-//! `rondo-client evaluate`.
+//! `cargo xtask interop`: whether exported adapters give the same logits in Python's transformers
+//! and peft as in `rondo-client evaluate`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
 
 use crate::cargo::{self, Binaries};
 use crate::demo::{self, DemoArgs};
+use crate::interop_case::{Case, TOLERANCE, compare};
 use crate::interop_tiny;
 use crate::paths::Paths;
 use crate::process;
 use crate::setup::{self, DOMAINS, SetupArgs};
 
-/// Largest difference of a logit.
-const TOLERANCE: &str = "1e-4";
 /// Texts of each domain that are compared.
 const TEXTS: usize = 16;
 /// Says with which pinned packages the environment was made.
@@ -25,26 +23,13 @@ const STAMP: &str = "rondo-interop.txt";
 /// `cargo xtask interop`
 #[derive(Args)]
 pub(crate) struct InteropArgs {
-    /// An exported folder; repeatable [default: those of the newest demo, which is run first when there is none].
+    /// An exported folder; repeatable [default: those of the newest
+    /// demo, which is run first when there is none].
     #[arg(long, value_name = "DIR")]
     adapter: Vec<PathBuf>,
     /// The base model's folder [default: the demo's].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-}
-
-/// One adapter to compare, as check.py reads it.
-#[derive(Serialize)]
-pub(crate) struct Case {
-    pub(crate) name: String,
-    /// The base model's folder.
-    pub(crate) model: PathBuf,
-    /// The PEFT folder.
-    pub(crate) adapter: PathBuf,
-    /// What `rondo-client evaluate` wrote.
-    pub(crate) expected: PathBuf,
-    /// The folder of full weights, if it was made.
-    pub(crate) merged: Option<PathBuf>,
 }
 
 /// Makes the environment, then compares every adapter.
@@ -69,18 +54,7 @@ pub(crate) fn run(paths: &Paths, args: &InteropArgs) -> Result<()> {
         cargo::step("interop: every method on tiny models");
         cases.extend(interop_tiny::cases(paths, &binaries, &work)?);
     }
-    cargo::step("the same logits in Python");
-    let list = work.join("cases.json");
-    std::fs::write(&list, serde_json::to_vec(&cases)?).with_context(|| format!("cannot write {}", list.display()))?;
-    process::run(
-        Command::new(&python)
-            .args(["-W", "ignore"])
-            .arg(paths.workspace.join("xtask/interop/check.py"))
-            .arg(&list)
-            .arg(TOLERANCE)
-            .env("HF_HUB_OFFLINE", "1")
-            .env("TRANSFORMERS_VERBOSITY", "error"),
-    )?;
+    compare(paths, &python, &work, &cases)?;
     println!("\n{} adapters give the same logits in Python to {TOLERANCE}", cases.len());
     Ok(())
 }
@@ -143,9 +117,7 @@ fn environment(paths: &Paths) -> Result<PathBuf> {
     }
     let outer = setup::python()?;
     if !process::succeeds(Command::new(outer).args(["-c", "import venv, ensurepip"])) {
-        bail!(
-            "`{outer}` cannot make environments\nmend: install venv (Debian, Ubuntu: `apt-get install python3-venv`)"
-        );
+        bail!("`{outer}` cannot make environments\nfix: install venv (Debian, Ubuntu: `apt-get install python3-venv`)");
     }
     process::run(Command::new(outer).args(["-m", "venv"]).arg(&venv))?;
     let pip = |args: &[&str], file: &str| {
@@ -154,7 +126,8 @@ fn environment(paths: &Paths) -> Result<PathBuf> {
         process::run(command.args(args).arg("--requirement").arg(source.join(file)))
     };
     pip(&[], "requirements.txt")?;
-    // Where the wheel of this platform brings no GPU libraries, torch and its dependencies are installed as usual.
+    // Where the wheel of this platform brings no GPU libraries,
+    // torch and its dependencies are installed as usual.
     let bare: &[&str] = if cfg!(all(target_os = "linux", target_arch = "x86_64")) { &["--no-deps"] } else { &[] };
     let file = "requirements-no-deps.txt";
     if bare.is_empty() {

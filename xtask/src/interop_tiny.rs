@@ -1,4 +1,5 @@
-//! Every method on tiny random models of every way that names and weights lie: trained, exported and merged offline.
+//! Every method on tiny random models of every way that names and
+//! weights lie: trained, exported and merged offline.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::cargo::Binaries;
-use crate::interop::Case;
+use crate::interop_case::Case;
 use crate::paths::Paths;
 use crate::process;
 
@@ -24,7 +25,8 @@ enum Kind {
     Classification,
 }
 
-/// GPT-2 keeps its weights as [in, out] and has them under a name of its own; RoBERTa counts positions from two.
+/// GPT-2 keeps its weights as [in, out] and has them under a name
+/// of its own; RoBERTa counts positions from two.
 const MODELS: [Tiny; 3] = [
     Tiny { model: "tiny-llama", targets: "q_proj,v_proj,gate_proj,down_proj", task: Kind::Language },
     Tiny { model: "tiny-gpt2", targets: "c_attn,mlp.c_fc,mlp.c_proj", task: Kind::Language },
@@ -65,9 +67,10 @@ pub(crate) fn cases(paths: &Paths, binaries: &Binaries, work: &Path) -> Result<V
         let threads: Vec<_> = MODELS
             .iter()
             .map(|tiny| {
-                let (methods, data) = (&methods, &data);
+                let methods = &methods;
+                let data = &data;
                 let client = &binaries.client;
-                let model = paths.workspace.join("client/tests/goldens").join(tiny.model);
+                let model = paths.workspace.join("trainer/tests/goldens").join(tiny.model);
                 scope.spawn(move || -> Result<Vec<Case>> {
                     let cases = methods.iter().map(|method| case(client, tiny, &model, &method.id, data, work));
                     cases.collect()
@@ -93,8 +96,10 @@ fn methods(binaries: &Binaries) -> Result<Vec<MethodRow>> {
 
 /// Rows for both tasks: completions, and texts with a label.
 fn data(work: &Path) -> Result<(PathBuf, PathBuf)> {
-    let (completions, reviews) = (work.join("completions.jsonl"), work.join("reviews.tsv"));
-    let (mut lines, mut table) = (String::new(), String::from("text\tlabel\n"));
+    let completions = work.join("completions.jsonl");
+    let reviews = work.join("reviews.tsv");
+    let mut lines = String::new();
+    let mut table = String::from("text\tlabel\n");
     for subject in SUBJECTS {
         for (label, verdict) in VERDICTS {
             lines += &format!("{}\n", serde_json::json!({ "prompt": subject, "completion": format!(" {verdict}") }));
@@ -120,7 +125,8 @@ fn case(
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let (adapter, merged) = (folder.join("adapter"), folder.join("merged"));
+    let adapter = folder.join("adapter");
+    let merged = folder.join("merged");
     let (data, task, expected) = match tiny.task {
         Kind::Language => (completions, ["--task", "causal-lm"], folder.join("logits.safetensors")),
         Kind::Classification => (reviews, ["--labels", "good,bad"], folder.join("predictions.jsonl")),

@@ -1,7 +1,8 @@
-//! `cargo xtask`: set-up, tests, demo, benches and checks of the Rondo workspace.
+//! `cargo xtask`: setup, tests, demo, benches and checks of the Rondo workspace.
 //!
-//! Everything it makes lies under `.rondo/` (git-ignored); everything it starts it also ends. It depends on nothing
-//! else of the workspace, so it builds in seconds and can explain what is missing before the rest is built.
+//! Everything it makes lies under `.rondo/` (git-ignored); everything it starts it also ends. It
+//! depends on nothing else of the workspace, so it builds in seconds and can explain what is
+//! missing before the rest is built.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command for people at a terminal.
 
 mod audit;
@@ -12,12 +13,14 @@ mod examples;
 mod experiment;
 mod federation;
 mod interop;
+mod interop_case;
 mod interop_tiny;
 mod paths;
 mod process;
 mod processor;
 mod records;
 mod setup;
+mod test;
 mod walls;
 
 use std::process::ExitCode;
@@ -28,7 +31,7 @@ use clap::{Parser, Subcommand};
 use crate::paths::Paths;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up, tests, demo, benches and checks of Rondo")]
+#[command(name = "cargo xtask", about = "Setup, tests, demo, benches and checks of Rondo")]
 struct Cli {
     /// Where libtorch, models, data and demos are kept [default: .rondo in the workspace].
     #[arg(long, global = true, value_name = "DIR")]
@@ -42,7 +45,7 @@ enum Command {
     /// Fetch libtorch, the demo's model and the demo's data; a second call does nothing.
     Setup(setup::SetupArgs),
     /// Set up, then run every test of every crate.
-    Test(cargo::TestArgs),
+    Test(test::TestArgs),
     /// Set up, then run a real federated fine-tuning on loopback and show what it did.
     Demo(demo::DemoArgs),
     /// Set up, then run a federation described in a file on data of yours, and show what it did.
@@ -55,8 +58,9 @@ enum Command {
     Interop(interop::InteropArgs),
     /// Build the Docker images, run two rounds across the compose stack, and take it down.
     ComposeTest(compose::ComposeArgs),
-    /// Check which crates may depend on which, and that only the client needs libtorch.
-    Walls,
+    /// Check which crates may use which, what is linked, circles of
+    /// imports among files, and the sizes of crates.
+    Walls(walls::WallsArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,13 +79,13 @@ fn run(cli: Cli) -> Result<()> {
     let paths = Paths::find(cli.root)?;
     match cli.command {
         Command::Setup(args) => setup::run(&paths, &args),
-        Command::Test(args) => cargo::test(&paths, &args),
+        Command::Test(args) => test::run(&paths, &args),
         Command::Demo(args) => demo::run(&paths, &args),
         Command::Experiment(args) => experiment::run(&paths, &args),
         Command::Bench(args) => cargo::bench(&paths, &args),
         Command::Audit => audit::run(&paths),
         Command::Interop(args) => interop::run(&paths, &args),
         Command::ComposeTest(args) => compose::run(&paths, &args),
-        Command::Walls => walls::run(&paths),
+        Command::Walls(args) => walls::run(&paths, &args),
     }
 }

@@ -1,5 +1,5 @@
-//! Commands that are run to their end and services that run beside. Whatever was started is ended by its own id:
-//! when its owner is dropped, or when this process is interrupted.
+//! Commands that are run to their end and services that run beside. Whatever was started is ended
+//! by its own id: when its owner is dropped, or when this process is interrupted.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,7 +24,8 @@ fn running() -> MutexGuard<'static, BTreeSet<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes ctrl-c and SIGTERM end every child; what waits for them then fails and cleans up on its way out.
+/// Makes ctrl-c and SIGTERM end every child; what waits for
+/// them then fails and cleans up on its way out.
 pub(crate) fn stop_children_on_interrupt() {
     let set = ctrlc::set_handler(|| {
         INTERRUPTED.store(true, Ordering::SeqCst);
@@ -81,7 +82,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command with this terminal and calls `check` all the while; when that fails the command is ended.
+/// Runs a command with this terminal and calls `check` all
+/// the while; when that fails the command is ended.
 pub(crate) fn run_while(command: &mut Command, mut check: impl FnMut() -> Result<()>) -> Result<()> {
     let mut child = spawn(command)?;
     let status = loop {
@@ -172,7 +174,8 @@ impl Service {
         format!("-- {} --\n{}", self.log.display(), tail(&text))
     }
 
-    /// Asks the service to end and waits; after the grace it is killed. Says whether it ended by itself.
+    /// Asks the service to end and waits; after the grace
+    /// it is killed. Says whether it ended by itself.
     pub(crate) fn stop(&mut self) -> bool {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             running().remove(&self.child.id());

@@ -1,9 +1,9 @@
-//! `rondo base`: base models are registered once, from file headers and digests; the weights stay where they are.
+//! `rondo base`: base models are registered once, from file headers
+//! and digests; the weights stay where they are.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use rondo_proto::base;
 use rondo_proto::v1::{BaseModel, GetBaseRequest, ListBasesRequest};
 
 use crate::context::Context;
@@ -14,7 +14,8 @@ use crate::text::size;
 /// Commands about base models.
 #[derive(Debug, Subcommand)]
 pub enum BaseCommand {
-    /// Registers a model: a folder with config.json, tokenizer.json and *.safetensors, or one .gguf file
+    /// Registers a model: a folder with config.json,
+    /// tokenizer.json and *.safetensors, or one .gguf file
     #[command(after_help = "Example:
   rondo base add minilm-l6 --from models/minilm-l6
   rondo base add smollm2 --from models/SmolLM2-135M-Instruct.Q4_1.gguf")]
@@ -41,7 +42,7 @@ pub async fn run(command: BaseCommand, context: &mut Context) -> Result<(), CliE
     let mut client = context.administration().await?;
     match command {
         BaseCommand::Add { name, from } => {
-            let model = base::describe(&from, &name)?;
+            let model = rondo_base::describe(&from, &name)?;
             let added = client.add_base(model).await?.into_inner();
             context.output.show(&added, |base| format!("registered\n{}", overview(base)))
         }
@@ -81,7 +82,8 @@ fn layers(base: &BaseModel) -> String {
     for linear in &base.linears {
         let star = |part: &str| if part.parse::<u32>().is_ok() { "*".to_owned() } else { part.to_owned() };
         let name = linear.name.split('.').map(star).collect::<Vec<_>>().join(".");
-        let (out, inp) = (linear.out_features, linear.in_features);
+        let out = linear.out_features;
+        let inp = linear.in_features;
         match kinds.iter_mut().find(|kind| (kind.0.as_str(), kind.1, kind.2) == (name.as_str(), out, inp)) {
             Some(kind) => kind.3 += 1,
             None => kinds.push((name, out, inp, 1)),

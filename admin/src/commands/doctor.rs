@@ -1,14 +1,15 @@
-//! `rondo doctor`: what keeps this command line from working, and the mend.
+//! `rondo doctor`: what keeps this command line from working, and the fix.
 
 use std::time::Instant;
 
 use clap::Args;
+use rondo_proto::clock::unix_millis;
 use rondo_proto::v1::{GetInfoRequest, ListOperatorsRequest, ServerInfo};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::text::{moment, now_ms, span};
+use crate::text::{moment, span};
 
 /// Certificates are warned about when they end within so many milliseconds: a week.
 const SOON_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -25,7 +26,7 @@ struct Check {
     name: &'static str,
     ok: bool,
     found: String,
-    mend: Option<String>,
+    fix: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,16 +44,16 @@ pub async fn run(_args: DoctorArgs, context: &mut Context) -> Result<(), CliErro
 }
 
 fn line(check: &Check) -> String {
-    let mend = check.mend.as_ref().map(|mend| format!("\n             mend: {mend}")).unwrap_or_default();
-    format!("{:4} {:12} {}{mend}\n", if check.ok { "ok" } else { "FAIL" }, check.name, check.found)
+    let fix = check.fix.as_ref().map(|fix| format!("\n             fix: {fix}")).unwrap_or_default();
+    format!("{:4} {:12} {}{fix}\n", if check.ok { "ok" } else { "FAIL" }, check.name, check.found)
 }
 
 fn good(name: &'static str, found: String) -> Check {
-    Check { name, ok: true, found, mend: None }
+    Check { name, ok: true, found, fix: None }
 }
 
 fn bad(name: &'static str, error: CliError) -> Check {
-    Check { name, ok: false, found: error.message, mend: error.hint }
+    Check { name, ok: false, found: error.message, fix: error.hint }
 }
 
 /// Each check needs the one before it.
@@ -70,7 +71,7 @@ async fn examine(context: &Context) -> Vec<Check> {
             .push(bad("identity", error.hint("operators enrol with `rondo join` and a token of `rondo operator add`")));
     }
     let asked = Instant::now();
-    let before = now_ms();
+    let before = unix_millis();
     let info = match context.administration().await {
         Ok(mut client) => match client.get_info(GetInfoRequest {}).await {
             Ok(info) => Ok((client, info.into_inner())),
@@ -94,8 +95,8 @@ async fn examine(context: &Context) -> Vec<Check> {
         Ok(reply) => {
             let own = reply.into_inner().operators.into_iter().find(|operator| operator.name == identity.name);
             let expires = own.map_or(0, |operator| operator.certificate_expires_ms);
-            let mend = "have an operator run `rondo operator add`, then enrol anew with `rondo join`";
-            checks.push(lasting("certificate", expires, now, mend));
+            let fix = "have an operator run `rondo operator add`, then enrol anew with `rondo join`";
+            checks.push(lasting("certificate", expires, now, fix));
         }
         Err(status) => checks.push(bad("certificate", status.into())),
     }
@@ -103,12 +104,12 @@ async fn examine(context: &Context) -> Vec<Check> {
 }
 
 /// Whether a certificate lasts for some time yet.
-fn lasting(name: &'static str, expires_ms: i64, now_ms: i64, mend: &str) -> Check {
+fn lasting(name: &'static str, expires_ms: i64, now_ms: i64, fix: &str) -> Check {
     let left = expires_ms.saturating_sub(now_ms);
     match expires_ms {
         0 => good(name, "it is not said until when it is valid".to_owned()),
         at if left > SOON_MS => good(name, format!("valid until {}", moment(at))),
-        at => bad(name, CliError::failed(format!("ends {} (in {})", moment(at), span(left.max(0)))).hint(mend)),
+        at => bad(name, CliError::failed(format!("ends {} (in {})", moment(at), span(left.max(0)))).hint(fix)),
     }
 }
 
@@ -128,8 +129,8 @@ fn compare(info: &ServerInfo, now_ms: i64) -> Vec<Check> {
         let found = format!("{ours} here, {} at the coordinator", info.version);
         bad("version", CliError::failed(found).hint("install the same version on both sides"))
     };
-    let mend = "renew the coordinator's server certificate";
-    vec![clock, version, lasting("server", info.certificate_expires_ms, now_ms, mend)]
+    let fix = "renew the coordinator's server certificate";
+    vec![clock, version, lasting("server", info.certificate_expires_ms, now_ms, fix)]
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
             ..ServerInfo::default()
         };
         let checks = compare(&wrong, now);
-        assert!(checks.iter().all(|check| !check.ok && check.mend.is_some()), "{checks:?}");
+        assert!(checks.iter().all(|check| !check.ok && check.fix.is_some()), "{checks:?}");
         assert!(checks[0].found.contains("60 s ahead of"), "{checks:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rondo_proto::identity::{self, Enrolled};
+use rondo_wire::identity::{self, Enrolled};
 use serde::Serialize;
 
 use crate::context::Context;

@@ -1,7 +1,8 @@
-//! `rondo method`: the federated methods this program knows, and what their tensors and options are.
+//! `rondo method`: the federated methods this program
+//! knows, and what their tensors and options are.
 
 use clap::Subcommand;
-use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Travel};
+use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, TensorSpec, Travel};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -77,11 +78,11 @@ pub fn run(command: MethodCommand, context: &mut Context) -> Result<(), CliError
 fn about(method: &dyn Method) -> Result<About, CliError> {
     // The rank appears in shapes by name only; any will do.
     let config = shapes::config(method, 8, None)?;
-    let tensor = |part: shapes::Part| Tensor {
-        name: part.spec.part,
-        shape: shapes::words(&part.dimensions),
-        role: part.spec.role,
-        travel: part.spec.travel,
+    let tensor = |spec: TensorSpec| Tensor {
+        shape: spec.dims_in_words(),
+        name: spec.part,
+        role: spec.role,
+        travel: spec.travel,
     };
     let setting = |option: &OptionSpec| Setting {
         name: option.name,
@@ -98,7 +99,7 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
         mixed_ranks: method.mixed_ranks(),
         privacy: method.dp_support(),
         delta: delta(method)?,
-        tensors: shapes::parts(method)?.into_iter().map(tensor).collect(),
+        tensors: shapes::tensors(method)?.into_iter().map(tensor).collect(),
         options: method.options().iter().map(setting).collect(),
     })
 }
@@ -106,7 +107,8 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
 /// The change of a weight; the scale is written as a symbol where the method has one.
 fn delta(method: &dyn Method) -> Result<String, CliError> {
     let with = |alpha: f64| Ok::<_, CliError>(method.delta(&shapes::config(method, 8, Some(alpha))?, 8));
-    let (plain, doubled) = (with(8.0)?, with(16.0)?);
+    let plain = with(8.0)?;
+    let doubled = with(16.0)?;
     Ok(if plain == doubled { plain.to_string() } else { format!("(alpha / r) {plain}") })
 }
 

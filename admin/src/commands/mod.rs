@@ -1,4 +1,5 @@
-//! The commands: one file per group, each with its arguments, whose doc comments are its help, and what it does.
+//! The commands: one file per group, each with its arguments,
+//! whose doc comments are its help, and what it does.
 
 pub mod adapter;
 pub mod base;

@@ -42,7 +42,8 @@ pub async fn run(command: OperatorCommand, context: &mut Context) -> Result<(), 
             let reply = context.administration().await?.list_operators(ListOperatorsRequest {}).await?.into_inner();
             context.output.show(&reply, |reply| {
                 let row = |operator: &OperatorInfo| {
-                    let (enrolled, until) = (operator.enrolled_at_ms, operator.certificate_expires_ms);
+                    let enrolled = operator.enrolled_at_ms;
+                    let until = operator.certificate_expires_ms;
                     vec![operator.name.clone(), operator.state.clone(), moment(enrolled), moment(until)]
                 };
                 let rows = reply.operators.iter().map(row).collect();

@@ -1,5 +1,7 @@
-//! `rondo privacy`: what a schedule costs, what noise it needs, and what a run has cost the data it trained on.
+//! `rondo privacy`: what a schedule costs, what noise it needs,
+//! and what a run has cost the data it trained on.
 
+#[cfg(feature = "audit")]
 mod audit;
 mod epsilon;
 mod figures;
@@ -12,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use crate::context::Context;
 use crate::error::CliError;
+#[cfg(feature = "audit")]
 use audit::AuditArgs;
 use epsilon::EpsilonArgs;
 use sigma::SigmaArgs;
@@ -19,12 +22,13 @@ use sigma::SigmaArgs;
 /// Commands about privacy.
 #[derive(Debug, Subcommand)]
 pub enum PrivacyCommand {
-    /// Tells what epsilon a schedule of noised steps costs, by Renyi accounting and by privacy loss distributions
+    /// Computes what epsilon a schedule of noised steps costs, by
+    /// Renyi accounting and by privacy loss distributions
     #[command(
         after_help = "Example:\n  rondo privacy epsilon --noise-multiplier 1 --sampling-rate 0.01 --steps 1000 --delta 1e-5\n  rondo privacy epsilon --noise-multiplier 1.1 --examples 60000 --batch 256 --steps 14062 --delta 1e-5"
     )]
     Epsilon(EpsilonArgs),
-    /// Tells the least noise with which a schedule stays within an epsilon
+    /// Computes the least noise with which a schedule stays within an epsilon
     #[command(
         after_help = "Example:\n  rondo privacy sigma --epsilon 3 --delta 1e-5 --sampling-rate 0.01 --steps 1000\n  rondo privacy sigma --epsilon 3 --delta 1e-5 --examples 6000 --batch 32 --steps 200 --figure pld"
     )]
@@ -34,11 +38,13 @@ pub enum PrivacyCommand {
     Show(Id),
     /// Shows the ledger heads that data owners reported, to be held against their own ledgers
     ///
-    /// A head is the digest of a client's ledger right after an update was entered; it pins every entry before. What a
-    /// client's ledger holds for the same update shows `rondo-client ledger --dir DIR --entries` there.
+    /// A head is the digest of a client's ledger right after an update was entered; it pins
+    /// every entry before. What a client's ledger holds for the same update shows
+    /// `rondo-client ledger --dir DIR --entries` there.
     #[command(after_help = "Example:\n  rondo privacy ledger sentiment")]
     Ledger(Id),
     /// Measures and attacks the noise that runs use, beside broken mechanisms that must be caught
+    #[cfg(feature = "audit")]
     Audit(AuditArgs),
 }
 
@@ -55,6 +61,7 @@ pub async fn run(command: PrivacyCommand, context: &mut Context) -> Result<(), C
         PrivacyCommand::Epsilon(args) => epsilon::run(&args, context),
         PrivacyCommand::Sigma(args) => sigma::run(&args, context),
         PrivacyCommand::Show(id) => show::run(&id.run, context).await,
+        #[cfg(feature = "audit")]
         PrivacyCommand::Audit(args) => audit::run(&args, context),
         PrivacyCommand::Ledger(id) => ledger::run(&id.run, context).await,
     }

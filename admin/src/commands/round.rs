@@ -1,7 +1,5 @@
 //! `rondo round`: what every round did, client by client.
 
-mod measured;
-
 use clap::Subcommand;
 use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1::{
@@ -11,10 +9,9 @@ use rondo_proto::v1::{
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{facts, table};
+use crate::render::round::{after_groups, counts_tokens, number, perplexity, totals};
 use crate::run_names::resolve;
 use crate::text::{moment, relative_error, size, size_against, span};
-use measured::{after_groups, counts_tokens, perplexity};
-pub(crate) use measured::{by_group, totals};
 
 /// Commands about rounds.
 #[derive(Debug, Subcommand)]
@@ -25,7 +22,8 @@ pub enum RoundCommand {
         /// The run's id or name, or the beginning of its id
         run: String,
     },
-    /// Shows a round: who took part with what weight, bytes against the layout's formula, losses, accuracy, groups
+    /// Shows a round: who took part with what weight, bytes against
+    /// the layout's formula, losses, accuracy, groups
     #[command(after_help = "Example:\n  rondo round show sentiment 2")]
     Show {
         /// The run's id or name, or the beginning of its id
@@ -51,11 +49,6 @@ pub async fn run(command: RoundCommand, context: &mut Context) -> Result<(), Cli
             context.output.show(&record, |record| details(record, dtype))
         }
     }
-}
-
-/// A number with some digits, or a dash.
-pub(crate) fn number(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// The round that is the best of these, as the latest closed one has it.
@@ -107,14 +100,15 @@ fn list(rounds: &[RoundRecord]) -> String {
     table(&titles, rounds.iter().map(row).collect(), "no rounds yet")
 }
 
-/// The number format in which a run's tensors travel; f32 where the run file does not tell.
+/// The number format in which a run's tensors travel; f32 where the run file does not say.
 pub(crate) fn wire(run_file: &str) -> Dtype {
     RunFile::parse(run_file).map_or(Dtype::F32, |run| run.wire.dtype)
 }
 
-/// What an aggregation error amounts to. Published tensors are rounded to the wire's format, which an exact method
-/// cannot help: f32 rounds by up to 2^-24, bf16 by up to 2^-9, twice where two factors are rounded.
-fn judgement(error: f64, wire: Dtype) -> &'static str {
+/// What an aggregation error amounts to. Published tensors are rounded to the wire's
+/// format, which an exact method cannot help: f32 rounds by up to 2^-24, bf16 by up
+/// to 2^-9, twice where two factors are rounded.
+fn verdict_on(error: f64, wire: Dtype) -> &'static str {
     match wire {
         _ if error <= 1e-6 => "exact to rounding",
         Dtype::Bf16 if error <= 2.0_f64.powi(-7) => "within the rounding of bf16",
@@ -125,7 +119,7 @@ fn judgement(error: f64, wire: Dtype) -> &'static str {
 /// A round with all its clients.
 pub(crate) fn details(record: &RoundRecord, wire: Dtype) -> String {
     let error = record.aggregation_error.map(|error| {
-        let word = judgement(error, wire);
+        let word = verdict_on(error, wire);
         format!("{error:.2e} of the dense weighted mean ({word})")
     });
     let sums = totals(record);
@@ -201,18 +195,20 @@ fn group_table(groups: &[GroupEvaluation]) -> String {
 
 fn row(client: &Participant, language: bool) -> Vec<String> {
     let accuracy = |evaluation: &Option<Evaluation>| number(evaluation.as_ref().map(|measured| measured.accuracy), 4);
-    let (accepted, tells) = (client.state == "accepted", client.examples > 0);
+    let accepted = client.state == "accepted";
+    let has_figures = client.examples > 0;
     let mut cells = vec![
         client.client.clone(),
         client.state.clone(),
         client.rank.to_string(),
         number(accepted.then_some(client.weight), 4),
-        // With privacy these stay with the data owner, and no update without it rests on no example.
-        if tells { client.examples.to_string() } else { "-".to_owned() },
+        // With privacy these stay with the data owner,
+        // and no update without it rests on no example.
+        if has_figures { client.examples.to_string() } else { "-".to_owned() },
         size_against(client.bytes_up, client.layout_bytes_up),
         size_against(client.bytes_down, client.layout_bytes_down),
-        number(tells.then_some(client.train_loss), 4),
-        number(tells.then_some(client.train_seconds), 1),
+        number(has_figures.then_some(client.train_loss), 4),
+        number(has_figures.then_some(client.train_seconds), 1),
         accuracy(&client.before),
         accuracy(&client.after),
     ];

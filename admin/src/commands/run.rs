@@ -1,20 +1,21 @@
 //! `rondo run`: federated fine-tuning jobs.
 
-pub(crate) mod uninvited;
-
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequest, RunSummary, Willing};
 
 use crate::context::{Administration, Context};
 use crate::error::CliError;
-use crate::initial;
 use crate::output::{self, facts, table};
+use crate::render::run::{best, event_line};
 use crate::run_names::resolve;
-use crate::text::{clock, moment, now_ms, span};
+use crate::start_adapter;
+use crate::text::{clock, moment, span};
 use crate::watch;
+use crate::why_waiting;
 
 /// Longest run file that is sent.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -26,16 +27,17 @@ const EVENTS_SHOWN: usize = 20;
 pub enum RunCommand {
     /// Creates a run from a run file
     ///
-    /// With --from-adapter the run starts from an adapter instead of the bare base model: everybody merges it into the base
-    /// first, and what the run trains comes on top. Evaluations and exports include it. Any method goes with any adapter.
+    /// With --from-adapter the run starts from an adapter instead of the bare base model: everybody
+    /// merges it into the base first, and what the run trains comes on top. Evaluations and exports
+    /// include it. Any method goes with any adapter.
     #[command(
         after_help = "Example:\n  rondo run create examples/runs/fed-sb.toml\n  rondo run create examples/runs/ffa-lora.toml --from-adapter adapter"
     )]
     Create {
         /// The run file, TOML
         file: PathBuf,
-        /// A PEFT folder to start from: adapter_config.json and adapter_model.safetensors, as PEFT saves them and
-        /// `rondo adapter export --format peft` writes them
+        /// A PEFT folder to start from: adapter_config.json and adapter_model.safetensors, as PEFT
+        /// saves them and `rondo adapter export --format peft` writes them
         #[arg(long, value_name = "DIR")]
         from_adapter: Option<PathBuf>,
     },
@@ -45,7 +47,8 @@ pub enum RunCommand {
     /// Shows a run: phase, clients, latest events
     #[command(after_help = "Example:\n  rondo run show sentiment")]
     Show(Id),
-    /// Shows a run live until it ends: exit code 0 when it completed, 1 when it failed or was cancelled
+    /// Shows a run live until it ends: exit code 0 when
+    /// it completed, 1 when it failed or was cancelled
     #[command(after_help = "Example:\n  rondo run watch sentiment")]
     Watch(Id),
     /// Starts no further round; work in hand goes on
@@ -80,7 +83,7 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
         RunCommand::Create { file, from_adapter } => {
             let (run_file, run) = read(&file)?;
             let initial_digest = match from_adapter {
-                Some(dir) => initial::upload(&mut admin, &run, &dir).await?,
+                Some(dir) => start_adapter::upload(&mut admin, &run, &dir).await?,
                 None => String::new(),
             };
             admin.create_run(CreateRunRequest { run_file, initial_digest }).await?
@@ -93,7 +96,8 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
             let request = id.request(&mut admin).await?;
             let reply = admin.get_run(request).await?.into_inner();
             let summary = reply.summary.clone().unwrap_or_default();
-            let waits_for = if context.output.json() { None } else { uninvited::reason(&mut admin, &summary).await? };
+            let waits_for =
+                if context.output.json() { None } else { why_waiting::reason(&mut admin, &summary).await? };
             return context.output.show(&reply, |reply| details(reply, waits_for.as_deref()));
         }
         RunCommand::Watch(id) => {
@@ -118,13 +122,13 @@ pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliEr
     if creates {
         let notes = summary.open.iter().flat_map(|round| &round.notes);
         notes.for_each(|note| output::note(note));
-        tell_namesakes(&mut admin, &summary).await?;
+        note_namesakes(&mut admin, &summary).await?;
     }
     Ok(())
 }
 
 /// A name may be given again; then it says no longer which run is meant.
-async fn tell_namesakes(admin: &mut Administration, run: &RunSummary) -> Result<(), CliError> {
+async fn note_namesakes(admin: &mut Administration, run: &RunSummary) -> Result<(), CliError> {
     let runs = admin.list_runs(ListRunsRequest {}).await?.into_inner().runs;
     if let Some(text) = namesakes(&runs, run) {
         output::note(&text);
@@ -136,7 +140,8 @@ fn namesakes(runs: &[RunSummary], run: &RunSummary) -> Option<String> {
     let others = runs.iter().filter(|other| other.name == run.name && other.run != run.run);
     let ids: Vec<&str> = others.map(|other| other.run.as_str()).collect();
     let first = ids.first()?;
-    let (name, all) = (&run.name, ids.join(", "));
+    let name = &run.name;
+    let all = ids.join(", ");
     Some(format!("{name:?} is also the name of {all}; say the id where one of them is meant: `rondo run show {first}`"))
 }
 
@@ -174,7 +179,7 @@ fn list(runs: &[RunSummary]) -> String {
 fn overview(run: &RunSummary) -> String {
     let deadline = match run.deadline_ms {
         0 => String::new(),
-        at => format!("{} (in {})", clock(at), span(at.saturating_sub(now_ms()).max(0))),
+        at => format!("{} (in {})", clock(at), span(at.saturating_sub(unix_millis()).max(0))),
     };
     facts(&[
         ("run", run.run.clone()),
@@ -207,17 +212,6 @@ fn measured_at(run: &RunSummary) -> String {
     }
 }
 
-/// The best round so far, and whether it is the one that the run hands out.
-pub(crate) fn best(run: &RunSummary) -> String {
-    let Some((round, loss)) = run.best_round.zip(run.best_loss) else { return String::new() };
-    let kept = match (run.keep.as_str(), run.outcome.is_empty()) {
-        ("best", true) => "; it will be kept",
-        ("best", false) => "; it is what the run hands out",
-        _ => "",
-    };
-    format!("{round} (held-out loss {loss:.4}{kept})")
-}
-
 fn details(reply: &GetRunReply, waits_for: Option<&str>) -> String {
     let summary = reply.summary.clone().unwrap_or_default();
     let mut text = overview(&summary);
@@ -237,7 +231,7 @@ fn details(reply: &GetRunReply, waits_for: Option<&str>) -> String {
     let skipped = reply.events.len().saturating_sub(EVENTS_SHOWN);
     text += "\nevents\n";
     for event in reply.events.iter().skip(skipped) {
-        text += &format!("{}\n", watch::event_line(event));
+        text += &format!("{}\n", event_line(event));
     }
     text
 }
@@ -247,11 +241,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_the_same_name_are_told_by_id() {
+    fn runs_of_the_same_name_are_distinguished_by_id() {
         let run = |id: &str, name: &str| RunSummary { run: id.into(), name: name.into(), ..RunSummary::default() };
-        let (first, new) = (run("sentiment-a", "sentiment"), run("sentiment-b", "sentiment"));
-        let told = namesakes(&[first.clone(), run("topics-c", "topics"), new.clone()], &new).unwrap();
-        assert!(told.contains("name of sentiment-a;") && told.ends_with("`rondo run show sentiment-a`"), "{told}");
+        let first = run("sentiment-a", "sentiment");
+        let new = run("sentiment-b", "sentiment");
+        let text = namesakes(&[first.clone(), run("topics-c", "topics"), new.clone()], &new).unwrap();
+        assert!(text.contains("name of sentiment-a;") && text.ends_with("`rondo run show sentiment-a`"), "{text}");
         assert_eq!(namesakes(std::slice::from_ref(&first), &first), None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rondo_proto::v1::{Participant, RunSummary};
 
-use crate::commands::round::{number, totals};
+use crate::render::round::{number, totals};
 use crate::text::{relative_error, size};
 
 /// Clients that get a bar of their own; of larger cohorts the first, by name.

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use rondo_proto::digest::Digest;
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::transfer;
-use rondo_proto::v1::administration_server::{Administration, AdministrationServer};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::*;
+use rondo_wire::status::status;
+use rondo_wire::stubs::administration_server::{Administration, AdministrationServer};
+use rondo_wire::transfer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -97,7 +98,8 @@ impl Administration for Fake {
     }
     async fn upload_initial(&self, request: Request<Streaming<InitialMessage>>) -> Answer<InitialAdapter> {
         let mut messages = request.into_inner();
-        let (mut header, mut bytes) = (InitialHeader::default(), Vec::new());
+        let mut header = InitialHeader::default();
+        let mut bytes = Vec::new();
         while let Some(message) = messages.message().await? {
             match message.part {
                 Some(initial_message::Part::Header(first)) => header = first,

@@ -1,7 +1,7 @@
 use clap::{Command, CommandFactory};
 use rondo::cli::Cli;
 
-use crate::program::{rondo, told};
+use crate::program::{output_of, rondo};
 
 /// Every command with the words that lead to it.
 fn commands(command: &Command, path: &[String], all: &mut Vec<(Vec<String>, Command)>) {
@@ -51,7 +51,7 @@ fn examples_parse() {
 #[test]
 fn exit_codes_tell_usage_from_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |args: &[&str]| told(&rondo(dir.path(), args));
+    let run = |args: &[&str]| output_of(&rondo(dir.path(), args));
     for usage in [
         &["frobnicate"][..],
         &[],
@@ -84,21 +84,21 @@ fn exit_codes_tell_usage_from_failure() {
 #[test]
 fn methods_are_listed_and_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, out, _) = told(&rondo(dir.path(), &["method", "list"]));
+    let (code, out, _) = output_of(&rondo(dir.path(), &["method", "list"]));
     assert_eq!(code, 0);
     for id in ["fedit", "ffa-lora", "flora", "fed-sb"] {
         assert!(out.contains(id), "{out}");
     }
-    let (code, out, _) = told(&rondo(dir.path(), &["method", "show", "fed-sb"]));
+    let (code, out, _) = output_of(&rondo(dir.path(), &["method", "show", "fed-sb"]));
     assert!(
         code == 0 && out.contains("[r, r]") && out.contains("gradient-sketch") && out.contains("oversample"),
         "{out}"
     );
-    let (_, out, _) = told(&rondo(dir.path(), &["method", "show", "fedit"]));
+    let (_, out, _) = output_of(&rondo(dir.path(), &["method", "show", "fedit"]));
     assert!(out.contains("(alpha / r) lora_B.lora_A"), "{out}");
-    let (code, out, _) = told(&rondo(dir.path(), &["method", "list", "--json"]));
+    let (code, out, _) = output_of(&rondo(dir.path(), &["method", "list", "--json"]));
     let all: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(code == 0 && all["methods"].as_array().is_some_and(|methods| methods.len() >= 4));
-    let (code, _, err) = told(&rondo(dir.path(), &["method", "show", "fedsb"]));
+    let (code, _, err) = output_of(&rondo(dir.path(), &["method", "show", "fedsb"]));
     assert!(code == 1 && err.contains("did you mean `fed-sb`?"), "{err}");
 }

@@ -1,4 +1,5 @@
-//! The command line from outside: help, exit codes, offline commands, and online ones against a coordinator in memory.
+//! The command line from outside: help, exit codes, offline commands,
+//! and online ones against a coordinator in memory.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 

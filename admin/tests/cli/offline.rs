@@ -1,4 +1,5 @@
-//! The laws on files, against the numbers of hand-computed aggregations: out = 3, in = 2, r = 2, weights 1 and 3.
+//! The laws on files, against the numbers of hand-computed
+//! aggregations: out = 3, in = 2, r = 2, weights 1 and 3.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +8,7 @@ use rondo_methods::{Tensor, TensorFile, TensorSet, file};
 use rondo_proto::run_file::Dtype;
 use serde_json::Value;
 
-use crate::program::{rondo, told};
+use crate::program::{output_of, rondo};
 
 const A1: [f32; 4] = [1.0, 2.0, 0.0, 1.0];
 const A2: [f32; 4] = [-1.0, 0.0, 2.0, 1.0];
@@ -34,13 +35,13 @@ fn aggregate(dir: &Path, method: &str, more: &[&str]) -> (TensorFile, Value) {
     let mut args = vec!["adapter", "aggregate", "--method", method, "--weights", "1,3", "--json"];
     args.extend(more);
     args.extend(["a.safetensors", "b.safetensors", "--out", "out.safetensors"]);
-    let (code, out, err) = told(&rondo(dir, &args));
+    let (code, out, err) = output_of(&rondo(dir, &args));
     assert_eq!(code, 0, "{err}");
     (TensorFile::open(&dir.join("out.safetensors")).unwrap(), serde_json::from_str(&out).unwrap())
 }
 
 fn refused(dir: &Path, args: &[&str]) -> String {
-    let (code, _, err) = told(&rondo(dir, &[&["adapter"], args].concat()));
+    let (code, _, err) = output_of(&rondo(dir, &[&["adapter"], args].concat()));
     assert_eq!(code, 1, "{err}");
     err
 }
@@ -50,14 +51,17 @@ fn fedit_averages_each_factor_and_says_how_wrong_that_is() {
     let dir = tempfile::tempdir().unwrap();
     lora(dir.path(), "a.safetensors", &A1, &B1);
     lora(dir.path(), "b.safetensors", &A2, &B2);
-    let (made, told) = aggregate(dir.path(), "fedit", &["--alpha", "4"]);
+    let (made, reported) = aggregate(dir.path(), "fedit", &["--alpha", "4"]);
     assert_eq!(made.read("l.query.lora_A").unwrap().data, [-0.5, 0.5, 1.5, 1.0]);
     assert_eq!(made.read("l.query.lora_B").unwrap().data, [0.25, 0.75, 1.25, 0.25, 2.25, 1.25]);
     // ||I - BA||_F / ||I||_F with I the mean of the products; the scale cancels.
-    let error = told["aggregation_error"].as_f64().unwrap();
+    let error = reported["aggregation_error"].as_f64().unwrap();
     assert!((error - 1.452_37 / 8.375_f64.sqrt()).abs() < 1e-5, "{error}");
-    assert_eq!((told["inputs"][1]["weight"].as_f64(), told["inputs"][1]["rank"].as_u64()), (Some(0.75), Some(2)));
-    assert!(told["exactness"].as_str().is_some_and(|text| text.starts_with("approximate")));
+    assert_eq!(
+        (reported["inputs"][1]["weight"].as_f64(), reported["inputs"][1]["rank"].as_u64()),
+        (Some(0.75), Some(2))
+    );
+    assert!(reported["exactness"].as_str().is_some_and(|text| text.starts_with("approximate")));
 }
 
 #[test]
@@ -65,11 +69,11 @@ fn flora_stacks_and_weighs_one_factor_only() {
     let dir = tempfile::tempdir().unwrap();
     lora(dir.path(), "a.safetensors", &A1, &B1);
     lora(dir.path(), "b.safetensors", &A2, &B2);
-    let (made, told) = aggregate(dir.path(), "flora", &[]);
+    let (made, reported) = aggregate(dir.path(), "flora", &[]);
     assert_eq!(made.read("l.query.lora_A").unwrap(), tensor(&[4, 2], &[0.25, 0.5, 0.0, 0.25, -0.75, 0.0, 1.5, 0.75]));
     let b = [1.0, 0.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, -1.0, 3.0, 2.0];
     assert_eq!(made.read("l.query.lora_B").unwrap(), tensor(&[3, 4], &b));
-    assert!(told["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
+    assert!(reported["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
     // With alpha = 4 the scale 2 goes into the weighted factor.
     let (made, _) = aggregate(dir.path(), "flora", &["--alpha", "4"]);
     assert_eq!(made.read("l.query.lora_A").unwrap().data, [0.5, 1.0, 0.0, 0.5, -1.5, 0.0, 3.0, 1.5]);
@@ -82,9 +86,9 @@ fn flora_mixes_ranks_and_others_do_not() {
     lora(dir.path(), "a.safetensors", &A1, &B1);
     let narrow = [("l.query.lora_A", tensor(&[1, 2], &A2[..2])), ("l.query.lora_B", tensor(&[3, 1], &[0.0, 1.0, 3.0]))];
     save(dir.path(), "b.safetensors", &narrow);
-    let (made, told) = aggregate(dir.path(), "flora", &["--ranks", "2,1"]);
+    let (made, reported) = aggregate(dir.path(), "flora", &["--ranks", "2,1"]);
     assert_eq!(made.shape("l.query.lora_A"), Some(&[3, 2][..]));
-    assert!(told["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
+    assert!(reported["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
     let files = ["a.safetensors", "b.safetensors", "--out", "out.safetensors"];
     let args = |method, more: &[&'static str]| [&["aggregate", "--method", method], more, &files].concat();
     assert!(refused(dir.path(), &args("fedit", &[])).contains("ranks [2, 1] differ"));
@@ -97,14 +101,15 @@ fn ffa_lora_averages_b_and_measures_with_the_frozen_a() {
     let dir = tempfile::tempdir().unwrap();
     save(dir.path(), "a.safetensors", &[("l.query.lora_B", tensor(&[3, 2], &B1))]);
     save(dir.path(), "b.safetensors", &[("l.query.lora_B", tensor(&[3, 2], &B2))]);
-    let (made, told) = aggregate(dir.path(), "ffa-lora", &[]);
+    let (made, reported) = aggregate(dir.path(), "ffa-lora", &[]);
     assert_eq!(made.read("l.query.lora_B").unwrap().data, [0.25, 0.75, 1.25, 0.25, 2.25, 1.25]);
     assert!(
-        told["aggregation_error"].is_null() && told["notes"][0].as_str().is_some_and(|note| note.contains("--frozen"))
+        reported["aggregation_error"].is_null()
+            && reported["notes"][0].as_str().is_some_and(|note| note.contains("--frozen"))
     );
     save(dir.path(), "frozen.safetensors", &[("l.query.lora_A", tensor(&[2, 2], &A1))]);
-    let (_, told) = aggregate(dir.path(), "ffa-lora", &["--frozen", "frozen.safetensors"]);
-    assert!(told["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
+    let (_, reported) = aggregate(dir.path(), "ffa-lora", &["--frozen", "frozen.safetensors"]);
+    assert!(reported["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
 }
 
 #[test]
@@ -122,22 +127,22 @@ fn fed_sb_averages_r_and_the_head_comes_along() {
     let b = tensor(&[3, 2], &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
     let a = tensor(&[2, 2], &[0.6, 0.8, -0.8, 0.6]);
     save(dir.path(), "frozen.safetensors", &[("l.query.lora_A", a), ("l.query.lora_B", b)]);
-    let (made, told) = aggregate(dir.path(), "fed-sb", &["--frozen", "frozen.safetensors"]);
+    let (made, reported) = aggregate(dir.path(), "fed-sb", &["--frozen", "frozen.safetensors"]);
     assert_eq!(made.read("l.query.lora_R").unwrap().data, [2.5, 0.5, 0.75, 0.5]);
     assert_eq!(made.read("head.weight").unwrap().data, [7.0, 0.0]);
     assert_eq!(made.read("head.bias").unwrap().data, [7.0]);
-    assert_eq!(told["targets"], serde_json::json!(["l.query"]));
-    assert!(told["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
+    assert_eq!(reported["targets"], serde_json::json!(["l.query"]));
+    assert!(reported["aggregation_error"].as_f64().is_some_and(|error| error < 1e-6));
     // Without weights all count alike.
     let args =
         ["adapter", "aggregate", "--method", "fed-sb", "a.safetensors", "b.safetensors", "--out", "u.safetensors"];
-    assert_eq!(told_code(dir.path(), &args), 0);
+    assert_eq!(exit_code(dir.path(), &args), 0);
     let uniform = TensorFile::open(&dir.path().join("u.safetensors")).unwrap();
     assert_eq!(uniform.read("l.query.lora_R").unwrap().data, [2.0, 1.0, 0.5, 0.0]);
 }
 
-fn told_code(dir: &Path, args: &[&str]) -> i32 {
-    told(&rondo(dir, args)).0
+fn exit_code(dir: &Path, args: &[&str]) -> i32 {
+    output_of(&rondo(dir, args)).0
 }
 
 #[test]
@@ -178,7 +183,7 @@ fn tensors_of_one_name_in_several_files_are_compared_file_by_file() {
     lora(dir.path(), "one/y.safetensors", &A1, &B1);
     lora(dir.path(), "two/y.safetensors", &A1, &B2);
     let compare = |a: &str, b: &str| {
-        let (code, out, _) = told(&rondo(dir.path(), &["adapter", "diff", a, b, "--tolerance", "0", "--json"]));
+        let (code, out, _) = output_of(&rondo(dir.path(), &["adapter", "diff", a, b, "--tolerance", "0", "--json"]));
         let compared: Value = serde_json::from_str(&out).unwrap();
         let row = |row: &Value| (row["name"].as_str().unwrap().to_owned(), row["relative"].as_f64());
         (code, compared["tensors"].as_array().unwrap().iter().map(row).collect::<BTreeMap<_, _>>())
@@ -200,7 +205,7 @@ fn adapters_are_compared_and_inspected() {
     let dir = tempfile::tempdir().unwrap();
     lora(dir.path(), "a.safetensors", &A1, &B1);
     lora(dir.path(), "b.safetensors", &A1, &B2);
-    let run = |args: &[&str]| told(&rondo(dir.path(), &[&["adapter"], args].concat()));
+    let run = |args: &[&str]| output_of(&rondo(dir.path(), &[&["adapter"], args].concat()));
     let (code, out, _) = run(&["diff", "a.safetensors", "a.safetensors", "--tolerance", "0"]);
     assert!(code == 0 && out.contains("0.000e0"), "{out}");
     let (code, out, err) = run(&["diff", "a.safetensors", "b.safetensors", "--tolerance", "1e-6", "--json"]);

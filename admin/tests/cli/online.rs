@@ -66,7 +66,8 @@ pub(crate) fn summary(outcome: &str) -> RunSummary {
 }
 
 fn event(sequence: u64, text: &str) -> RunEvent {
-    let (client, text) = ("movies".to_owned(), text.to_owned());
+    let client = "movies".to_owned();
+    let text = text.to_owned();
     RunEvent { sequence, at_ms: 1_700_000_000_000, client, text, ..RunEvent::default() }
 }
 
@@ -106,17 +107,17 @@ async fn watching_survives_a_restart_and_ends_as_the_run_does() {
 }
 
 #[tokio::test]
-async fn why_nobody_is_invited_is_told_where_it_is_known() {
+async fn why_nobody_is_invited_is_printed_where_it_is_known() {
     let summary = RunSummary { phase: "recruiting".to_owned(), ..summary("") };
     let updates = vec![vec![RunUpdate { summary: Some(summary.clone()), events: vec![] }]];
     let end = vec![RunUpdate { summary: Some(self::summary("failed: no quorum")), events: vec![] }];
     let script = Script { summary, updates: [updates, vec![end]].concat(), ..Script::default() };
-    let reason = "no client is connected; `rondo client list` tells";
+    let reason = "no client is connected; `rondo client list` shows";
     let (_, text) = rondo(&script, &["run", "show", "sentiment-1"]).await;
     assert!(text.contains(reason), "{text}");
     let (end, text) = rondo(&script, &["run", "watch", "sentiment-1"]).await;
     assert_eq!(text.matches(reason).count(), 1, "{text}");
-    // How it ended is told once: here, and not in the error too.
+    // How it ended is printed once: here, and not in the error too.
     assert_eq!(text.matches("failed: no quorum").count(), 1, "{text}");
     assert!(end.is_err_and(|error| error.message == "run sentiment-1 did not complete" && error.hint.is_some()));
 }
@@ -224,8 +225,11 @@ fn adapter_of(job: &Job, method: &str, dir: &Path, base: BaseModel) -> Script {
             Contribution { client: client.to_owned(), weight: 0.5, rank: 2, path }
         };
         let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
-        let (kind, frozen, published) = (Kind::Train, None, files.clone());
-        let (server, server_state) = (None, None);
+        let kind = Kind::Train;
+        let frozen = None;
+        let published = files.clone();
+        let server = None;
+        let server_state = None;
         let progress = &|_, _| {};
         let input =
             AggregateInput { kind, round, updates, frozen, published, server, server_state, out_dir: &out, progress };
@@ -272,8 +276,8 @@ async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
         let export = ["adapter", "export", "sentiment", "--format", "peft", "--json", "--out", path];
         let (end, text) = rondo(&script, &export).await;
         assert_eq!(end, Ok(()), "{method}");
-        let told: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((told["rank"].as_u64(), told["round"].as_u64()), (Some(rank), Some(2)), "{method}");
+        let reported: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((reported["rank"].as_u64(), reported["round"].as_u64()), (Some(rank), Some(2)), "{method}");
         let weights = TensorFile::open(&out.join("adapter_model.safetensors")).unwrap();
         assert_eq!(weights.metadata()["rondo.run_id"], "sentiment-1");
         // Nothing is written over.
@@ -327,7 +331,7 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     let run = RunFile::parse(&RUN.replace("METHOD", "ffa-lora")).unwrap();
     let initial = dir.path().join("initial");
     let job = Job::new(&Registry::builtin(), &run, &base()).unwrap();
-    let converted = rondo_methods::initial::convert(Path::new(&first), &base(), &run.task, &initial).unwrap();
+    let converted = rondo_methods::start_adapter::convert(Path::new(&first), &base(), &run.task, &initial).unwrap();
     assert_eq!(converted.digest().to_string(), digest, "the same folder gives the same bytes");
     let second = adapter_of(&job.starting_from(&initial).unwrap(), "ffa-lora", &blobs_dir(dir.path()), base());
     script = Script { summary: summary(""), ..second };
@@ -336,9 +340,9 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     let out = path("second");
     let (end, text) = rondo(&script, &["adapter", "export", "sentiment", "--json", "--out", &out]).await;
     assert_eq!(end, Ok(()));
-    let told: Value = serde_json::from_str(&text).unwrap();
+    let reported: Value = serde_json::from_str(&text).unwrap();
     // Two rounds of two clients of rank 2 each, and 2 on top.
-    assert_eq!((told["rank"].as_u64(), told["initial"].as_str()), (Some(8 + 2), Some(digest.as_str())));
+    assert_eq!((reported["rank"].as_u64(), reported["initial"].as_str()), (Some(8 + 2), Some(digest.as_str())));
     let card = std::fs::read_to_string(Path::new(&out).join("README.md")).unwrap();
     assert!(card.contains(&format!("| rondo.initial_digest | {digest} |")), "{card}");
     // A file that was trained on something else below is not mixed in.
@@ -356,14 +360,14 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     std::fs::write(&file, RUN.replace("METHOD", "fedit")).unwrap();
     let error = rondo(&script, &create).await.0.unwrap_err();
     assert!(error.message.contains("that weight is [7, 5]") && error.hint.unwrap().contains("base show"));
-    let told = script.asked.lock().unwrap()[asked..].to_vec();
-    assert_eq!(told, ["base", "base"]);
+    let reported = script.asked.lock().unwrap()[asked..].to_vec();
+    assert_eq!(reported, ["base", "base"]);
 }
 
 /// A BERT of two layers whose six linear layers are [6, 5] each.
 fn write_model(dir: &Path, number: f32) {
     let config = r#"{"model_type": "bert", "hidden_size": 6, "num_hidden_layers": 2, "max_position_embeddings": 16}"#;
-    let linears = &rondo_proto::architecture::find("bert").unwrap().linears;
+    let linears = &rondo_base::architecture::find("bert").unwrap().linears;
     let names =
         (0..2).flat_map(|layer| linears.iter().map(move |name| format!("bert.encoder.layer.{layer}.{name}.weight")));
     let weight = Tensor { shape: vec![6, 5], data: vec![number; 30] };
@@ -380,17 +384,18 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let model = path("model");
     write_model(Path::new(&model), 0.5);
-    let base = rondo_proto::base::describe(Path::new(&model), "tiny").unwrap();
+    let base = rondo_base::describe(Path::new(&model), "tiny").unwrap();
     for method in ["fedit", "flora"] {
         let script = Script { summary: summary(""), ..adapter(method, &blobs_dir(dir.path()), base.clone()) };
-        let (merged, peft) = (path(&format!("{method}-merged")), path(&format!("{method}-peft")));
+        let merged = path(&format!("{method}-merged"));
+        let peft = path(&format!("{method}-peft"));
         let export =
             ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--json", "--out", &merged];
         let (end, text) = rondo(&script, &export).await;
         assert_eq!(end, Ok(()), "{method}");
-        let told: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((told["merged"].as_u64(), told["round"].as_u64()), (Some(2), Some(2)), "{told}");
-        assert!(told["rounding"].as_f64().unwrap() < 1e-6, "{told}");
+        let reported: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((reported["merged"].as_u64(), reported["round"].as_u64()), (Some(2), Some(2)), "{reported}");
+        assert!(reported["rounding"].as_f64().unwrap() < 1e-6, "{reported}");
         assert!(rondo(&script, &export).await.0.is_err_and(|error| error.message.contains("is not empty")));
         assert_eq!(rondo(&script, &["adapter", "export", "sentiment", "--out", &peft]).await.0, Ok(()));
         let file = TensorFile::open(&Path::new(&merged).join("model.safetensors")).unwrap();
@@ -415,7 +420,8 @@ async fn full_weights_are_the_registered_base_and_the_adapter() {
         (&packed, "tiny.gguf", "is the GGUF file tiny.gguf"),
         (&packed, "model", "is the GGUF file tiny.gguf"),
     ] {
-        let (model, out) = (path(model), path("refused"));
+        let model = path(model);
+        let out = path("refused");
         let export = ["adapter", "export", "sentiment", "--format", "merged", "--model", &model, "--out", &out];
         let error = rondo(&script(base.clone()), &export).await.0.unwrap_err();
         assert!(error.message.contains(words), "{error:?}");

@@ -10,7 +10,7 @@ pub(crate) fn rondo(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// What it printed, with its exit code.
-pub(crate) fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn output_of(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

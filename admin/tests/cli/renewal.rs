@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 
 use rcgen::{CertificateParams, KeyPair};
-use rondo_proto::identity::Identity;
+use rondo_wire::identity::Identity;
 
-use crate::program::{rondo, told};
+use crate::program::{output_of, rondo};
 
 #[test]
 fn a_renewal_that_fails_is_a_warning_beside_the_commands_own_end() {
@@ -28,7 +28,7 @@ fn a_renewal_that_fails_is_a_warning_beside_the_commands_own_end() {
         };
         let folder = dir.path().join(".config/rondo");
         identity.save(&folder).unwrap();
-        let (code, out, err) = told(&rondo(dir.path(), &["run", "list"]));
+        let (code, out, err) = output_of(&rondo(dir.path(), &["run", "list"]));
         assert_eq!((code, out.as_str()), (1, ""), "{err}");
         assert_eq!(
             err.contains("warning: this operator's certificate is due and could not be renewed"),
@@ -36,6 +36,6 @@ fn a_renewal_that_fails_is_a_warning_beside_the_commands_own_end() {
             "{err}"
         );
         assert!(err.contains("error: "), "{err}");
-        assert_eq!(rondo_proto::identity::load(&folder).unwrap(), identity);
+        assert_eq!(rondo_wire::identity::load(&folder).unwrap(), identity);
     }
 }

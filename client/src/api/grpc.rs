@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rondo_proto::v1;
-use rondo_proto::v1::federation_client::FederationClient;
+use rondo_wire::stubs::federation_client::FederationClient;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tonic::Status;
@@ -24,7 +24,7 @@ pub struct GrpcApi {
 }
 
 impl GrpcApi {
-    /// Calls over a channel (see `rondo_proto::identity::channel`), each given up after `timeout`.
+    /// Calls over a channel (see `rondo_wire::identity::channel`), each given up after `timeout`.
     pub fn new(channel: Channel, timeout: Duration) -> Self {
         Self { client: Arc::new(RwLock::new(FederationClient::new(channel))), timeout }
     }

@@ -7,8 +7,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use rondo_proto::error::{ErrorCode, explain};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
+use rondo_wire::status::{code_of, explain};
 use tokio_stream::Stream;
 
 pub use grpc::GrpcApi;
@@ -82,7 +83,7 @@ impl ApiError {
     /// Reads a gRPC status.
     pub fn of(call: &'static str, status: &tonic::Status) -> Self {
         let (message, hint) = explain(status);
-        Self { call, code: ErrorCode::of(status), message, hint }
+        Self { call, code: code_of(status), message, hint }
     }
 
     /// A call that took longer than it may.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rondo_proto::base::{self, BaseError};
+use rondo_base::BaseError;
 use serde_json::json;
 
 use crate::hub::{DEFAULT_REVISION, Hub, HubError, Wanted};
@@ -65,7 +65,7 @@ pub fn fetch(args: &FetchArgs, out: &mut dyn Write) -> Result<(), FetchError> {
     let cached = Hub::from_env()?.fetch(&wanted)?;
     let path = place(&cached, &args.to)?;
     let name = args.repository.rsplit('/').next().unwrap_or_default();
-    let base = base::describe(&path, name)?;
+    let base = rondo_base::describe(&path, name)?;
     let told = if args.json {
         writeln!(
             out,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rondo_proto::identity::{self, Enrolled, IdentityError};
+use rondo_wire::identity::{self, Enrolled, IdentityError};
 use serde_json::json;
 
 /// Enrols at a coordinator: a key is made here and stays here, a certificate comes back

@@ -10,7 +10,7 @@ use clap::Args;
 use rondo_dp::{AccountingError, Contents, Ledger, LedgerError};
 
 use crate::home::LEDGER;
-use account::Account;
+use account::LedgerReport;
 
 /// Shows what was promised and released with privacy here: budgets by domain, costs by run
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerComman
         }
         read => read?,
     };
-    let account = Account::new(path, contents, args.entries)?;
+    let account = LedgerReport::new(path, contents, args.entries)?;
     if args.json {
         let told = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
         return Ok(writeln!(out, "{told}")?);

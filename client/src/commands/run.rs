@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use clap::Args;
 use rondo_methods::Registry;
-use rondo_proto::identity::{self, IdentityError};
+use rondo_wire::identity::{self, IdentityError};
 use tokio::signal;
 
 use crate::api::GrpcApi;
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, ConfigError};
 use crate::daemon::{Daemon, Parts, StartError};
 use crate::disk::LocalDisk;
 use crate::home::{Home, HomeError};
 use crate::renewal;
-use crate::worker::MakeTrainer;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::work::MakeTrainer;
 
 /// Runs the daemon until SIGTERM or Ctrl-C
 #[derive(Debug, Args)]
@@ -101,7 +102,7 @@ pub enum RunError {
     /// The device of `[limits]`.
     #[cfg(feature = "torch")]
     #[error(transparent)]
-    Trainer(#[from] crate::trainer::error::TrainerError),
+    Trainer(#[from] rondo_trainer::error::TrainerError),
     /// Built without the feature `torch`.
     #[error("this rondo-client was built without libtorch and cannot train; build it with the feature `torch`")]
     NoTrainer,
@@ -163,7 +164,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 #[cfg(feature = "torch")]
 fn make_trainer(limits: &Limits) -> Result<MakeTrainer, RunError> {
-    Ok(crate::trainer::maker(limits)?)
+    Ok(rondo_trainer::maker(limits)?)
 }
 
 #[cfg(not(feature = "torch"))]

@@ -8,7 +8,7 @@ use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::TaskKind;
 
 use super::{Config, ConfigError, is_empty};
-use crate::data::Source;
+use rondo_data::Source;
 
 impl Config {
     /// Refuses values outside what makes sense.

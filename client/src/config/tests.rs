@@ -105,8 +105,8 @@ fn the_known_keys_are_those_of_the_types() {
             file: Some("m.gguf".to_owned()),
         }],
         datasets: vec![Source {
-            format: Some(crate::data::Format::Csv),
-            mapping: crate::data::Mapping {
+            format: Some(rondo_data::Format::Csv),
+            mapping: rondo_data::Mapping {
                 prompt: Some("text".to_owned()),
                 completion: Some("text".to_owned()),
                 instruction: Some("text".to_owned()),
@@ -114,7 +114,7 @@ fn the_known_keys_are_those_of_the_types() {
                 output: Some("text".to_owned()),
                 messages: Some("text".to_owned()),
                 question: Some("text".to_owned()),
-                choices: Some(crate::data::Columns::Many(vec!["text".to_owned()])),
+                choices: Some(rondo_data::Columns::Many(vec!["text".to_owned()])),
                 choice_labels: Some("text".to_owned()),
                 options: Some(vec!["text".to_owned()]),
                 answer: Some("text".to_owned()),

@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 
 use crate::api::{Api, ApiError, Retry};
 use crate::spool::{Charge, Entry, Facts, Key};
-use crate::work::{LocalUpdate, Work, WorkError};
 use crate::worker::{Outcome, Task};
+use rondo_trainer_api::work::{LocalUpdate, Work, WorkError};
 
 use super::beat::{self, Beat};
 use super::failure::Failure;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rondo_proto::v1;
 
 use crate::api::Api;
-use crate::work::Progress;
 use crate::worker::Task;
+use rondo_trainer_api::work::Progress;
 
 /// What the next heartbeat says. Shared by the work, which sets it, and the heartbeats, which tell it.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use rondo_proto::run_file::RunFileError;
 
 use crate::api::ApiError;
 use crate::cache::CacheError;
-use crate::data::DataError;
-use crate::memory::OutlineError;
 use crate::models::ModelError;
 use crate::policy::Decline;
 use crate::spool::SpoolError;
-use crate::work::WorkError;
+use rondo_data::DataError;
+use rondo_trainer_api::memory::OutlineError;
+use rondo_trainer_api::work::WorkError;
 
 /// Why an invitation was declined or an assignment failed.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +197,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::data::Place;
+    use rondo_data::Place;
 
     #[test]
     fn a_private_run_hears_one_thing_whatever_the_data_did() {

@@ -3,19 +3,19 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rondo_dp::{
-    Books, Curve, ExamplePlan, Ledger, LedgerError, Limit, Privacy, PrivacyError, RunBooks, Schedule, Terms,
+    Curve, ExamplePlan, Ledger, LedgerError, LedgerState, Limit, Privacy, PrivacyError, RunAccount, Schedule, Terms,
 };
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::{RunId, v1};
 
 use super::failure::Failure;
 use crate::config::Config;
-use crate::data::Source;
 use crate::policy::Decline;
 use crate::spool::Entry;
+use rondo_data::Source;
 
 /// The ledger of this client, and the budgets that client.toml declares.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ impl Guard {
         let plan = ExamplePlan::new(&promise, examples as u64, schedule)?;
         let domain = source.domain();
         let limit = self.declared(domain)?;
-        self.ledger().reserve(id.as_str(), domain, &plan, limit, now_ms())?;
+        self.ledger().reserve(id.as_str(), domain, &plan, limit, unix_millis())?;
         Ok(Some(plan))
     }
 
@@ -103,13 +103,13 @@ impl Guard {
     pub(super) fn check(&self, run: &RunId) -> Result<(), LedgerError> {
         let ledger = self.ledger();
         ledger.check(run.as_str())?;
-        self.check_declared(ledger.books(), run.as_str())
+        self.check_declared(ledger.state(), run.as_str())
     }
 
     /// Holds one more round of a run against the budget declared now. The ledger holds it against the one that was declared
     /// when the run was reserved, and that may have been a larger one or none.
-    fn check_declared(&self, books: &Books, run: &str) -> Result<(), LedgerError> {
-        let Some(RunBooks { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
+    fn check_declared(&self, books: &LedgerState, run: &str) -> Result<(), LedgerError> {
+        let Some(RunAccount { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared(domain)? else { return Ok(()) };
         let budget = match books.domains.get(domain).and_then(|books| books.budget) {
             Some(first) => limit.at_order(first.order),
@@ -132,7 +132,7 @@ impl Guard {
     pub(super) fn forgotten(&self) -> Vec<String> {
         let ledger = self.ledger();
         let named = |domain: &str| self.config.datasets.iter().any(|source| source.domain() == domain);
-        let spent = ledger.books().domains.iter().filter(|(_, books)| !books.released.events().is_empty());
+        let spent = ledger.state().domains.iter().filter(|(_, books)| !books.released.events().is_empty());
         spent.map(|(domain, _)| domain.clone()).filter(|domain| !named(domain)).collect()
     }
 
@@ -145,12 +145,12 @@ impl Guard {
         let run = entry.key.run.as_str();
         let mut ledger = self.ledger();
         let update = entry.digest.to_string();
-        if !ledger.books().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
-            self.check_declared(ledger.books(), run)?;
+        if !ledger.state().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
+            self.check_declared(ledger.state(), run)?;
         }
-        ledger.spend(run, entry.key.round, &update, now_ms())?;
+        ledger.spend(run, entry.key.round, &update, unix_millis())?;
         let head = ledger.head().to_string();
-        let books = ledger.books().runs.get(run).cloned();
+        let books = ledger.state().runs.get(run).cloned();
         drop(ledger);
         let books = books.ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
         let (plan, released) = (&books.plan, &books.released);
@@ -174,21 +174,17 @@ impl Guard {
 
     /// Runs for which something is set aside.
     pub(super) fn open_runs(&self) -> Vec<String> {
-        self.ledger().books().runs.iter().filter(|(_, run)| !run.closed).map(|(id, _)| id.clone()).collect()
+        self.ledger().state().runs.iter().filter(|(_, run)| !run.closed).map(|(id, _)| id.clone()).collect()
     }
 
     /// Frees what ended runs have set aside and not released.
     pub(super) fn close(&self, runs: &[String]) {
         for run in runs {
-            if let Err(error) = self.ledger().close(run, now_ms()) {
+            if let Err(error) = self.ledger().close(run, unix_millis()) {
                 tracing::error!(run, %error, "what the run has set aside stays so");
             }
         }
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -11,10 +11,10 @@ use rondo_proto::{Digest, RunId, v1};
 
 use crate::answers::{Answer, Answers};
 use crate::config::Config;
-use crate::data::{DataError, Dataset, OnBadRow, Source, Wants};
-use crate::memory::{self, Load, Outline};
 use crate::models::Models;
 use crate::policy;
+use rondo_data::{DataError, Dataset, OnBadRow, Source, Wants};
+use rondo_trainer_api::memory::{self, Load, Outline};
 
 use super::failure::Failure;
 use super::guard::Guard;

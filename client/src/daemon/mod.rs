@@ -29,12 +29,13 @@ use crate::answers::Answers;
 use crate::api::{Api, Backoff, Retry};
 use crate::cache::{Cache, CacheError};
 use crate::config::Config;
-use crate::data::DataError;
 use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
 use crate::spool::{Charge, Entry, Key, Spool, SpoolError};
-use crate::worker::{MakeTrainer, Task, Worker};
+use crate::worker::{Task, Worker};
+use rondo_data::DataError;
+use rondo_trainer_api::work::MakeTrainer;
 
 pub use failure::Failure;
 pub use guard::{Guard, promise};

@@ -5,7 +5,7 @@ use std::fs::File;
 
 use super::StartError;
 use crate::config::Config;
-use crate::data::{OnBadRow, Source};
+use rondo_data::{OnBadRow, Source};
 
 /// Looks at the data files; warns where no run can invite this client.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {

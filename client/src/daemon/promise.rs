@@ -6,8 +6,8 @@ use rondo_proto::v1;
 
 use super::failure::Failure;
 use super::judge::Agreed;
-use crate::work::{LocalUpdate, Protection};
 use crate::worker::Task;
+use rondo_trainer_api::work::{LocalUpdate, Protection};
 
 /// Refuses a warm-up that would tell gradients: no noise covers them.
 pub(super) fn refuse_warm_up(run: &str, job: &Job) -> Result<(), Failure> {

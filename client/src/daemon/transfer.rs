@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rondo_proto::error::ErrorCode;
-use rondo_proto::{Digest, transfer, v1};
+use rondo_proto::{Digest, v1};
+use rondo_wire::transfer;
 use tokio::task::spawn_blocking;
 use tokio_stream::StreamExt;
 

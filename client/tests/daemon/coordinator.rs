@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rondo_client::api::{Api, ApiError, Chunks, UploadMessages};
+use rondo_proto::Digest;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{self, poll_reply::Next, upload_message::Part};
-use rondo_proto::{Digest, transfer};
+use rondo_wire::transfer;
 use tokio_stream::StreamExt;
 
 /// Run, round and attempt.

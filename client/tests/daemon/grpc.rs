@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rondo_client::api::{Api, ApiError, GrpcApi, Retry, UploadMessages};
 use rondo_client::disk::LocalDisk;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_proto::v1::federation_server::{Federation, FederationServer};
+use rondo_wire::status::status;
+use rondo_wire::stubs::federation_server::{Federation, FederationServer};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -11,10 +11,10 @@ use rondo_client::config::Config;
 use rondo_client::daemon::{Daemon, Parts};
 use rondo_client::disk::{Disk, LocalDisk};
 use rondo_client::home::Home;
-use rondo_client::work::{LocalUpdate, OnProgress, Progress, Trainer, Work, WorkError};
 use rondo_methods::{Job, Kind, Registry, Tensor};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{self, poll_reply::Next};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Trainer, Work, WorkError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -105,7 +105,7 @@ pub struct Machine {
 }
 
 pub fn model_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/tiny-bert")
 }
 
 impl Machine {
@@ -118,7 +118,7 @@ impl Machine {
              [poll]\ninterval_ms = 5\nheartbeat_ms = 5\n",
             model_dir()
         );
-        let base = rondo_proto::base::describe(&model_dir(), "tiny").unwrap();
+        let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
         let pretender = Arc::new(Pretender::default());
         pretender.steps.store(3, Ordering::SeqCst);
         Self { dir, coordinator: Coordinator::default(), pretender, config, base, trainer: None, running: None }

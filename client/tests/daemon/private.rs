@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
-use rondo_dp::{Books, Ledger};
+use rondo_dp::{Ledger, LedgerState};
 use rondo_proto::v1::{WorkKind, poll_reply::Next};
 
 use crate::machine::Machine;
@@ -16,8 +16,8 @@ fn private(machine: &Machine, method: &str, unit: &str) -> String {
     machine.run_file(method, 2) + &privacy
 }
 
-fn books(machine: &Machine) -> Books {
-    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().books
+fn books(machine: &Machine) -> LedgerState {
+    Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().state
 }
 
 /// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.
@@ -198,9 +198,9 @@ async fn what_fails_for_the_data_is_told_in_one_sentence() {
 #[cfg(feature = "torch")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
-    use rondo_client::trainer::LibtorchTrainer;
-    use rondo_client::trainer::device::DeviceChoice;
-    use rondo_client::work::WorkError;
+    use rondo_trainer::LibtorchTrainer;
+    use rondo_trainer::device::DeviceChoice;
+    use rondo_trainer_api::work::WorkError;
 
     let mut machine = Machine::new();
     machine.trainer = Some(|| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rondo_coordinator::config::Config;
-use rondo_proto::{base, v1};
+use rondo_proto::v1;
 
 use crate::client::{Client, model_dir, run_file};
 use crate::coordinator::{Coordinator, Shifted};
@@ -19,7 +19,7 @@ struct Ended {
 async fn held(method: &str, tables: &str) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
-    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let run_file = run_file(&base, method, tables);
     let mut clients = Vec::new();
     for name in ["books", "films"] {

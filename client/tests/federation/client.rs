@@ -17,7 +17,7 @@ fn program() -> Command {
 
 /// The tiny model's folder.
 pub fn model_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tiny-bert")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/tiny-bert")
 }
 
 /// A classification on the tiny model over the clients' rows, with these tables.

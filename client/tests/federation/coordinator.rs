@@ -13,9 +13,10 @@ use rondo_coordinator::data_dir::DataDir;
 use rondo_coordinator::init::{InitRequest, init};
 use rondo_coordinator::serve::serve;
 use rondo_methods::Registry;
-use rondo_proto::identity::{self, Identity};
-use rondo_proto::v1::administration_client::AdministrationClient;
-use rondo_proto::{Digest, transfer, v1};
+use rondo_proto::{Digest, v1};
+use rondo_wire::identity::{self, Identity};
+use rondo_wire::stubs::administration_client::AdministrationClient;
+use rondo_wire::transfer;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rondo_coordinator::config::Config;
-use rondo_dp::{Books, Ledger};
-use rondo_proto::{base, v1};
+use rondo_dp::{Ledger, LedgerState};
+use rondo_proto::v1;
 
 use crate::client::{Client, model_dir, run_file};
 use crate::coordinator::{Coordinator, Shifted};
@@ -26,8 +26,8 @@ fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
     run_file(base, "ffa-lora", &tables)
 }
 
-fn books(client: &Client) -> Books {
-    Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.books).unwrap_or_default()
+fn books(client: &Client) -> LedgerState {
+    Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.state).unwrap_or_default()
 }
 
 /// Digests of uploads of which any byte came.
@@ -81,7 +81,7 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let coordinator = Coordinator::new(&data, Config::default(), Arc::<Shifted>::default());
-    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let mut client = Client::join(&coordinator, dir.path(), "books").await;
     coordinator.until_seen("books").await;
     let run = coordinator.create_run(base.clone(), private(&base, rounds, "epsilon = 20.0")).await;
@@ -126,7 +126,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let coordinator = Coordinator::new(&data, Config::default(), Arc::<Shifted>::default());
-    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let home = Client::enrol(&coordinator, dir.path(), "books").await;
     let run = coordinator.create_run(base.clone(), private(&base, 2, "epsilon = 20.0")).await;
     let (mut found, mut first) = (Found::default(), BTreeMap::new());
@@ -160,7 +160,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
 async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
-    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let client = Client::enrol(&coordinator, dir.path(), "books").await;
     let config = client.join("client.toml");
     let budget = "[[privacy]]\ndomain = \"reviews\"\nepsilon = 6.2\ndelta = 1e-3\n";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rondo_coordinator::config::Config;
-use rondo_proto::{base, v1};
+use rondo_proto::v1;
 use tempfile::TempDir;
 
 use crate::client::{Client, model_dir, run_file};
@@ -25,7 +25,7 @@ struct Federation {
 async fn federation(method: &str, grace_s: u32) -> Federation {
     let dir = tempfile::tempdir().unwrap();
     let coordinator = Coordinator::new(&dir.path().join("data"), Config::default(), Arc::<Shifted>::default());
-    let base = base::describe(&model_dir(), "tiny").unwrap();
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let tables = format!(
         "train = {{ local_steps = {STEPS}, batch = 8, lr = 1e-3 }}\n\
          rounds = {{ count = 2, cohort = 4, quorum = 3, deadline_s = 120, grace_s = {grace_s} }}"

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rondo_coordinator::config::Config;
 use rondo_methods::export::peft;
-use rondo_methods::initial::convert;
+use rondo_methods::start_adapter::convert;
 use rondo_methods::tensor::parts_of;
 use rondo_methods::{AdapterState, ExportInfo, Job, Registry, TensorFile};
 use rondo_proto::run_file::RunFile;
-use rondo_proto::{base, v1};
+use rondo_proto::v1;
 
 use crate::client::{Client, model_dir};
 use crate::coordinator::{Coordinator, End, Shifted};
@@ -58,7 +58,7 @@ async fn a_run_goes_on_where_the_export_of_another_method_stands() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let mut coordinator = Coordinator::new(&path("data"), Config::default(), Arc::<Shifted>::default());
-    let described = base::describe(&model_dir(), "tiny").unwrap();
+    let described = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let mut clients = Vec::new();
     for name in NAMES {
         clients.push(Client::join(&coordinator, dir.path(), name).await);

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use rondo_proto::ClientId;
-use rondo_proto::error::{ErrorCode, status};
-use rondo_proto::v1::enrolment_server::Enrolment;
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
 use rondo_rounds::Input;
+use rondo_wire::status::status;
+use rondo_wire::stubs::enrolment_server::Enrolment;
 use tonic::{Request, Response, Status};
 
 use super::{Shared, invalid};
 use crate::members::{Member, MemberCertificate};
 use crate::store::Batch;
-use crate::tls::ca::Issued;
+use crate::tls::ca::IssuedCertificate;
 use crate::tls::{Role, TlsError};
 use crate::tokens::{TokenError, TokenRecord};
 
@@ -41,19 +42,19 @@ impl From<TlsError> for Status {
     }
 }
 
-impl From<&Issued> for MemberCertificate {
-    fn from(issued: &Issued) -> Self {
+impl From<&IssuedCertificate> for MemberCertificate {
+    fn from(issued: &IssuedCertificate) -> Self {
         Self { fingerprint: issued.fingerprint.clone(), expires_ms: issued.expires_ms }
     }
 }
 
 impl Shared {
-    fn issue(&self, csr_pem: &str, role: Role, name: &str) -> Result<Issued, Status> {
+    fn issue(&self, csr_pem: &str, role: Role, name: &str) -> Result<IssuedCertificate, Status> {
         let days = self.config.client_certificate_days;
         Ok(self.authority.issue_peer(csr_pem, role, name, self.clock.now(), days)?)
     }
 
-    fn enrol_reply(&self, issued: Issued, role: Role, name: &str, approved: bool) -> Response<EnrolReply> {
+    fn enrol_reply(&self, issued: IssuedCertificate, role: Role, name: &str, approved: bool) -> Response<EnrolReply> {
         Response::new(EnrolReply {
             certificate_pem: issued.pem,
             ca_pem: self.authority.pem().to_owned(),
@@ -131,7 +132,8 @@ impl Enrolment for EnrolmentService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolReply>, Status> {
         let shared = &self.0;
         let caller = shared.member(&request)?;
-        let (role, name) = (caller.role, caller.name);
+        let role = caller.role;
+        let name = caller.name;
         let issued = shared.issue(&request.get_ref().csr_pem, role, &name)?;
 
         let _writing = shared.writing.lock().await;

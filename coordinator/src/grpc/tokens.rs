@@ -1,9 +1,10 @@
 //! Tokens and operators, as operators make, read and revoke them.
 
 use rondo_proto::ClientId;
-use rondo_proto::error::{ErrorCode, status};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1::{ClientInfo, CreateTokenReply, CreateTokenRequest};
 use rondo_rounds::{Input, Reply};
+use rondo_wire::status::status;
 use tonic::Status;
 
 use super::{Shared, invalid};
@@ -53,7 +54,7 @@ impl Shared {
     }
 
     /// Gives an input about a client to the engine.
-    pub(crate) async fn steer_client(&self, input: Input) -> Result<ClientInfo, Status> {
+    pub(crate) async fn change_client(&self, input: Input) -> Result<ClientInfo, Status> {
         client_info(self.driver.step(input).await?)
     }
 

@@ -1,5 +1,5 @@
-//! Rounds that are compared, with real files and a coordinator that dies: one client measures, a worse round is taken
-//! back with the server optimiser's state, and the best one is handed out.
+//! Rounds that are compared, with real files and a coordinator that dies: one client measures, a
+//! worse round is taken back with the server optimiser's state, and the best one is handed out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rondo_methods::{AggregateInput, Contribution, Kind};
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{Digest, v1};
+use rondo_wire::status::code_of;
 
 use crate::coordinator::{Coordinator, Operator, initialise};
 use crate::fake_client::{FakeClient, work_until_ended};
@@ -108,7 +109,7 @@ async fn a_round_is_taken_back_across_restarts_with_the_state_of_the_server_opti
     assert!(scene.blob(&servers[0]).exists());
     assert!(!scene.blob(&servers[1]).exists(), "nobody needs the state that was taken back");
     let refused = scene.clients[0].download(&scene.run.clone(), &servers[0], 0).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied);
+    assert_eq!(code_of(&refused), ErrorCode::PermissionDenied);
     let kept = dir.path().join("kept");
     std::fs::create_dir(&kept).unwrap();
     std::fs::copy(scene.blob(&servers[0]), kept.join("server")).unwrap();
@@ -119,7 +120,8 @@ async fn a_round_is_taken_back_across_restarts_with_the_state_of_the_server_opti
 
     let ended = work_until_ended(&mut scene.clients, &scene.operator, &scene.run).await;
     assert_eq!((ended.outcome.as_str(), ended.best_round, ended.best_loss), ("completed", Some(2), Some(0.5)));
-    // The run hands out its best round, every round can still be had, and the optimiser's states are gone.
+    // The run hands out its best round, every round can still be had, and the optimiser's states
+    // are gone.
     assert_eq!(scene.adapter(None).await.published[0].digest, second.global_digest);
     assert_eq!(scene.adapter(Some(3)).await.published[0].digest, third.global_digest);
     assert_eq!(ended.adapter.unwrap().round, 2);

@@ -1,4 +1,5 @@
-//! A coordinator in this process, in a runtime of its own, so that it can be stopped as abruptly as a process.
+//! A coordinator in this process, in a runtime of its own, so that it can be stopped as abruptly as
+//! a process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,9 @@ use rondo_coordinator::data_dir::DataDir;
 use rondo_coordinator::init::{InitRequest, Initialised, init};
 use rondo_coordinator::serve::serve;
 use rondo_methods::Registry;
-use rondo_proto::identity::{self, Identity};
 use rondo_proto::v1;
-use rondo_proto::v1::administration_client::AdministrationClient;
+use rondo_wire::identity::{self, Identity};
+use rondo_wire::stubs::administration_client::AdministrationClient;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 

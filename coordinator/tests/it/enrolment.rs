@@ -6,11 +6,12 @@ use rondo_coordinator::clock::{Clock, SystemClock};
 use rondo_coordinator::data_dir::DataDir;
 use rondo_coordinator::tls::Role;
 use rondo_coordinator::tls::ca::Authority;
-use rondo_proto::error::{ErrorCode, explain};
-use rondo_proto::identity::{Identity, IdentityError, enrol, key_and_request, renew};
+use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_proto::v1::administration_client::AdministrationClient;
-use rondo_proto::v1::federation_client::FederationClient;
+use rondo_wire::identity::{Identity, IdentityError, enrol, key_and_request, renew};
+use rondo_wire::status::{code_of, explain};
+use rondo_wire::stubs::administration_client::AdministrationClient;
+use rondo_wire::stubs::federation_client::FederationClient;
 use tonic::Status;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
@@ -19,7 +20,7 @@ use crate::fake_client::FakeClient;
 
 fn code(error: &IdentityError) -> ErrorCode {
     match error {
-        IdentityError::Refused { status } => ErrorCode::of(status),
+        IdentityError::Refused { status } => code_of(status),
         other => panic!("{other}"),
     }
 }
@@ -108,9 +109,10 @@ async fn a_token_expires_is_revoked_and_fixes_the_name() {
     let revoked = enrol(&url, &made.token, &made.ca_fingerprint, "", &dir.path().join("c")).await.unwrap_err();
     assert_eq!(code(&revoked), ErrorCode::Unauthenticated);
     let missing = api.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&missing), ErrorCode::NotFound);
+    assert_eq!(code_of(&missing), ErrorCode::NotFound);
 
-    // A token without a name needs one from who joins, and a taken name is refused without spending the token.
+    // A token without a name needs one from who joins, and a taken name is refused without spending
+    // the token.
     let open = api.create_token(v1::CreateTokenRequest::default()).await.unwrap().into_inner();
     let nameless = enrol(&url, &open.token, &open.ca_fingerprint, "", &dir.path().join("d")).await.unwrap_err();
     assert_eq!(code(&nameless), ErrorCode::InvalidArgument);
@@ -139,20 +141,20 @@ async fn roles_are_kept_apart_and_no_certificate_is_not_enough() {
     let coordinator = started(&data);
     let client = FakeClient::join(&coordinator, dir.path(), "movies").await;
     let refused = info(&client.identity, &coordinator).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied);
+    assert_eq!(code_of(&refused), ErrorCode::PermissionDenied);
     assert!(refused.message().contains("client `movies`"), "{refused}");
-    let operator = rondo_proto::identity::load(&DataDir::new(&data).operator()).unwrap();
+    let operator = rondo_wire::identity::load(&DataDir::new(&data).operator()).unwrap();
     let refused = poll(&operator, &coordinator).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied);
+    assert_eq!(code_of(&refused), ErrorCode::PermissionDenied);
     assert!(info(&operator, &coordinator).await.unwrap().certificate_expires_ms > 0);
 
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&operator.ca_pem)).domain_name("127.0.0.1");
     let anonymous = Endpoint::from_shared(coordinator.url()).unwrap().tls_config(tls).unwrap().connect_lazy();
     let refused = AdministrationClient::new(anonymous.clone()).get_info(v1::GetInfoRequest {}).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&refused), ErrorCode::Unauthenticated);
     assert!(explain(&refused).1.unwrap().contains("join"));
     let refused = FederationClient::new(anonymous).poll(v1::PollRequest::default()).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&refused), ErrorCode::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,10 +170,11 @@ async fn certificates_that_this_coordinator_does_not_know_are_refused() {
         Identity { name: name.into(), cert_pem: issued.pem, key_pem, ..client.identity.clone() }
     };
     let now = SystemClock.now();
-    // Signed by the CA, but never recorded: another key of a known client, an unknown client, a self-made operator.
+    // Signed by the CA, but never recorded: another key of a known client, an unknown client, a
+    // self-made operator.
     for (role, name) in [(Role::Client, "movies"), (Role::Client, "stranger"), (Role::Operator, "movies")] {
         let refused = poll(&forged(role, name, now), &coordinator).await.unwrap_err();
-        assert_eq!(ErrorCode::of(&refused), ErrorCode::Unauthenticated, "{role} {name}: {refused}");
+        assert_eq!(code_of(&refused), ErrorCode::Unauthenticated, "{role} {name}: {refused}");
     }
     // Expired, and signed by another CA: TLS itself refuses.
     poll(&forged(Role::Client, "movies", now - 3 * 86_400_000), &coordinator).await.unwrap_err();
@@ -193,16 +196,16 @@ async fn a_revoked_client_is_out_at_once_and_may_enrol_anew() {
     assert_eq!(revoked.state, "revoked");
     // On the connection that is open already.
     let refused = client.poll().await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&refused), ErrorCode::Unauthenticated);
     assert!(refused.message().contains("revoked"), "{refused}");
     let missing = v1::GetClientRequest { client: "nobody".into() };
     let missing = coordinator.operator().api.revoke_client(missing).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&missing), ErrorCode::NotFound);
+    assert_eq!(code_of(&missing), ErrorCode::NotFound);
 
     std::fs::rename(dir.path().join("movies"), dir.path().join("old")).unwrap();
-    let mut anew = FakeClient::join(&coordinator, dir.path(), "movies").await;
-    anew.poll().await.unwrap();
-    assert_eq!(ErrorCode::of(&client.poll().await.unwrap_err()), ErrorCode::Unauthenticated);
+    let mut again = FakeClient::join(&coordinator, dir.path(), "movies").await;
+    again.poll().await.unwrap();
+    assert_eq!(code_of(&client.poll().await.unwrap_err()), ErrorCode::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +228,7 @@ async fn a_client_waits_for_approval_and_renews() {
     // The newest counts and the one before it; older ones do not.
     poll(&again.identity, &coordinator).await.unwrap();
     poll(&renewed.identity, &coordinator).await.unwrap();
-    assert_eq!(ErrorCode::of(&poll(&enrolled.identity, &coordinator).await.unwrap_err()), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&poll(&enrolled.identity, &coordinator).await.unwrap_err()), ErrorCode::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,15 +237,15 @@ async fn operators_are_added_and_the_last_one_stays() {
     let coordinator = started(&dir.path().join("data"));
     let mut api = coordinator.operator().api;
     let last = api.revoke_operator(v1::RevokeOperatorRequest { name: "operator".into() }).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&last), ErrorCode::FailedPrecondition);
+    assert_eq!(code_of(&last), ErrorCode::FailedPrecondition);
     let request = v1::CreateTokenRequest { name: "second".into(), role: "operator".into(), ..Default::default() };
     let made = api.create_token(request).await.unwrap().into_inner();
     let second =
         enrol(&coordinator.url(), &made.token, &made.ca_fingerprint, "", &dir.path().join("op")).await.unwrap();
     info(&second.identity, &coordinator).await.unwrap();
     api.revoke_operator(v1::RevokeOperatorRequest { name: "operator".into() }).await.unwrap();
-    assert_eq!(ErrorCode::of(&api.get_info(v1::GetInfoRequest {}).await.unwrap_err()), ErrorCode::Unauthenticated);
+    assert_eq!(code_of(&api.get_info(v1::GetInfoRequest {}).await.unwrap_err()), ErrorCode::Unauthenticated);
     let bad = v1::CreateTokenRequest { role: "king".into(), ..Default::default() };
     let mut api = AdministrationClient::new(channel(&second.identity, coordinator.address));
-    assert_eq!(ErrorCode::of(&api.create_token(bad).await.unwrap_err()), ErrorCode::InvalidArgument);
+    assert_eq!(code_of(&api.create_token(bad).await.unwrap_err()), ErrorCode::InvalidArgument);
 }

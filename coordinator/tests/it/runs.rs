@@ -2,6 +2,7 @@
 
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{Digest, v1};
+use rondo_wire::status::code_of;
 
 use crate::coordinator::{Coordinator, initialise};
 use crate::fake_client::{FakeClient, work_until_ended};
@@ -80,9 +81,9 @@ async fn whole_run(method: &str) {
     assert_eq!(Digest::of(&bytes).to_string(), published.digest);
     assert_eq!(bytes.len() as u64, published.bytes);
     let refused = clients[0].download(&run, &published.digest, 0).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied);
+    assert_eq!(code_of(&refused), ErrorCode::PermissionDenied);
     let missing = operator.api.clone().get_adapter(v1::GetAdapterRequest { run: run.clone(), round: Some(9) }).await;
-    assert_eq!(ErrorCode::of(&missing.unwrap_err()), ErrorCode::NotFound);
+    assert_eq!(code_of(&missing.unwrap_err()), ErrorCode::NotFound);
 
     // Updates are gone, what was published stays, nothing is left in staging.
     let kept: Vec<_> = std::fs::read_dir(data.join("blobs").join(&run)).unwrap().collect();
@@ -120,7 +121,7 @@ async fn bad_runs_are_refused_with_words() {
     let mut api = coordinator.operator().api;
     let mut refused = async |text: String| {
         let status = api.create_run(v1::CreateRunRequest { run_file: text, ..Default::default() }).await.unwrap_err();
-        (ErrorCode::of(&status), status.message().to_owned())
+        (code_of(&status), status.message().to_owned())
     };
     let (code, message) = refused(run_file("fedit", 1)).await;
     assert_eq!(code, ErrorCode::NotFound);

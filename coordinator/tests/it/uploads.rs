@@ -7,7 +7,8 @@ use rondo_coordinator::config::Config;
 use rondo_proto::Digest;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_proto::v1::upload_message::Part;
+use rondo_proto::v1::upload_message::Part as UploadPart;
+use rondo_wire::status::code_of;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -65,7 +66,8 @@ async fn participant(scene: &Scene, client: &str) -> v1::Participant {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_upload_is_resumed_and_counts_once() {
     let dir = tempfile::tempdir().unwrap();
-    // Wide enough for several chunks would take long to train; a small file in small messages does the same.
+    // Wide enough for several chunks would take long to train; a small file in small messages does
+    // the same.
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let bytes = scene.clients[0].update(&assignment);
@@ -73,7 +75,7 @@ async fn a_broken_upload_is_resumed_and_counts_once() {
 
     // The stream breaks off after 700 bytes.
     let (sender, receiver) = mpsc::channel(4);
-    let part = v1::UploadMessage { part: Some(Part::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
+    let part = v1::UploadMessage { part: Some(UploadPart::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
     sender.send(messages(header.clone(), &[]).remove(0)).await.unwrap();
     sender.send(part).await.unwrap();
     let mut api = scene.clients[0].api.clone();
@@ -91,10 +93,10 @@ async fn a_broken_upload_is_resumed_and_counts_once() {
     // An offset beyond what is stored is refused and names what is; the open stream is taken over.
     let beyond = v1::UploadHeader { offset: 900, ..header.clone() };
     let refused = scene.clients[0].send(beyond, &bytes).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::OutOfRange);
+    assert_eq!(code_of(&refused), ErrorCode::OutOfRange);
     assert!(refused.message().contains("700"), "{refused}");
     let taken_over = broken.await.unwrap().unwrap_err();
-    assert_eq!(ErrorCode::of(&taken_over), ErrorCode::Aborted);
+    assert_eq!(code_of(&taken_over), ErrorCode::Aborted);
     drop(sender);
 
     // A stream that ends early is no error: the rest may follow.
@@ -118,7 +120,7 @@ async fn a_broken_upload_is_resumed_and_counts_once() {
 
     let other = scene.clients[1].update(&assignment);
     let refused = scene.clients[0].upload(&assignment, &other).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::AlreadyExists, "{refused}");
+    assert_eq!(code_of(&refused), ErrorCode::AlreadyExists, "{refused}");
     let ended = work_until_ended(&mut scene.clients, &scene.operator, &scene.run).await;
     assert_eq!(ended.outcome, "completed");
     let round = scene.operator.round(&scene.run, 1).await;
@@ -136,7 +138,7 @@ async fn damage_on_the_way_costs_a_repetition_only() {
     let mut damaged = bytes.clone();
     *damaged.last_mut().unwrap() ^= 1;
     let refused = scene.clients[0].send(header(&assignment, &bytes), &damaged).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::Aborted);
+    assert_eq!(code_of(&refused), ErrorCode::Aborted);
     assert!(refused.message().contains("expected blake3:"), "{refused}");
     assert_eq!(staged(&scene), 0);
     assert!(scene.clients[0].upload(&assignment, &bytes).await.unwrap().accepted);
@@ -153,7 +155,7 @@ async fn what_cannot_be_an_update_is_refused_and_the_round_goes_on_without_it() 
     let mut random = random(3);
     let nan = file(&manifest, || if random() > 0.09 { f32::NAN } else { 0.0 });
     let refused = scene.clients[0].upload(&assignment, &nan).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::InvalidArgument);
+    assert_eq!(code_of(&refused), ErrorCode::InvalidArgument);
     assert!(refused.message().contains("NaN"), "{refused}");
     let part = participant(&scene, "movies").await;
     assert_eq!(part.state, "dropped");
@@ -209,7 +211,7 @@ async fn garbage_other_layouts_and_other_sizes_are_refused_by_type() {
             }
             _ => (raw(vec![]).await, "empty", false),
         };
-        assert_eq!(ErrorCode::of(&refused), ErrorCode::InvalidArgument, "{case}: {refused}");
+        assert_eq!(code_of(&refused), ErrorCode::InvalidArgument, "{case}: {refused}");
         assert!(refused.message().contains(words), "{case}: {refused}");
         let state = participant(&scene, "movies").await.state;
         assert_eq!(state == "dropped", is_dropped, "{case}: {state}");
@@ -238,12 +240,12 @@ async fn nobody_uploads_or_downloads_for_another() {
     let mut outsider = outsider;
     outsider.poll().await.unwrap();
     let refused = outsider.upload(&assignment, &bytes).await.unwrap_err();
-    assert_ne!(ErrorCode::of(&refused), ErrorCode::Internal, "{refused}");
+    assert_ne!(code_of(&refused), ErrorCode::Internal, "{refused}");
     assert!(scene.clients[0].upload(&assignment, &bytes).await.unwrap().accepted);
     let digest = header(&assignment, &bytes).key.unwrap().digest;
     for client in [&mut outsider, &mut scene.clients[1]] {
         let refused = client.download(&assignment.run, &digest, 0).await.unwrap_err();
-        assert_eq!(ErrorCode::of(&refused), ErrorCode::PermissionDenied, "another's update is not to be had");
+        assert_eq!(code_of(&refused), ErrorCode::PermissionDenied, "another's update is not to be had");
     }
     let wrong = v1::Assignment { round: 9, ..assignment };
     let refused = scene.clients[1].upload(&wrong, &bytes).await.unwrap_err();
@@ -279,7 +281,7 @@ async fn a_full_staging_folder_refuses_and_drops_nobody() {
     let assignment = scene.assignments[0].clone();
     let bytes = scene.clients[0].update(&assignment);
     let refused = scene.clients[0].upload(&assignment, &bytes).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&refused), ErrorCode::ResourceExhausted);
+    assert_eq!(code_of(&refused), ErrorCode::ResourceExhausted);
     assert_ne!(participant(&scene, "movies").await.state, "dropped");
 }
 
@@ -307,8 +309,8 @@ async fn a_blob_comes_in_chunks_from_any_offset() {
     for offset in [0, 1, 1 << 20, 2_999_999, 3_000_000] {
         assert!(fetch(offset).await.unwrap() == bytes[offset as usize..], "from {offset}");
     }
-    assert_eq!(ErrorCode::of(&fetch(3_000_001).await.unwrap_err()), ErrorCode::OutOfRange);
+    assert_eq!(code_of(&fetch(3_000_001).await.unwrap_err()), ErrorCode::OutOfRange);
     let request = v1::DownloadRequest { run: scene.run.clone(), digest: Digest::of(b"no").to_string(), offset: 0 };
     let missing = scene.operator.api.clone().fetch_blob(request).await.unwrap_err();
-    assert_eq!(ErrorCode::of(&missing), ErrorCode::NotFound);
+    assert_eq!(code_of(&missing), ErrorCode::NotFound);
 }

@@ -1,9 +1,9 @@
-//! A lower bound on epsilon, from canaries that an attacker tells apart as well as anyone can.
+//! A lower bound on epsilon, from canaries that an attacker distinguishes as well as anyone can.
 
 use rand_core::RngCore;
 use serde::Serialize;
 
-use super::interval::upper_bound;
+use super::interval::{upper_bound, upper_quantile};
 use super::{AuditError, check_confidence, check_dimension, released};
 use crate::gaussian;
 use crate::lattice::Lattice;
@@ -20,8 +20,8 @@ pub struct AuditReport {
     pub confidence: f64,
     /// The epsilon that one release costs by the noise of the lattice, in closed form.
     pub claimed: f64,
-    /// The epsilon that the attack proves: a mechanism with less would let it succeed as often only with probability
-    /// 1 - confidence.
+    /// The epsilon that the attack proves: a mechanism with less would let it succeed as often only
+    /// with probability 1 - confidence.
     pub lower_bound: f64,
 }
 
@@ -35,17 +35,20 @@ impl AuditReport {
 /// Thresholds that are tried.
 const THRESHOLDS: u32 = 101;
 
-/// Releases a sum of canaries and attacks it. Canary i is as large as clipping allows, m on coordinate i alone, and
-/// takes part by the toss of a coin; the attacker holds the noisy coordinate against a threshold, which is found on
-/// one half of the canaries and judged on the other. Bounds on both error rates (Clopper and Pearson) bound mu of
-/// Gaussian differential privacy from below (Nasr et al., "Tight Auditing of Differentially Private Machine Learning",
+/// Releases a sum of canaries and attacks it. Canary i is as large as clipping allows, m on
+/// coordinate i alone, and takes part by the toss of a coin; the attacker holds the noisy
+/// coordinate against a threshold, which is found on one half of the canaries and judged on the
+/// other. Bounds on both error rates (Clopper and Pearson) bound mu of Gaussian differential
+/// privacy from below (Nasr et al., "Tight Auditing of Differentially Private Machine Learning",
 /// 2023, section 4), and so epsilon at `delta`.
 ///
-/// `release` takes a sum of shape `[dimension]` in lattice units and returns it with noise, in units of the data. With
-/// 10^6 coordinates and a noise multiplier of 1 or less, a noise that is a twentieth too small is found.
+/// `release` takes a sum of shape `[dimension]` in lattice units and returns it with
+/// noise, in units of the data. With 10^6 coordinates and a noise multiplier of 1 or less,
+/// a noise that is a twentieth too small is found.
 ///
 /// # Errors
-/// Fewer than 1000 coordinates, a senseless delta or confidence, no randomness, or a mechanism that fails.
+/// Fewer than 1000 coordinates, a senseless delta or
+/// confidence, no randomness, or a mechanism that fails.
 pub fn canary<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     lattice: &Lattice,
     delta: f64,
@@ -87,7 +90,10 @@ fn best_threshold(scores: &[f64], members: &[bool], radius: f64, confidence: f64
 
 /// mu >= quantile(1 - FPR) - quantile(FNR), with upper bounds on both rates.
 fn mu_bound(scores: &[f64], members: &[bool], threshold: f64, confidence: f64) -> f64 {
-    let (mut present, mut missed, mut absent, mut false_alarms) = (0, 0, 0, 0);
+    let mut present = 0;
+    let mut missed = 0;
+    let mut absent = 0;
+    let mut false_alarms = 0;
     for (&score, &member) in scores.iter().zip(members) {
         if member {
             present += 1;
@@ -97,10 +103,10 @@ fn mu_bound(scores: &[f64], members: &[bool], threshold: f64, confidence: f64) -
             false_alarms += usize::from(score >= threshold);
         }
     }
-    let (missed, false_alarms) =
-        (upper_bound(missed, present, confidence), upper_bound(false_alarms, absent, confidence));
+    let missed = upper_bound(missed, present, confidence);
+    let false_alarms = upper_bound(false_alarms, absent, confidence);
     if missed >= 1.0 || false_alarms >= 1.0 {
         return f64::NEG_INFINITY;
     }
-    gaussian::upper_quantile(missed) + gaussian::upper_quantile(false_alarms)
+    upper_quantile(missed) + upper_quantile(false_alarms)
 }

@@ -1,16 +1,20 @@
-//! Confidence bounds of a probability.
+//! Confidence bounds of a probability, and quantiles of the normal distribution.
 
 use libm::{lgamma, log1p};
 
-/// Clopper and Pearson 1934: the largest probability under which `hits` or fewer of `trials` still happen with
-/// probability 1 - `confidence`. One-sided and exact, never below the true coverage.
+use crate::gaussian::upper_tail;
+
+/// Clopper and Pearson 1934: the largest probability under which `hits` or fewer of `trials` still
+/// happen with probability 1 - `confidence`. One-sided and exact, never below the true coverage.
 pub(super) fn upper_bound(hits: usize, trials: usize, confidence: f64) -> f64 {
     if hits >= trials {
         return 1.0;
     }
-    let (a, b) = (hits as f64 + 1.0, (trials - hits) as f64);
+    let a = hits as f64 + 1.0;
+    let b = (trials - hits) as f64;
     // P[Bin(n, p) <= k] = 1 - I_p(k + 1, n - k), falling in p.
-    let (mut low, mut high) = (0.0, 1.0);
+    let mut low = 0.0;
+    let mut high = 1.0;
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         if incomplete_beta(a, b, middle) < confidence { low = middle } else { high = middle }
@@ -18,7 +22,8 @@ pub(super) fn upper_bound(hits: usize, trials: usize, confidence: f64) -> f64 {
     high
 }
 
-/// The regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, section 6.4).
+/// The regularised incomplete beta function I_x(a, b), by its
+/// continued fraction (Numerical Recipes, section 6.4).
 fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
@@ -59,6 +64,17 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     result
 }
 
+/// The x with P[N > x] = `share`, for a share in (0, 1), to 1e-12.
+pub(super) fn upper_quantile(share: f64) -> f64 {
+    let mut low = -40.0;
+    let mut high = 40.0;
+    while high - low > 1e-12 {
+        let middle = 0.5 * (low + high);
+        if upper_tail(middle) > share { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +92,10 @@ mod tests {
             assert!((got - want).abs() < 1e-8, "{hits}/{trials}: {got} {want}");
         }
         assert_eq!(upper_bound(5, 5, 0.9), 1.0);
+    }
+
+    #[test]
+    fn a_quantile_is_where_its_tail_begins() {
+        assert!((upper_quantile(upper_tail(1.3)) - 1.3).abs() < 1e-9);
     }
 }

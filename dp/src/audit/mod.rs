@@ -1,7 +1,8 @@
 //! Audits: what a release really hides, measured from outside.
 //!
-//! They see a mechanism as a function from sums to noisy vectors and know nothing of its code, so that they find a
-//! wrong noise, a reused one, or one that never came. They prove nothing: they fail to refute.
+//! They see a mechanism as a function from sums to noisy vectors and know nothing
+//! of its code, so that they find a wrong noise, a reused one, or one that never
+//! came. They prove nothing: they fail to refute.
 //!
 //! Every audit has a false alarm rate, one minus its confidence.
 

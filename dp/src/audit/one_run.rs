@@ -1,6 +1,7 @@
-//! An audit of a whole training by one run of it (Steinke, Nasr and Jagielski 2023, "Privacy Auditing with One (1) Training
-//! Run", theorem 5.2): every canary takes part by the toss of a coin, the attacker guesses the coins it is surest of, and
-//! the number of right guesses bounds epsilon from below.
+//! An audit of a whole training by one run of it (Steinke, Nasr and Jagielski 2023,
+//! "Privacy Auditing with One (1) Training Run", theorem 5.2): every canary takes part
+//! by the toss of a coin, the attacker guesses the coins it is surest of, and the
+//! number of right guesses bounds epsilon from below.
 
 use libm::lgamma;
 
@@ -17,8 +18,9 @@ pub struct OneRunReport {
     pub lower_bound: f64,
 }
 
-/// Judges an attack. `scores` has one number per canary, larger where the canary seems to have taken part; `took_part` has
-/// the coins. The `guesses` largest and smallest scores, half of each, are guessed; all other coins are left open.
+/// Judges an attack. `scores` has one number per canary, larger where the canary seems to have
+/// taken part; `took_part` has the coins. The `guesses` largest and smallest scores, half of each,
+/// are guessed; all other coins are left open.
 ///
 /// Answers a lower bound of 0 where the guesses prove nothing.
 pub fn one_run(scores: &[f64], took_part: &[bool], guesses: usize, delta: f64, confidence: f64) -> OneRunReport {
@@ -39,7 +41,8 @@ fn lower_bound(canaries: usize, guesses: usize, right: usize, delta: f64, rare: 
     if guesses == 0 || !is_refuted(0.0) {
         return 0.0;
     }
-    let (mut refuted, mut possible) = (0.0, 64.0);
+    let mut refuted = 0.0;
+    let mut possible = 64.0;
     for _ in 0..60 {
         let middle = 0.5 * (refuted + possible);
         if is_refuted(middle) { refuted = middle } else { possible = middle }
@@ -61,7 +64,8 @@ fn probability(canaries: usize, guesses: usize, right: usize, epsilon: f64, delt
 
 /// P[Bin(n, p) = k].
 fn binomial(n: usize, k: usize, p: f64) -> f64 {
-    let (n, k) = (n as f64, k as f64);
+    let n = n as f64;
+    let k = k as f64;
     // At the ends one of the factors is 0 * ln 0, which is 0.
     let term = |count: f64, chance: f64| if count == 0.0 { 0.0 } else { count * chance.ln() };
     (lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(n - k + 1.0) + term(k, p) + term(n - k, 1.0 - p)).exp()
@@ -78,7 +82,8 @@ mod tests {
         assert!(one_run(&blind, &coins, 100, 1e-5, 0.95).lower_bound < 0.5);
         let knowing: Vec<f64> = coins.iter().map(|&coin| f64::from(u8::from(coin))).collect();
         let report = one_run(&knowing, &coins, 100, 1e-5, 0.95);
-        // All of 100 right: p^100 = .05 at p = .9705, epsilon = ln(p / (1 - p)) = 3.49; delta takes some off.
+        // All of 100 right: p^100 = .05 at p = .9705, epsilon =
+        // ln(p / (1 - p)) = 3.49; delta takes some off.
         assert_eq!((report.guesses, report.right), (100, 100));
         assert!((3.4..3.5).contains(&report.lower_bound), "{report:?}");
         assert!(one_run(&knowing, &coins, 100, 1e-2, 0.95).lower_bound < report.lower_bound);

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::interval::upper_quantile;
 use super::{AuditError, check_confidence, check_dimension, released};
-use crate::gaussian::upper_quantile;
 use crate::lattice::Lattice;
 
 /// What [`noise_scale`] found. It is about noise on zeros, and holds no data.
@@ -31,9 +31,9 @@ impl ScaleReport {
     }
 }
 
-/// Releases zeros twice and compares the noise with what `lattice` claims, at two-sided `confidence` for the size and
-/// again for the correlation. `release` takes a sum of shape `[dimension]` in lattice units and returns it with noise,
-/// in units of the data.
+/// Releases zeros twice and compares the noise with what `lattice` claims, at two-sided
+/// `confidence` for the size and again for the correlation. `release` takes a sum of shape
+/// `[dimension]` in lattice units and returns it with noise, in units of the data.
 ///
 /// # Errors
 /// Fewer than 1000 coordinates, a senseless confidence, or a mechanism that fails.
@@ -48,7 +48,8 @@ pub fn noise_scale<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     let first = released(release(&zeros), lattice)?;
     let second = released(release(&zeros), lattice)?;
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let (energy_a, energy_b) = (product(&first, &first), product(&second, &second));
+    let energy_a = product(&first, &first);
+    let energy_b = product(&second, &second);
     let coordinates = lattice.dimension();
     let n = coordinates as f64;
     let quantile = upper_quantile((1.0 - confidence) / 2.0);

@@ -1,11 +1,11 @@
-//! A ledger's lines: one JSON object each, chained by hashes, so that an entry cannot be changed, dropped or moved
-//! without every hash after it changing too.
+//! A ledger's lines: one JSON object each, chained by hashes, so that an entry cannot be changed,
+//! dropped or moved without every hash after it changing too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::books::Entry;
 use super::error::LedgerError;
+use super::state::Entry;
 
 /// Domain separation of the chain's hashes.
 const CONTEXT: &str = "rondo 2026 privacy ledger v1";
@@ -62,12 +62,12 @@ impl Head {
 
     /// The line of the next entry, with its line break, and the head after it.
     pub(super) fn write(&self, entry: &Entry) -> Result<(String, Self), LedgerError> {
-        let told = |error: serde_json::Error| LedgerError::Unwritable { problem: error.to_string() };
-        let text = serde_json::to_string(entry).map_err(told)?;
+        let unwritable = |error: serde_json::Error| LedgerError::Unwritable { problem: error.to_string() };
+        let text = serde_json::to_string(entry).map_err(unwritable)?;
         let next = self.after(&text);
-        let entry = RawValue::from_string(text).map_err(told)?;
+        let entry = RawValue::from_string(text).map_err(unwritable)?;
         let line = Line { number: next.entries, entry, hash: next.hash.to_hex().to_string() };
-        Ok((serde_json::to_string(&line).map_err(told)? + "\n", next))
+        Ok((serde_json::to_string(&line).map_err(unwritable)? + "\n", next))
     }
 
     /// Reads the next line.

@@ -3,16 +3,16 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::books::{Books, Entry};
 use super::chain::Head;
 use super::error::{LedgerError, io_error};
 use super::head::{HeadFile, Recorded};
+use super::state::{Entry, LedgerState};
 
 /// All that a ledger's file says.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Contents {
     /// What the entries add up to.
-    pub books: Books,
+    pub state: LedgerState,
     /// The hash that pins them all.
     pub head: Head,
     /// The entries, oldest first, each with the hash that pins it and all before it.
@@ -41,7 +41,7 @@ impl Contents {
         for line in text.lines() {
             let (entry, next) = contents.head.read(line)?;
             let edited = |problem| LedgerError::Edited { line: next.entries, problem };
-            contents.books.apply(&entry).map_err(edited)?;
+            contents.state.apply(&entry).map_err(edited)?;
             contents.head = next;
             contents.entries.push((entry, next));
         }
@@ -63,7 +63,8 @@ impl Contents {
             Recorded::At(head) => head,
         };
         if head.entries > self.head.entries {
-            let (found, counted) = (self.head.entries, head.entries);
+            let found = self.head.entries;
+            let counted = head.entries;
             return Err(LedgerError::Behind { path: path.to_owned(), found, counted, head: head.to_string() });
         }
         let pinned = usize::try_from(head.entries).ok().and_then(|count| count.checked_sub(1));

@@ -3,29 +3,30 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::accountant::AccountingError;
 use crate::calibration::CalibrationError;
+use crate::event::AccountingError;
 
 /// What helps where entries were changed or lost.
-const MEND: &str = "nothing is released until its newest copy is restored; whether a copy is the newest, its head tells \
+const REMEDY: &str = "nothing is released until its newest copy is restored; whether a copy is the newest, its head shows \
                     beside those that `rondo privacy ledger RUN` shows";
 
 /// Why a ledger refuses. Nothing was entered then.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The file is not what was written.
-    #[error("the privacy ledger was changed: line {line}: {problem}; {mend}", mend = MEND)]
+    #[error("the privacy ledger was changed: line {line}: {problem}; {remedy}", remedy = REMEDY)]
     Edited {
         /// The line, from 1.
         line: u64,
         /// What is wrong there.
         problem: String,
     },
-    /// Entries that were answered for are gone: the last lines were dropped, or an older copy is in the file's place.
+    /// Entries that were answered for are gone: the last lines were
+    /// dropped, or an older copy is in the file's place.
     #[error(
-        "the privacy ledger {} has lost entries: it has {found}, and {counted} were entered (head {head}); {mend}",
+        "the privacy ledger {} has lost entries: it has {found}, and {counted} were entered (head {head}); {remedy}",
         .path.display(),
-        mend = MEND
+        remedy = REMEDY
     )]
     Behind {
         /// The file.
@@ -39,9 +40,9 @@ pub enum LedgerError {
     },
     /// The whole file is gone.
     #[error(
-        "the privacy ledger {} is not there, and {counted} entries were made in it (head {head}); {mend}",
+        "the privacy ledger {} is not there, and {counted} entries were made in it (head {head}); {remedy}",
         .path.display(),
-        mend = MEND
+        remedy = REMEDY
     )]
     Missing {
         /// The file.
@@ -51,9 +52,9 @@ pub enum LedgerError {
         /// The head there.
         head: String,
     },
-    /// A ledger with entries and without its head file: nothing tells whether it is whole.
+    /// A ledger with entries and without its head file: nothing shows whether it is whole.
     #[error(
-        "{} {problem}, so that nothing tells whether the privacy ledger beside it, of {entries} entries, is whole; \
+        "{} {problem}, so that nothing shows whether the privacy ledger beside it, of {entries} entries, is whole; \
          restore it, or, if `rondo privacy ledger RUN` shows no later head than this one, write this line into it: {line}",
         .path.display()
     )]

@@ -1,18 +1,22 @@
-//! The head file: how far a ledger has come, in a small file of its own beside it (`7 blake3:...`: the number of entries
-//! and the hash of the newest).
+//! The head file: how far a ledger has come, in a small file of its own beside it (`7 blake3:...`:
+//! the number of entries and the hash of the newest).
 //!
-//! The chain of hashes tells every edit but these: the last lines dropped, the file deleted, an older copy in its place.
-//! The head tells those. What a crash may leave behind, in the order of a release (entry, flush, head, flush, answer):
+//! The chain of hashes shows every edit but these: the last lines dropped, the file deleted, an
+//! older copy in its place. The head shows those. What a crash may leave behind, in the order of a
+//! release (entry, flush, head, flush, answer):
 //!
-//! - the entry torn, the head before it: nobody was answered, the torn line is cleared away at the next start;
-//! - the entry whole, the head before it: the ledger is one ahead. Nobody was answered, and the entry counts all the
-//!   same, for that errs on the safe side; the head is renewed;
-//! - the head half written: it is written beside the old one and renamed, so the old one stands, as above;
+//! - the entry torn, the head before it: nobody was answered, the
+//!   torn line is cleared away at the next start;
+//! - the entry whole, the head before it: the ledger is one ahead. Nobody was answered, and the
+//!   entry counts all the same, for that errs on the safe side; the head is renewed;
+//! - the head half written: it is written beside the old one
+//!   and renamed, so the old one stands, as above;
 //! - the head new: both agree, whether or not the answer still got out.
 //!
-//! A head that cannot be written has its entry cut off again, and a crash in that is one of the above. A new ledger has
-//! its head, of no entries, before its first entry. So no crash leaves a ledger behind its head, or one with entries and
-//! without a head: those are refused. A ledger more than one ahead was copied while it grew, and has lost nothing.
+//! A head that cannot be written has its entry cut off again, and a crash in that is one of the
+//! above. A new ledger has its head, of no entries, before its first entry. So no crash leaves a
+//! ledger behind its head, or one with entries and without a head: those are refused. A ledger more
+//! than one ahead was copied while it grew, and has lost nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

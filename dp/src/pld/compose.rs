@@ -4,8 +4,8 @@ use libm::{expm1, log1p};
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex64;
 
-use super::PldError;
-use super::loss::{Direction, Kind, Loss};
+use super::error::PldError;
+use super::loss::{Direction, Loss, StepKind};
 use crate::rdp::{self, is_integer, orders};
 
 /// Points of a transform, where a fine step allows it: an answer takes about half a second.
@@ -20,27 +20,32 @@ const MAX_REACH: f64 = 600.0;
 /// Minus ln of the mass that may lie outside the window, at either end. It is added to delta.
 const LN_TAIL: f64 = 34.5;
 
-/// The grid for a composition, and the tilts at which Chernoff bounds on the composed loss are near their best.
+/// The grid for a composition, and the tilts at which Chernoff
+/// bounds on the composed loss are near their best.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
+pub(super) struct PldGrid {
     step: f64,
     upward: f64,
     downward: f64,
 }
 
-impl Frame {
-    /// The finest grid that holds the composed loss. Where that lies is bounded by Renyi losses of integer orders a:
-    /// E_P[e^((a-1) L)] = e^((a-1) RDP(a)) in the worse direction, and E_P[e^(-a L)] = E_Q[e^((1-a) L)].
-    pub(super) fn around(kinds: &[Kind]) -> Result<Self, PldError> {
-        let mut reach = kinds.iter().map(Kind::reach).fold(0.0, f64::max);
+impl PldGrid {
+    /// The finest grid that holds the composed loss. Where that lies is bounded by Renyi
+    /// losses of integer orders a: E_P[e^((a-1) L)] = e^((a-1) RDP(a)) in the worse
+    /// direction, and E_P[e^(-a L)] = E_Q[e^((1-a) L)].
+    pub(super) fn around(kinds: &[StepKind]) -> Result<Self, PldError> {
+        let mut reach = kinds.iter().map(StepKind::reach).fold(0.0, f64::max);
         if reach > MAX_REACH {
             return Err(PldError::Reach { reach });
         }
-        let (mut up, mut upward) = (f64::INFINITY, 1.0);
+        let mut up = f64::INFINITY;
+        let mut upward = 1.0;
         // E_P[e^-L] is at most 1.
-        let (mut down, mut downward) = (LN_TAIL, 1.0);
+        let mut down = LN_TAIL;
+        let mut downward = 1.0;
         for order in orders().filter(|&order| is_integer(order)) {
-            let step_loss = |kind: &Kind| Some(kind.steps as f64 * rdp::poisson_step(kind.sigma, kind.rate, order)?);
+            let step_loss =
+                |kind: &StepKind| Some(kind.steps as f64 * rdp::poisson_step(kind.sigma, kind.rate, order)?);
             let Some(loss) = kinds.iter().map(step_loss).sum::<Option<f64>>() else { continue };
             let moment = (order - 1.0) * loss;
             for (bound, best, tilt, end) in [
@@ -66,7 +71,7 @@ impl Frame {
     }
 
     /// The loss of all steps together, record removed and record added.
-    pub(super) fn compose(&self, kinds: &[Kind]) -> Result<[Composed; 2], PldError> {
+    pub(super) fn compose(&self, kinds: &[StepKind]) -> Result<[Composed; 2], PldError> {
         let losses: Vec<[Loss; 2]> = kinds
             .iter()
             .map(|kind| [Direction::Remove, Direction::Add].map(|direction| kind.discretised(direction, self.step)))
@@ -80,7 +85,8 @@ impl Frame {
             let larger = if moments[0] < moments[1] { moments[1] } else { moments[0] };
             (larger + LN_TAIL) / tilt.abs()
         };
-        let (up, down) = (end(self.upward), end(-self.downward));
+        let up = end(self.upward);
+        let down = end(-self.downward);
         let window = (up + down) / self.step + 4.0;
         if window.is_nan() || window > MAX_POINTS as f64 {
             return Err(PldError::Reach { reach: up });
@@ -109,12 +115,14 @@ impl Frame {
     }
 }
 
-/// The masses of the sums of all losses, in both directions, on `points` nodes from `first`. The transform is cyclic:
-/// what lies outside the window falls back into it, which the frame has bounded. Both directions go through one complex
-/// transform, as its real and its imaginary part, and come apart again because real signals have symmetric spectra.
+/// The masses of the sums of all losses, in both directions, on `points` nodes from `first`. The
+/// transform is cyclic: what lies outside the window falls back into it, which the grid has
+/// bounded. Both directions go through one complex transform, as its real and its imaginary part,
+/// and come apart again because real signals have symmetric spectra.
 fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec<f64>; 2] {
     let mut planner = FftPlanner::new();
-    let (forward, inverse) = (planner.plan_fft_forward(points), planner.plan_fft_inverse(points));
+    let forward = planner.plan_fft_forward(points);
+    let inverse = planner.plan_fft_inverse(points);
     let mut scratch = vec![Complex64::ZERO; forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len())];
     let place = |node: i64| node.rem_euclid(points as i64) as usize;
     let half = points / 2 + 1;
@@ -130,15 +138,18 @@ fn power(losses: &[[Loss; 2]], steps: &[u64], first: i64, points: usize) -> [Vec
         }
         forward.process_with_scratch(&mut signal, &mut scratch);
         for k in 0..half {
-            let (here, mirrored) = (signal[k], signal[(points - k) % points].conj());
-            let (even, odd) = ((here + mirrored) * 0.5, (here - mirrored) * 0.5);
+            let here = signal[k];
+            let mirrored = signal[(points - k) % points].conj();
+            let even = (here + mirrored) * 0.5;
+            let odd = (here - mirrored) * 0.5;
             products[0][k] *= raised(even, steps);
             products[1][k] *= raised(Complex64::new(odd.im, -odd.re), steps);
         }
     }
     let turned = |value: Complex64| Complex64::new(-value.im, value.re);
     for k in 0..half {
-        let (remove, add) = (products[0][k], products[1][k]);
+        let remove = products[0][k];
+        let add = products[1][k];
         signal[k] = remove + turned(add);
         signal[(points - k) % points] = remove.conj() + turned(add.conj());
     }
@@ -187,9 +198,11 @@ impl Composed {
         if self.infinite > 0.5 * delta {
             return Err(PldError::Resolution { delta });
         }
-        // From the top down, with A the mass of the nodes from `loss` on and B its mean of e^(loss - L): delta at an
-        // epsilon between this node and the next lower is A - e^(epsilon - loss) B.
-        let (mut mass_above, mut tilted_above) = (0.0, 0.0);
+        // From the top down, with A the mass of the nodes from `loss` on and
+        // B its mean of e^(loss - L): delta at an epsilon between this node
+        // and the next lower is A - e^(epsilon - loss) B.
+        let mut mass_above = 0.0;
+        let mut tilted_above = 0.0;
         let shrink = (-self.step).exp();
         for (loss, mass) in self.nodes() {
             mass_above += mass;

@@ -7,7 +7,7 @@ use crate::rdp::ln_add;
 
 /// `steps` releases with noise `sigma` (over the clip norm) on Poisson samples at `rate`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Kind {
+pub(super) struct StepKind {
     pub(super) sigma: f64,
     pub(super) rate: f64,
     pub(super) steps: u64,
@@ -16,7 +16,8 @@ pub(super) struct Kind {
 /// Which of the two neighbours was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// The one with the record: P is the mixture (1-q) N(0, sigma^2) + q N(1, sigma^2), Q is N(0, sigma^2).
+    /// The one with the record: P is the mixture (1-q) N(0,
+    /// sigma^2) + q N(1, sigma^2), Q is N(0, sigma^2).
     Remove,
     /// The one without: P and Q change places.
     Add,
@@ -32,7 +33,7 @@ pub(super) struct Loss {
 /// Beyond so many sigma the mass (1e-19) counts as an infinite loss.
 const REACH: f64 = 9.0;
 
-impl Kind {
+impl StepKind {
     /// Without sampling the composition is a Gaussian release again.
     pub(super) fn is_plain(&self) -> bool {
         self.rate == 1.0
@@ -51,16 +52,19 @@ impl Kind {
     /// Range of the losses of a step on the grid.
     pub(super) fn range(&self, direction: Direction) -> (f64, f64) {
         // The mixture is at least (1-q) Q.
-        let (reach, least) = (self.reach(), -log1p(-self.rate));
+        let reach = self.reach();
+        let least = -log1p(-self.rate);
         match direction {
             Direction::Remove => (-least.min(reach), reach),
             Direction::Add => (-reach, least.min(reach)),
         }
     }
 
-    /// The x at which ln((1-q) + q exp((2x - 1) / (2 sigma^2))) is `loss`; minus infinity if there is none.
+    /// The x at which ln((1-q) + q exp((2x - 1) / (2
+    /// sigma^2))) is `loss`; minus infinity if there is none.
     fn position(&self, loss: f64) -> f64 {
-        let (q, variance) = (self.rate, self.sigma * self.sigma);
+        let q = self.rate;
+        let variance = self.sigma * self.sigma;
         let ln_ratio = if self.is_plain() {
             loss
         } else if loss > 50.0 {
@@ -72,11 +76,13 @@ impl Kind {
         variance * ln_ratio + 0.5
     }
 
-    /// The losses on the grid of `step`. Each bin's mass under P is split between its two nodes so that its mass under
-    /// Q is kept too, which "connects the dots" of delta as a function of e^epsilon from above.
+    /// The losses on the grid of `step`. Each bin's mass under P is split between
+    /// its two nodes so that its mass under Q is kept too, which "connects the dots"
+    /// of delta as a function of e^epsilon from above.
     pub(super) fn discretised(&self, direction: Direction, step: f64) -> Loss {
         let (low, high) = self.range(direction);
-        let (first, last) = ((low / step).floor() as i64, (high / step).ceil() as i64);
+        let first = (low / step).floor() as i64;
+        let last = (high / step).ceil() as i64;
         let mut masses = vec![0.0; (last - first + 1) as usize];
         let mut edge = self.edge(direction, first as f64 * step);
         // What lies below the grid is rounded up onto it.
@@ -131,7 +137,8 @@ impl Edge {
     }
 }
 
-/// A point of the standard normal by the smaller tail it cuts off, so that differences far out keep their digits.
+/// A point of the standard normal by the smaller tail it cuts off,
+/// so that differences far out keep their digits.
 struct Tail {
     mass: f64,
     right: bool,

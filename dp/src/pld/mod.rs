@@ -1,45 +1,19 @@
 //! The privacy loss distribution of Poisson-sampled Gaussian releases, composed by FFT.
 //!
-//! Sommer, Meiser and Mohammadi 2019 and Koskela, Jalko and Honkela 2020 for the composition; Doroshenko et al.,
-//! "Connect the Dots" (2022), for a discretisation that never understates a loss. Losses of both directions (the record
-//! removed, the record added) are composed, and the larger figure counts.
+//! Sommer, Meiser and Mohammadi 2019 and Koskela, Jalko and Honkela 2020 for the
+//! composition; Doroshenko et al., "Connect the Dots" (2022), for a discretisation that
+//! never understates a loss. Losses of both directions (the record removed, the record
+//! added) are composed, and the larger figure counts.
 
 mod compose;
+pub(crate) mod error;
 mod loss;
 
-use crate::accountant::Event;
+use crate::event::Event;
 use crate::gaussian;
-use compose::{Composed, Frame};
-use loss::Kind;
-
-/// Why there is no figure. The Renyi figures are there for every event.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum PldError {
-    /// Losses that reach too far for a grid: far too little noise, or far too many steps.
-    #[error("the privacy losses reach {reach:.0}, too far for a loss distribution: use the Renyi figure")]
-    Reach {
-        /// How far, in nats.
-        reach: f64,
-    },
-    /// Too many different kinds of step.
-    #[error("{kinds} kinds of step are too many for a loss distribution: use the Renyi figure")]
-    Kinds {
-        /// Pairs of noise multiplier and sampling rate.
-        kinds: usize,
-    },
-    /// More steps than the arithmetic keeps apart.
-    #[error("{steps} steps are too many for a loss distribution: use the Renyi figure")]
-    Steps {
-        /// Steps with sampling, in total.
-        steps: u64,
-    },
-    /// A delta below what the arithmetic resolves.
-    #[error("delta {delta:e} is below what a loss distribution resolves here: use the Renyi figure")]
-    Resolution {
-        /// The delta asked for.
-        delta: f64,
-    },
-}
+use compose::{Composed, PldGrid};
+use error::PldError;
+use loss::StepKind;
 
 /// Kinds of step one answer may mix: each takes a transform of a million points.
 const MAX_KINDS: usize = 12;
@@ -75,23 +49,25 @@ pub(crate) fn delta(events: &[Event], epsilon: f64) -> Result<f64, PldError> {
     }
 }
 
-fn both(kinds: &[Kind]) -> Result<[Composed; 2], PldError> {
-    Frame::around(kinds)?.compose(kinds)
+fn both(kinds: &[StepKind]) -> Result<[Composed; 2], PldError> {
+    PldGrid::around(kinds)?.compose(kinds)
 }
 
 /// The kinds of step in `events`; those without sampling are one Gaussian release together.
-fn kinds(events: &[Event]) -> Result<Vec<Kind>, PldError> {
-    let mut kinds: Vec<Kind> = Vec::new();
+fn kinds(events: &[Event]) -> Result<Vec<StepKind>, PldError> {
+    let mut kinds: Vec<StepKind> = Vec::new();
     let mut plain_precision = 0.0;
     for event in events.iter().filter(|event| event.steps() > 0) {
-        let (sigma, rate, steps) = (event.noise_multiplier(), event.sampling_rate(), event.steps());
+        let sigma = event.noise_multiplier();
+        let rate = event.sampling_rate();
+        let steps = event.steps();
         if rate == 1.0 {
             plain_precision += steps as f64 / (sigma * sigma);
             continue;
         }
         match kinds.iter_mut().find(|kind| kind.sigma == sigma && kind.rate == rate) {
             Some(kind) => kind.steps = kind.steps.saturating_add(steps),
-            None => kinds.push(Kind { sigma, rate, steps }),
+            None => kinds.push(StepKind { sigma, rate, steps }),
         }
     }
     let steps = kinds.iter().fold(0u64, |sum, kind| sum.saturating_add(kind.steps));
@@ -102,7 +78,7 @@ fn kinds(events: &[Event]) -> Result<Vec<Kind>, PldError> {
         return Err(PldError::Reach { reach: f64::INFINITY });
     }
     if plain_precision > 0.0 {
-        kinds.push(Kind { sigma: 1.0 / plain_precision.sqrt(), rate: 1.0, steps: 1 });
+        kinds.push(StepKind { sigma: 1.0 / plain_precision.sqrt(), rate: 1.0, steps: 1 });
     }
     if kinds.len() > MAX_KINDS {
         return Err(PldError::Kinds { kinds: kinds.len() });

@@ -1,77 +1,39 @@
-//! Aggregation, files in and files out. Goes target by target and holds one target's result and one target of one update
-//! at a time. Under the mean law memory does not grow with the number of clients; under the stack law it does with the
-//! stack of one target, which is what the clients' ranks add up to.
+//! Aggregation, files in and files out. It goes target by target and holds one target's result and
+//! one target of one update at a time. Under the mean law memory does not grow with the number of
+//! clients; under the stack law it grows with the stack of one target, as high as the sum of the
+//! clients' ranks.
 
+pub(crate) mod engine;
+mod input;
+mod outliers;
+mod round;
 mod server;
-mod work;
+mod target_files;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rondo_proto::run_file::{Dtype, Server};
 
-use self::server::Stepper;
-use self::work::Work;
+pub use self::input::{AggregateInput, AggregateOutput, Contribution};
+
+use self::engine::check_shares;
+use self::round::RoundAggregation;
+use self::server::{ServerStepper, is_stepped};
 use crate::error::MethodError;
 use crate::file::TensorWriter;
 use crate::job::{Job, Kind};
-use crate::layout::{NamedSpec, Role, TensorSpec};
+use crate::layout::NamedSpec;
 use crate::tensor::TensorSet;
 
-/// One client's accepted update.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Contribution {
-    /// The client.
-    pub client: String,
-    /// Its share; all shares sum to 1 (see [`crate::law::shares`]).
-    pub weight: f64,
-    /// The rank it trained with.
-    pub rank: usize,
-    /// Its update file, which has passed the door.
-    pub path: PathBuf,
-}
-
-/// What to aggregate, and where to.
-pub struct AggregateInput<'a> {
-    /// Statistic or training update.
-    pub kind: Kind,
-    /// The round, counted from 1; 0 is the warm-up.
-    pub round: u32,
-    /// The updates; they are taken in client-id order, whatever their order here.
-    pub updates: Vec<Contribution>,
-    /// The frozen artefact in force, if any.
-    pub frozen: Option<PathBuf>,
-    /// Every file published before; their count is the version of the base that clients trained on.
-    pub published: Vec<PathBuf>,
-    /// The run's server optimiser ([`Job::server`]), if it has one: what is published is then its step towards the mean.
-    pub server: Option<&'a Server>,
-    /// The optimiser's state after the round before; absent before the first.
-    pub server_state: Option<PathBuf>,
-    /// Existing folder for the files to be made.
-    pub out_dir: &'a Path,
-    /// Called with (done, total) pieces of work.
-    pub progress: &'a dyn Fn(usize, usize),
-}
-
-/// What came out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AggregateOutput {
-    /// The published file.
-    pub global: PathBuf,
-    /// A new frozen artefact, when this round made one.
-    pub frozen: Option<PathBuf>,
-    /// The server optimiser's state after this round, for the next one; of a training round with an optimiser.
-    pub server_state: Option<PathBuf>,
-    /// ||aggregate - dense weighted mean|| / ||dense weighted mean|| over all targets, before a server optimiser's step;
-    /// none for a warm-up.
-    pub error: Option<f64>,
-    /// Remarks for the round record.
-    pub notes: Vec<String>,
-}
-
 impl Job {
-    /// Aggregates a round's updates, or a warm-up's statistics, into `out_dir/global.safetensors` and, when tensors were
-    /// newly frozen, `out_dir/frozen.safetensors`; with a server optimiser its state into `out_dir/server.safetensors`. Safe to repeat: equal input gives equal bytes.
+    /// Aggregates a round's updates, or a warm-up's statistics, into `out_dir/global.safetensors`.
+    /// Newly frozen tensors go into `out_dir/frozen.safetensors`, a server optimiser's state into
+    /// `out_dir/server.safetensors`. Safe to repeat: equal input gives equal bytes.
+    ///
+    /// # Errors
+    /// Updates that cannot be aggregated, files that cannot be read or written, and a law that
+    /// fails.
     pub fn aggregate(&self, mut input: AggregateInput<'_>) -> Result<AggregateOutput, MethodError> {
         input.updates.sort_by(|a, b| a.client.cmp(&b.client));
         self.check_contributions(&input)?;
@@ -83,35 +45,35 @@ impl Job {
             (crate::job::VERSION.to_owned(), input.published.len().to_string()),
             (crate::job::SEEDS.to_owned(), self.seeds_digest()),
         ]);
-        if self.initial_adapter().is_some() {
+        if self.start_adapter().is_some() {
             metadata.insert(crate::job::STARTED.to_owned(), self.start_digest());
         }
         let mut publisher =
             TensorWriter::create(&global, self.published_tensors(&ranks), self.wire_dtype(), &metadata)?;
-        let mut froze = Frozen { path: input.out_dir.join("frozen.safetensors"), tensors: TensorSet::new() };
+        let mut new_frozen = NewFrozen { path: input.out_dir.join("frozen.safetensors"), tensors: TensorSet::new() };
         let stepper = match input.server.filter(|_| input.kind == Kind::Train) {
             Some(settings) => Some(self.stepper(settings, &input, &metadata)?),
             None => None,
         };
-        let mut work = Work::new(self, &input, stepper);
+        let mut aggregation = RoundAggregation::new(self, &input, stepper);
         for target in 0..self.targets().len() {
             let made = match input.kind {
-                Kind::WarmUp => work.warm_up(target)?,
-                Kind::Train => work.train(target)?,
+                Kind::WarmUp => aggregation.warm_up(target)?,
+                Kind::Train => aggregation.train(target)?,
             };
             for (name, tensor) in made.published {
                 publisher.write(&name, &tensor)?;
             }
-            froze.tensors.extend(made.frozen);
+            new_frozen.tensors.extend(made.frozen);
         }
-        for (name, tensor) in work.head()? {
+        for (name, tensor) in aggregation.head()? {
             publisher.write(&name, &tensor)?;
         }
-        let error = work.error().filter(|_| input.kind == Kind::Train);
+        let error = aggregation.error().filter(|_| input.kind == Kind::Train);
         publisher.finish()?;
-        let mut notes = work.notes();
-        let server_state = work.close()?;
-        let frozen = froze.write(self, &metadata)?;
+        let mut notes = aggregation.notes();
+        let server_state = aggregation.close()?;
+        let frozen = new_frozen.write(self, &metadata)?;
         if frozen.is_some() && input.kind == Kind::Train {
             notes.push(format!("frozen tensors were derived anew after round {}", input.round));
         }
@@ -126,11 +88,11 @@ impl Job {
         settings: &'a Server,
         input: &AggregateInput<'_>,
         metadata: &BTreeMap<String, String>,
-    ) -> Result<Stepper<'a>, MethodError> {
+    ) -> Result<ServerStepper<'a>, MethodError> {
         let stepped = |named: NamedSpec| is_stepped(&named.spec).then_some((named.name, named.spec.shape));
         let stepped = self.layout(input.round, self.rank()).into_iter().filter_map(stepped);
         let path = input.out_dir.join("server.safetensors");
-        Stepper::start(settings, input.server_state.as_deref(), path, stepped, metadata)
+        ServerStepper::start(settings, input.server_state.as_deref(), path, stepped, metadata)
     }
 
     fn check_contributions(&self, input: &AggregateInput<'_>) -> Result<(), MethodError> {
@@ -149,11 +111,7 @@ impl Job {
         if let Some(pair) = input.updates.windows(2).find(|pair| pair[0].client == pair[1].client) {
             return refuse(format!("client {} comes twice", pair[0].client));
         }
-        let sum: f64 = input.updates.iter().map(|update| update.weight).sum();
-        let sound = input.updates.iter().all(|update| update.weight.is_finite() && update.weight >= 0.0);
-        if !sound || (sum - 1.0).abs() > 1e-6 {
-            return refuse(format!("shares must be finite, not negative and sum to 1, they sum to {sum}"));
-        }
+        check_shares(&input.updates)?;
         for update in &input.updates {
             if self.client_rank(update.rank)? != update.rank {
                 return refuse(format!("client {} comes with rank 0", update.client));
@@ -163,18 +121,13 @@ impl Job {
     }
 }
 
-/// True for a tensor that a server optimiser steps: published, and trained.
-fn is_stepped(spec: &TensorSpec) -> bool {
-    spec.role == Role::Trained && spec.travel.is_published()
-}
-
 /// Newly frozen tensors, gathered over the targets: one adapter's worth at most.
-struct Frozen {
+struct NewFrozen {
     path: PathBuf,
     tensors: TensorSet,
 }
 
-impl Frozen {
+impl NewFrozen {
     fn write(self, job: &Job, metadata: &BTreeMap<String, String>) -> Result<Option<PathBuf>, MethodError> {
         if self.tensors.is_empty() {
             return Ok(None);

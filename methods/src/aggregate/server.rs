@@ -1,9 +1,11 @@
-//! Server optimisers: the step from the last published tensors x towards the mean of the clients' (Reddi et al.,
-//! Adaptive Federated Optimization, ICLR 2021, algorithm 2; FedAvgM: Hsu et al. 2019).
+//! Server optimisers: the step from the last published tensors x towards the mean of the clients'
+//! (Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2; FedAvgM: Hsu et al.
+//! 2019).
 //!
 //! With Delta = mean - x as the negative gradient, number by number in f64:
 //! - FedAvgM: m <- beta1 m + Delta; x <- x + lr m;
-//! - FedAdam: m <- beta1 m + (1 - beta1) Delta; v <- beta2 v + (1 - beta2) Delta^2; x <- x + lr m / (sqrt v + tau);
+//! - FedAdam: m <- beta1 m + (1 - beta1) Delta; v <- beta2 v + (1 - beta2) Delta^2; x <- x + lr
+//!   m / (sqrt v + tau);
 //! - FedYogi: as FedAdam with v <- v - (1 - beta2) Delta^2 sign(v - Delta^2).
 //!
 //! There is no bias correction; m starts at 0 and v at tau^2, as the paper's algorithm has it.
@@ -15,6 +17,7 @@ use rondo_proto::run_file::{Dtype, Server, ServerOptimiser};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, TensorWriter};
+use crate::layout::{Role, TensorSpec};
 use crate::tensor::Tensor;
 
 /// Prefix of the first moment m of a tensor.
@@ -32,12 +35,18 @@ struct Moments {
     second: Option<Tensor>,
 }
 
-/// An optimiser at work on one round: reads the moments of the round before, writes those of this one.
-pub(super) struct Stepper<'a> {
+/// An optimiser at work on one round: reads the moments of the round before, writes those of this
+/// one.
+pub(super) struct ServerStepper<'a> {
     settings: &'a Server,
     before: Option<TensorFile>,
     after: TensorWriter,
     path: PathBuf,
+}
+
+/// True for a tensor that a server optimiser steps: published, and trained.
+pub(super) fn is_stepped(spec: &TensorSpec) -> bool {
+    spec.role == Role::Trained && spec.travel.is_published()
 }
 
 /// As the run file spells it.
@@ -52,9 +61,9 @@ fn adapts(optimiser: ServerOptimiser) -> bool {
     optimiser != ServerOptimiser::FedAvgM
 }
 
-impl<'a> Stepper<'a> {
-    /// Opens the state before, if there is one, and creates the state after, `path`. `stepped` are the tensors that will be
-    /// stepped, in their order.
+impl<'a> ServerStepper<'a> {
+    /// Opens the state before, if there is one, and creates the state after, `path`. `stepped` are
+    /// the tensors that will be stepped, in their order.
     pub(super) fn start(
         settings: &'a Server,
         before: Option<&Path>,
@@ -140,7 +149,8 @@ fn step(settings: &Server, global: &Tensor, mean: &Tensor, moments: &mut Moments
             Some(second) => {
                 let (v, square) = (f64::from(second.data[index]), delta * delta);
                 let v = match optimiser {
-                    // signum(0) would be 1, not 0; but then both terms are equal and nothing moves away from them.
+                    // signum(0) would be 1, not 0; but then both terms are equal and nothing moves
+                    // away from them.
                     ServerOptimiser::FedYogi if v == square => v,
                     ServerOptimiser::FedYogi => v - (1.0 - beta2) * square * (v - square).signum(),
                     ServerOptimiser::FedAdam | ServerOptimiser::FedAvgM => beta2 * v + (1.0 - beta2) * square,
@@ -162,16 +172,18 @@ mod tests {
         Tensor { shape: vec![1], data: vec![x as f32] }
     }
 
-    /// Two steps from x = 1 with means 2 and 1.5; lr .1, beta1 .9, beta2 .99, tau .01. By hand (and with numpy):
+    /// Two steps from x = 1 with means 2 and 1.5; lr .1, beta1 .9, beta2 .99, tau .01. By hand (and
+    /// with numpy):
     ///
     /// FedAvgM: m = 1, x = 1.1; Delta = .4, m = 1.3, x = 1.23.
     ///
     /// FedAdam: m = .1, v = .99e-4 + .01 = .010099, x = 1 + .01 / (.1004938 + .01) = 1.0905028;
-    /// Delta = .4094972, m = .1309497, v = .0099980 + .0016769 = .0116749, x = 1.0905028 + .0130950 / (.1080504 + .01)
-    /// = 1.2014298.
+    /// Delta = .4094972, m = .1309497, v = .0099980 + .0016769 = .0116749,
+    /// x = 1.0905028 + .0130950 / (.1080504 + .01) = 1.2014298.
     ///
-    /// FedYogi: v = 1e-4 + .01 = .0101, x = 1 + .01 / (.1004988 + .01) = 1.0904988; Delta = .4095012, m = .1309501,
-    /// v = .0101 + .0016769126 = .0117769126, x = 1.0904988 + .01309501 / (.1085215 + .01) = 1.2009852.
+    /// FedYogi: v = 1e-4 + .01 = .0101, x = 1 + .01 / (.1004988 + .01) = 1.0904988;
+    /// Delta = .4095012, m = .1309501, v = .0101 + .0016769126 = .0117769126,
+    /// x = 1.0904988 + .01309501 / (.1085215 + .01) = 1.2009852.
     #[test]
     fn two_steps_are_those_done_by_hand() {
         for (optimiser, expected) in [
@@ -191,7 +203,8 @@ mod tests {
         }
     }
 
-    /// Where the second moment lies above Delta^2, Yogi lets it fall by what Adam would not: (1 - beta2) Delta^2.
+    /// Where the second moment lies above Delta^2, Yogi lets it fall by what Adam would not:
+    /// (1 - beta2) Delta^2.
     #[test]
     fn yogi_falls_slowly() {
         let settings = Server { optimiser: ServerOptimiser::FedYogi, lr: 1.0, beta1: 0.0, beta2: 0.5, tau: 1.0 };

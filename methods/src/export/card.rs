@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
 
 use super::head::pooling_word;
-use super::merged::MergedReport;
-use super::peft::{ExportInfo, ExportReport, PeftAdapter};
+use super::peft_load::PeftAdapter;
+use super::report::{ExportInfo, ExportReport, MergedReport};
 use crate::job::Job;
 
 /// The card of a PEFT folder.
@@ -42,7 +42,8 @@ pub(super) fn merged(job: &Job, info: &ExportInfo, report: &MergedReport) -> Str
     text
 }
 
-/// The card of a folder into which an adapter's folder was merged, by what its files say of themselves.
+/// The card of a folder into which an adapter's folder was merged, by what its files say of
+/// themselves.
 pub(super) fn merged_folder(adapter: &PeftAdapter, base_model_name: &str, report: &MergedReport) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -69,7 +70,8 @@ fn cell(text: &str) -> String {
 
 /// Front matter that model hubs read, a heading, and the table of facts.
 fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
-    let (task, method) = (job.task(), job.method());
+    let task = job.task();
+    let method = job.method();
     let pipeline = if task.is_language() { "text-generation" } else { "text-classification" };
     let mut text = String::new();
     let _ = write!(

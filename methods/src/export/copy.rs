@@ -29,7 +29,7 @@ impl Rounding {
 }
 
 /// A safetensors file copied tensor by tensor, in the order in which the tensors lie.
-pub(super) struct Copy {
+pub(super) struct WeightsCopy {
     from: TensorFile,
     raw: File,
     source: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct Copy {
     left: std::vec::IntoIter<Located>,
 }
 
-impl Copy {
+impl WeightsCopy {
     pub(super) fn create(
         source: &Path,
         target: &Path,
@@ -85,7 +85,7 @@ impl Copy {
     }
 
     pub(super) fn unchanged(&mut self, located: &Located) -> Result<(), MethodError> {
-        let width = width(&located.entry.dtype).ok_or_else(|| self.odd(located))?;
+        let width = width(&located.entry.dtype).ok_or_else(|| self.unsupported(located))?;
         let mut left = located.entry.numbers() * width;
         let mut block = vec![0; left.min(BLOCK)];
         self.raw.seek(SeekFrom::Start(located.offset)).map_err(|source| MethodError::io(&self.source, source))?;
@@ -129,11 +129,12 @@ impl Copy {
                 out.extend(rounded.to_le_bytes());
                 rounded.to_f64()
             },
-            _ => return Err(self.odd(located)),
+            _ => return Err(self.unsupported(located)),
         };
         let mut bytes = Vec::new();
         let mut changes = delta.data().iter();
-        let (to, target) = (&mut self.to, &self.target);
+        let to = &mut self.to;
+        let target = &self.target;
         let mut failed = None;
         self.from.for_each_block(&entry.name, |block| {
             bytes.clear();
@@ -150,7 +151,7 @@ impl Copy {
         failed.map_or(Ok(()), |source| Err(MethodError::io(target, source)))
     }
 
-    fn odd(&self, located: &Located) -> MethodError {
+    fn unsupported(&self, located: &Located) -> MethodError {
         let Located { entry, .. } = located;
         let path = self.source.display();
         MethodError::Export(format!("{path}: tensor {:?} is {}, which cannot be merged into", entry.name, entry.dtype))

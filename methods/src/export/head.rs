@@ -1,14 +1,15 @@
-//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of its own.
+//! The classifier head beside a PEFT folder. PEFT knows no mean pooling, so the head has a file of
+//! its own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rondo_proto::base::HEAD_FILE;
+use rondo_base::HEAD_FILE;
 use rondo_proto::run_file::{Dtype, Pooling};
 
 use crate::error::MethodError;
 use crate::file::{TensorFile, write};
-use crate::job::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::tensor::{Tensor, TensorSet};
 
 /// A classifier head: logits = pooled . weight^T + bias.

@@ -1,38 +1,30 @@
-//! Full weights with the adapter in them: the base model's own files again, each target's weight changed.
+//! Full weights with the adapter in them: the base model's own files again, each target's weight
+//! changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rondo_proto::architecture::{self, Architecture, Orientation};
-use rondo_proto::base::{self, HEAD_FILE, is_weights};
+use rondo_base::architecture::{self, Architecture, Orientation};
+use rondo_base::{HEAD_FILE, is_weights};
 use rondo_proto::v1;
 
 use super::card;
-use super::copy::{Copy, Rounding};
+use super::copy::{Rounding, WeightsCopy};
 use super::head::Head;
-use super::peft::{CONFIG_FILE, ExportInfo, PeftAdapter};
+use super::peft_load::{CONFIG_FILE, PeftAdapter};
+use super::report::{ExportInfo, MergedReport};
 use crate::error::MethodError;
 use crate::job::{AdapterState, Job};
 use crate::linalg::Matrix;
 
-/// Files of a model folder that hold weights in other formats; a merged folder must not carry the unchanged ones along.
+/// Files of a model folder that hold weights in other formats; a merged folder must not carry the
+/// unchanged ones along.
 const OTHER_WEIGHTS: [&str; 9] = ["bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack", "ot", "ckpt"];
 
-/// What was written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MergedReport {
-    /// The files.
-    pub files: Vec<PathBuf>,
-    /// Weights that were changed.
-    pub merged: usize,
-    /// ||rounded - exact||_F / ||dW||_F over all changed weights: what the files' own number format costs.
-    pub rounding: Option<f64>,
-}
-
 impl Job {
-    /// Writes `W0 + dW` for every layer that changes, in the base's own files, names, shards and number formats, with its tokenizer
-    /// and configuration beside them. One weight is in memory at a time. `model_dir` must hold the run's base (the
-    /// caller has compared the digest).
+    /// Writes `W0 + dW` for every layer that changes, in the base's own files, names, shards and
+    /// number formats, with its tokenizer and configuration beside them. One weight is in memory at
+    /// a time. `model_dir` must hold the run's base (the caller has compared the digest).
     pub fn export_merged(
         &self,
         state: &AdapterState,
@@ -54,8 +46,9 @@ impl Job {
 }
 
 impl PeftAdapter {
-    /// Writes `W0 + dW` as [`Job::export_merged`] does, from an adapter's folder alone. `model` describes `model_dir`; that
-    /// it is the one the adapter was trained on shows in the module names and sizes alone.
+    /// Writes `W0 + dW` as [`Job::export_merged`] does, from an adapter's folder alone. `model`
+    /// describes `model_dir`; that it is the one the adapter was trained on shows in the module
+    /// names and sizes alone.
     pub fn merge(&self, model: &v1::BaseModel, model_dir: &Path, out_dir: &Path) -> Result<MergedReport, MethodError> {
         let known = architecture::find(&model.architecture);
         let canonical = |name: &str| known.map_or_else(|| name.to_owned(), |known| known.canonical(name).into_owned());
@@ -99,7 +92,7 @@ fn check_target(
 
 /// Refuses a file of packed weights.
 fn check_folder(model_dir: &Path) -> Result<(), MethodError> {
-    if !base::is_gguf(model_dir) {
+    if !rondo_base::is_gguf(model_dir) {
         return Ok(());
     }
     Err(MethodError::PackedBase { path: model_dir.to_owned() })
@@ -129,16 +122,18 @@ impl Merge<'_> {
         let mut rounding = Rounding::default();
         let mut files = Vec::new();
         for name in names {
-            let (from, to) = (model_dir.join(&name), out_dir.join(&name));
+            let from = model_dir.join(&name);
+            let to = out_dir.join(&name);
             if !belongs(&name) {
                 continue;
             } else if is_weights(&name) {
-                let mut copy = Copy::create(&from, &to, &self.provenance)?;
+                let mut copy = WeightsCopy::create(&from, &to, &self.provenance)?;
                 while let Some(located) = copy.next() {
                     match self.target_of(&located.entry.name) {
                         Some((target, transposed)) => {
                             let delta = (self.delta)(target)?;
-                            // Finite factors may have a product beyond f32, in which weights are written at most.
+                            // Finite factors may have a product beyond f32, in which weights are
+                            // written at most.
                             if delta.norm() > f64::from(f32::MAX) || delta.norm().is_nan() {
                                 let name = &self.targets[target];
                                 let problem = "is beyond what a weight can hold; take an earlier round";
@@ -168,7 +163,8 @@ impl Merge<'_> {
         Ok(MergedReport { files, merged: self.targets.len(), rounding: rounding.relative() })
     }
 
-    /// The target whose weight a tensor of the base is, and whether the file holds it as `[in, out]`.
+    /// The target whose weight a tensor of the base is, and whether the file holds it as
+    /// `[in, out]`.
     fn target_of(&self, tensor: &str) -> Option<(usize, bool)> {
         let module = tensor.strip_suffix(".weight")?;
         let canonical = self.architecture.map_or(module.into(), |known| known.canonical(module));
@@ -186,9 +182,9 @@ impl MergedReport {
     }
 }
 
-/// Whether a file of the base's folder has a place in the merged one. Weights in other formats, heads and adapters would
-/// say what the unchanged base says; the card is written anew; files of a leading dot are some program's own notes on the
-/// folder they lie in.
+/// Whether a file of the base's folder has a place in the merged one. Weights in other formats,
+/// heads and adapters would say what the unchanged base says; the card is written anew; files of a
+/// leading dot are some program's own notes on the folder they lie in.
 fn belongs(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let other_tensors = OTHER_WEIGHTS.contains(&extension) || extension == "safetensors" && !is_weights(name);

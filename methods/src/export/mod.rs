@@ -5,5 +5,6 @@ mod copy;
 pub mod head;
 pub mod merged;
 pub mod peft;
-mod peft_load;
+pub(crate) mod peft_load;
 mod peft_options;
+pub mod report;

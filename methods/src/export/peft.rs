@@ -1,119 +1,35 @@
-//! Folders that Python's `PeftModel.from_pretrained` loads: `adapter_config.json` and `adapter_model.safetensors`.
+//! Folders that Python's `PeftModel.from_pretrained` loads: `adapter_config.json` and
+//! `adapter_model.safetensors`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rondo_proto::architecture::{self, Orientation};
-use rondo_proto::base::{ADAPTER_FILE, HEAD_FILE};
+use rondo_base::HEAD_FILE;
+use rondo_base::architecture::{self, Orientation};
 use rondo_proto::run_file::Dtype;
 use serde_json::json;
 
-pub use super::peft_load::{PeftAdapter, PeftTarget, SavedHead, load, load_with_saved_head};
+pub use super::peft_load::{CONFIG_FILE, PeftAdapter, PeftTarget, SavedHead, WEIGHTS_FILE, load, load_with_saved_head};
 
 use super::card::card;
 use super::head::Head;
-use crate::delta::Folded;
+use super::peft_load::PREFIX;
+use super::report::{ExportInfo, ExportReport};
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
+use crate::factors::PeftFactors;
 use crate::file::write;
-use crate::job::{AdapterState, HEAD_BIAS, HEAD_WEIGHT, Job, TaskFacts};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
+use crate::job::{AdapterState, Job, TaskFacts};
 use crate::linalg::{Matrix, truncated_svd_of_product};
 use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, parts_of};
 
-/// Name of the configuration in a PEFT folder.
-pub const CONFIG_FILE: &str = "adapter_config.json";
-/// Name of the weights in a PEFT folder.
-pub const WEIGHTS_FILE: &str = ADAPTER_FILE;
-/// What PEFT puts before a module's name.
-pub(super) const PREFIX: &str = "base_model.model.";
-
-/// One target as a LoRA pair, dW = (alpha / r) b.a.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeftFactors {
-    /// Inner factor, `[r, in]`.
-    pub a: Matrix,
-    /// Outer factor, `[out, r]`.
-    pub b: Matrix,
-    /// LoRA's alpha.
-    pub alpha: f64,
-}
-
-impl PeftFactors {
-    /// From two factors and a scale: alpha = scale * r.
-    pub fn from_folded(folded: &Folded) -> Self {
-        let alpha = folded.scale * folded.rank() as f64;
-        Self { a: folded.right.clone(), b: folded.left.clone(), alpha }
-    }
-
-    /// The rank r.
-    pub fn rank(&self) -> usize {
-        self.a.rows()
-    }
-
-    fn scale(&self) -> f64 {
-        self.alpha / self.rank() as f64
-    }
-
-    /// The inner factor with the scale in it, so that factors of different scales can stand side by side.
-    fn scaled_a(&self) -> Matrix {
-        self.a.clone().scaled(self.scale())
-    }
-
-    fn dense(&self) -> Matrix {
-        self.b.times(&self.a).scaled(self.scale())
-    }
-
-    fn is_zero(&self) -> bool {
-        self.a.norm() == 0.0 || self.b.norm() == 0.0
-    }
-}
-
-/// A measurement of the adapter, for the model card.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    /// Whose held-out examples, or which group of them.
-    pub name: String,
-    /// How many.
-    pub examples: u64,
-    /// Cross entropy in nats and accuracy of the model as the run found it, where that was measured.
-    pub before: Option<(f64, f64)>,
-    /// The same of the exported adapter.
-    pub after: (f64, f64),
-}
-
-/// What the export should say and do.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ExportInfo {
-    /// Name or path of the base model, as Python will load it.
-    pub base_model_name: String,
-    /// Facts for the files' metadata and the model card: run, round, digests, privacy...
-    pub provenance: BTreeMap<String, String>,
-    /// The data owners whose updates are in it.
-    pub owners: Vec<String>,
-    /// What was measured on held-out examples.
-    pub measured: Vec<Measured>,
-    /// Re-compress every target to at most this rank, by QR and SVD; the error is reported.
-    pub recompress: Option<usize>,
-}
-
-/// What was written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExportReport {
-    /// The files.
-    pub files: Vec<PathBuf>,
-    /// Largest rank of a target.
-    pub rank: usize,
-    /// Numbers in the adapter, head excluded.
-    pub parameters: usize,
-    /// ||exported - adapter||_F / ||adapter||_F over all targets, when re-compression was asked for.
-    pub recompression_error: Option<f64>,
-}
-
 impl Job {
-    /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, `rondo_head.safetensors`
-    /// for the classifier head, and a model card. What is merged into the base is written beside the adapter's own factors:
-    /// what the run started from, and all stacks of methods that accumulate.
+    /// Writes an adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`,
+    /// `rondo_head.safetensors` for the classifier head, and a model card. What is merged into the
+    /// base is written beside the adapter's own factors: what the run started from, and all stacks
+    /// of methods that accumulate.
     pub fn export_peft(
         &self,
         state: &AdapterState,
@@ -125,7 +41,7 @@ impl Job {
         }
         std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
         let mut error = AggregationError::default();
-        let mut written = Written { tensors: TensorSet::new(), shapes: Vec::new() };
+        let mut written = PeftWeights { tensors: TensorSet::new(), shapes: Vec::new() };
         for (index, layer) in self.layers().iter().enumerate() {
             let mut factors = self.factors(state, index)?;
             if let Some(rank) = info.recompress {
@@ -136,7 +52,8 @@ impl Job {
             written.add(self.task().module_name(&layer.name), &factors);
         }
         let provenance = self.provenance(info);
-        let (config, weights) = (out_dir.join(CONFIG_FILE), out_dir.join(WEIGHTS_FILE));
+        let config = out_dir.join(CONFIG_FILE);
+        let weights = out_dir.join(WEIGHTS_FILE);
         write(&weights, &written.tensors, Dtype::F32, &provenance)?;
         let text = format!("{:#}\n", written.config(&info.base_model_name, self.task()));
         std::fs::write(&config, text).map_err(|source| MethodError::io(&config, source))?;
@@ -233,8 +150,9 @@ impl TaskFacts {
         self.kind.needs_language_model()
     }
 
-    /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
-    /// transformer's own name. Checkpoints may put that name in front or not.
+    /// The module's name in the model that Python loads: `AutoModel` has it bare,
+    /// `AutoModelForCausalLM` below the transformer's own name. Checkpoints may put that name in
+    /// front or not.
     fn module_name(&self, target: &str) -> String {
         let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
         let bare = architecture.strip(target);
@@ -244,20 +162,21 @@ impl TaskFacts {
 }
 
 /// The weights file in the making.
-struct Written {
+struct PeftWeights {
     tensors: TensorSet,
     /// Module, rank, alpha.
     shapes: Vec<(String, usize, f64)>,
 }
 
-impl Written {
+impl PeftWeights {
     fn add(&mut self, module: String, factors: &PeftFactors) {
         self.tensors.insert(format!("{PREFIX}{module}.lora_A.weight"), Tensor::from_matrix(&factors.a));
         self.tensors.insert(format!("{PREFIX}{module}.lora_B.weight"), Tensor::from_matrix(&factors.b));
         self.shapes.push((module, factors.rank(), factors.alpha));
     }
 
-    /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the patterns.
+    /// PEFT's LoraConfig. The first target's rank and alpha are the rule, others stand in the
+    /// patterns.
     fn config(&self, base_model_name: &str, task: &TaskFacts) -> serde_json::Value {
         let (rank, alpha) = self.shapes.first().map_or((0, 0.0), |(_, rank, alpha)| (*rank, *alpha));
         let modules: Vec<&String> = self.shapes.iter().map(|(module, ..)| module).collect();

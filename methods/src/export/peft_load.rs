@@ -3,13 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rondo_base::ADAPTER_FILE;
+
 use super::head::Head;
-use super::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use super::peft_options::Options;
 use crate::error::MethodError;
 use crate::file::TensorFile;
 use crate::linalg::Matrix;
 use crate::tensor::Tensor;
+
+/// Name of the configuration in a PEFT folder.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// Name of the weights in a PEFT folder.
+pub const WEIGHTS_FILE: &str = ADAPTER_FILE;
+/// What PEFT puts before a module's name.
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Names that a classifier's last layer has among `modules_to_save`.
 const HEAD_MODULES: [&str; 2] = ["classifier", "score"];
@@ -48,7 +56,8 @@ impl PeftTarget {
 }
 
 impl PeftAdapter {
-    /// Refuses an adapter whose change of some weight holds a number that is not finite: trained into the ground, or damaged.
+    /// Refuses an adapter whose change of some weight holds a number that is not finite: trained
+    /// into the ground, or damaged.
     ///
     /// # Errors
     /// [`MethodError::Export`] with the module's name.
@@ -66,7 +75,8 @@ impl PeftAdapter {
     }
 }
 
-/// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows have no labels.
+/// A classifier's last layer that PEFT trained as a whole and saved beside the factors. Its rows
+/// have no labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedHead {
     /// Its module.
@@ -77,8 +87,8 @@ pub struct SavedHead {
     pub bias: Option<Tensor>,
 }
 
-/// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors is refused: they do not
-/// say what its rows stand for.
+/// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors
+/// is refused: they do not say what its rows stand for.
 pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
     match load_with_saved_head(dir)? {
         (adapter, None) => Ok(adapter),
@@ -98,7 +108,8 @@ pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead
     let path = dir.join(WEIGHTS_FILE);
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
     let file = TensorFile::open(&path)?;
-    let (mut targets, mut saved) = (Vec::new(), None);
+    let mut targets = Vec::new();
+    let mut saved = None;
     for entry in file.entries() {
         let module = |end: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(end));
         if module(".lora_B.weight").is_some() {

@@ -1,6 +1,6 @@
-//! The options of a PEFT folder: what decides the meaning of its weights is read, what cannot be honoured is refused by
-//! name. Options that only tell how the adapter was trained, or which modules it was attached to, decide nothing here: the
-//! weights themselves name their modules.
+//! The options of a PEFT folder: what decides the meaning of its weights is read, what cannot be
+//! honoured is refused by name. Options that only say how the adapter was trained, or which
+//! modules it was attached to, decide nothing here: the weights themselves name their modules.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::error::MethodError;
 
-/// Initialisations that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, ...) take the first factors out of
-/// it, so that the adapter stands beside other weights than the base's.
+/// Initialisations that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, ...) take
+/// the first factors out of it, so that the adapter belongs to other weights than the base's.
 const HARMLESS_STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// What changes the model beyond low-rank factors of its linear layers.
 const BEYOND_FACTORS: [&str; 5] =
@@ -50,14 +50,14 @@ impl Options {
         let refuse = |problem: String| MethodError::Adapter { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|source| MethodError::io(path, source))?;
         let options: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        match options.odd() {
-            Some(odd) => Err(refuse(format!("{odd}; only plain LoRA can be read"))),
+        match options.unsupported() {
+            Some(problem) => Err(refuse(format!("{problem}; only plain LoRA can be read"))),
             None => Ok(options),
         }
     }
 
     /// The first option that cannot be honoured, with why.
-    fn odd(&self) -> Option<String> {
+    fn unsupported(&self) -> Option<String> {
         if self.peft_type != "LORA" {
             return Some(format!("`peft_type` is {:?}, not \"LORA\"", self.peft_type));
         }
@@ -74,7 +74,7 @@ impl Options {
                     "it changes the base itself; save the adapter with PEFT's \
                      `path_initial_model_for_weight_conversion` first"
                 }
-                (name, _) if BEYOND_FACTORS.contains(&name) => "it changes more than a low-rank pair can tell",
+                (name, _) if BEYOND_FACTORS.contains(&name) => "it changes more than a low-rank pair can express",
                 // Every variant of LoRA comes with such a switch.
                 (name, Value::Bool(true)) if name.starts_with("use_") => "the factors then mean something else",
                 _ if config => "the factors then mean something else",
@@ -84,8 +84,8 @@ impl Options {
         }
         let keys =
             self.rank_pattern.0.iter().map(|(key, _)| key).chain(self.alpha_pattern.0.iter().map(|(key, _)| key));
-        let odd = keys.into_iter().find_map(|key| expression(key).err().map(|error| (key, error)));
-        odd.map(|(key, error)| format!("pattern {key:?} cannot be read: {error}"))
+        let broken = keys.into_iter().find_map(|key| expression(key).err().map(|error| (key, error)));
+        broken.map(|(key, error)| format!("pattern {key:?} cannot be read: {error}"))
     }
 
     pub(super) fn base_model_name(&self) -> String {
@@ -102,9 +102,11 @@ impl Options {
         self.rank_pattern.of(module).unwrap_or(self.r)
     }
 
-    /// What the product of a module's factors is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA.
+    /// What the product of a module's factors is multiplied with: alpha / r, or alpha / sqrt(r) for
+    /// rsLoRA.
     pub(super) fn scale(&self, module: &str) -> f64 {
-        let (rank, alpha) = (self.rank(module) as f64, self.alpha_pattern.of(module).unwrap_or(self.lora_alpha));
+        let rank = self.rank(module) as f64;
+        let alpha = self.alpha_pattern.of(module).unwrap_or(self.lora_alpha);
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
     }
 }
@@ -120,7 +122,8 @@ fn is_on(value: &Value) -> bool {
     }
 }
 
-/// What a key of a pattern means to PEFT: an expression for the end of a module's name, from a dot or from its beginning.
+/// What a key of a pattern means to PEFT: an expression for the end of a module's name, from a dot
+/// or from its beginning.
 fn expression(key: &str) -> Result<Regex, regex::Error> {
     Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"))
 }
@@ -197,15 +200,15 @@ mod tests {
             (json!({"arrow_config": {"top_k": 3}}), "`arrow_config`"),
             (json!({"alpha_pattern": {"(": 3.0}}), "pattern \"(\""),
         ] {
-            let odd = options(more).odd().unwrap();
-            assert!(odd.contains(word), "{odd}");
+            let problem = options(more).unsupported().unwrap();
+            assert!(problem.contains(word), "{problem}");
         }
         let usual = json!({
             "bias": "none", "init_lora_weights": "gaussian", "use_dora": false, "use_rslora": true, "loftq_config": {},
             "megatron_config": null, "layers_to_transform": [0, 1], "layers_pattern": "layer", "lora_dropout": 0.1,
             "rank_pattern": null, "peft_version": "0.18.0", "qalora_group_size": 16, "eva_config": {"rho": 2.0},
         });
-        assert_eq!(options(usual).odd(), None);
+        assert_eq!(options(usual).unsupported(), None);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use rondo_proto::manifest::ManifestError;
 pub use reader::TensorFile;
 pub use writer::{TensorWriter, write};
 
-/// Numbers converted at a time, so that neither reading nor writing needs a second copy of a tensor.
+/// Numbers converted at a time, so that neither reading nor writing needs a second copy of a
+/// tensor.
 const BLOCK: usize = 16 << 10;
 
 /// Why a tensor file cannot be read or written.

@@ -67,7 +67,8 @@ impl TensorFile {
         names.map(|name| Ok((name.clone(), self.read(name)?))).collect()
     }
 
-    /// Passes over a tensor's numbers in blocks, in order; returns its shape. `visit` must not read this file itself.
+    /// Passes over a tensor's numbers in blocks, in order; returns its shape. `visit` must not read
+    /// this file itself.
     pub fn for_each_block(&self, name: &str, mut visit: impl FnMut(&[f32])) -> Result<Vec<usize>, FileError> {
         let Located { entry: TensorEntry { shape, dtype, .. }, offset } = self
             .tensors

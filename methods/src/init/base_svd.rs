@@ -3,6 +3,7 @@
 //! A client computes them from its own copy of the base and uploads them once; the others' copies cross-check.
 
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::law::LawKind;
 use crate::layout::{Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix, truncated_svd};
@@ -18,18 +19,14 @@ pub const V: &str = "svd_v";
 
 /// The warm-up that collects the factors.
 pub fn warm_up(target: &Target, rank: usize) -> WarmUp {
-    let part = |name: &str, shape: &[usize]| TensorSpec {
-        part: name.to_owned(),
-        shape: shape.to_vec(),
-        role: Role::Frozen { from: Origin::Base },
-        travel: Travel::Up,
-        start: Start::Artefact,
-        block: None,
+    let part = |name: &str, dims: &[Dim]| {
+        let role = Role::Frozen { from: Origin::Base };
+        TensorSpec::new(name, target.shape(rank, dims), role, Travel::Up, Start::Artefact)
     };
     WarmUp {
         statistic: Statistic::BaseFactors,
         examples: 0,
-        layout: vec![part(U, &[target.out, rank]), part(S, &[rank]), part(V, &[rank, target.inp])],
+        layout: vec![part(U, &[Dim::Out, Dim::Rank]), part(S, &[Dim::Rank]), part(V, &[Dim::Rank, Dim::In])],
         delta: Delta::Product(vec![Delta::mat(U), Delta::Diag(S.to_owned()), Delta::mat(V)]),
         law: LawKind::Agree,
     }

@@ -8,6 +8,7 @@
 //! (Tropp, Yurtsever, Udell, Cevher 2017, "Practical sketching algorithms for low-rank matrix approximation").
 
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::init::seeded::sketch_bound;
 use crate::law::LawKind;
 use crate::layout::{Start, Target, TensorSpec, Travel};
@@ -32,15 +33,16 @@ pub fn sizes(target: &Target, rank: usize, oversample: usize) -> (usize, usize) 
 /// The warm-up that collects the sketches.
 pub fn warm_up(target: &Target, rank: usize, oversample: usize, examples: u32) -> WarmUp {
     let (k, l) = sizes(target, rank, oversample);
-    let probe = |part: &str, shape: &[usize]| TensorSpec::trained(part, shape, Travel::Up, Start::Zero);
+    let shape = |dims: &[Dim]| target.shape(rank, dims);
+    let probe = |part: &str, dims: &[Dim]| TensorSpec::trained(part, shape(dims), Travel::Up, Start::Zero);
     WarmUp {
         statistic: Statistic::Gradient,
         examples,
         layout: vec![
-            probe(P, &[target.out, k]),
-            TensorSpec::seeded(OMEGA, &[k, target.inp], sketch_bound(target.inp)),
-            probe(Q, &[l, target.inp]),
-            TensorSpec::seeded(PSI, &[target.out, l], sketch_bound(target.out)),
+            probe(P, &[Dim::Out, Dim::Fixed(k)]),
+            TensorSpec::seeded(OMEGA, shape(&[Dim::Fixed(k), Dim::In]), sketch_bound(target.inp)),
+            probe(Q, &[Dim::Fixed(l), Dim::In]),
+            TensorSpec::seeded(PSI, shape(&[Dim::Out, Dim::Fixed(l)]), sketch_bound(target.out)),
         ],
         delta: Delta::Sum(vec![Delta::product(&[P, OMEGA]), Delta::product(&[PSI, Q])]),
         law: LawKind::Mean,

@@ -5,6 +5,7 @@
 //! gradient sketch does not.
 
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::law::LawKind;
 use crate::layout::{Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix, Svd, truncated_svd};
@@ -18,7 +19,7 @@ pub fn warm_up(target: &Target, examples: u32) -> WarmUp {
     WarmUp {
         statistic: Statistic::Gradient,
         examples,
-        layout: vec![TensorSpec::trained(DENSE, &[target.out, target.inp], Travel::Up, Start::Zero)],
+        layout: vec![TensorSpec::trained(DENSE, target.shape(0, &[Dim::Out, Dim::In]), Travel::Up, Start::Zero)],
         delta: Delta::mat(DENSE),
         law: LawKind::Mean,
     }

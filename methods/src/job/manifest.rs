@@ -4,15 +4,11 @@ use rondo_proto::manifest::{TensorEntry, safetensors_name};
 use rondo_proto::run_file::Dtype;
 
 use super::{Job, Kind};
+use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::init::seeded::kaiming_bound;
 use crate::law::residual_rank;
 use crate::layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::tensor::full_name;
-
-/// Name of the head's weight, `[labels, hidden]`.
-pub const HEAD_WEIGHT: &str = "head.weight";
-/// Name of the head's bias, `[labels]`.
-pub const HEAD_BIAS: &str = "head.bias";
 
 impl Job {
     /// Every tensor of an adapter of this rank, target by target, then the head. Rank 0 stands for the run's.
@@ -122,7 +118,7 @@ impl Job {
 
     /// What a frozen artefact holds, in the file's order.
     pub(crate) fn frozen_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let shipped = |named: &NamedSpec| is_shipped_frozen(&named.spec);
+        let shipped = |named: &NamedSpec| named.spec.is_shipped_frozen();
         self.layout(0, self.rank()).into_iter().filter(shipped).map(|named| (named.name, named.spec.shape)).collect()
     }
 
@@ -134,7 +130,7 @@ impl Job {
         }
     }
 
-    /// What the door expects of a client of this rank in this round, sorted by name.
+    /// What validation expects of a client of this rank in this round, sorted by name.
     pub fn upload_manifest(&self, kind: Kind, round: u32, rank: usize) -> Vec<TensorEntry> {
         entries(&self.upload_tensors(kind, round, rank), self.upload_dtype(kind))
     }
@@ -163,11 +159,6 @@ impl Job {
     pub fn frozen_bytes(&self) -> u64 {
         bytes(&self.frozen_tensors(), Dtype::F32)
     }
-}
-
-/// True for a tensor of the frozen artefact.
-pub(crate) fn is_shipped_frozen(spec: &TensorSpec) -> bool {
-    matches!(spec.role, Role::Frozen { .. }) && spec.travel.is_shipped_frozen()
 }
 
 fn named(index: usize, target: &str, spec: TensorSpec) -> NamedSpec {

@@ -1,5 +1,6 @@
 //! A job: a run file resolved against a base model and a registry. What every other crate calls.
 
+mod adapter_state;
 mod manifest;
 mod resolve;
 mod starting;
@@ -9,17 +10,17 @@ use std::sync::Arc;
 
 use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
 
-pub(crate) use manifest::is_shipped_frozen;
-pub use manifest::{HEAD_BIAS, HEAD_WEIGHT};
-pub use state::{AdapterState, MergedDelta};
-pub(crate) use state::{SEEDS, STARTED, VERSION};
+pub use adapter_state::{AdapterState, MergedDelta};
+pub(crate) use adapter_state::{SEEDS, STARTED, VERSION};
 
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
+use crate::head::HeadShape;
 use crate::law::LawKind;
 use crate::layout::{NamedSpec, Target};
 use crate::method::{Exactness, Method, Publication, Statistic, WarmUp};
+use crate::start_adapter::PlacedAdapter;
 
 /// Which upload of a run is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -29,17 +30,6 @@ pub enum Kind {
     WarmUp,
     /// A training round's update.
     Train,
-}
-
-/// The classifier head: `head.weight` `[labels, hidden]`, `head.bias` `[labels]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadShape {
-    /// Count of labels.
-    pub labels: usize,
-    /// Width of the base model's states.
-    pub hidden: usize,
-    /// False when it stays as seeded.
-    pub trained: bool,
 }
 
 /// What a client does in the warm-up round.
@@ -62,7 +52,7 @@ pub struct WarmUpPlan {
 pub struct Job {
     inner: Arc<Inner>,
     /// The adapter that the run starts from.
-    start: Option<Arc<starting::Start>>,
+    start: Option<Arc<PlacedAdapter>>,
 }
 
 struct Inner {
@@ -77,7 +67,7 @@ struct Inner {
     task: TaskFacts,
 }
 
-/// What the export tells about the task.
+/// What the export says about the task.
 pub(crate) struct TaskFacts {
     pub(crate) kind: TaskKind,
     pub(crate) run: String,

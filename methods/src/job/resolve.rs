@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rondo_proto::base::find_targets;
+use rondo_base::find_targets;
 use rondo_proto::run_file::{HeadMode, RunFile, TaskKind};
 use rondo_proto::v1;
 
-use super::{HeadShape, Inner, Job, TaskFacts, is_shipped_frozen};
+use super::{Inner, Job, TaskFacts};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
-use crate::law::LawKind;
+use crate::head::HeadShape;
 use crate::layout::{Role, Start, Target, TensorSpec};
 use crate::method::{Method, Publication, WarmUp};
 use crate::registry::Registry;
@@ -135,7 +135,7 @@ fn block_problem(
     let of_run = method.layout(config, target, config.rank);
     for spec in layout {
         let problem = match (&spec.block, of_run.iter().find(|whole| whole.part == spec.part)) {
-            (Some(_), _) if law != LawKind::Mean => {
+            (Some(_), _) if !law.keeps_unsent() => {
                 "has a block that trains, but its law does not keep what lies outside"
             }
             (Some(_), _) if spec.role != Role::Trained => "has a block that trains, but is frozen",
@@ -149,7 +149,7 @@ fn block_problem(
             (_, Some(whole)) if spec.travel.is_published() && !fits(&spec.shape, &whole.shape) => {
                 "is larger at a lower rank than at the run's"
             }
-            (_, Some(whole)) if is_shipped_frozen(spec) && spec.shape != whole.shape => {
+            (_, Some(whole)) if spec.is_shipped_frozen() && spec.shape != whole.shape => {
                 "is shipped, so it must have one shape at all ranks"
             }
             _ => continue,
@@ -162,12 +162,12 @@ fn block_problem(
         if trained().next().is_some() && !trained().any(|spec| method.trains_in(config, round, &spec.part)) {
             return Some(format!("nothing trains in round {round}"));
         }
-        if law != LawKind::Mean && trained().any(|spec| !method.trains_in(config, round, &spec.part)) {
+        if !law.keeps_unsent() && trained().any(|spec| !method.trains_in(config, round, &spec.part)) {
             return Some("parts rest in some rounds, but its law does not keep them".to_owned());
         }
     }
     let pair = method.delta(config, rank);
-    if law == LawKind::Truncate && pair.pair().is_none() {
+    if law.needs_pair() && pair.pair().is_none() {
         return Some(format!("the truncation makes two factors, the delta `{pair}` is no product of two"));
     }
     let merged = law.merged().filter(|_| law.keeps_tensors());

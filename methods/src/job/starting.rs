@@ -3,59 +3,26 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{AdapterState, HEAD_WEIGHT, Job, MergedDelta};
+use super::{AdapterState, Job, MergedDelta};
 use crate::error::MethodError;
-use crate::initial::{Initial, InitialError};
 use crate::layout::Target;
-
-/// An adapter to start from, and how its layers stand to the run's targets.
-#[derive(Debug)]
-pub(super) struct Start {
-    initial: Initial,
-    /// Of each of its layers: the index among [`Job::layers`].
-    places: Vec<usize>,
-    /// The run's targets, then layers that it changes and the run does not target.
-    layers: Vec<Target>,
-}
+use crate::start_adapter::{PlacedAdapter, StartAdapter};
 
 impl Job {
-    /// The same run, started from the adapter in this file (see [`crate::initial`]): it is merged into the base before
-    /// anything else, and its head is the one to begin with.
+    /// The same run, started from the adapter in this file (see [`crate::start_adapter`]). The
+    /// adapter is merged into the base before anything else, and its head is the one to begin with.
+    ///
+    /// # Errors
+    /// A file that is no start adapter, or one that does not fit the run's targets and head.
     pub fn starting_from(&self, path: &Path) -> Result<Self, MethodError> {
-        let initial = Initial::open(path)?;
-        let (mut places, mut layers) = (Vec::new(), self.targets().to_vec());
-        for layer in initial.layers() {
-            match self.targets().iter().position(|target| target.name == layer.name) {
-                Some(index) if self.targets()[index] == *layer => places.push(index),
-                Some(index) => {
-                    let Target { name, out, inp } = &self.targets()[index];
-                    return Err(MethodError::from(InitialError::Shape {
-                        layer: name.clone(),
-                        base: self.task().base_digest.clone(),
-                        expected: [*out, *inp],
-                        got: [layer.out, layer.inp],
-                    }));
-                }
-                None => {
-                    places.push(layers.len());
-                    layers.push(layer.clone());
-                }
-            }
-        }
-        if let Some(weight) = initial.head(HEAD_WEIGHT) {
-            let fits = self.head().is_some_and(|head| weight.shape == [head.labels, head.hidden]);
-            if !fits {
-                let needs =
-                    self.head().map_or("has none".into(), |head| format!("needs {:?}", [head.labels, head.hidden]));
-                return Err(InitialError::Head(format!("its weight is {:?}, the run {needs}", weight.shape)).into());
-            }
-        }
-        Ok(Self { inner: Arc::clone(&self.inner), start: Some(Arc::new(Start { initial, places, layers })) })
+        let adapter = StartAdapter::open(path)?;
+        let placed = PlacedAdapter::new(adapter, self.targets(), self.head(), &self.task().base_digest)?;
+        Ok(Self { inner: Arc::clone(&self.inner), start: Some(Arc::new(placed)) })
     }
 
     /// The adapter that the run starts from, if any.
-    pub fn initial_adapter(&self) -> Option<&Initial> {
-        self.start.as_ref().map(|start| &start.initial)
+    pub fn start_adapter(&self) -> Option<&StartAdapter> {
+        self.start.as_ref().map(|start| &start.adapter)
     }
 
     /// Every layer whose weight the whole adapter changes: the run's targets, then what only the adapter that it started
@@ -72,8 +39,8 @@ impl Job {
     /// What is merged into the base before anything that the run publishes.
     pub(super) fn start_deltas(&self) -> Result<Vec<MergedDelta>, MethodError> {
         let Some(start) = &self.start else { return Ok(Vec::new()) };
-        let merged = start.places.iter().zip(start.initial.layers()).map(|(index, layer)| {
-            let (delta, parts) = start.initial.delta(&layer.name)?;
+        let merged = start.places.iter().zip(start.adapter.layers()).map(|(index, layer)| {
+            let (delta, parts) = start.adapter.delta(&layer.name)?;
             Ok((*index, delta, parts))
         });
         merged.collect()
@@ -81,6 +48,6 @@ impl Job {
 
     /// Digest of the adapter that the run starts from, as files name it; empty without one.
     pub(crate) fn start_digest(&self) -> String {
-        self.initial_adapter().map(|initial| initial.digest().to_string()).unwrap_or_default()
+        self.start_adapter().map(|adapter| adapter.digest().to_string()).unwrap_or_default()
     }
 }

@@ -7,8 +7,7 @@ use rondo_proto::manifest::{TensorEntry, diff};
 use rondo_proto::run_file::Dtype;
 
 use super::manifest::entries;
-use super::{Job, Kind};
-use crate::delta::Delta;
+use super::{AdapterState, Job, Kind, MergedDelta, SEEDS, STARTED, VERSION};
 use crate::error::MethodError;
 use crate::file::{TensorFile, TensorWriter};
 use crate::init::seeded::{self, Identity};
@@ -17,30 +16,6 @@ use crate::layout::{NamedSpec, Start, Target};
 use crate::linalg::Matrix;
 use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
-
-/// Metadata key: digest over the tensors that the publisher drew from the run's seed.
-pub(crate) const SEEDS: &str = "rondo.seeds";
-/// Metadata key: count of files published before this one.
-pub(crate) const VERSION: &str = "rondo.version";
-/// Metadata key: digest of the adapter that the run started from.
-pub(crate) const STARTED: &str = "rondo.initial";
-
-/// A change to merge into the base: index among [`Job::layers`], the expression, and its tensors by part name.
-pub type MergedDelta = (usize, Delta, TensorSet);
-
-/// An adapter as a client holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AdapterState {
-    /// The round in which it trains, from 1; 0 where it is not a round's: then nothing of it rests.
-    pub round: u32,
-    /// Its rank.
-    pub rank: usize,
-    /// Every tensor of the layout, by full name, head included.
-    pub tensors: TensorSet,
-    /// What is merged into the base before the adapter is attached, in order: what the run started from, and what methods
-    /// that accumulate have published.
-    pub merged: Vec<MergedDelta>,
-}
 
 impl Job {
     /// Every seeded or zero tensor at its start, head included, by full name. Tensors from artefacts are absent.
@@ -58,8 +33,8 @@ impl Job {
     /// One tensor at its start; the head never starts anew.
     pub(crate) fn start(&self, named: &NamedSpec, fresh: Option<(u32, &str)>) -> Option<(String, Tensor)> {
         let fresh = fresh.filter(|_| named.target.is_some());
-        if let (None, Some(initial)) = (named.target, self.initial_adapter())
-            && let Some(tensor) = initial.head(&named.name)
+        if let (None, Some(adapter)) = (named.target, self.start_adapter())
+            && let Some(tensor) = adapter.head(&named.name)
         {
             return Some((named.name.clone(), tensor.clone()));
         }

@@ -17,9 +17,9 @@ use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::tensor::TensorSet;
 
-/// Updates per partial sum. Sums are built as (u1 + ... + u256) + (u257 + ...) + ..., so that their bits do not depend
-/// on how many workers might share the work.
-pub const PART: usize = 256;
+/// Updates per partial sum. Sums are built as (u1 + ... + u256) + (u257 + ...) + ..., so that
+/// their bits do not depend on how many workers might share the work.
+pub const PARTIAL_SUM: usize = 256;
 
 /// The laws there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,21 +27,26 @@ pub const PART: usize = 256;
 pub enum LawKind {
     /// The weighted mean of each tensor.
     Mean,
-    /// The weighted mean of each tensor, smaller ones filled up with zeros behind their last rows and columns.
+    /// The weighted mean of each tensor, smaller ones filled up with zeros behind their last rows
+    /// and columns.
     Padded,
-    /// Factors side by side, weight and scale folded into the inner one: the sum of the deltas, exactly.
+    /// Factors side by side, weight and scale folded into the inner one: the sum of the deltas,
+    /// exactly.
     Stack,
-    /// The weighted mean of each tensor, and as two further factors what its delta lacks of the mean of the deltas.
+    /// The weighted mean of each tensor, and as two further factors what its delta lacks of the
+    /// mean of the deltas.
     Residual,
-    /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and an SVD of its core.
+    /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and
+    /// an SVD of its core.
     Truncate,
-    /// All clients computed the same thing: what more than half of them sent is taken, the odd clients are named.
+    /// All clients computed the same thing: what more than half of them sent is taken, the
+    /// outliers are named.
     Agree,
 }
 
 /// One client's tensors of one target.
 #[derive(Debug)]
-pub struct Part<'a> {
+pub struct TargetUpdate<'a> {
     /// The client.
     pub client: &'a str,
     /// Its share, 0 to 1.
@@ -56,43 +61,44 @@ pub struct Part<'a> {
 
 /// What a law made of one target.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Merged {
+pub struct LawOutput {
     /// The aggregate, by part name.
     pub tensors: TensorSet,
     /// Clients that the agreement left out.
-    pub odd: Vec<Odd>,
+    pub outliers: Vec<Outlier>,
 }
 
 /// A client whose factors differ from what more than half of the clients sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Odd {
+pub struct Outlier {
     /// The client.
     pub client: String,
     /// ||D_k - D||_F / ||D||_F, D being the delta of the majority.
-    pub off: f64,
+    pub relative_error: f64,
 }
 
-impl From<TensorSet> for Merged {
+impl From<TensorSet> for LawOutput {
     fn from(tensors: TensorSet) -> Self {
-        Self { tensors, odd: Vec::new() }
+        Self { tensors, outliers: Vec::new() }
     }
 }
 
-/// What a law has to know of a target before the first client comes. Each law looks at what it needs.
+/// What a law has to know of a target before the first client comes. Each law looks at what it
+/// needs.
 #[derive(Debug, Clone)]
-pub struct Frame<'a> {
+pub struct LawContext<'a> {
     /// The target.
     pub target: &'a str,
-    /// Sum of the clients' folded ranks; of the laws that stack.
+    /// Sum of the clients' folded ranks; for laws that stack.
     pub stacked: usize,
-    /// What published tensors stand for; of the laws that publish other tensors than they were sent.
+    /// What published tensors stand for; for laws that publish other tensors than they were sent.
     pub delta: Option<&'a Delta>,
-    /// Shapes of the published trained tensors, by part; of the laws that fill up.
+    /// Shapes of the published trained tensors, by part; for laws that pad with zeros.
     pub shapes: BTreeMap<String, Vec<usize>>,
 }
 
-impl<'a> Frame<'a> {
-    /// Of a target of which nothing but the name matters.
+impl<'a> LawContext<'a> {
+    /// The context of a target of which nothing but the name matters.
     pub fn of(target: &'a str) -> Self {
         Self { target, stacked: 0, delta: None, shapes: BTreeMap::new() }
     }
@@ -101,66 +107,109 @@ impl<'a> Frame<'a> {
 /// A law at work on one target. Takes one client after another, in client-id order.
 pub trait Law {
     /// Takes one client's tensors in.
-    fn absorb(&mut self, part: &Part<'_>) -> Result<(), MethodError>;
+    ///
+    /// # Errors
+    /// Tensors that are missing, or that do not fit those of the clients before.
+    fn absorb(&mut self, update: &TargetUpdate<'_>) -> Result<(), MethodError>;
 
     /// The aggregate.
-    fn finish(self: Box<Self>) -> Result<Merged, MethodError>;
+    ///
+    /// # Errors
+    /// No clients, clients that disagree, or a decomposition that fails.
+    fn finish(self: Box<Self>) -> Result<LawOutput, MethodError>;
+}
+
+/// Everything that the rest of the crate asks of a law. Each law's file holds one constant of it.
+#[derive(Debug, Clone, Copy)]
+struct LawDefinition {
+    /// Starts the law on a target.
+    start: fn(&LawContext<'_>) -> Box<dyn Law>,
+    /// See [`LawKind::merged`].
+    merged: Option<(&'static str, &'static str)>,
+    /// See [`LawKind::keeps_tensors`].
+    keeps_tensors: bool,
+    /// See [`LawKind::takes_smaller`].
+    takes_smaller: bool,
+    /// See [`LawKind::keeps_unsent`].
+    keeps_unsent: bool,
+    /// See [`LawKind::stacks`].
+    stacks: bool,
+    /// See [`LawKind::needs_pair`].
+    needs_pair: bool,
+    /// See [`LawKind::only_for_warm_up`].
+    only_for_warm_up: bool,
+    /// See [`LawKind::server_steps`].
+    server_steps: Result<(), &'static str>,
 }
 
 impl LawKind {
+    /// The one place that knows which file a law is in.
+    const fn definition(self) -> LawDefinition {
+        match self {
+            Self::Mean => mean::MEAN,
+            Self::Padded => mean::PADDED,
+            Self::Stack => stack::STACK,
+            Self::Residual => residual::RESIDUAL,
+            Self::Truncate => truncate::TRUNCATE,
+            Self::Agree => agree::AGREE,
+        }
+    }
+
     /// Starts the law on a target.
-    pub fn start(self, frame: &Frame<'_>) -> Box<dyn Law> {
-        match self {
-            Self::Mean => Box::new(mean::Mean::new(frame.target)),
-            Self::Padded => Box::new(mean::Mean::padded(frame)),
-            Self::Stack => Box::new(stack::Stack::new(frame.target, frame.stacked)),
-            Self::Residual => Box::new(residual::Residual::new(frame)),
-            Self::Truncate => Box::new(truncate::Truncate::new(frame)),
-            Self::Agree => Box::new(agree::Agree::new(frame.target)),
-        }
+    pub fn start(self, context: &LawContext<'_>) -> Box<dyn Law> {
+        (self.definition().start)(context)
     }
 
-    /// Names of the outer and the inner factor, `[out, h]` and `[h, in]`, whose product everybody merges into the base;
-    /// `None` for a law that makes none.
+    /// Names of the outer and the inner factor, `[out, h]` and `[h, in]`, whose product everybody
+    /// merges into the base; `None` for a law that makes none.
     pub fn merged(self) -> Option<(&'static str, &'static str)> {
-        match self {
-            Self::Stack => Some((STACK_B, STACK_A)),
-            Self::Residual => Some((RESIDUAL_B, RESIDUAL_A)),
-            Self::Mean | Self::Padded | Self::Truncate | Self::Agree => None,
-        }
+        self.definition().merged
     }
 
-    /// True when every trained tensor has a successor of the run's shape, so that it must travel both ways.
+    /// True when every trained tensor has a successor of the run's shape, so that it must travel
+    /// both ways.
     pub fn keeps_tensors(self) -> bool {
-        match self {
-            Self::Mean | Self::Padded | Self::Residual | Self::Truncate => true,
-            Self::Stack | Self::Agree => false,
-        }
+        self.definition().keeps_tensors
     }
 
     /// True when clients of lower ranks may send smaller tensors than the run's.
     pub fn takes_smaller(self) -> bool {
-        matches!(self, Self::Padded | Self::Stack | Self::Truncate)
+        self.definition().takes_smaller
     }
 
-    /// True when it works with the clients' folded deltas, so that a frame must say how high they stack.
+    /// True when it keeps what a client does not send: what lies outside a leading block that
+    /// trains, and parts that rest.
+    pub fn keeps_unsent(self) -> bool {
+        self.definition().keeps_unsent
+    }
+
+    /// True when it works with the clients' folded deltas, so that a context must say how high they
+    /// stack.
     pub fn stacks(self) -> bool {
-        matches!(self, Self::Stack | Self::Residual | Self::Truncate)
+        self.definition().stacks
     }
 
-    /// Whether what it makes can be stepped towards from the last published tensors; if not, why.
+    /// True when it publishes two factors, so that the run's delta must be a product of two.
+    pub fn needs_pair(self) -> bool {
+        self.definition().needs_pair
+    }
+
+    /// True when it serves warm-up statistics and no training updates.
+    pub fn only_for_warm_up(self) -> bool {
+        self.definition().only_for_warm_up
+    }
+
+    /// Whether a server optimiser can step from the last published tensors towards what it makes.
+    ///
+    /// # Errors
+    /// Why not.
     pub fn server_steps(self) -> Result<(), &'static str> {
-        match self {
-            Self::Mean | Self::Padded => Ok(()),
-            Self::Stack => Err("its aggregate is merged into the base, so there are no tensors to step from"),
-            Self::Residual => Err("its residual makes up for the plain mean, and for nothing else"),
-            Self::Truncate => Err("its factors are derived anew in every round, so moments of them mean nothing"),
-            Self::Agree => Err("it is for warm-up statistics only"),
-        }
+        self.definition().server_steps
     }
 }
 
-/// Shares that sum to 1, from amounts such as example counts. Refuses negative, infinite and all-zero amounts.
+/// Shares that sum to 1, from amounts such as example counts. Refuses negative, infinite and
+/// all-zero amounts.
 pub fn shares(amounts: &[f64]) -> Result<Vec<f64>, MethodError> {
     let sum: f64 = amounts.iter().sum();
     if amounts.iter().any(|amount| !amount.is_finite() || *amount < 0.0) || !sum.is_finite() || sum <= 0.0 {

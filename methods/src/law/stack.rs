@@ -1,8 +1,9 @@
 //! Stacking (FLoRA): dW = sum_k w_k dW_k = [B_1 ... B_K] . [w_1 s_1 A_1; ...; w_K s_K A_K].
 //!
-//! Weight and scale go into the inner factor and nowhere else: on both factors they would count twice.
+//! Weight and scale go into the inner factor and nowhere else: on both factors they would count
+//! twice.
 
-use super::{Law, Merged, Part};
+use super::{Law, LawDefinition, LawOutput, TargetUpdate};
 use crate::delta::{Delta, DeltaError};
 use crate::error::MethodError;
 use crate::linalg::Matrix;
@@ -13,7 +14,8 @@ pub const STACK_A: &str = "lora_A";
 /// The outer factors side by side, `[out, sum r_k]`.
 pub const STACK_B: &str = "lora_B";
 
-/// Rows of a stack that are multiplied at a time, so that its value needs no second copy of it in f64.
+/// Rows of a stack that are multiplied at a time, so that its value needs no second copy of it in
+/// f64.
 const ROWS: usize = 256;
 
 /// What a published pair of an outer and an inner factor stands for: its scale is 1.
@@ -37,7 +39,21 @@ pub fn pair_dense(names: (&str, &str), parts: &TensorSet) -> Result<Matrix, Delt
     Ok(sum)
 }
 
-/// Holds the stack itself, at its final size from the first client on, and of the clients nothing else.
+/// The stack.
+pub(super) const STACK: LawDefinition = LawDefinition {
+    start: |context| Box::new(Stack::new(context.target, context.stacked)),
+    merged: Some((STACK_B, STACK_A)),
+    keeps_tensors: false,
+    takes_smaller: true,
+    keeps_unsent: false,
+    stacks: true,
+    needs_pair: false,
+    only_for_warm_up: false,
+    server_steps: Err("its aggregate is merged into the base, so there are no tensors to step from"),
+};
+
+/// Holds the stack itself, at its final size from the first client on, and of the clients nothing
+/// else.
 pub(super) struct Stack {
     target: String,
     /// sum r_k.
@@ -62,12 +78,14 @@ impl Stack {
 }
 
 impl Law for Stack {
-    fn absorb(&mut self, part: &Part<'_>) -> Result<(), MethodError> {
-        let folded = part.delta.fold(part.tensors).map_err(|source| MethodError::delta(&self.target, source))?;
-        let (out, inp, own) = (folded.left.rows(), folded.right.cols(), folded.rank());
+    fn absorb(&mut self, update: &TargetUpdate<'_>) -> Result<(), MethodError> {
+        let folded = update.delta.fold(update.tensors).map_err(|source| MethodError::delta(&self.target, source))?;
+        let out = folded.left.rows();
+        let inp = folded.right.cols();
+        let own = folded.rank();
         let rank = self.rank;
         if self.filled + own > rank {
-            return Err(self.refuse(format!("rank {own} of client {} is above what was announced", part.client)));
+            return Err(self.refuse(format!("rank {own} of client {} is above what was announced", update.client)));
         }
         let first = self.filled;
         let stack = self
@@ -75,10 +93,10 @@ impl Law for Stack {
             .get_or_insert_with(|| Factors { a: Tensor::zeros(&[rank, inp]), b: Tensor::zeros(&[out, rank]) });
         let (height, width) = (stack.b.shape[0], stack.a.shape[1]);
         if (height, width) != (out, inp) {
-            let problem = format!("client {} sent a change of shape {:?}", part.client, (out, inp));
+            let problem = format!("client {} sent a change of shape {:?}", update.client, (out, inp));
             return Err(self.refuse(format!("{problem}, those before {:?}", (height, width))));
         }
-        let weight = part.weight * folded.scale;
+        let weight = update.weight * folded.scale;
         let rows = &mut stack.a.data[first * inp..(first + own) * inp];
         rows.iter_mut().zip(folded.right.data()).for_each(|(to, from)| *to = (from * weight) as f32);
         for row in 0..out {
@@ -90,10 +108,10 @@ impl Law for Stack {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<Merged, MethodError> {
+    fn finish(mut self: Box<Self>) -> Result<LawOutput, MethodError> {
         match self.stack.take() {
             Some(Factors { a, b }) if self.filled == self.rank => {
-                Ok(Merged::from(TensorSet::from([(STACK_A.to_owned(), a), (STACK_B.to_owned(), b)])))
+                Ok(LawOutput::from(TensorSet::from([(STACK_A.to_owned(), a), (STACK_B.to_owned(), b)])))
             }
             _ => Err(self.refuse(format!("{} rows came, {} were announced", self.filled, self.rank))),
         }
@@ -103,12 +121,12 @@ impl Law for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::law::{Frame, LawKind};
+    use crate::law::{LawContext, LawKind};
 
     const PAIR: (&str, &str) = (STACK_B, STACK_A);
 
     fn stack(rank: usize) -> Box<dyn Law> {
-        LawKind::Stack.start(&Frame { stacked: rank, ..Frame::of("t") })
+        LawKind::Stack.start(&LawContext { stacked: rank, ..LawContext::of("t") })
     }
 
     fn factors(a: &[usize], b: &[usize]) -> TensorSet {
@@ -120,7 +138,7 @@ mod tests {
     }
 
     fn absorb(law: &mut dyn Law, tensors: &TensorSet) -> Result<(), MethodError> {
-        law.absorb(&Part { client: "c", weight: 0.5, delta: &pair_delta(PAIR), tensors, sent: &[] })
+        law.absorb(&TargetUpdate { client: "c", weight: 0.5, delta: &pair_delta(PAIR), tensors, sent: &[] })
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{A, B};
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::error::MethodError;
 use crate::init::{base_svd, gradient_sketch, update_approximation};
 use crate::law::LawKind;
@@ -128,10 +129,10 @@ impl Method for FedSb {
     fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
         let from = if init(config) == BASE { Origin::Base } else { Origin::WarmUp };
         let run = config.rank;
-        let r = TensorSpec::trained(R, &[run, run], Travel::Both, Start::Artefact);
+        let r = TensorSpec::trained(R, target.shape(run, &[Dim::Rank, Dim::Rank]), Travel::Both, Start::Artefact);
         vec![
-            TensorSpec::shipped(A, &[run, target.inp], from),
-            TensorSpec::shipped(B, &[target.out, run], from),
+            TensorSpec::shipped(A, target.shape(run, &[Dim::Rank, Dim::In]), from),
+            TensorSpec::shipped(B, target.shape(run, &[Dim::Out, Dim::Rank]), from),
             r.with_block(&[rank, rank]),
         ]
     }

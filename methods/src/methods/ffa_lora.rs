@@ -3,6 +3,7 @@
 use super::{A, B};
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
+use crate::dim::Dim;
 use crate::error::MethodError;
 use crate::init::seeded::kaiming_bound;
 use crate::law::LawKind;
@@ -32,9 +33,9 @@ pub(super) const NEW_BASIS: &str =
 
 /// A from the seed, and B of which a client trains the leading columns.
 pub(super) fn trained_b(config: &MethodConfig, target: &Target, rank: usize, travel_of_a: Travel) -> Vec<TensorSpec> {
-    let mut a = TensorSpec::seeded(A, &[config.rank, target.inp], kaiming_bound(target.inp));
+    let mut a = TensorSpec::seeded(A, target.shape(config.rank, &[Dim::Rank, Dim::In]), kaiming_bound(target.inp));
     a.travel = travel_of_a;
-    let b = TensorSpec::trained(B, &[target.out, config.rank], Travel::Both, Start::Zero);
+    let b = TensorSpec::trained(B, target.shape(config.rank, &[Dim::Out, Dim::Rank]), Travel::Both, Start::Zero);
     vec![a, b.with_block(&[target.out, rank])]
 }
 

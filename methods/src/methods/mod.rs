@@ -20,6 +20,7 @@ pub use flora::Flora;
 pub use rolora::RoLora;
 pub use zero_pad::ZeroPad;
 
+use crate::dim::Dim;
 use crate::init::seeded::kaiming_bound;
 use crate::layout::{Start, Target, TensorSpec, Travel};
 
@@ -32,7 +33,7 @@ const B: &str = "lora_B";
 fn trained_pair(target: &Target, rank: usize, travel: Travel) -> Vec<TensorSpec> {
     let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
     vec![
-        TensorSpec::trained(A, &[rank, target.inp], travel, start),
-        TensorSpec::trained(B, &[target.out, rank], travel, Start::Zero),
+        TensorSpec::trained(A, target.shape(rank, &[Dim::Rank, Dim::In]), travel, start),
+        TensorSpec::trained(B, target.shape(rank, &[Dim::Out, Dim::Rank]), travel, Start::Zero),
     ]
 }

@@ -20,7 +20,8 @@ pub struct Case<'a> {
 
 const TIGHT: f64 = 1e-6;
 
-/// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor renamed.
+/// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor
+/// renamed.
 fn names_are_seeds(federation: &Federation) -> bool {
     let frozen = |named: &rondo_methods::NamedSpec| named.target.is_some() && named.spec.role != Role::Trained;
     federation.job.method().fresh_each_round() && federation.job.layout(0, 0).iter().any(frozen)
@@ -50,16 +51,16 @@ impl Case<'_> {
         self.forward_equals_merge();
         self.export_equals_delta();
         self.bytes_equal_the_layout();
-        self.door_knows_its_own();
+        self.validation_accepts_its_own();
         self.bf16_on_the_wire();
     }
 
-    /// The adapter changes nothing at first, where the method promises it; and does, where it does not.
+    /// The adapter changes nothing at first, where the method says so; and does, where it does not.
     fn zero_start(&self) {
         let federation = self.start();
         let deltas = federation.deltas(&federation.state("anna", 0));
-        let promised = federation.job.method().starts_at_base(federation.job.config());
-        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), promised);
+        let starts_at_base = federation.job.method().starts_at_base(federation.job.config());
+        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), starts_at_base);
         assert_eq!(federation.job.layout(0, 0), federation.job.layout(0, federation.job.rank()));
         // All clients begin with the same head, fresh adapters or not.
         let head = |client: &str, round| {
@@ -71,7 +72,8 @@ impl Case<'_> {
         assert_eq!(head("anna", 1).len(), 2);
     }
 
-    /// Round after round, the published delta is the dense weighted mean, and the reported error is the measured one.
+    /// Round after round, the published delta is the dense weighted mean, and the reported error is
+    /// the measured one.
     fn rounds_follow_the_mean(&self) {
         let mut federation = self.start();
         for _ in 0..3 {
@@ -114,7 +116,8 @@ impl Case<'_> {
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
             }
             Exactness::Approximate(_) => {
-                // Low ranks may fit side by side into the run's; then an approximation can be exact.
+                // Low ranks may fit side by side into the run's; then an approximation can be
+                // exact.
                 let crowded = trained.iter().map(|trained| trained.rank).sum::<usize>() > federation.job.rank();
                 assert!(error > 1e-3 || !crowded, "an approximation that shows no error: {error:e}");
                 let measured = weighted(&[(1.0, got), (-1.0, expected)]);
@@ -130,8 +133,9 @@ impl Case<'_> {
         self.head_is_averaged(federation, trained);
     }
 
-    /// A round in which clients of low rank change nothing changes nothing, outside of what they hold too. (A cut to a
-    /// lower rank, or zeros for what is not there, cannot keep this; they are no exact methods.)
+    /// A round in which clients of low rank change nothing changes nothing, outside of what they
+    /// hold too. (A cut to a lower rank, or zeros for what is not there, cannot keep this; they are
+    /// no exact methods.)
     fn nothing_decays(&self) {
         let mut federation = self.start();
         if !federation.job.mixed_ranks() || federation.job.exactness() != Exactness::Exact {
@@ -157,9 +161,9 @@ impl Case<'_> {
         tensors
     }
 
-    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its recurrence says, the error
-    /// told is still that of the mean, and a state of another optimiser is refused. A method that cannot be stepped says so
-    /// before any round.
+    /// FedAvgM with beta1 = 0 and lr = 1 is plain averaging; with a momentum it moves as its
+    /// recurrence says, the error reported is still that of the mean, and a state of another
+    /// optimiser is refused. A method that cannot be stepped says so before any round.
     fn server_optimisers(&self) {
         let word = |optimiser: ServerOptimiser| serde_json::to_string(&optimiser).unwrap();
         let (momentum_word, adam_word) = (word(ServerOptimiser::FedAvgM), word(ServerOptimiser::FedAdam));
@@ -202,7 +206,7 @@ impl Case<'_> {
             let updates = trained.iter().map(|trained| twin.upload(trained)).collect();
             let alone = twin.aggregate(Kind::Train, updates, "twin").unwrap();
             let difference = output.error.unwrap() - alone.error.unwrap();
-            assert!(difference.abs() <= TIGHT, "told {:?}, of the mean {:?}", output.error, alone.error);
+            assert!(difference.abs() <= TIGHT, "reported {:?}, of the mean {:?}", output.error, alone.error);
             let mean = TensorFile::open(&alone.global).unwrap();
             for (name, after) in Self::published(&moved) {
                 let mean = mean.read(&name).unwrap();
@@ -236,7 +240,8 @@ impl Case<'_> {
         }
     }
 
-    /// Neither the order of arrival nor the names that decide the order of summing change the result.
+    /// Neither the order of arrival nor the names that decide the order of summing change the
+    /// result.
     fn order_does_not_matter(&self) {
         let federation = self.start();
         let trained = federation.three();
@@ -254,7 +259,8 @@ impl Case<'_> {
         assert!(distance(&two, &one) <= TIGHT);
     }
 
-    /// K clients with the same tensors publish what one of them alone would; and that is the client's own model.
+    /// K clients with the same tensors publish what one of them alone would; and that is the
+    /// client's own model.
     fn equal_clients_are_one(&self) {
         let federation = self.start();
         if names_are_seeds(&federation) {
@@ -309,7 +315,8 @@ impl Case<'_> {
         }
     }
 
-    /// A PEFT folder read back stands for the same change and the same head; re-compression reports its error.
+    /// A PEFT folder read back stands for the same change and the same head; re-compression reports
+    /// its error.
     fn export_equals_delta(&self) {
         let mut federation = self.start();
         for _ in 0..2 {
@@ -388,12 +395,12 @@ impl Case<'_> {
         }
     }
 
-    /// The door lets a sound update in, and nothing else.
-    fn door_knows_its_own(&self) {
+    /// Validation accepts a sound update, and nothing else.
+    fn validation_accepts_its_own(&self) {
         let federation = self.start();
         let job = &federation.job;
         let rank = job.rank();
-        let trained = federation.train("anna", 1.0, rank, "door");
+        let trained = federation.train("anna", 1.0, rank, "validated");
         let update = federation.upload(&trained);
         let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, 1, rank, path, limit);
         let sent = job.upload_manifest(Kind::Train, 1, rank);
@@ -415,8 +422,8 @@ impl Case<'_> {
         assert!(matches!(write(&whole, Dtype::Bf16), Err(UpdateRefusal::Manifest { .. })));
         for entry in &sent {
             let mut changed = whole.clone();
-            for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = odd;
+            for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                *changed.get_mut(&entry.name).unwrap().data.last_mut().unwrap() = broken;
                 assert!(matches!(write(&changed, Dtype::F32), Err(UpdateRefusal::NotFinite { .. })));
             }
             let mut changed = whole.clone();

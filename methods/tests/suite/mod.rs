@@ -1,5 +1,5 @@
-//! A small federation for tests: a base with two odd-shaped targets, a job, clients that "train" by moving trained
-//! tensors, and coordinators that aggregate their files. Knows no method by name.
+//! A small federation for tests: a base with two odd-shaped targets, a job, clients that "train" by
+//! moving trained tensors, and coordinators that aggregate their files. Knows no method by name.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod checks;
@@ -79,7 +79,8 @@ pub fn variants(registry: &Registry, id: &str) -> Vec<String> {
     for option in registry.get(id).unwrap().options() {
         match option.kind {
             OptionKind::Choice(words) => lines.extend(words.iter().map(|word| format!("{} = \"{word}\"", option.name))),
-            // Also 2: what happens every so many rounds then happens between rounds that it does not touch.
+            // Also 2: what happens every so many rounds then happens between rounds that it does
+            // not touch.
             OptionKind::Count { min, max } => {
                 let counts = std::collections::BTreeSet::from([1.clamp(min, max), 2.clamp(min, max)]);
                 lines.extend(counts.iter().map(|count| format!("{} = {count}", option.name)));
@@ -272,8 +273,8 @@ impl Federation {
         noise(&format!("gradient {client} {}", target.name), &[target.out, target.inp], 1.0).to_matrix()
     }
 
-    /// dL/dX of every trained part X of the probe: the delta is linear in each while the others are zero, so the
-    /// derivative is the inner product of the gradient with the delta of a unit entry.
+    /// dL/dX of every trained part X of the probe: the delta is linear in each while the others are
+    /// zero, so the derivative is the inner product of the gradient with the delta of a unit entry.
     fn probe_gradients(&self, client: &str) -> TensorSet {
         let plan = self.job.warm_up().unwrap();
         let mut probe = self.job.warm_up_initial();

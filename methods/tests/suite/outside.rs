@@ -1,4 +1,5 @@
-//! Methods that the crate does not know. They are registered from outside and must pass everything the built-in ones do.
+//! Methods that the crate does not know. They are registered from outside and must pass everything
+//! the built-in ones do.
 
 use rondo_methods::init::seeded::{kaiming_bound, sketch_bound};
 use rondo_methods::{
@@ -6,8 +7,8 @@ use rondo_methods::{
     TensorSpec, Travel,
 };
 
-/// dW = gain * B.diag(d).A: random frozen factors, a trained vector (in the manner of VeRA), of which a client of a lower
-/// rank trains the first numbers.
+/// dW = gain * B.diag(d).A: random frozen factors, a trained vector (in the manner of VeRA), of
+/// which a client of a lower rank trains the first numbers.
 pub struct Vector;
 
 impl Method for Vector {
@@ -48,7 +49,8 @@ impl Method for Vector {
     }
 }
 
-/// dW = (alpha / r) (B.Z^T - 0.5 B.C.A) with everything trained and stacked: transposes, sums and inner factors in one.
+/// dW = (alpha / r) (B.Z^T - 0.5 B.C.A) with everything trained and stacked: transposes, sums and
+/// inner factors in one.
 pub struct Braid;
 
 impl Method for Braid {
@@ -92,7 +94,8 @@ impl Method for Braid {
     }
 }
 
-/// dW = B.A with an A that every client draws for itself in every round and never sends: the coordinator draws it too.
+/// dW = B.A with an A that every client draws for itself in every round and never sends: the
+/// coordinator draws it too.
 pub struct Drawn;
 
 impl Method for Drawn {

@@ -1,21 +1,15 @@
-//! Aggregating: the executor turns the accepted updates into one. The set is fixed when the phase begins.
+//! Aggregating: the executor turns the accepted updates into one. The set is fixed when the phase
+//! begins.
 
 use rondo_proto::{Digest, RunId};
-use serde::{Deserialize, Serialize};
 
-use super::{Phase, collecting, publishing};
-use crate::central;
-use crate::desk::Desk;
 use crate::effect::{AggregatePlan, Effect, PlannedUpdate};
-use crate::input::WorkKey;
-use crate::state::{Frozen, Publication, Run};
-
-/// Waits for the executor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Aggregating {
-    /// Fingerprint of the set that is being aggregated: who, what, how much.
-    pub plan: Digest,
-}
+use crate::key::WorkKey;
+use crate::phases::{attempt, charging, publishing};
+use crate::run_context::RunContext;
+use crate::state::Run;
+use crate::state::phase::{Aggregating, Phase};
+use crate::state::publication::{Frozen, Publication};
 
 /// What an executor hands back.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,16 +32,7 @@ impl Aggregate {
     }
 }
 
-/// Fingerprint of the accepted set: who, what, how much.
-pub(crate) fn fingerprint(run: &Run) -> Digest {
-    let lines: Vec<String> = run
-        .accepted()
-        .map(|(client, part, update)| format!("{client} {} {} {}\n", update.digest, update.examples, part.rank))
-        .collect();
-    Digest::of(lines.concat().as_bytes())
-}
-
-/// The order for the accepted set.
+/// The plan that aggregates the accepted set.
 pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
     let open = &run.live.open;
     let adapter = run.adapter(None);
@@ -64,7 +49,7 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
                 rank: part.rank,
             })
             .collect(),
-        initial: adapter.initial.map(|(digest, _)| digest),
+        start_adapter: adapter.start_adapter.map(|(digest, _)| digest),
         frozen: adapter.frozen.map(|frozen| frozen.digest),
         published: adapter.published.into_iter().map(|(_, entry)| entry.global).collect(),
         server: adapter.server,
@@ -72,65 +57,65 @@ pub(crate) fn plan(id: &RunId, run: &Run) -> AggregatePlan {
     }
 }
 
-/// Fixes the set and orders its aggregation.
-pub(crate) fn begin(desk: &mut Desk<'_>) {
-    let plan_digest = fingerprint(desk.run());
-    let plan = plan(desk.id, desk.run());
+/// Fixes the set and asks for its aggregation.
+pub(crate) fn begin(ctx: &mut RunContext<'_>) {
+    let plan_digest = ctx.run().accepted_fingerprint();
+    let plan = plan(ctx.id, ctx.run());
     let count = match plan.updates.len() {
         1 => "1 update".to_owned(),
         count => format!("{count} updates"),
     };
-    desk.live().phase = Phase::Aggregating(Aggregating { plan: plan_digest });
-    desk.order(Effect::Aggregate(Box::new(plan)));
-    desk.announce(None, format!("aggregating {count}"));
+    ctx.live().phase = Phase::Aggregating(Aggregating { plan: plan_digest });
+    ctx.add_effect(Effect::Aggregate(Box::new(plan)));
+    ctx.announce(None, format!("aggregating {count}"));
 }
 
-/// Takes a result. One that comes late, or for an attempt that is over, is let go.
-pub(crate) fn aggregated(desk: &mut Desk<'_>, work: &WorkKey, aggregate: Aggregate) {
-    let Phase::Aggregating(aggregating) = &desk.run().live.phase else {
-        return discard_stale(desk, &aggregate);
+/// Takes a result. Drops one that comes late or for an attempt that is over.
+pub(crate) fn aggregated(ctx: &mut RunContext<'_>, work: &WorkKey, aggregate: Aggregate) {
+    let Phase::Aggregating(aggregating) = &ctx.run().live.phase else {
+        return discard_stale(ctx, &aggregate);
     };
-    if desk.work() != *work {
-        return discard_stale(desk, &aggregate);
+    if ctx.work() != *work {
+        return discard_stale(ctx, &aggregate);
     }
     let plan = aggregating.plan;
-    let ranks: Vec<usize> = desk.run().accepted().map(|(_, part, _)| part.rank as usize).collect();
-    let updates: Vec<Digest> = desk.run().update_blobs().collect();
+    let ranks: Vec<usize> = ctx.run().accepted().map(|(_, part, _)| part.rank as usize).collect();
+    let updates: Vec<Digest> = ctx.run().update_blobs().collect();
     let publication = Publication {
         global: aggregate.global,
         bytes: aggregate.global_bytes,
-        layout_bytes: desk.job.published_bytes(&ranks),
+        layout_bytes: ctx.job.published_bytes(&ranks),
         frozen: aggregate.frozen.map(|digest| Frozen {
             digest,
             bytes: aggregate.frozen_bytes,
-            layout_bytes: desk.job.frozen_bytes(),
+            layout_bytes: ctx.job.frozen_bytes(),
         }),
         error: aggregate.error.filter(|error| error.is_finite()),
         server: aggregate.server,
     };
     if aggregate.error.is_some_and(|error| !error.is_finite()) {
-        desk.note("the aggregation error could not be computed: it is not a number".to_owned());
+        ctx.note("the aggregation error could not be computed: it is not a number".to_owned());
     }
-    central::enter_head(desk, aggregate.ledger_head);
+    charging::record_ledger_head(ctx, aggregate.ledger_head);
     if let Some(clip) = aggregate.next_clip {
-        central::move_clip(desk, clip);
+        charging::set_next_clip(ctx, clip);
     }
-    aggregate.notes.into_iter().for_each(|note| desk.note(note));
-    updates.into_iter().for_each(|digest| desk.discard(digest));
-    let servers = desk.run().server_blobs();
-    publishing::begin(desk, publication, plan);
-    publishing::discard_servers(desk, servers);
+    aggregate.notes.into_iter().for_each(|note| ctx.note(note));
+    updates.into_iter().for_each(|digest| ctx.discard(digest));
+    let servers = ctx.run().server_blobs();
+    publishing::begin(ctx, publication, plan);
+    publishing::discard_servers(ctx, servers);
 }
 
-fn discard_stale(desk: &mut Desk<'_>, aggregate: &Aggregate) {
-    // The same result may have come before: what the run publishes is never dropped, whoever lets go of it.
-    aggregate.blobs().for_each(|digest| desk.discard(digest));
+fn discard_stale(ctx: &mut RunContext<'_>, aggregate: &Aggregate) {
+    // The same result may have come before. What the run still needs is not dropped.
+    aggregate.blobs().for_each(|digest| ctx.discard(digest));
 }
 
-/// The executor gave up. The attempt is over; clients train anew.
-pub(crate) fn failed(desk: &mut Desk<'_>, work: &WorkKey, reason: &str) {
-    if !matches!(desk.run().live.phase, Phase::Aggregating(_)) || desk.work() != *work {
+/// The executor gave up. The attempt is over; clients train again.
+pub(crate) fn failed(ctx: &mut RunContext<'_>, work: &WorkKey, reason: &str) {
+    if !matches!(ctx.run().live.phase, Phase::Aggregating(_)) || ctx.work() != *work {
         return;
     }
-    collecting::fail_attempt(desk, &format!("the aggregation failed: {reason}"));
+    attempt::fail_attempt(ctx, &format!("the aggregation failed: {reason}"));
 }

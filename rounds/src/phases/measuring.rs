@@ -1,49 +1,32 @@
-//! Measuring at one named client. It need not train, nor have answered an invitation: its own policy judges the
-//! assignment, and a failure report is its way to decline.
+//! Measuring at one named client. It need not train, nor have answered an invitation: its own
+//! policy decides on the assignment, and it declines by a failure report.
 
 use rondo_proto::{ClientId, v1};
-use serde::{Deserialize, Serialize};
 
-use super::Phase;
-use crate::desk::Desk;
-use crate::state::{Client, EvaluationState, Evaluator, Run, Spec, Standing};
+use crate::run_context::RunContext;
+use crate::state::participation::EvaluationState;
+use crate::state::phase::Measuring;
+use crate::state::{Client, ClientStatus, Evaluator, Spec};
 
-/// How far the named client is with measuring the published adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Measuring {
-    /// The client.
-    pub client: ClientId,
-    /// Its data set.
-    pub dataset: String,
-    /// How far it is.
-    pub state: EvaluationState,
-    /// Why there is no result.
-    pub reason: String,
-    /// The result.
-    pub after: Option<v1::Evaluation>,
-    /// Bytes of its downloads for this.
-    pub bytes_down: u64,
-    /// The same by the layout's formula.
-    pub layout_bytes_down: u64,
-}
+/// More examples than any client has; a larger count is a mistake, or an attempt to dominate the
+/// weighted mean.
+pub(crate) const MOST_EXAMPLES: u64 = 1 << 32;
 
-impl Measuring {
-    /// Asks the client, unless it is plain that it cannot.
-    pub(crate) fn ask(desk: &mut Desk<'_>, evaluator: &Evaluator) -> Self {
-        let Evaluator { client, dataset } = evaluator.clone();
-        let standing = desk.clients.get(&client).map(|client| client.standing);
-        let reason = match standing {
-            Some(Standing::Active) => String::new(),
-            Some(standing) => format!("it is {}", standing.as_str()),
-            None => "it is not enrolled".to_owned(),
-        };
-        let state = if reason.is_empty() { EvaluationState::Due } else { EvaluationState::Missed };
-        if state == EvaluationState::Missed {
-            desk.note(format!("{client}: no evaluation: {reason}"));
-            desk.announce(Some(&client), format!("no evaluation: {reason}"));
-        }
-        Self { client, dataset, state, reason, after: None, bytes_down: 0, layout_bytes_down: 0 }
+/// Asks the client to measure, unless it is known that it cannot.
+pub(crate) fn ask(ctx: &mut RunContext<'_>, evaluator: &Evaluator) -> Measuring {
+    let Evaluator { client, dataset } = evaluator.clone();
+    let status = ctx.clients.get(&client).map(|client| client.status);
+    let reason = match status {
+        Some(ClientStatus::Active) => String::new(),
+        Some(status) => format!("it is {}", status.as_str()),
+        None => "it is not enrolled".to_owned(),
+    };
+    let state = if reason.is_empty() { EvaluationState::Due } else { EvaluationState::Missed };
+    if state == EvaluationState::Missed {
+        ctx.note(format!("{client}: no evaluation: {reason}"));
+        ctx.announce(Some(&client), format!("no evaluation: {reason}"));
     }
+    Measuring { client, dataset, state, reason, after: None, bytes_down: 0, layout_bytes_down: 0 }
 }
 
 /// Whether a client has what the measurement needs.
@@ -52,10 +35,10 @@ pub(crate) fn can_measure(client: &Client, spec: &Spec, evaluator: &Evaluator) -
 }
 
 /// Why an evaluation that is still open when its time is over did not come.
-pub(crate) fn why_late(desk: &Desk<'_>, client: &ClientId) -> String {
+pub(crate) fn why_late(ctx: &RunContext<'_>, client: &ClientId) -> String {
     let late = "no evaluation in time".to_owned();
-    let spec = &desk.run().spec;
-    let (Some(evaluator), Some(record)) = (&spec.evaluator, desk.clients.get(client)) else { return late };
+    let spec = &ctx.run().spec;
+    let (Some(evaluator), Some(record)) = (&spec.evaluator, ctx.clients.get(client)) else { return late };
     if evaluator.client != *client || can_measure(record, spec, evaluator) {
         return late;
     }
@@ -63,23 +46,9 @@ pub(crate) fn why_late(desk: &Desk<'_>, client: &ClientId) -> String {
     format!("{late}: it needs data set {:?} and base model {} ({})", evaluator.dataset, base.name, base.digest)
 }
 
-impl Run {
-    /// The measurement at one client, while it is under way.
-    pub(crate) fn measuring(&self) -> Option<&Measuring> {
-        match &self.live.phase {
-            Phase::Publishing(publishing) => publishing.measuring.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// How far a client is with measuring the adapter that was just published.
-    pub fn evaluation_of(&self, client: &ClientId) -> EvaluationState {
-        match (&self.live.phase, self.measuring()) {
-            (Phase::Publishing(_), Some(measuring)) if measuring.client == *client => measuring.state,
-            (Phase::Publishing(_), None) => {
-                self.parts().find(|(id, _)| *id == client).map_or(EvaluationState::None, |(_, part)| part.evaluation)
-            }
-            _ => EvaluationState::None,
-        }
-    }
+/// Whether an evaluation holds numbers that make sense. One that does not is as good as none.
+pub(crate) fn is_measured(evaluation: &v1::Evaluation) -> bool {
+    evaluation.loss.is_finite()
+        && (0.0..=1.0).contains(&evaluation.accuracy)
+        && (1..=MOST_EXAMPLES).contains(&evaluation.examples)
 }

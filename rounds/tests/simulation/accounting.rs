@@ -1,4 +1,5 @@
-//! Bytes: what went over the wire, beside what the layout's formula says, in the round that caused it.
+//! Bytes: what went over the wire, beside what the layout's formula says, in the round that caused
+//! it.
 
 use rondo_proto::v1;
 
@@ -20,7 +21,8 @@ fn bytes(participant: &v1::Participant) -> [u64; 4] {
 #[test]
 fn a_download_counts_in_the_round_that_first_asked_for_it() {
     let measured = simulate(Setup { clients: 3, rounds: 3, ..Setup::default() }, &[]);
-    // The evaluation of each round needs that round's adapter; the training after it finds it at hand.
+    // The evaluation of each round needs that round's adapter; the training after it finds it at
+    // hand.
     for round in 1..=3 {
         for participant in &measured.closed(round).participants {
             assert_eq!(bytes(participant), [UP, FEDIT, DOWN, FEDIT], "round {round}");
@@ -70,7 +72,8 @@ fn whoever_missed_rounds_of_a_stack_fetches_them_all() {
 fn frozen_tensors_are_fetched_once() {
     let world = simulate(Setup { method: 3, clients: 3, rounds: 2, eval_every: 0, ..Setup::default() }, &[]);
     // B [16, 4] and A [4, 16] of two targets once; R [4, 4] of two targets and the head each round.
-    let (frozen, trained) = (2 * 2 * 64 * 4, (2 * 16 + 34) * 4);
+    let frozen = 2 * 2 * 64 * 4;
+    let trained = (2 * 16 + 34) * 4;
     for participant in &world.closed(1).participants {
         assert_eq!(bytes(participant), [UP, trained, 2 * DOWN, frozen + trained]);
     }

@@ -28,8 +28,8 @@ impl World {
         }
     }
 
-    /// R2 and R3 with other eyes: the sum that was aggregated holds every recorded client once, and whoever was told
-    /// that its update counts is among them.
+    /// R2 and R3 with other eyes: the sum that was aggregated holds every recorded client once, and
+    /// whoever got the answer that its update counts is among them.
     fn audit_sums(&self, run: &RunId) {
         for record in self.engine.rounds(run) {
             if record.global_digest.is_empty() {
@@ -39,31 +39,35 @@ impl World {
             let accepted = record.participants.iter().filter(|participant| participant.state == "accepted");
             let recorded: u64 = accepted.map(|participant| worth(&participant.client)).sum();
             assert_eq!(sum, recorded, "round {} of {run} aggregated other updates than it records", record.round);
-            for (work, client, digest) in &self.promised {
+            for (work, client, digest) in &self.acknowledged {
                 if (&work.run, work.round, work.attempt) != (run, record.round, record.attempt) {
                     continue;
                 }
                 let part = record.participants.iter().find(|participant| participant.client == client.as_str());
-                // With privacy per client the digest is not told.
-                let is_that = |told: &str| {
-                    told == digest.to_string() || (told.is_empty() && record.round > 0 && self.setup.is_central())
+                // With privacy per client the digest is not shown.
+                let is_that = |shown: &str| {
+                    shown == digest.to_string() || (shown.is_empty() && record.round > 0 && self.setup.is_central())
                 };
                 let is_kept = part.is_some_and(|part| part.state == "accepted" && is_that(&part.update_digest));
                 let was_revoked = part.is_some_and(|part| part.reason == "revoked");
-                assert!(is_kept || was_revoked, "{client} was told that {digest} counts in round {}", record.round);
+                assert!(
+                    is_kept || was_revoked,
+                    "{client} got the answer that {digest} counts in round {}",
+                    record.round
+                );
             }
         }
     }
 
-    /// Best, roll-back and the state of the server optimiser with other eyes: the course of a run is told once more from
-    /// what clients measured, and must end where the engine stands.
+    /// Best, roll-back and the state of the server optimiser with other eyes: the course of a run
+    /// is computed again from what clients measured, and must end where the engine is.
     fn audit_course(&self, run: &RunId) {
         let setup = &self.setup;
-        let mut standing: Vec<v1::RoundRecord> = Vec::new();
+        let mut lineage: Vec<v1::RoundRecord> = Vec::new();
         let mut best: Option<(f64, v1::RoundRecord, Vec<v1::RoundRecord>)> = None;
         for record in self.engine.rounds(run).into_iter().filter(|record| record.ended_at_ms != 0) {
             self.audit_measurers(&record);
-            standing.push(record.clone());
+            lineage.push(record.clone());
             let measured: Vec<f64> = shares(&record);
             let diverged = record.notes.iter().any(|note| note.contains("evaluation failed: loss "));
             let is_measured = !measured.is_empty() && !diverged;
@@ -77,13 +81,14 @@ impl World {
             let is_bad = diverged || record.held_out_loss.zip(limit).is_some_and(|(loss, limit)| loss > limit);
             assert_eq!(record.rolled_back_to.is_some(), is_bad && setup.rollback.is_some(), "{record:?}");
             if record.held_out_loss.is_some_and(|loss| best.as_ref().is_none_or(|(best, ..)| loss < *best)) {
-                best = Some((record.held_out_loss.unwrap(), record.clone(), standing.clone()));
+                best = Some((record.held_out_loss.unwrap(), record.clone(), lineage.clone()));
             } else if let Some(to) = record.rolled_back_to {
-                // Exactly what stood after the best round stands again; before any, what stood before training.
-                standing.retain(|before| best.is_none() && before.round == 0);
+                // Exactly what stood after the best round stands again; before any, what stood
+                // before training.
+                lineage.retain(|before| best.is_none() && before.round == 0);
                 if let Some((_, round, stood)) = &best {
                     assert_eq!(to, round.round);
-                    standing.clone_from(stood);
+                    lineage.clone_from(stood);
                 }
             }
             assert_eq!(record.best_round, best.as_ref().map(|(_, round, _)| round.round));
@@ -93,7 +98,7 @@ impl World {
         // An order that was given twice may outlive its round, and then says what stood before it.
         let is_next = |plan: &&AggregatePlan| plan.work.run == *run && self.awaits(&plan.work);
         if let Some(plan) = self.queue.iter().rev().find(is_next) {
-            let digests = |of: fn(&v1::RoundRecord) -> &String| latest(&standing, of);
+            let digests = |of: fn(&v1::RoundRecord) -> &String| latest(&lineage, of);
             let text = |digest: Option<Digest>| digest.map(|d| d.to_string()).unwrap_or_default();
             assert_eq!(text(plan.frozen), digests(|record| &record.frozen_digest));
             assert_eq!(text(plan.server), digests(|record| &record.server_digest));
@@ -105,14 +110,14 @@ impl World {
             && setup.keep_best
             && let Some((_, _, stood)) = best
         {
-            standing = stood;
+            lineage = stood;
         }
         let state = summary.adapter.unwrap_or_default();
         let stands: Vec<&String> = state.published.iter().map(|entry| &entry.digest).collect();
-        let all: Vec<&String> = standing.iter().map(|record| &record.global_digest).collect();
+        let all: Vec<&String> = lineage.iter().map(|record| &record.global_digest).collect();
         let expected = if setup.accumulates() { &all[..] } else { &all[all.len().saturating_sub(1)..] };
         assert_eq!(stands, expected, "the adapter is not made of the rounds that stand");
-        assert_eq!(state.frozen_digest, latest(&standing, |record| &record.frozen_digest));
+        assert_eq!(state.frozen_digest, latest(&lineage, |record| &record.frozen_digest));
     }
 
     /// Who measured a closed round.
@@ -127,20 +132,21 @@ impl World {
         }
     }
 
-    /// What a client is told: nothing of the server optimiser, and to measure only where it is the one who measures.
+    /// What a client sees: nothing of the server optimiser, and to measure only where it is the
+    /// one who measures.
     pub(crate) fn audit_message(&self, client: usize, reply: &v1::PollReply) {
-        let told = format!("{reply:?}");
+        let seen = format!("{reply:?}");
         for server in &self.servers {
-            assert!(!told.contains(&server.to_string()), "a client hears of the server optimiser's state");
+            assert!(!seen.contains(&server.to_string()), "a client hears of the server optimiser's state");
             let name = &self.devices[client].name;
             let may = self.runs.iter().any(|run| self.engine.may_download(name, run, server));
             assert!(!may, "{name} may fetch the server optimiser's state");
         }
-        self.audit_initial(reply);
+        self.audit_start_adapter(reply);
         let Some(v1::poll_reply::Next::Assignment(assignment)) = &reply.next else { return };
         let measures = assignment.kind() == v1::WorkKind::Evaluate;
         let evaluator = self.setup.evaluator();
-        assert!(!measures || evaluator.is_none_or(|evaluator| evaluator == client), "c{client} is told to measure");
+        assert!(!measures || evaluator.is_none_or(|evaluator| evaluator == client), "c{client} is asked to measure");
         let named = measures && evaluator.is_some();
         assert_eq!(assignment.dataset, if named { PUBLIC } else { "" });
         assert!(evaluator.is_none() || !assignment.evaluate_before);

@@ -1,4 +1,4 @@
-//! Runs that promise privacy per client: what is charged and when, who is drawn, and how they end.
+//! Runs with privacy per client: what is charged and when, who is drawn, and how they end.
 
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{RunId, v1};
@@ -21,7 +21,7 @@ fn summary(world: &World) -> v1::RunSummary {
 }
 
 #[test]
-fn every_method_that_can_keeps_the_promise_to_its_end() {
+fn every_method_that_can_keeps_the_guarantee_to_its_end() {
     for method in (0..IDS.len()).filter(|&method| Setup { method, ..central() }.is_central()) {
         let world = simulate(Setup { method, ..central() }, &[]);
         let run = summary(&world);
@@ -51,7 +51,7 @@ fn every_method_that_can_keeps_the_promise_to_its_end() {
             for participant in &record.participants {
                 assert!(participant.before.is_none() && participant.after.is_none() && participant.privacy.is_none());
                 assert_eq!((participant.examples, participant.train_loss, participant.train_seconds), (0, 0.0, 0.0));
-                assert_eq!(record.round == 0, participant.update_norm > 0.0, "a norm tells of its client");
+                assert_eq!(record.round == 0, participant.update_norm > 0.0, "a norm reveals something of its client");
                 assert_eq!(record.round == 0, !participant.update_digest.is_empty(), "so does a digest");
             }
         }
@@ -78,14 +78,14 @@ fn a_charge_of_an_older_program_has_no_head() {
     let mut world = ordered(central());
     world.carry_out(Op::Aggregate);
     let charged = world.engine.state().runs[&world.runs[0]].live.charged.clone().unwrap();
-    let mut told = serde_json::to_value(&charged).unwrap();
-    told.as_object_mut().unwrap().remove("ledger_head").unwrap();
-    let read: rondo_rounds::central::Charged = serde_json::from_value(told).unwrap();
+    let mut written = serde_json::to_value(&charged).unwrap();
+    written.as_object_mut().unwrap().remove("ledger_head").unwrap();
+    let read: rondo_rounds::state::central::Charged = serde_json::from_value(written).unwrap();
     assert_eq!((read.releases, read.ledger_head.as_str()), (charged.releases, ""));
 }
 
 #[test]
-fn a_run_ends_before_the_release_that_would_break_the_promise() {
+fn a_run_ends_before_the_release_that_would_break_the_guarantee() {
     let world = simulate(Setup { rounds: 9, ..central() }, &[]);
     let run = summary(&world);
     assert_eq!((run.phase.as_str(), run.outcome.as_str()), ("ended", "privacy budget spent"));
@@ -97,7 +97,8 @@ fn a_run_ends_before_the_release_that_would_break_the_promise() {
 #[test]
 fn a_clip_moves_with_what_is_published_and_with_nothing_else() {
     let mut world = ordered(Setup { moves_clip: true, epsilon: Some(1_000_000), rounds: 4, ..central() });
-    // Charged, and the noise drawn by a machine that then dies: the release is made again, and clips as before.
+    // Charged, and the noise drawn by a machine that then dies: the release is made again, and
+    // clips as before.
     let work = world.queue[0].work.clone();
     assert!(matches!(world.step(Input::Releasing { work }), Outcome::Answered(Reply::Release { granted: true })));
     world.restart();
@@ -181,9 +182,10 @@ fn coins_hang_on_the_key_and_differ_by_round() {
         world.runs.clear();
         world.key = CohortKey::new(key);
         let run = RunId::new("sampled").unwrap();
-        let (run_file, base) = (world.run_file(), World::base());
+        let run_file = world.run_file();
+        let base = World::base();
         world.step(Input::Cancel { run: RunId::new("run-0").unwrap() });
-        world.step(Input::CreateRun { run: run.clone(), run_file, base, initial: None, key: world.key });
+        world.step(Input::CreateRun { run: run.clone(), run_file, base, start_adapter: None, key: world.key });
         world.runs.push(run.clone());
         world.heal();
         let names = |record: &v1::RoundRecord| {
@@ -221,31 +223,32 @@ fn a_cohort_that_the_coins_made_small_is_held_all_the_same() {
 #[test]
 fn coins_and_keys_are_shown_to_nobody() {
     let mut world = World::new(Setup { by_coins: true, rounds: 4, ..central() });
-    let mut told = Vec::new();
+    let mut visible = Vec::new();
     for _ in 0..3 {
         // Invitations first, then assignments.
-        told.extend((0..world.devices.len()).map(|client| serde_json::to_string(&world.poll(client)).unwrap()));
+        visible.extend((0..world.devices.len()).map(|client| serde_json::to_string(&world.poll(client)).unwrap()));
         world.carry_out(Op::Everybody);
     }
     world.heal();
     let run = &world.runs[0];
-    let (rounds, events) = (world.engine.rounds(run), world.engine.events(run, 0));
-    told.push(serde_json::to_string(&(summary(&world), rounds, events, world.engine.clients())).unwrap());
-    told.push(format!("{:?}", world.engine.state()));
-    let told = told.concat();
-    assert!(told.contains("run_file") && told.contains("participants"), "{told}");
-    assert!(!told.contains("9,9,9") && !told.contains("9, 9, 9") && !told.contains("090909"), "{told}");
+    let rounds = world.engine.rounds(run);
+    let events = world.engine.events(run, 0);
+    visible.push(serde_json::to_string(&(summary(&world), rounds, events, world.engine.clients())).unwrap());
+    visible.push(format!("{:?}", world.engine.state()));
+    let visible = visible.concat();
+    assert!(visible.contains("run_file") && visible.contains("participants"), "{visible}");
+    assert!(!visible.contains("9,9,9") && !visible.contains("9, 9, 9") && !visible.contains("090909"), "{visible}");
 }
 
 #[test]
-fn an_update_that_tells_of_its_data_is_refused_by_name() {
+fn an_update_that_reports_of_its_data_is_refused_by_name() {
     type Change = (&'static str, fn(&mut Packed));
     let changes: [Change; 5] = [
         ("carries a privacy report", |packed| packed.update.privacy = Some(v1::PrivacyReport::default())),
-        ("tells an example count", |packed| packed.update.examples = 7),
-        ("tells a training loss", |packed| packed.update.train_loss = 0.5),
-        ("tells a training time", |packed| packed.update.train_seconds = 0.5),
-        ("tells a measurement", |packed| packed.update.before = Some(v1::Evaluation::default())),
+        ("reports an example count", |packed| packed.update.examples = 7),
+        ("reports a training loss", |packed| packed.update.train_loss = 0.5),
+        ("reports a training time", |packed| packed.update.train_seconds = 0.5),
+        ("reports a measurement", |packed| packed.update.before = Some(v1::Evaluation::default())),
     ];
     for (says, change) in changes {
         let mut world = World::new(central());
@@ -256,7 +259,7 @@ fn an_update_that_tells_of_its_data_is_refused_by_name() {
         let digest = packed.update.digest;
         let expected = world.engine.expected_upload(&world.devices[client].name, &work_of(&assignment), &digest);
         let Ok(ExpectedUpload::Wanted { clipped: Some(clipped), .. }) = expected else { panic!("{expected:?}") };
-        assert_eq!(clipped.clip, 1.0, "the door knows what must arrive clipped");
+        assert_eq!(clipped.clip, 1.0, "validation knows what must arrive clipped");
         change(&mut packed);
         match world.upload(client, &packed) {
             Outcome::Answered(Reply::Upload(UploadOutcome::Refused { reason })) => {
@@ -278,12 +281,12 @@ fn all_train_at_the_runs_rank() {
 }
 
 #[test]
-fn a_promise_that_cannot_be_kept_is_refused_before_anything_starts() {
+fn a_guarantee_that_cannot_be_kept_is_refused_before_anything_starts() {
     let mut world = World::new(central());
     let file = world.run_file();
     let mut create = |run_file: String| {
         let run = RunId::new("another").unwrap();
-        let create = Input::CreateRun { run, run_file, base: World::base(), initial: None, key: KEY };
+        let create = Input::CreateRun { run, run_file, base: World::base(), start_adapter: None, key: KEY };
         world.step(create).rejection()
     };
     let flora = create(file.replace("id = \"fedit\"", "id = \"flora\""));

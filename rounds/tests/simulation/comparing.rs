@@ -6,12 +6,14 @@ use crate::model::{Course, Op, Setup};
 use crate::run::simulate;
 use crate::world::World;
 
-/// A run in which the second round is the best, the third is a little worse, and the fourth much worse.
+/// A run in which the second round is the best, the third is a little worse, and the fourth much
+/// worse.
 fn wild(setup: Setup) -> Setup {
     let falls_back = |seed: &u64| {
         let losses: Vec<f64> = (1..=setup.rounds).map(|round| losses(&Setup { seed: *seed, ..setup }, round)).collect();
         let best = losses.iter().copied().reduce(f64::min).unwrap();
-        // The round after the best one stands, so going back to the best is more than leaving out the last.
+        // The round after the best one stands, so going back to the best is more than leaving out
+        // the last.
         let stands = losses[2] < best * 1.15;
         losses[0] > best && stands && losses[3] > best * 1.3 && losses[1] == best
     };
@@ -42,7 +44,8 @@ fn the_best_round_is_named_and_handed_out_where_it_is_kept() {
         let kept = if keep_best { 2 } else { 4 };
         let adapter = summary.adapter.unwrap();
         assert_eq!((adapter.round, &adapter.published[0].digest), (kept, &world.closed(kept).global_digest));
-        // What the run hands out without a word is the same, and every round can still be asked for.
+        // What the run hands out without a word is the same, and every round can still be asked
+        // for.
         assert_eq!(world.engine.adapter_state(&world.runs[0], None).unwrap(), adapter);
         assert_eq!(world.engine.adapter_state(&world.runs[0], Some(4)).unwrap().round, 4);
         assert!(world.engine.events(&world.runs[0], 0).iter().any(|event| event.text.ends_with("the best so far")));
@@ -127,7 +130,8 @@ fn without_a_best_round_a_divergence_goes_back_to_the_start() {
     let run = world.runs[0].clone();
     for client in 0..3 {
         world.obey(client);
-        let (client, loss) = (world.devices[client].name.clone(), if client == 0 { f64::INFINITY } else { 0.5 });
+        let loss = if client == 0 { f64::INFINITY } else { 0.5 };
+        let client = world.devices[client].name.clone();
         let evaluation = v1::Evaluation { loss, accuracy: 0.5, examples: 8, ..Default::default() };
         world.step(rondo_rounds::Input::Evaluated { client, run: run.clone(), round: 1, evaluation }).reply();
     }

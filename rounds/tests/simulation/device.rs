@@ -98,7 +98,7 @@ impl Device {
 pub(crate) const COST: f64 = 0.4;
 
 impl Packed {
-    /// With privacy an update tells what it cost, and nothing else.
+    /// With privacy an update reports what it cost, and nothing else.
     fn kept_private(mut self, setup: &Setup, round: u32, count: u32) -> Self {
         if setup.epsilon.is_none() {
             return self;
@@ -186,13 +186,14 @@ impl World {
         let name = &self.devices[client].name;
         let before =
             |work: &WorkKey| work.run.as_str() == assignment.run && (1..assignment.round).contains(&work.round);
-        self.promised.iter().filter(|(work, client, _)| client == name && before(work)).count() as u32
+        self.acknowledged.iter().filter(|(work, client, _)| client == name && before(work)).count() as u32
     }
 
-    /// The client uploads, and the door lets it in.
+    /// The client uploads, and validation accepts it.
     pub(crate) fn upload(&mut self, client: usize, packed: &Packed) -> Outcome {
         let device = &self.devices[client];
-        let (name, worth) = (device.name.clone(), 1 << device.index);
+        let name = device.name.clone();
+        let worth = 1 << device.index;
         let Packed { work, update } = packed.clone();
         let digest = update.digest;
         self.blobs.insert(digest, worth);
@@ -200,7 +201,7 @@ impl World {
         let outcome = self.step(Input::UpdateStored { client: name.clone(), work: work.clone(), update });
         match &outcome {
             Outcome::Answered(Reply::Upload(UploadOutcome::Accepted)) => {
-                self.promised.insert((work, name, digest));
+                self.acknowledged.insert((work, name, digest));
             }
             Outcome::Answered(Reply::Upload(_)) | Outcome::Crashed => {}
             Outcome::Answered(other) => panic!("an update was answered with {other:?}"),
@@ -216,7 +217,8 @@ impl World {
     /// An update with something wrong.
     pub(crate) fn spoil(packed: &Packed, wrong: Wrong) -> Packed {
         let mut packed = packed.clone();
-        let (work, update) = (&mut packed.work, &mut packed.update);
+        let work = &mut packed.work;
+        let update = &mut packed.update;
         match wrong {
             Wrong::Empty => update.examples = 0,
             Wrong::Loss => update.train_loss = f64::NAN,

@@ -25,13 +25,13 @@ impl World {
         let is_whole = (weights - 1.0).abs() < 1e-9 || (by_coins && plan.updates.is_empty());
         assert!(is_whole, "weights sum to {weights}");
         assert!(plan.updates.is_sorted_by(|a, b| a.client < b.client), "updates are not in client order");
-        let initial = self.initial().map(|initial| initial.digest.parse().unwrap());
-        assert_eq!(plan.initial, initial);
-        let needed = plan.published.iter().chain(&plan.frozen).chain(&plan.server).chain(&plan.initial);
+        let start_adapter = self.start_adapter().map(|adapter| adapter.digest.parse().unwrap());
+        assert_eq!(plan.start_adapter, start_adapter);
+        let needed = plan.published.iter().chain(&plan.frozen).chain(&plan.server).chain(&plan.start_adapter);
         let missing = needed.into_iter().find(|digest| !self.blobs.contains_key(digest));
         assert!(missing.is_none() || !self.awaits(&plan.work), "the plan needs {missing:?}");
-        // An order that nobody waits for any more, of an attempt that is over or given twice and carried out, may find what
-        // it needs dropped; its result would be let go anyway.
+        // An order that nobody waits for any more, of an attempt that is over or given twice and
+        // carried out, may find what it needs dropped; its result would be let go anyway.
         if missing.is_some() {
             return Some(Input::AggregateFailed { work: plan.work, reason: "what it needs is gone".to_owned() });
         }
@@ -54,14 +54,14 @@ impl World {
             }
         }
         let ledger_head = plan.release.as_ref().map_or_else(String::new, |_| head(&plan.work));
-        // So that every clip tells how many releases came before it.
+        // So that every clip shows how many releases came before it.
         let next_clip =
             plan.release.filter(|release| release.plan.adaptive.is_some()).map(|release| release.clip / 2.0);
         let WorkKey { run, round, attempt } = &plan.work;
         let global = self.put(&format!("{run} {round} {attempt} aggregate {sum}"), sum);
         let refactors = self.setup.refactors() && trains && round.is_multiple_of(self.setup.refactor_every);
         let frozen = (!trains || refactors).then(|| self.put(&format!("{run} {round} frozen {sum}"), 0));
-        // A state is made from the one before: what it is called tells where it comes from.
+        // A state is made from the one before: its name says where it comes from.
         let before = plan.server.map(|digest| digest.to_string()).unwrap_or_default();
         let server =
             (self.setup.serves() && trains).then(|| self.put(&format!("{run} {round} server {sum} {before}"), 0));

@@ -18,7 +18,7 @@ fn setup() -> impl Strategy<Value = Setup> {
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
-            (course, keep_best, rollback, measures, server, refactor_every, ranks, initial),
+            (course, keep_best, rollback, measures, server, refactor_every, ranks, start_adapter),
             private,
             (per_client, by_coins, moves_clip),
         )| {
@@ -51,7 +51,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 server,
                 refactor_every,
                 ranks,
-                initial,
+                start_adapter,
             }
         },
     )
@@ -103,7 +103,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// What operators do, and what clients do on their own account.
 fn steering() -> impl Strategy<Value = Op> {
-    let (client, run) = (0_usize..8, 0_usize..3);
+    let client = 0_usize..8;
+    let run = 0_usize..3;
     prop_oneof![
         3 => run.clone().prop_map(Op::Pause),
         6 => run.clone().prop_map(Op::Resume),

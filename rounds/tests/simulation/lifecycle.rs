@@ -130,7 +130,7 @@ fn a_killed_client_is_dropped_and_the_run_goes_on_at_quorum() {
     let dropped = world.participant(2);
     assert_eq!((dropped.state.as_str(), dropped.weight), ("dropped", 0.0));
     assert!(dropped.reason.contains("no update within 3 s after quorum"), "{}", dropped.reason);
-    // It comes back with its update: late, and told so.
+    // It comes back with its update: late, and refused as late.
     let late = world.devices[2].assignment.clone().unwrap();
     let packed = world.pack(2, &late, "");
     assert!(matches!(world.upload(2, &packed).rejection(), Rejection::Dropped { .. }));
@@ -203,7 +203,7 @@ fn an_attempt_without_quorum_is_repeated_and_then_given_up() {
     assert_eq!((open.attempt, open.notes.len()), (2, 1));
     assert!(open.notes[0].contains("1 of 2 needed updates"), "{:?}", open.notes);
     world.carry_out(Op::Wait(REST_S));
-    // Client 0's update was not used; it is asked anew, under a new key.
+    // Client 0's update was not used; it is asked again, under a new key.
     let first = world.devices[0].assignment.clone().unwrap();
     world.obey(0);
     let second = world.devices[0].assignment.clone().unwrap();
@@ -227,9 +227,9 @@ fn who_failed_is_left_alone_for_a_while() {
     let mut world = World::new(Setup { clients: 2, cohort: 2, quorum: 2, ..Setup::default() });
     world.gather();
     world.carry_out(Op::Fail(0));
-    let told = |world: &World| world.engine.events(&world.runs[0], 0).last().unwrap().text.clone();
+    let latest = |world: &World| world.engine.events(&world.runs[0], 0).last().unwrap().text.clone();
     for second in 0..REST_S {
-        assert_eq!((world.open().attempt, world.cohort()), (2, vec![]), "second {second}: {}", told(&world));
+        assert_eq!((world.open().attempt, world.cohort()), (2, vec![]), "second {second}: {}", latest(&world));
         assert_eq!(world.open().participants.iter().filter(|part| part.state == "training").count(), 0);
         let kept = world.participant(1).reason;
         assert_eq!(kept, "attempt 1: too few of the others were left for a quorum");
@@ -237,7 +237,7 @@ fn who_failed_is_left_alone_for_a_while() {
         world.carry_out(Op::Wait(1));
     }
     (0..2).for_each(|client| world.obey(client));
-    assert_eq!((world.open().attempt, world.cohort()), (2, vec![0, 1]), "{}", told(&world));
+    assert_eq!((world.open().attempt, world.cohort()), (2, vec![0, 1]), "{}", latest(&world));
     // The next rest is twice as long.
     world.carry_out(Op::Fail(1));
     world.carry_out(Op::Wait(2 * REST_S - 1));

@@ -114,7 +114,8 @@ fn a_restart_asks_again_and_a_late_report_is_refused() {
     world.work(3);
     world.carry_out(Op::Repeat);
     let client = world.devices[0].name.clone();
-    let (run, evaluation) = (world.runs[0].clone(), v1::Evaluation { examples: 8, ..Default::default() });
+    let run = world.runs[0].clone();
+    let evaluation = v1::Evaluation { examples: 8, ..Default::default() };
     let stray = Input::Evaluated { client, run, round: 1, evaluation };
     assert!(matches!(world.step(stray).rejection(), Rejection::NoEvaluation { .. }));
 }
@@ -127,7 +128,7 @@ fn a_client_that_is_not_there_is_refused_with_the_run() {
         run: RunId::new("another").unwrap(),
         run_file,
         base: World::base(),
-        initial: None,
+        start_adapter: None,
         key: KEY,
     };
     let refusal = world.step(create).rejection();

@@ -3,9 +3,11 @@
 /// One operation. Clients and runs are named by number; numbers beyond what there is wrap around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// The client asks what to do, and does what it is told: accepts an invitation, takes an assignment.
+    /// The client asks what to do, and does what it is assigned: accepts an invitation, takes an
+    /// assignment.
     Poll(usize),
-    /// The client finishes the work in hand: an update goes to its spool, an evaluation is reported.
+    /// The client finishes its assigned work: an update goes to its spool, an evaluation is
+    /// reported.
     Work(usize),
     /// The client sends the oldest update of its spool.
     Upload(usize),
@@ -25,7 +27,7 @@ pub(crate) enum Op {
     Download(usize),
     /// The client reports that it cannot do its work.
     Fail(usize),
-    /// The door refuses the client's update.
+    /// Validation refuses the client's update.
     Refuse(usize),
     /// The client process is killed: it forgets its assignment, its spool survives.
     Kill(usize),
@@ -51,7 +53,8 @@ pub(crate) enum Op {
     ClockBack(u32),
     /// The next step is lost: the coordinator dies before it commits, and starts again.
     CrashBeforeCommit,
-    /// The next step is committed, but neither answered nor acted upon: the coordinator dies, and starts again.
+    /// The next step is committed, but neither answered nor acted upon: the coordinator dies, and
+    /// starts again.
     CrashAfterCommit,
     /// The coordinator is stopped and started.
     Restart,
@@ -113,13 +116,14 @@ pub(crate) struct Setup {
     pub(crate) max_attempts: u32,
     /// Whether updates weigh by example count, or all alike.
     pub(crate) weigh_examples: bool,
-    /// Tenths of the epsilon that the run promises; `None` = no privacy.
+    /// Tenths of the epsilon that the run guarantees; `None` = no privacy.
     pub(crate) epsilon: Option<u32>,
-    /// Whether it promises it per client, with methods that can, and per example otherwise.
+    /// Whether it guarantees it per client, with methods that can, and per example otherwise.
     pub(crate) per_client: bool,
-    /// Whether a promise per client has its cohorts drawn by coins.
+    /// Whether a run with privacy per client has Poisson-sampled cohorts.
     pub(crate) by_coins: bool,
-    /// Whether the clip of a run with privacy per client moves; its noise is then small enough for a small cohort.
+    /// Whether the clip of a run with privacy per client moves; its noise is then small enough for
+    /// a small cohort.
     pub(crate) moves_clip: bool,
     /// Seed of the draws.
     pub(crate) seed: u64,
@@ -127,7 +131,7 @@ pub(crate) struct Setup {
     pub(crate) course: Course,
     /// Whether the finished run hands out its best round.
     pub(crate) keep_best: bool,
-    /// Percent above the best loss from which a round is taken back.
+    /// Percent above the best loss from which a round is rolled back.
     pub(crate) rollback: Option<u32>,
     /// Who measures.
     pub(crate) measures: Measures,
@@ -135,10 +139,11 @@ pub(crate) struct Setup {
     pub(crate) server: bool,
     /// Rounds after which the executor makes new frozen tensors, of the method that can; 0 = never.
     pub(crate) refactor_every: u32,
-    /// Draws the ranks that clients allow and ask for, of methods that mix them; 0 = all the run's but client 5.
+    /// Draws the ranks that clients allow and ask for, of methods that mix them; 0 = all the run's
+    /// but client 5.
     pub(crate) ranks: u64,
     /// Whether runs start from an adapter.
-    pub(crate) initial: bool,
+    pub(crate) start_adapter: bool,
 }
 
 /// What measurements come to.
@@ -187,7 +192,7 @@ impl Default for Setup {
             server: false,
             refactor_every: 0,
             ranks: 0,
-            initial: false,
+            start_adapter: false,
         }
     }
 }

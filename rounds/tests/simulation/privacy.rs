@@ -1,4 +1,4 @@
-//! Runs that promise privacy per example: what is let in, who goes on, and how they end.
+//! Runs with privacy per example: what is accepted, who goes on, and how they end.
 
 use rondo_proto::RunId;
 use rondo_rounds::{Input, Reply, UploadOutcome};
@@ -15,7 +15,7 @@ fn private() -> Setup {
 }
 
 #[test]
-fn every_method_keeps_the_promise_to_its_end() {
+fn every_method_keeps_the_guarantee_to_its_end() {
     for (method, id) in IDS.iter().enumerate() {
         let world = simulate(Setup { method, ..private() }, &[]);
         let summary = world.engine.run_summary(&world.runs[0]).unwrap();
@@ -63,8 +63,8 @@ fn the_budget_outlives_a_restart() {
 }
 
 #[test]
-fn an_update_that_breaks_the_promise_is_refused_by_name() {
-    let told = |change: &dyn Fn(&mut Packed)| {
+fn an_update_that_breaks_the_guarantee_is_refused_by_name() {
+    let reason_of = |change: &dyn Fn(&mut Packed)| {
         let mut world = World::new(private());
         world.gather();
         let client = world.cohort()[0];
@@ -88,13 +88,13 @@ fn an_update_that_breaks_the_promise_is_refused_by_name() {
             (report.epsilon, report.next_epsilon) = (1.6, 2.0);
         }),
         ("comes to", |packed| packed.update.privacy.as_mut().unwrap().noise_multiplier = 0.5),
-        ("tells an example count", |packed| packed.update.examples = 7),
-        ("tells a training loss", |packed| packed.update.train_loss = 0.5),
-        ("tells a training time", |packed| packed.update.train_seconds = 0.5),
-        ("tells a measurement", |packed| packed.update.before = Some(Default::default())),
+        ("reports an example count", |packed| packed.update.examples = 7),
+        ("reports a training loss", |packed| packed.update.train_loss = 0.5),
+        ("reports a training time", |packed| packed.update.train_seconds = 0.5),
+        ("reports a measurement", |packed| packed.update.before = Some(Default::default())),
     ];
     for (says, change) in changes {
-        let reason = told(&change);
+        let reason = reason_of(&change);
         assert!(reason.contains(says), "{reason:?} should say {says:?}");
     }
 }
@@ -114,8 +114,9 @@ fn a_ledger_that_was_set_back_is_noticed() {
     assert_eq!(packed.update.privacy.as_ref().unwrap().total_steps, 3);
     packed.update.privacy.as_mut().unwrap().total_steps = 1;
     let Reply::Upload(UploadOutcome::Refused { reason }) = world.upload(client, &packed).reply() else { panic!() };
-    assert!(reason.contains("has told of 2 noised steps before, and now of 1"), "{reason}");
-    // Without it there is no cohort of three, and the run ends; it is not let in again once its count has grown.
+    assert!(reason.contains("has reported 2 noised steps before, and now 1"), "{reason}");
+    // Without it there is no cohort of three, and the run ends; it is not drawn again once its
+    // count has grown.
     world.restart();
     world.heal();
     let summary = world.engine.run_summary(&world.runs[0]).unwrap();
@@ -125,12 +126,12 @@ fn a_ledger_that_was_set_back_is_noticed() {
 }
 
 #[test]
-fn a_promise_that_cannot_be_kept_is_refused_before_anything_starts() {
+fn a_guarantee_that_cannot_be_kept_is_refused_before_anything_starts() {
     let mut world = World::new(private());
     let file = world.run_file();
     let mut create = |run_file: String| {
         let run = RunId::new("another").unwrap();
-        world.step(Input::CreateRun { run, run_file, base: World::base(), initial: None, key: KEY }).rejection()
+        world.step(Input::CreateRun { run, run_file, base: World::base(), start_adapter: None, key: KEY }).rejection()
     };
     let rank = create(file.replace("id = \"fedit\"", "id = \"fed-sb\""));
     assert!(rank.to_string().contains("statistic of the clients' data"), "{rank}");

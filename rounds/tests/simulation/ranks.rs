@@ -29,7 +29,7 @@ fn ranks_mix_only_where_the_method_mixes_them() {
 }
 
 #[test]
-fn bytes_door_plan_and_record_go_by_the_clients_own_rank() {
+fn bytes_validation_plan_and_record_go_by_the_clients_own_rank() {
     let mut mixing = 0;
     for (method, id) in IDS.iter().enumerate() {
         for ranks in 1..4 {
@@ -42,7 +42,8 @@ fn bytes_door_plan_and_record_go_by_the_clients_own_rank() {
             let run = world.runs[0].clone();
             let job = world.engine.job(&run).unwrap().clone();
             if job.needs_warm_up() {
-                // Its first round collects a statistic, whose size does not go by the adapter's rank alone.
+                // Its first round collects a statistic, whose size does not go by the adapter's
+                // rank alone.
                 continue;
             }
             let kind = rondo_methods::Kind::Train;
@@ -57,10 +58,10 @@ fn bytes_door_plan_and_record_go_by_the_clients_own_rank() {
                 let packed = world.pack(client, &assignment, "");
                 let name = device.name.clone();
                 let expected = world.engine.expected_upload(&name, &packed.work, &packed.update.digest).unwrap();
-                let ExpectedUpload::Wanted { rank: at_door, layout_bytes, .. } = expected else {
+                let ExpectedUpload::Wanted { rank: expected_rank, layout_bytes, .. } = expected else {
                     panic!("{expected:?}")
                 };
-                assert_eq!((at_door, layout_bytes), (rank, job.upload_bytes(kind, 1, rank as usize)));
+                assert_eq!((expected_rank, layout_bytes), (rank, job.upload_bytes(kind, 1, rank as usize)));
                 // One that was trained with another rank is not taken.
                 let other = World::spoil(&packed, crate::model::Wrong::Rank);
                 assert!(matches!(world.upload(client, &other).rejection(), Rejection::UpdateRank { .. }));

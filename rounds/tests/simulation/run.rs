@@ -68,7 +68,8 @@ impl World {
                 let client = self.client(client);
                 if let Some(assignment) = self.devices[client].assignment.take() {
                     let name = self.devices[client].name.clone();
-                    let (work, reason) = (work_of(&assignment), "no memory".to_owned());
+                    let work = work_of(&assignment);
+                    let reason = "no memory".to_owned();
                     self.step(Input::ClientFailed { client: name, work, reason });
                 }
             }
@@ -85,7 +86,8 @@ impl World {
                 self.devices[client].assignment = None;
             }
             Op::Decline(client, run) => {
-                let (client, run) = (self.client(client), self.run(run));
+                let client = self.client(client);
+                let run = self.run(run);
                 self.answer(client, &run, false);
             }
             Op::Everybody => self.everybody_works(),
@@ -160,7 +162,7 @@ impl World {
         }
     }
 
-    /// Polls and does as told.
+    /// Polls and does what it is assigned.
     pub(crate) fn obey(&mut self, client: usize) {
         match self.poll(client) {
             Some(v1::poll_reply::Next::Invitation(invitation)) => {
@@ -176,7 +178,7 @@ impl World {
         }
     }
 
-    /// Finishes the work in hand.
+    /// Finishes the assigned work.
     pub(crate) fn work(&mut self, client: usize) {
         let Some(assignment) = self.devices[client].assignment.clone() else { return };
         if assignment.kind() == v1::WorkKind::Evaluate {
@@ -196,19 +198,20 @@ impl World {
         }
     }
 
-    /// Sends the oldest update of the spool, and forgets it once it is settled.
+    /// Sends the oldest update of the spool, and forgets it once it is decided.
     fn send_oldest(&mut self, client: usize, hears_reply: bool) {
         let Some(packed) = self.devices[client].spool.front().cloned() else { return };
         let outcome = self.upload(client, &packed);
-        let is_settled = matches!(outcome, Outcome::Answered(Reply::Upload(_)) | Outcome::Rejected(_));
-        if hears_reply && is_settled {
+        let is_decided = matches!(outcome, Outcome::Answered(Reply::Upload(_)) | Outcome::Rejected(_));
+        if hears_reply && is_decided {
             self.devices[client].spool.pop_front();
         }
     }
 
     fn heartbeat(&mut self, client: usize) {
         let Some(assignment) = self.devices[client].assignment.clone() else { return };
-        let (name, work) = (self.devices[client].name.clone(), work_of(&assignment));
+        let name = self.devices[client].name.clone();
+        let work = work_of(&assignment);
         let state = "training".to_owned();
         let outcome = self.step(Input::Heartbeat { client: name, work, state, step: 1, steps: 4, loss: f64::NAN });
         if let Outcome::Answered(Reply::Heartbeat { stop: true, reason }) = outcome {
@@ -220,7 +223,8 @@ impl World {
     /// Fetches every blob of the assignment that it lacks.
     pub(crate) fn download(&mut self, client: usize) {
         let Some(assignment) = self.devices[client].assignment.clone() else { return };
-        let (name, run) = (self.devices[client].name.clone(), RunId::new(&assignment.run).unwrap());
+        let name = self.devices[client].name.clone();
+        let run = RunId::new(&assignment.run).unwrap();
         let state = assignment.state.unwrap_or_default();
         let published = state.published.iter().map(|entry| entry.digest.clone());
         let others = [state.frozen_digest, state.initial_digest];
@@ -242,7 +246,7 @@ impl World {
                 let index = self.devices.iter().position(|device| device.name == client).unwrap();
                 self.upload(index, &crate::device::Packed { work, update });
             }
-            // Its blobs may be gone, as after any restart: the executor would have made them anew.
+            // Its blobs may be gone, as after any restart: the executor would have made them again.
             Input::Aggregated { global, frozen, server, .. }
                 if [Some(global), frozen, server].iter().flatten().any(|digest| !self.blobs.contains_key(digest)) => {}
             input @ Input::CreateRun { .. } => drop(self.create_from(input)),
@@ -260,8 +264,8 @@ impl World {
             }
             self.everybody_works();
         }
-        let standing: Vec<_> = self.runs.iter().map(|run| self.engine.run_summary(run)).collect();
-        panic!("a run with enough healthy clients does not end: {standing:#?}");
+        let summaries: Vec<_> = self.runs.iter().map(|run| self.engine.run_summary(run)).collect();
+        panic!("a run with enough healthy clients does not end: {summaries:#?}");
     }
 
     fn restore(&mut self) {

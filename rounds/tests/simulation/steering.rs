@@ -45,7 +45,8 @@ fn a_paused_run_accepts_work_in_hand_and_gives_no_more() {
     assert_eq!(world.phase_of_first(), "publishing");
     assert!(waits(&mut world, 0).contains("paused"));
     world.carry_out(Op::Resume(0));
-    let (window, now) = (world.engine.run_summary(&world.runs[0]).unwrap().deadline_ms, world.now);
+    let window = world.engine.run_summary(&world.runs[0]).unwrap().deadline_ms;
+    let now = world.now;
     assert!(window > deadline && window <= now + i64::from(DEADLINE_S) * 1000);
     world.heal();
     assert_eq!(world.outcome(0), "completed");
@@ -146,7 +147,7 @@ fn a_revoked_client_is_out_at_once() {
     world.deliver(2);
     world.carry_out(Op::Revoke(1));
     assert!(world.open().notes[0].contains("c1 was revoked after its update was taken"));
-    // With a new token the name may enrol anew, and is asked again.
+    // With a new token the name may enrol again, and is asked again.
     assert!(matches!(world.enrol(2).rejection(), Rejection::ClientExists { .. }));
     world.enrol(0).reply();
     assert!(matches!(world.poll(0), Some(v1::poll_reply::Next::Invitation(_))));
@@ -156,7 +157,8 @@ fn a_revoked_client_is_out_at_once() {
 fn a_pending_client_waits_for_approval() {
     let mut world = World::new(Setup::default());
     let client = ClientId::new("c-new").unwrap();
-    let (fingerprint, expires) = ("00".to_owned(), 5);
+    let fingerprint = "00".to_owned();
+    let expires = 5;
     world.step(Input::Enrolled { client: client.clone(), fingerprint, expires, approved: false }).reply();
     world.devices[0].name = client.clone();
     assert!(waits(&mut world, 0).contains("approve"));
@@ -187,7 +189,7 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     let file = world.run_file();
     let mut create = |run_file: String, base: v1::BaseModel| {
         let run = RunId::new("another").unwrap();
-        world.step(Input::CreateRun { run, run_file, base, initial: None, key: KEY }).rejection()
+        world.step(Input::CreateRun { run, run_file, base, start_adapter: None, key: KEY }).rejection()
     };
     let base = World::base;
     let unknown_key = create(file.replace("quorum", "qourum"), base()).to_string();
@@ -201,7 +203,8 @@ fn a_run_that_cannot_be_is_refused_with_words() {
     assert!(target.contains("kwery"), "{target}");
     let other = v1::BaseModel { digest: "blake3:00".to_owned(), ..base() };
     assert!(create(file.clone(), other).to_string().contains("blake3:00"));
-    let taken = Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base(), initial: None, key: KEY };
+    let taken =
+        Input::CreateRun { run: world.runs[0].clone(), run_file: file, base: base(), start_adapter: None, key: KEY };
     assert!(matches!(world.step(taken).rejection(), Rejection::RunExists { .. }));
 }
 
@@ -240,7 +243,8 @@ fn a_client_fetches_what_its_work_needs_and_nothing_else() {
     world.reach(1);
     let run = world.runs[0].clone();
     let state = world.engine.adapter_state(&run, None).unwrap();
-    let (frozen, global) = (state.frozen_digest.parse().unwrap(), state.published[0].digest.parse().unwrap());
+    let frozen = state.frozen_digest.parse().unwrap();
+    let global = state.published[0].digest.parse().unwrap();
     let cohort = world.cohort();
     let outsider = (0..4).find(|client| !cohort.contains(client)).unwrap();
     let may = |world: &World, client: usize, digest| {
@@ -257,10 +261,11 @@ fn a_client_fetches_what_its_work_needs_and_nothing_else() {
 }
 
 #[test]
-fn the_door_knows_what_to_expect() {
+fn validation_knows_what_to_expect() {
     let mut world = three();
     let packed = world.pack(0, &world.devices[0].assignment.clone().unwrap(), "");
-    let (client, digest) = (world.devices[0].name.clone(), packed.update.digest);
+    let client = world.devices[0].name.clone();
+    let digest = packed.update.digest;
     let expected = world.engine.expected_upload(&client, &packed.work, &digest).unwrap();
     let ExpectedUpload::Wanted { rank, layout_bytes, max_norm, .. } = expected else { panic!("{expected:?}") };
     // Two targets with A [4, 16] and B [16, 4], and the head [2, 16] + [2], in f32.
@@ -269,8 +274,8 @@ fn the_door_knows_what_to_expect() {
     world.carry_out(Op::UploadBegun(0));
     assert_eq!(world.participant(0).state, "uploading");
     world.deliver(0);
-    let settled = world.engine.expected_upload(&client, &packed.work, &digest).unwrap();
-    assert_eq!(settled, ExpectedUpload::Settled(UploadOutcome::Accepted));
+    let expected = world.engine.expected_upload(&client, &packed.work, &digest).unwrap();
+    assert_eq!(expected, ExpectedUpload::Decided(UploadOutcome::Accepted));
     let stranger = ClientId::new("stranger").unwrap();
     let rejection = world.engine.expected_upload(&stranger, &packed.work, &digest).unwrap_err();
     assert!(matches!(rejection, Rejection::UnknownClient { .. }));

@@ -29,7 +29,7 @@ fn an_update_counts_once_however_often_it_comes() {
     (0..3).for_each(|client| world.obey(client));
     (0..3).for_each(|client| world.work(client));
     assert_eq!(world.closed(1).participants.len(), 3);
-    // The round is closed and the answer still the same; a stranger's update meets a closed door.
+    // The round is closed and the answer still the same; a stranger's update is refused.
     world.carry_out(Op::Repeat);
     let packed = world.pack(0, &assignment, "");
     assert_eq!(world.upload(0, &packed).reply(), accepted());
@@ -50,7 +50,8 @@ fn beyond_the_cohort_updates_are_spare() {
     assert!(!world.blobs.contains_key(&packed.update.digest));
     assert_eq!(world.participant(2).bytes_up, 1000);
     let beat = |world: &mut World, state: &str| {
-        let (client, work) = (world.devices[2].name.clone(), packed.work.clone());
+        let client = world.devices[2].name.clone();
+        let work = packed.work.clone();
         let state = state.to_owned();
         match world.step(Input::Heartbeat { client, work, state, step: 1, steps: 2, loss: 0.5 }).reply() {
             Reply::Heartbeat { stop, reason } => (stop, reason),

@@ -1,4 +1,5 @@
-//! A federation in memory: a record store with commits, a blob store, an executor and clients, around one engine.
+//! A federation in memory: a record store with commits, a blob store, an executor and clients,
+//! around one engine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,11 +20,11 @@ pub(crate) const DATASET: &str = "reviews";
 pub(crate) const PUBLIC: &str = "public";
 /// Adapter rank of every run.
 pub(crate) const RANK: u32 = 4;
-/// Delta of every promise.
+/// Delta of every guarantee.
 pub(crate) const DELTA: f64 = 1e-5;
-/// Noise multiplier of promises per client.
+/// Noise multiplier of guarantees per client.
 pub(crate) const NOISE: f64 = 4.0;
-/// What coins are tossed by.
+/// The key of Poisson-sampled cohorts.
 pub(crate) const KEY: CohortKey = CohortKey::new([9; 32]);
 /// Deadline of every phase.
 pub(crate) const DEADLINE_S: u32 = 20;
@@ -81,11 +82,11 @@ pub(crate) struct World {
     pub(crate) last: Option<Input>,
     /// The executor's latest result, and what it is worth.
     pub(crate) result: Option<(Input, u64)>,
-    /// Updates whose sender was told that they count.
-    pub(crate) promised: BTreeSet<(WorkKey, ClientId, Digest)>,
+    /// Updates whose sender got the answer that they count.
+    pub(crate) acknowledged: BTreeSet<(WorkKey, ClientId, Digest)>,
     /// States of the server optimiser, as the executor made them.
     pub(crate) servers: BTreeSet<Digest>,
-    /// What coins are tossed by.
+    /// The key of Poisson-sampled cohorts.
     pub(crate) key: CohortKey,
     /// How often the executor has drawn noise, over all runs.
     pub(crate) drawn: u32,
@@ -108,7 +109,7 @@ impl World {
             crash: None,
             last: None,
             result: None,
-            promised: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
             servers: BTreeSet::new(),
             key: KEY,
             drawn: 0,
@@ -130,8 +131,10 @@ impl World {
             format!("[evaluation]\n            client = \"c{client}\"\n            dataset = \"{PUBLIC}\"\n            public = true")
         });
         let server = self.setup.serves().then_some("[server]\n            optimiser = \"fed-avg-m\"");
-        let (rollback, refactor) = (rollback.unwrap_or_default(), refactor.unwrap_or_default());
-        let (measures, server) = (measures.unwrap_or_default(), server.unwrap_or_default());
+        let rollback = rollback.unwrap_or_default();
+        let refactor = refactor.unwrap_or_default();
+        let measures = measures.unwrap_or_default();
+        let server = server.unwrap_or_default();
         let private = self.setup.epsilon.is_some();
         let weighting = if self.setup.weigh_examples && !private { "examples" } else { "uniform" };
         let init = if private && method == "fed-sb" { "init = \"base-svd\"" } else { "" };
@@ -207,12 +210,13 @@ impl World {
 
     pub(crate) fn create(&mut self) -> Outcome {
         let run = RunId::new(format!("run-{}", self.runs.len())).unwrap();
-        let (run_file, initial) = (self.run_file(), self.initial().map(Box::new));
+        let run_file = self.run_file();
+        let start_adapter = self.start_adapter().map(Box::new);
         let outcome = self.create_from(Input::CreateRun {
             run: run.clone(),
             run_file,
             base: Self::base(),
-            initial,
+            start_adapter,
             key: self.key,
         });
         if !matches!(outcome, Outcome::Rejected(_)) && self.engine.run_file(&run).is_some() {

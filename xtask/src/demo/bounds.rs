@@ -7,7 +7,8 @@ use super::report::{MethodReport, Report};
 const ACCURACY: [(&str, f64); 4] = [("movies", 0.75), ("products", 0.80), ("newspaper", 0.75), ("tweets", 0.88)];
 /// Aggregation error of a method whose aggregate is exact, in f64 over f32 tensors.
 const EXACT: f64 = 1e-6;
-/// Wire bytes may exceed the layout's formula by this share and this many bytes: headers of files and messages.
+/// Wire bytes may exceed the layout's formula by this share and
+/// this many bytes: headers of files and messages.
 const BYTES_SHARE: f64 = 0.03;
 const BYTES_FIXED: f64 = 4096.0;
 /// At equal rank fed-sb uploads at least so many times fewer bytes than fedit.
@@ -44,7 +45,8 @@ pub(crate) fn misses(report: &Report) -> Vec<String> {
     misses
 }
 
-/// Full runs reach the bounds; flora, and the mean over the domains of a fast run, end above where they started.
+/// Full runs reach the bounds; flora, and the mean over the
+/// domains of a fast run, end above where they started.
 fn accuracy(method: &MethodReport, fast: bool, misses: &mut Vec<String>) {
     let mut gain = 0.0;
     for (domain, bound) in ACCURACY {
@@ -93,7 +95,8 @@ fn bytes(method: &MethodReport, misses: &mut Vec<String>) {
                 ("up", participant.bytes_up, participant.layout_bytes_up),
                 ("down", participant.bytes_down, participant.layout_bytes_down),
             ] {
-                let (wire, layout) = (wire as f64, layout as f64);
+                let wire = wire as f64;
+                let layout = layout as f64;
                 if (wire - layout).abs() > layout * BYTES_SHARE + BYTES_FIXED {
                     misses.push(format!(
                         "{}: {} in round {}: {wire:.0} bytes {way}, {layout:.0} by the layout",

@@ -1,10 +1,12 @@
-//! `cargo xtask demo`: a real federation on loopback. One coordinator and one client per domain, each a process of its
-//! own with its own certificate and data folder, fine-tune the demo's encoder; then it is shown what that did.
+//! `cargo xtask demo`: a real federation on loopback. One coordinator and one client per domain,
+//! each a process of its own with its own certificate and data folder, fine-tune the demo's
+//! encoder; then it is shown what that did.
 
 mod bounds;
 mod members;
 mod private;
 mod report;
+mod text;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,17 +18,19 @@ use self::report::{MethodReport, Report};
 use crate::cargo;
 use crate::examples::{self, METHODS, PRIVATE_METHODS, RunChanges};
 use crate::federation::Federation;
-use crate::paths::Paths;
+use crate::paths::{MODEL, Paths};
 use crate::process;
-use crate::setup::{self, MODEL, SetupArgs};
+use crate::setup::{self, SetupArgs};
 
 /// `cargo xtask demo`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
-    /// fed-sb, ffa-lora, flora, fedit, or all of them one after another [default: fed-sb, with --epsilon all].
+    /// fed-sb, ffa-lora, flora, fedit, or all of them one after
+    /// another [default: fed-sb, with --epsilon all].
     #[arg(long, value_parser = ["fed-sb", "ffa-lora", "flora", "fedit", "all"])]
     method: Option<String>,
-    /// With privacy for every example, at this epsilon over the whole run; of fed-sb, ffa-lora and fedit.
+    /// With privacy for every example, at this epsilon over
+    /// the whole run; of fed-sb, ffa-lora and fedit.
     #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
     epsilon: Option<f64>,
     /// Training rounds [default: what the run file of the method says].
@@ -109,7 +113,7 @@ pub(crate) fn run(paths: &Paths, args: &DemoArgs) -> Result<()> {
     }
     report.seconds = start.elapsed().as_secs_f64();
 
-    println!("{}", report.shown(paths));
+    println!("{}", text::text(&report, paths));
     let file = report.save(&dir)?;
     println!("\nThis report as JSON: {}", paths.show(&file));
     println!("Logs, certificates and data of the demo: {}", paths.show(&dir));

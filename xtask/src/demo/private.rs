@@ -1,20 +1,22 @@
-//! A private run's part of the demo: what every data owner spent, and accuracies that no run may tell.
+//! A private run's part of the demo: what every data owner
+//! spent, and accuracies that no run may report.
 //!
-//! With privacy no client measures for the coordinator. Here the data owners are all on one machine and the demo is theirs,
-//! so each measures the exported adapter on its own held-out rows, offline.
+//! With privacy no client measures for the coordinator. Here the data owners are all on one machine
+//! and the demo is theirs, so each measures the exported adapter on its own held-out rows, offline.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::report::{ClientReport, MethodReport};
+use super::report::{ClientReport, MethodReport, share};
 use crate::federation::Federation;
 use crate::paths::Paths;
 
 /// Held-out rows of every client, as its client.toml says.
 const HELD_OUT: f64 = 0.1;
-/// The mean accuracy of fed-sb and ffa-lora is above the larger class's share by this much at least.
+/// The mean accuracy of fed-sb and ffa-lora is above
+/// the larger class's share by this much at least.
 const GAIN: f64 = 0.1;
 
 /// Measures a private run's adapter with every data owner.
@@ -54,8 +56,8 @@ pub(super) fn section(out: &mut String, method: &MethodReport) {
             out,
             "  {:<18} {:>12} {:>10} {:>10} {:>15.4} {:>15.4} {:>8.4} {:>10.4} {:>7}",
             client.client,
-            super::report::share(client.majority),
-            super::report::share(client.after),
+            share(client.majority),
+            share(client.after),
             client.held_out,
             spent.epsilon,
             spent.epsilon_pld,
@@ -78,13 +80,13 @@ pub(super) fn comparison(out: &mut String, methods: &[MethodReport]) {
             method.method,
             method.rank(),
             largest(&method.clients),
-            super::report::share(mean(&method.clients, |client| client.after)),
+            share(mean(&method.clients, |client| client.after)),
             method.upload(),
             method.seconds,
         );
     }
     if let Some(method) = methods.first() {
-        let majority = super::report::share(mean(&method.clients, |client| client.majority));
+        let majority = share(mean(&method.clients, |client| client.majority));
         let _ = writeln!(out, "the larger class alone would be right {majority} of the time");
     }
 }
@@ -99,7 +101,8 @@ pub(super) fn misses(method: &MethodReport, epsilon: f64, fast: bool, misses: &m
     if method.clients.iter().any(|client| client.privacy.is_none()) {
         misses.push(format!("{id}: a client gave no account of what it spent"));
     }
-    let (after, majority) = (mean(&method.clients, |client| client.after), mean(&method.clients, |c| c.majority));
+    let after = mean(&method.clients, |client| client.after);
+    let majority = mean(&method.clients, |c| c.majority);
     let (Some(after), Some(majority)) = (after, majority) else {
         misses.push(format!("{id}: not every client was measured"));
         return;

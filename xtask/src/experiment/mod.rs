@@ -1,5 +1,6 @@
-//! `cargo xtask experiment FILE --data DIR`: a federation described in a file, on data of yours, method after method.
-//! It prints the held-out measurements before and after by group, bytes and seconds.
+//! `cargo xtask experiment FILE --data DIR`: a federation described in a file,
+//! on data of yours, method after method. It prints the held-out measurements
+//! before and after by group, bytes and seconds.
 
 mod spec;
 mod table;
@@ -28,7 +29,8 @@ pub(crate) struct ExperimentArgs {
     /// Folder of the data files that it names.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The base model: a Hugging Face folder or a GGUF file [default: the one that the file names, fetched by set-up].
+    /// The base model: a Hugging Face folder or a GGUF file [default:
+    /// the one that the file names, fetched by setup].
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Only these methods of the file; repeatable.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Fails with the mend when there is no C++ compiler.
+/// Fails with the remedy when there is no C++ compiler.
 pub(crate) fn check() -> Result<()> {
     let named = std::env::var("CXX").ok();
     let names = named.iter().map(String::as_str).chain(["c++", "g++", "clang++"]);
@@ -20,6 +20,6 @@ pub(crate) fn check() -> Result<()> {
     }
     bail!(
         "no C++ compiler was found, which builds the bindings to libtorch\n\
-         mend: install one (Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`), or name it in CXX"
+         fix: install one (Debian, Ubuntu: `apt-get install g++`; Fedora: `dnf install gcc-c++`), or name it in CXX"
     )
 }

@@ -1,7 +1,9 @@
-//! The demo's texts: four kinds of writing with human sentiment ratings, each the data of one owner.
+//! The demo's texts: four kinds of writing with human
+//! sentiment ratings, each the data of one owner.
 //!
-//! Source: C.J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
-//! Text", ICWSM 2014. Rows are `id <tab> mean rating <tab> text` with ratings from -4 to 4.
+//! Source: C.J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for
+//! Sentiment Analysis of Social Media Text", ICWSM 2014. Rows are `id <tab> mean
+//! rating <tab> text` with ratings from -4 to 4.
 
 use std::fs::File;
 use std::io::Read;
@@ -30,7 +32,7 @@ pub(crate) const DOMAINS: [(&str, &str); 4] = [
 ];
 
 /// Makes `.rondo/data/hutto/<domain>.tsv` (columns `text`, `label`) unless they are there.
-pub(crate) fn set_up(paths: &Paths) -> Result<()> {
+pub(crate) fn setup(paths: &Paths) -> Result<()> {
     let target = paths.demo_data();
     if !RECIPE.is_done(&target) {
         println!("data: making {}", paths.show(&target));
@@ -67,7 +69,8 @@ fn member(archive: impl Read, name: &str) -> Result<Vec<u8>> {
     bail!("the source distribution of {} holds no {name}", VADER.name)
 }
 
-/// Rated rows as a tab-separated table with the columns `text` and `label`; a quotation mark is an ordinary character.
+/// Rated rows as a tab-separated table with the columns `text` and
+/// `label`; a quotation mark is an ordinary character.
 fn table(rows: &str) -> Result<String> {
     let mut table = String::from("text\tlabel\n");
     for (number, row) in rows.lines().enumerate() {

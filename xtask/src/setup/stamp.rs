@@ -1,4 +1,5 @@
-//! Folders that appear whole or not at all, each with a stamp that says by which recipe it was made.
+//! Folders that appear whole or not at all, each with
+//! a stamp that says by which recipe it was made.
 
 use std::path::{Path, PathBuf};
 
@@ -31,12 +32,15 @@ impl Recipe {
         std::fs::read_to_string(target.join(STAMP)).is_ok_and(|text| text == self.text())
     }
 
-    /// Fills a temporary folder beside `target` by `fill(downloads, new)`, then puts it in `target`'s place.
+    /// Fills a temporary folder beside `target` by
+    /// `fill(downloads, new)`, then puts it in `target`'s place.
     pub(crate) fn make(&self, target: &Path, fill: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
         let parent = target.parent().context("a target has a parent")?;
         let name = target.file_name().context("a target has a name")?.to_string_lossy().into_owned();
         let work = Temporary::new(parent.join(format!(".{name}.new-{}", std::process::id())))?;
-        let (downloads, new, old) = (work.0.join("downloads"), work.0.join("new"), work.0.join("old"));
+        let downloads = work.0.join("downloads");
+        let new = work.0.join("new");
+        let old = work.0.join("old");
         std::fs::create_dir_all(&downloads)?;
         std::fs::create_dir_all(&new)?;
         fill(&downloads, &new)?;
@@ -48,7 +52,8 @@ impl Recipe {
     }
 }
 
-/// A folder that is removed with all it holds, the downloads among it, whether or not the work succeeded.
+/// A folder that is removed with all it holds, the
+/// downloads among it, whether or not the work succeeded.
 struct Temporary(PathBuf);
 
 impl Temporary {

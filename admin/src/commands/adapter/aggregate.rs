@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::law::shares;
-use rondo_methods::{Contribution, LawKind, Method, OfflineInput, Registry, aggregate_files};
+use rondo_methods::{Contribution, Dim, LawKind, Method, OfflineInput, Registry, TensorSpec, aggregate_files};
 use rondo_proto::manifest::{self, TensorEntry};
 use rondo_proto::nearest::nearest;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{facts, table};
-use crate::shapes::{self, Dimension, Part};
+use crate::shapes;
 use crate::text::{relative_error, size};
 
 /// The owner of the classifier head's tensors.
@@ -34,14 +34,15 @@ pub struct AggregateArgs {
     /// One rank per file, checked against the tensors [default: read off the tensors]
     #[arg(long, value_delimiter = ',', value_name = "R,..")]
     ranks: Vec<usize>,
-    /// LoRA's alpha; the scale is alpha / largest rank, of flora and flexlora alpha / the file's own [default: the largest
-    /// rank]
+    /// LoRA's alpha; the scale is alpha / largest rank, of flora and flexlora alpha / the file's
+    /// own [default: the largest rank]
     #[arg(long)]
     alpha: Option<f64>,
     /// File with the tensors that all clients hold frozen
     #[arg(long, value_name = "FILE")]
     frozen: Option<PathBuf>,
-    /// Published file that the clients started from; for files of lower ranks that hold leading blocks of its tensors
+    /// Published file that the clients started from; for files of lower
+    /// ranks that hold leading blocks of its tensors
     #[arg(long, value_name = "FILE")]
     global: Option<PathBuf>,
     /// The update files, in the order in which they are taken
@@ -81,21 +82,18 @@ pub(super) fn about() -> String {
         "Aggregates update files offline with any method's law\n\n\
          Tensors are named <target>.<part>, for example encoder.layer.0.attention.self.query.lora_B. {HEAD_WEIGHT} and \
          {HEAD_BIAS} are averaged. The parts of each method are:\n\n{}\n\n\
-         The aggregation error is told when all factors of the change are at hand: the frozen ones may stand in the update \
-         files or in one file named with --frozen. `rondo method show ID` tells more about a method.",
+         The aggregation error is reported when all factors of the change are at hand: the frozen ones may stand in the update \
+         files or in one file named with --frozen. `rondo method show ID` says more about a method.",
         methods.join("\n")
     )
 }
 
 /// "fed-sb: lora_R [r, r]; frozen lora_B [out, r], lora_A [r, in]".
 fn parts_in_words(method: &dyn Method) -> String {
-    let Ok(parts) = shapes::parts(method) else { return format!("  {}", method.id()) };
+    let Ok(parts) = shapes::tensors(method) else { return format!("  {}", method.id()) };
     let list = |sent: bool| {
-        let parts = parts.iter().filter(|part| part.spec.travel.goes_up() == sent);
-        parts
-            .map(|part| format!("{} {}", part.spec.part, shapes::words(&part.dimensions)))
-            .collect::<Vec<_>>()
-            .join(", ")
+        let parts = parts.iter().filter(|part| part.travel.goes_up() == sent);
+        parts.map(|part| format!("{} {}", part.part, part.dims_in_words())).collect::<Vec<_>>().join(", ")
     };
     let frozen = list(false);
     let frozen = if frozen.is_empty() { frozen } else { format!("; frozen {frozen}") };
@@ -116,7 +114,7 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
     let given = if args.weights.is_empty() { vec![1.0; args.files.len()] } else { args.weights.clone() };
     let weights = shares(&given).map_err(|error| CliError::usage(error.to_string()))?;
     let files = args.files.iter().map(|path| Header::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let parts = shapes::parts(method)?;
+    let parts = shapes::tensors(method)?;
     check_names(&files, &parts)?;
     let ranks = ranks(&files, &parts, &args.ranks)?;
     if !method.mixed_ranks() && ranks.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -183,27 +181,25 @@ impl Header {
 }
 
 /// A tensor's target and part of the method, unless it is the head's.
-fn part_of<'a>(entry: &TensorEntry, parts: &'a [Part]) -> Option<&'a Part> {
+fn part_of<'a>(entry: &TensorEntry, parts: &'a [TensorSpec]) -> Option<&'a TensorSpec> {
     let (owner, part) = entry.name.rsplit_once('.')?;
-    parts.iter().find(|known| owner != HEAD && known.spec.part == part)
+    parts.iter().find(|known| owner != HEAD && known.part == part)
 }
 
 /// Every tensor must be one of the method's or the head's.
-fn check_names(files: &[Header], parts: &[Part]) -> Result<(), CliError> {
-    let known: Vec<&str> = parts.iter().map(|part| part.spec.part.as_str()).collect();
+fn check_names(files: &[Header], parts: &[TensorSpec]) -> Result<(), CliError> {
+    let known: Vec<&str> = parts.iter().map(|part| part.part.as_str()).collect();
     for file in files {
         for entry in &file.entries {
             let head = [HEAD_WEIGHT, HEAD_BIAS].contains(&entry.name.as_str());
-            if head || part_of(entry, parts).is_some_and(|part| part.dimensions.len() == entry.shape.len()) {
+            if head || part_of(entry, parts).is_some_and(|part| part.dims.len() == entry.shape.len()) {
                 continue;
             }
             let word = entry.name.rsplit('.').next().unwrap_or_default();
             let near = nearest(word, known.iter().copied()).filter(|near| *near != word);
             let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
-            let expected: Vec<String> = parts
-                .iter()
-                .map(|part| format!("<target>.{} {}", part.spec.part, shapes::words(&part.dimensions)))
-                .collect();
+            let expected: Vec<String> =
+                parts.iter().map(|part| format!("<target>.{} {}", part.part, part.dims_in_words())).collect();
             return Err(CliError::failed(format!(
                 "{}: tensor `{}` {:?} is none of the method's: expected {}{near}",
                 file.path.display(),
@@ -217,12 +213,12 @@ fn check_names(files: &[Header], parts: &[Part]) -> Result<(), CliError> {
 }
 
 /// Each file's rank, read off its tensors, and compared with what the operator says.
-fn ranks(files: &[Header], parts: &[Part], given: &[usize]) -> Result<Vec<usize>, CliError> {
+fn ranks(files: &[Header], parts: &[TensorSpec], given: &[usize]) -> Result<Vec<usize>, CliError> {
     let mut ranks = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let mut found = given.get(index).copied();
         for entry in &file.entries {
-            let Some(rank) = part_of(entry, parts).and_then(|part| shapes::rank_of(part, &entry.shape)) else {
+            let Some(rank) = part_of(entry, parts).and_then(|part| part.rank_in(&entry.shape)) else {
                 continue;
             };
             if let Some(known) = found.filter(|known| *known != rank) {
@@ -240,14 +236,13 @@ fn ranks(files: &[Header], parts: &[Part], given: &[usize]) -> Result<Vec<usize>
 }
 
 /// Tensors of one name must have one shape in all files, up to the rank.
-fn check_shapes(files: &[Header], parts: &[Part]) -> Result<(), CliError> {
+fn check_shapes(files: &[Header], parts: &[TensorSpec]) -> Result<(), CliError> {
     let Some((first, others)) = files.split_first() else { return Ok(()) };
     for (entry, file) in first.entries.iter().flat_map(|entry| others.iter().map(move |file| (entry, file))) {
         let Some(shape) = file.shape(&entry.name) else {
             return Err(CliError::failed(format!("{} has no tensor `{}`", file.path.display(), entry.name)));
         };
-        let may_differ =
-            |at: usize| part_of(entry, parts).is_some_and(|part| part.dimensions.get(at) == Some(&Dimension::Rank));
+        let may_differ = |at: usize| part_of(entry, parts).is_some_and(|part| part.dims.get(at) == Some(&Dim::Rank));
         let equal = shape.len() == entry.shape.len()
             && shape.iter().zip(&entry.shape).enumerate().all(|(at, (a, b))| a == b || may_differ(at));
         if !equal {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rondo_methods::TensorFile;
 use rondo_methods::export::peft::{self, PeftTarget};
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_proto::manifest::TensorEntry;
 use serde::Serialize;
 
@@ -58,7 +58,8 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
     let compared = Compared { tensors: tensors(&args.a, &args.b)?, changes: changes(&args.a, &args.b)? };
     context.output.show(&compared, words)?;
     let Some(tolerance) = args.tolerance else { return Ok(()) };
-    // Where the changes can be compared they decide, and the head: factors may differ and mean the same.
+    // Where the changes can be compared they decide, and
+    // the head: factors may differ and mean the same.
     let decides = |difference: &&Difference| compared.changes.is_empty() || difference.head;
     let deciding: Vec<&Difference> = compared.tensors.iter().filter(decides).chain(&compared.changes).collect();
     let beyond = |relative: f64| relative.is_nan() || relative > tolerance;
@@ -71,7 +72,8 @@ pub(super) fn run(args: DiffArgs, context: &mut Context) -> Result<(), CliError>
 /// Where the tensors of a path are: by shown name the file and the tensor's own name.
 type Places<'a> = BTreeMap<String, (&'a TensorFile, TensorEntry)>;
 
-/// Two files of a folder may hold tensors of one name, so the file's name is put before where there are several.
+/// Two files of a folder may hold tensors of one name, so the
+/// file's name is put before where there are several.
 fn places(files: &[TensorFile], prefixed: bool) -> Places<'_> {
     let mut places = Places::new();
     for file in files {
@@ -85,14 +87,17 @@ fn places(files: &[TensorFile], prefixed: bool) -> Places<'_> {
 
 /// Compares tensor by tensor, with one of each side in memory.
 fn tensors(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
-    let (a, b) = (open(a)?, open(b)?);
+    let a = open(a)?;
+    let b = open(b)?;
     let prefixed = a.len() > 1 || b.len() > 1;
-    let (a, b) = (places(&a, prefixed), places(&b, prefixed));
+    let a = places(&a, prefixed);
+    let b = places(&b, prefixed);
     let shown: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compare = |shown: &String| {
         let (difference, name) = match (a.get(shown), b.get(shown)) {
             (Some((one, entry)), Some((two, other))) if entry.shape == other.shape => {
-                let (one, two) = (one.read(&entry.name)?, two.read(&entry.name)?);
+                let one = one.read(&entry.name)?;
+                let two = two.read(&entry.name)?;
                 (measured(shown, &one.data, &two.data, |x| f64::from(*x)), &entry.name)
             }
             (Some((_, entry)), Some((_, other))) => {
@@ -116,7 +121,8 @@ fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
         Ok(peft::load(path)?.targets.into_iter().map(|target| (target.name.clone(), target)).collect())
     };
     let shape = |target: &PeftTarget| (target.b.shape[0], target.a.shape[1]);
-    let (a, b) = (load(a)?, load(b)?);
+    let a = load(a)?;
+    let b = load(b)?;
     let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
     let compare = |name: &String| match (a.get(name), b.get(name)) {
         // Only the factors are held of all targets, the change itself of one.
@@ -129,7 +135,9 @@ fn changes(a: &Path, b: &Path) -> Result<Vec<Difference>, CliError> {
 }
 
 fn measured<T>(name: &str, a: &[T], b: &[T], number: impl Fn(&T) -> f64) -> Difference {
-    let (mut square, mut size, mut largest) = (0.0, 0.0, 0.0_f64);
+    let mut square = 0.0;
+    let mut size = 0.0;
+    let mut largest = 0.0_f64;
     for (a, b) in a.iter().zip(b).map(|(a, b)| (number(a), number(b))) {
         square += (a - b) * (a - b);
         size += b * b;
@@ -152,7 +160,8 @@ fn apart(name: &str, problem: String) -> Difference {
 fn words(compared: &Compared) -> String {
     let row = |difference: &Difference| {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3e}"));
-        let (relative, largest) = (number(difference.relative), number(difference.largest));
+        let relative = number(difference.relative);
+        let largest = number(difference.largest);
         vec![difference.name.clone(), relative, largest, difference.problem.clone()]
     };
     let rows = |differences: &[Difference]| differences.iter().map(row).collect();
@@ -169,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_relative_and_nan_is_told() {
+    fn differences_are_relative_and_nan_is_reported() {
         let same = |x: &f64| *x;
         assert_eq!(measured("x", &[3.0, 4.0], &[3.0, 4.0], same).relative, Some(0.0));
         assert_eq!(measured("x", &[0.0], &[0.0], same).relative, Some(0.0));

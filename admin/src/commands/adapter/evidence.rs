@@ -5,21 +5,21 @@ use std::collections::BTreeSet;
 use rondo_methods::Measured;
 use rondo_proto::v1::{Evaluation, RoundRecord};
 
-use crate::commands::round::by_group;
+use crate::render::round::by_group;
 
-/// The clients whose updates were aggregated up to a round; nobody of cohorts that were sampled for privacy, which protect
-/// less once they are known.
+/// The clients whose updates were aggregated up to a round; nobody of cohorts that were sampled for
+/// privacy, which protect less once they are known.
 pub(super) fn owners(rounds: &[RoundRecord], until: u32) -> Vec<String> {
     let is_secret = |record: &RoundRecord| record.released.as_ref().is_some_and(|report| report.sampling_rate < 1.0);
-    let told = rounds.iter().filter(|record| record.round <= until && !is_secret(record));
-    let participants = told.flat_map(|record| &record.participants);
+    let shown = rounds.iter().filter(|record| record.round <= until && !is_secret(record));
+    let participants = shown.flat_map(|record| &record.participants);
     let names: BTreeSet<&String> =
         participants.filter(|one| one.state == "accepted").map(|participant| &participant.client).collect();
     names.into_iter().cloned().collect()
 }
 
-/// Each client's measurement of the adapter after a round (or that of the one client that measures), beside its first one
-/// before any training; then the groups over all of them.
+/// Each client's measurement of the adapter after a round (or that of the one client that
+/// measures), beside its first one before any training; then the groups over all of them.
 pub(super) fn measured(rounds: &[RoundRecord], round: u32) -> Vec<Measured> {
     let Some(record) = rounds.iter().find(|record| record.round == round) else { return Vec::new() };
     let participants = record.participants.iter().map(|one| (one.client.as_str(), one.after.as_ref()));

@@ -30,7 +30,8 @@ pub struct ExportArgs {
     /// Format of the folder
     #[arg(long, value_enum, default_value_t = Format::Peft)]
     format: Format,
-    /// The base model's folder, for `--format merged`; its files must be those of the registered base
+    /// The base model's folder, for `--format merged`;
+    /// its files must be those of the registered base
     #[arg(long, value_name = "DIR", required_if_eq("format", "merged"))]
     model: Option<PathBuf>,
     /// Folder to make; it must be empty or not there yet
@@ -67,7 +68,8 @@ struct Exported {
     rank: Option<usize>,
     parameters: Option<usize>,
     recompression_error: Option<f64>,
-    /// Of full weights: how many were changed, and what their number format costs relative to the change.
+    /// Of full weights: how many were changed, and what
+    /// their number format costs relative to the change.
     merged: Option<usize>,
     rounding: Option<f64>,
 }
@@ -142,7 +144,7 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
 
 /// Full weights are written from the registered base's own files, which must be a folder.
 fn check_model(model: &Path, base: &BaseModel) -> Result<(), CliError> {
-    let packed = base.files.iter().map(|file| Path::new(&file.name)).find(|file| rondo_proto::base::is_gguf(file));
+    let packed = base.files.iter().map(|file| Path::new(&file.name)).find(|file| rondo_base::is_gguf(file));
     if let Some(file) = packed {
         let problem = format!(
             "base {:?} is the GGUF file {}, whose packed weights cannot take an adapter without loss",
@@ -154,10 +156,10 @@ fn check_model(model: &Path, base: &BaseModel) -> Result<(), CliError> {
              `rondo-client merge --model DIR --adapter DIR --out DIR`",
         ));
     }
-    if rondo_proto::base::is_gguf(model) {
+    if rondo_base::is_gguf(model) {
         return Err(MethodError::PackedBase { path: model.to_owned() }.into());
     }
-    Ok(rondo_proto::base::check(model, base)?)
+    Ok(rondo_base::check(model, base)?)
 }
 
 /// The folder is made anew, so that no file of another adapter stays in it.
@@ -179,7 +181,8 @@ fn job(reply: &GetAdapterReply) -> Result<Job, CliError> {
     Ok(Job::new(&Registry::builtin(), &run, base)?)
 }
 
-/// The files a state is built from. Where a new file replaces the one before, only the last is needed.
+/// The files a state is built from. Where a new file
+/// replaces the one before, only the last is needed.
 async fn fetch(
     client: &mut Administration,
     run: &str,
@@ -202,7 +205,8 @@ async fn fetch(
     Ok((frozen, published))
 }
 
-/// Where the adapter comes from, for the files' metadata and the card; the job adds method and base digest.
+/// Where the adapter comes from, for the files' metadata and
+/// the card; the job adds method and base digest.
 fn provenance(reply: &GetAdapterReply, state: &AdapterState) -> BTreeMap<String, String> {
     let base = reply.base.clone().unwrap_or_default();
     let latest = state.published.last().map(|published| published.digest.clone()).unwrap_or_default();

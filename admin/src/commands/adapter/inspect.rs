@@ -115,7 +115,8 @@ fn words(inspected: &Inspected) -> String {
             ("labels", adapter.labels.join(", ")),
         ]);
         let row = |target: &Target| {
-            let (scale, norm) = (format!("{:.4}", target.scale), format!("{:.4e}", target.delta_norm));
+            let scale = format!("{:.4}", target.scale);
+            let norm = format!("{:.4e}", target.delta_norm);
             vec![target.name.clone(), target.rank.to_string(), scale, norm]
         };
         let rows = adapter.targets.iter().map(row).collect();

@@ -16,16 +16,17 @@ use crate::error::CliError;
 pub enum AdapterCommand {
     /// Writes a run's adapter as a folder that Python's PeftModel.from_pretrained loads
     ///
-    /// The folder holds adapter_config.json, adapter_model.safetensors, the classifier head beside it
-    /// (rondo_head.safetensors; PEFT knows no pooling) and a README that shows how to use them. Methods that stack are
-    /// written as one adapter of the stacked rank.
+    /// The folder holds adapter_config.json, adapter_model.safetensors, the classifier head beside
+    /// it (rondo_head.safetensors; PEFT knows no pooling) and a README that shows how to use them.
+    /// Methods that stack are written as one adapter of the stacked rank.
     Export(export::ExportArgs),
     /// Shows what an adapter folder or a tensor file holds
     Inspect(inspect::InspectArgs),
     /// Compares two adapters, tensor by tensor
     ///
-    /// Shown is ||A - B|| / ||B||. Of two PEFT folders the changes of the weights are compared too, since different
-    /// factors may stand for the same change; where they can be compared, they decide --tolerance.
+    /// Shown is ||A - B|| / ||B||. Of two PEFT folders the changes of the weights are
+    /// compared too, since different factors may stand for the same change; where
+    /// they can be compared, they decide --tolerance.
     Diff(diff::DiffArgs),
     /// Aggregates update files offline with any method's law
     #[command(long_about = aggregate::about())]

@@ -1,4 +1,5 @@
-//! `rondo privacy audit`: the noise that runs use, measured and attacked from outside, beside broken ones that must be caught.
+//! `rondo privacy audit`: the noise that runs use, measured and attacked from outside, beside
+//! broken ones that must be caught.
 
 use clap::Args;
 use rondo_dp::audit::{AuditReport, ScaleReport, canary, noise_scale};
@@ -77,7 +78,7 @@ struct Audited {
     mechanisms: Vec<Line>,
 }
 
-/// Audits and tells.
+/// Audits every mechanism and prints what was found.
 pub(super) fn run(args: &AuditArgs, context: &mut Context) -> Result<(), CliError> {
     let &AuditArgs { noise_multiplier, coordinates, delta, confidence } = args;
     let lattice =

@@ -28,7 +28,7 @@ struct Answer {
     warnings: Vec<String>,
 }
 
-/// Computes and tells.
+/// Computes the figures and prints them.
 pub(super) fn run(args: &EpsilonArgs, context: &mut Context) -> Result<(), CliError> {
     let (schedule, warnings) = args.schedule.read()?;
     let noise_multiplier = args.noise_multiplier;

@@ -27,7 +27,7 @@ struct Reported {
 /// Whose ledger has a release of unit client. No client can have a name with a space.
 const COORDINATOR: &str = "the coordinator";
 
-/// Asks and tells.
+/// Asks the coordinator and prints the answer.
 pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
     let run = resolve(&mut admin, run).await?;
@@ -62,7 +62,7 @@ fn reported(rounds: &[RoundRecord]) -> Vec<Reported> {
 fn text(heads: &Heads) -> String {
     if heads.heads.is_empty() {
         return format!(
-            "run {}: neither a client nor the coordinator has a ledger head for it (`rondo privacy show` tells the promise)",
+            "run {}: neither a client nor the coordinator has a ledger head for it (`rondo privacy show` shows the promise)",
             heads.run
         );
     }

@@ -67,7 +67,8 @@ impl ScheduleArgs {
             let problem = format!("delta {} is not usable: it must be above 0 and below 1", self.delta);
             return Err(CliError::usage(problem).hint("well below 1 over the number of examples, such as 1e-5"));
         }
-        let (steps, delta) = (event.steps(), self.delta);
+        let steps = event.steps();
+        let delta = self.delta;
         let schedule = Schedule { sampling_rate, steps, delta, adjacency: "add-or-remove", sampling: "poisson" };
         Ok((schedule, warnings))
     }

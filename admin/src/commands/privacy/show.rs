@@ -33,7 +33,7 @@ struct Cost {
     report: PrivacyReport,
 }
 
-/// Asks and tells.
+/// Asks the coordinator and prints the answer.
 pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
     let run = resolve(&mut admin, run).await?;
@@ -100,7 +100,7 @@ fn text(account: &Account) -> String {
             ("client: all that one client contributes, or nothing in its place".to_owned(), epsilon, delta, clip, noise)
         }
     };
-    let mut told = facts(&[
+    let mut text = facts(&[
         ("run", account.run.clone()),
         ("promise", account.statement.clone()),
         ("unit", unit),
@@ -137,14 +137,14 @@ fn text(account: &Account) -> String {
         "EPSILON (PLD)",
         "AFTER ONE MORE",
     ];
-    told +=
+    text +=
         &format!("\n{}", table(&titles, account.costs.iter().map(row).collect(), "nothing has been released yet\n"));
     if let Some(Cost { round, client, report: PrivacyReport { epsilon: spent, epsilon_pld, .. } }) = &account.most {
-        told += &format!(
+        text += &format!(
             "\nthe most that any data owner spent: {} of {epsilon} ({} by PLD), {client}, as of round {round}\n",
             shown(*spent),
             shown(*epsilon_pld)
         );
     }
-    told
+    text
 }

@@ -44,7 +44,7 @@ struct Answer {
     warnings: Vec<String>,
 }
 
-/// Computes and tells.
+/// Computes the noise and prints it.
 pub(super) fn run(args: &SigmaArgs, context: &mut Context) -> Result<(), CliError> {
     let (schedule, mut warnings) = args.schedule.read()?;
     let target = Target::new(args.epsilon, schedule.delta).map_err(|error| CliError::usage(error.to_string()))?;
@@ -70,10 +70,10 @@ pub(super) fn run(args: &SigmaArgs, context: &mut Context) -> Result<(), CliErro
 }
 
 fn no_answer(error: &CalibrationError) -> CliError {
-    let told = CliError::failed(error.to_string());
+    let failure = CliError::failed(error.to_string());
     match error {
-        CalibrationError::Accounting(rondo_dp::AccountingError::Pld(_)) => told.hint("take --figure rdp"),
-        _ => told,
+        CalibrationError::Accounting(rondo_dp::AccountingError::Pld(_)) => failure.hint("take --figure rdp"),
+        _ => failure,
     }
 }
 

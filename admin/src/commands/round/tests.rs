@@ -45,7 +45,7 @@ fn an_error_is_judged_by_what_the_wire_can_carry() {
         (0.2, "approximate", "approximate"),
         (f64::NAN, "approximate", "approximate"),
     ] {
-        assert_eq!((judgement(error, Dtype::F32), judgement(error, Dtype::Bf16)), (f32, bf16), "{error}");
+        assert_eq!((verdict_on(error, Dtype::F32), verdict_on(error, Dtype::Bf16)), (f32, bf16), "{error}");
     }
     assert_eq!((wire(""), wire("[wire]")), (Dtype::F32, Dtype::F32));
     let run = |wire: &str| {

@@ -2,22 +2,24 @@
 
 use std::path::PathBuf;
 
-use rondo_dp::{Books, Budget, CentralBooks, Contents, DomainBooks, Entry, ExamplePlan, Head, LedgerError, RunBooks};
+use rondo_dp::{
+    Budget, CentralAccount, Contents, DomainAccount, Entry, ExamplePlan, Head, LedgerError, LedgerState, RunAccount,
+};
 use serde::Serialize;
 
 /// The whole ledger. In JSON a figure that is infinite is null.
 #[derive(Debug, Serialize)]
-pub(super) struct Account {
+pub(super) struct LedgerReport {
     pub(super) ledger: PathBuf,
     /// How many.
     pub(super) entries: u64,
     /// Pins them all.
     pub(super) head: String,
-    pub(super) domains: Vec<DomainAccount>,
-    pub(super) runs: Vec<RunAccount>,
+    pub(super) domains: Vec<DomainReport>,
+    pub(super) runs: Vec<RunReport>,
     /// Runs that a coordinator released, in a ledger of its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) central: Vec<CentralAccount>,
+    pub(super) central: Vec<CentralReport>,
     /// The entries themselves, where they are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) history: Option<Vec<Dated>>,
@@ -25,7 +27,7 @@ pub(super) struct Account {
 
 /// A privacy domain.
 #[derive(Debug, Serialize)]
-pub(super) struct DomainAccount {
+pub(super) struct DomainReport {
     pub(super) domain: String,
     /// As it was declared last.
     pub(super) budget: Option<Budget>,
@@ -44,7 +46,7 @@ pub(super) struct DomainCost {
 
 /// A run.
 #[derive(Debug, Serialize)]
-pub(super) struct RunAccount {
+pub(super) struct RunReport {
     pub(super) run: String,
     pub(super) domain: String,
     pub(super) plan: ExamplePlan,
@@ -58,7 +60,7 @@ pub(super) struct RunAccount {
 
 /// A run that a coordinator releases. What it costs its own records say, which have the run's delta.
 #[derive(Debug, Serialize)]
-pub(super) struct CentralAccount {
+pub(super) struct CentralReport {
     pub(super) run: String,
     pub(super) domain: String,
     /// Round and attempt of each release, in order.
@@ -74,13 +76,13 @@ pub(super) struct Dated {
     pub(super) entry: Entry,
 }
 
-impl Account {
+impl LedgerReport {
     /// Adds up; tells the entries themselves where that is asked for.
     pub(super) fn new(ledger: PathBuf, contents: Contents, with_entries: bool) -> Result<Self, LedgerError> {
-        let Contents { books, head, entries } = contents;
-        let books = &books;
-        let domains = books.domains.iter().map(|(name, domain)| domain_account(books, name, domain));
-        let runs = books.runs.iter().map(|(id, run)| run_account(id, run));
+        let Contents { state, head, entries } = contents;
+        let state = &state;
+        let domains = state.domains.iter().map(|(name, domain)| domain_report(state, name, domain));
+        let runs = state.runs.iter().map(|(id, run)| run_report(id, run));
         let dated = |(entry, head): (Entry, Head)| Dated { number: head.entries, head: head.to_string(), entry };
         Ok(Self {
             ledger,
@@ -88,14 +90,14 @@ impl Account {
             head: head.to_string(),
             domains: domains.collect::<Result<_, _>>()?,
             runs: runs.collect::<Result<_, _>>()?,
-            central: books.central.iter().map(|(id, run)| central_account(id, run)).collect(),
+            central: state.central.iter().map(|(id, run)| central_report(id, run)).collect(),
             history: with_entries.then(|| entries.into_iter().map(dated).collect()),
         })
     }
 }
 
-fn domain_account(books: &Books, name: &str, domain: &DomainBooks) -> Result<DomainAccount, LedgerError> {
-    let (spent, committed) = (books.spent(name), books.committed(name)?);
+fn domain_report(state: &LedgerState, name: &str, domain: &DomainAccount) -> Result<DomainReport, LedgerError> {
+    let (spent, committed) = (state.spent(name), state.committed(name)?);
     let costs = match domain.budget {
         Some(budget) => vec![DomainCost {
             delta: budget.delta,
@@ -107,34 +109,34 @@ fn domain_account(books: &Books, name: &str, domain: &DomainBooks) -> Result<Dom
                 let (spent, with_set_aside) = (spent.epsilon_enforced(delta)?, committed.epsilon_enforced(delta)?);
                 Ok(DomainCost { delta, spent, with_set_aside })
             };
-            deltas(books, name).into_iter().map(at).collect::<Result<_, LedgerError>>()?
+            deltas(state, name).into_iter().map(at).collect::<Result<_, LedgerError>>()?
         }
     };
-    Ok(DomainAccount { domain: name.to_owned(), budget: domain.budget, costs })
+    Ok(DomainReport { domain: name.to_owned(), budget: domain.budget, costs })
 }
 
 /// The deltas of a domain's runs, each once.
-fn deltas(books: &Books, domain: &str) -> Vec<f64> {
+fn deltas(state: &LedgerState, domain: &str) -> Vec<f64> {
     let mut deltas: Vec<f64> =
-        books.runs.values().filter(|run| run.domain == domain).map(|run| run.plan.delta).collect();
+        state.runs.values().filter(|run| run.domain == domain).map(|run| run.plan.delta).collect();
     deltas.sort_by(f64::total_cmp);
     deltas.dedup();
     deltas
 }
 
-fn central_account(id: &str, books: &CentralBooks) -> CentralAccount {
-    CentralAccount { run: id.to_owned(), domain: books.domain.clone(), releases: books.releases.clone() }
+fn central_report(id: &str, account: &CentralAccount) -> CentralReport {
+    CentralReport { run: id.to_owned(), domain: account.domain.clone(), releases: account.releases.clone() }
 }
 
-fn run_account(id: &str, books: &RunBooks) -> Result<RunAccount, LedgerError> {
-    let mut released: Vec<u32> = books.updates.values().copied().collect();
+fn run_report(id: &str, account: &RunAccount) -> Result<RunReport, LedgerError> {
+    let mut released: Vec<u32> = account.updates.values().copied().collect();
     released.sort_unstable();
-    Ok(RunAccount {
+    Ok(RunReport {
         run: id.to_owned(),
-        domain: books.domain.clone(),
-        plan: books.plan,
+        domain: account.domain.clone(),
+        plan: account.plan,
         released,
-        epsilon: books.released.epsilon_enforced(books.plan.delta)?,
-        open: !books.closed,
+        epsilon: account.released.epsilon_enforced(account.plan.delta)?,
+        open: !account.closed,
     })
 }

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use rondo_dp::Entry;
 use time::OffsetDateTime;
 
-use super::account::{Account, Dated, DomainAccount, DomainCost, RunAccount};
+use super::account::{Dated, DomainCost, DomainReport, LedgerReport, RunReport};
 
 /// Tells all of it.
-pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn tell(account: &LedgerReport, out: &mut dyn Write) -> io::Result<()> {
     let path = account.ledger.display();
     if account.entries == 0 {
         return writeln!(out, "nothing was ever promised here: {path} has no entries");
@@ -21,7 +21,7 @@ pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
     )?;
     for domain in &account.domains {
         tell_domain(domain, out)?;
-        let runs: Vec<&RunAccount> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
+        let runs: Vec<&RunReport> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
         if !runs.is_empty() {
             tell_runs(&runs, out)?;
         }
@@ -34,7 +34,7 @@ pub(super) fn tell(account: &Account, out: &mut dyn Write) -> io::Result<()> {
     history.iter().try_for_each(|dated| tell_entry(dated, out))
 }
 
-fn tell_domain(domain: &DomainAccount, out: &mut dyn Write) -> io::Result<()> {
+fn tell_domain(domain: &DomainReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\ndomain {}", domain.domain)?;
     match &domain.budget {
         Some(budget) => writeln!(
@@ -55,8 +55,8 @@ fn tell_domain(domain: &DomainAccount, out: &mut dyn Write) -> io::Result<()> {
 
 const TITLES: [&str; 9] = ["RUN", "STATE", "NOISE", "RATE", "STEPS", "ROUNDS", "RELEASED", "EPSILON", "DELTA"];
 
-fn tell_runs(runs: &[&RunAccount], out: &mut dyn Write) -> io::Result<()> {
-    let row = |run: &&RunAccount| {
+fn tell_runs(runs: &[&RunReport], out: &mut dyn Write) -> io::Result<()> {
+    let row = |run: &&RunReport| {
         let plan = &run.plan;
         [
             run.run.clone(),

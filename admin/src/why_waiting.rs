@@ -1,0 +1,105 @@
+//! Why a run still waits for clients: what the connected ones lack.
+
+use rondo_proto::clock::unix_millis;
+use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
+
+use crate::context::Administration;
+use crate::error::CliError;
+
+/// A client that was silent for so long counts as not
+/// connected. An idle client polls every few seconds.
+const SILENCE_MS: i64 = 60_000;
+
+/// Whether a run waits, and no client has answered an invitation.
+pub(crate) fn waits(run: &RunSummary) -> bool {
+    run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && run.willing.is_empty()
+}
+
+/// Asks the coordinator about its clients; nothing where the
+/// run does not wait, or waits for their answers.
+pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Result<Option<String>, CliError> {
+    if !waits(run) {
+        return Ok(None);
+    }
+    let base = admin.get_run(GetRunRequest { run: run.run.clone() }).await?.into_inner().base.unwrap_or_default();
+    let clients = admin.list_clients(ListClientsRequest {}).await?.into_inner().clients;
+    Ok(explain(run, &base.digest, &clients, unix_millis()))
+}
+
+fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> Option<String> {
+    let in_state = |state: &'static str| clients.iter().filter(move |client| client.state == state);
+    let connected: Vec<&ClientInfo> =
+        in_state("active").filter(|client| now.saturating_sub(client.last_seen_ms) < SILENCE_MS).collect();
+    if connected.is_empty() {
+        return Some(match (in_state("active").next(), in_state("pending").next()) {
+            (Some(_), _) => "no client is connected; `rondo client list` shows when each was last seen".to_owned(),
+            (None, Some(pending)) => {
+                format!("no client may work yet; let one in with `rondo client approve {}`", pending.client)
+            }
+            (None, None) => "no client has joined; `rondo token create` makes a token for one to join with".to_owned(),
+        });
+    }
+    let base = &run.base;
+    let data = &run.dataset;
+    let holds = |client: &&ClientInfo| client.bases.iter().any(|held| held == digest);
+    let maps = |client: &&ClientInfo| client.datasets.contains(data);
+    let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
+    if !fit.is_empty() {
+        let busy: Vec<&str> = fit.iter().filter(|client| !client.run.is_empty()).map(|c| c.client.as_str()).collect();
+        return (busy.len() == fit.len())
+            .then(|| format!("the clients that fit are at other work: {}", busy.join(", ")));
+    }
+    let lack = match (connected.iter().any(holds), connected.iter().any(maps)) {
+        (false, true) => format!("none holds base {base:?}"),
+        (true, false) => format!("none has data set {data:?}"),
+        (false, false) => format!("none holds base {base:?}, and none has data set {data:?}"),
+        (true, true) => format!("none has both base {base:?} and data set {data:?}"),
+    };
+    let count = connected.len();
+    let verb = if connected.len() == 1 { "client is" } else { "clients are" };
+    Some(format!(
+        "{count} {verb} connected, {lack}; `rondo client show NAME` shows what one has, its client.toml adds to it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_connected_clients_lack_is_reported() {
+        let run = RunSummary {
+            phase: "recruiting".to_owned(),
+            base: "tiny".to_owned(),
+            dataset: "reviews".to_owned(),
+            ..RunSummary::default()
+        };
+        let client = |name: &str, bases: &[&str], datasets: &[&str]| ClientInfo {
+            client: name.to_owned(),
+            state: "active".to_owned(),
+            last_seen_ms: 100_000,
+            bases: bases.iter().map(ToString::to_string).collect(),
+            datasets: datasets.iter().map(ToString::to_string).collect(),
+            ..ClientInfo::default()
+        };
+        let explained = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
+        let says = |clients: &[ClientInfo], text: &str| {
+            let explained = explained(clients).unwrap_or_default();
+            assert!(explained.contains(text), "{explained:?} should contain {text:?}");
+        };
+        let bare = client("a", &[], &["reviews"]);
+        let based = client("b", &["digest"], &[]);
+        says(&[], "no client has joined");
+        says(&[ClientInfo { state: "pending".to_owned(), ..bare.clone() }], "`rondo client approve a`");
+        says(&[ClientInfo { last_seen_ms: 1, ..bare.clone() }], "no client is connected");
+        says(&[bare.clone(), client("c", &["another"], &[])], "2 clients are connected, none holds base \"tiny\";");
+        says(std::slice::from_ref(&based), "1 client is connected, none has data set \"reviews\";");
+        says(&[client("c", &[], &[])], "none holds base \"tiny\", and none has data set \"reviews\"");
+        says(&[bare.clone(), based.clone()], "none has both base \"tiny\" and data set \"reviews\"");
+        let whole = client("d", &["digest"], &["reviews"]);
+        assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
+        says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
+        assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
+        assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run }));
+    }
+}

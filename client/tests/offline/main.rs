@@ -1,0 +1,9 @@
+//! Tests of the commands that work without a coordinator.
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
+
+mod speaking;
+#[path = "../../../trainer/tests/trainer/support.rs"]
+#[allow(dead_code, unused_imports, reason = "the trainer's own tests use all of it")]
+mod support;
+mod training;

@@ -1,0 +1,8 @@
+//! What the engine does with each input, by who sends it.
+
+mod clients;
+mod poll;
+mod reports;
+mod runs;
+
+pub use reports::{Clipped, ExpectedUpload};

@@ -1,0 +1,169 @@
+//! The encoder that BERT, RoBERTa and DistilBERT share: learned positions, full attention, a norm after every half layer.
+//!
+//! Tokens are packed: every step that works token by token (embeddings, linear layers, norms) sees only real tokens as
+//! one `[tokens, hidden]` matrix; only attention lays them out as `[texts, longest]`. With texts of mixed length this
+//! halves the work of a padded batch, and gives the same numbers.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::activation::Activation;
+use super::blocks::Attention;
+use super::norm::LayerNorm;
+use super::{LayerCache, Linears, ModelError, Transformer, WeightFiles};
+use crate::adapters::Adapters;
+use crate::batch::Batch;
+use crate::error::TrainerError;
+
+/// How an architecture names its parts.
+pub(super) struct Names {
+    /// The `model_type`, for messages.
+    pub(super) architecture: &'static str,
+    /// Stands before every name where a head was saved with the encoder.
+    pub(super) prefix: &'static str,
+    /// Beginnings of names that other parts of a checkpoint have.
+    pub(super) ignored: &'static [&'static str],
+    /// Before a layer's number.
+    pub(super) layers: &'static str,
+    pub(super) query: &'static str,
+    pub(super) key: &'static str,
+    pub(super) value: &'static str,
+    pub(super) attention_output: &'static str,
+    pub(super) attention_norm: &'static str,
+    /// The wide half of the feed-forward block, and the way back.
+    pub(super) inner: &'static str,
+    pub(super) outer: &'static str,
+    pub(super) output_norm: &'static str,
+}
+
+/// An encoder's sizes.
+pub(super) struct Shape {
+    pub(super) vocabulary: usize,
+    pub(super) hidden: usize,
+    pub(super) layers: usize,
+    pub(super) attention: Attention,
+    pub(super) inner: usize,
+    /// Rows of the table of positions.
+    pub(super) positions: usize,
+    /// The row of a text's first token.
+    pub(super) first_position: usize,
+    /// Rows of the table of token types, where there is one.
+    pub(super) types: Option<usize>,
+    pub(super) norm_eps: f64,
+    pub(super) activation: Activation,
+}
+
+/// An encoder, frozen.
+pub struct Encoder {
+    /// `[vocabulary, hidden]`
+    words: Tensor,
+    /// From the first token's on, `[max_positions, hidden]`.
+    positions: Tensor,
+    /// Row 0 of the token types, `[1, hidden]`: every input is one text.
+    first_type: Option<Tensor>,
+    embedding_norm: LayerNorm,
+    layers: Vec<Layer>,
+    linears: Linears,
+    shape: Shape,
+}
+
+struct Layer {
+    query: usize,
+    key: usize,
+    value: usize,
+    attention_output: usize,
+    attention_norm: LayerNorm,
+    inner: usize,
+    outer: usize,
+    output_norm: LayerNorm,
+}
+
+impl Encoder {
+    /// Reads the weights in `dir`.
+    pub(super) fn load(
+        dir: &Path,
+        names: &Names,
+        shape: Shape,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, ModelError> {
+        let (hidden, eps) = (shape.hidden, shape.norm_eps);
+        let mut weights = WeightFiles::open(dir, names.prefix, device, kind)?;
+        let mut linears = Linears::default();
+        let words = weights.take("embeddings.word_embeddings.weight", &[shape.vocabulary, hidden])?;
+        let positions = weights.take("embeddings.position_embeddings.weight", &[shape.positions, hidden])?;
+        let first_type = match shape.types {
+            Some(types) => {
+                let types = weights.take("embeddings.token_type_embeddings.weight", &[types, hidden])?;
+                Some(types.f_narrow(0, 0, 1)?)
+            }
+            None => None,
+        };
+        let embedding_norm = LayerNorm::load(&mut weights, "embeddings.LayerNorm", hidden, eps)?;
+        let mut layers = Vec::new();
+        for number in 0..shape.layers {
+            let at = |part: &str| format!("{}.{number}.{part}", names.layers);
+            let mut linear = |part: &str, out, inp| linears.load(&mut weights, &at(part), out, inp);
+            let query = linear(names.query, hidden, hidden)?;
+            let key = linear(names.key, hidden, hidden)?;
+            let value = linear(names.value, hidden, hidden)?;
+            let attention_output = linear(names.attention_output, hidden, hidden)?;
+            let inner = linear(names.inner, shape.inner, hidden)?;
+            let outer = linear(names.outer, hidden, shape.inner)?;
+            let attention_norm = LayerNorm::load(&mut weights, &at(names.attention_norm), hidden, eps)?;
+            let output_norm = LayerNorm::load(&mut weights, &at(names.output_norm), hidden, eps)?;
+            layers.push(Layer { query, key, value, attention_output, attention_norm, inner, outer, output_norm });
+        }
+        weights.finish(names.architecture, names.ignored)?;
+        let first = shape.first_position as i64;
+        let positions = positions.f_narrow(0, first, shape.positions as i64 - first)?;
+        Ok(Self { words, positions, first_type, embedding_norm, layers, linears, shape })
+    }
+}
+
+impl Transformer for Encoder {
+    fn hidden_size(&self) -> usize {
+        self.shape.hidden
+    }
+
+    fn max_positions(&self) -> usize {
+        self.shape.positions - self.shape.first_position
+    }
+
+    fn linears(&self) -> &Linears {
+        &self.linears
+    }
+
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed(&self, batch: &Batch) -> Result<Tensor, TrainerError> {
+        let mut words = self.words.f_index_select(0, batch.ids())?;
+        if let Some(first_type) = &self.first_type {
+            words = words.f_add(first_type)?;
+        }
+        let positions = self.positions.f_index_select(0, batch.positions())?;
+        self.embedding_norm.forward(&words.f_add(&positions)?)
+    }
+
+    fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        batch: &Batch,
+        adapters: &Adapters,
+        _cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor, TrainerError> {
+        let layer = &self.layers[number];
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+        let (query, key, value) = (run(layer.query, x)?, run(layer.key, x)?, run(layer.value, x)?);
+        let context = self.shape.attention.bidirectional(&query, &key, &value, batch)?;
+        let mut attended = run(layer.attention_output, &context)?;
+        let x = layer.attention_norm.forward(&attended.f_add_(x)?)?;
+        let inner = self.shape.activation.forward(&run(layer.inner, &x)?)?;
+        let mut outer = run(layer.outer, &inner)?;
+        layer.output_norm.forward(&outer.f_add_(&x)?)
+    }
+}

@@ -1,0 +1,188 @@
+//! GPT-2 (Radford et al. 2019): learned positions, causal attention, a norm before every half layer and one at the end,
+//! and the words' table as the matrix to the vocabulary.
+//!
+//! Checkpoints hold its linear layers as `Conv1D`, `[in, out]`; here they are `[out, in]` like everyone else's, and so
+//! are the adapters on them. Query, key and value are one layer (`c_attn`), and one target.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use super::activation::Activation;
+use super::blocks::Attention;
+use super::norm::LayerNorm;
+use super::settings::Settings;
+use super::{LayerCache, Linears, ModelError, Transformer, Weight, WeightFiles};
+use crate::adapters::Adapters;
+use crate::batch::Batch;
+use crate::error::TrainerError;
+
+/// Classifiers on top of a checkpoint.
+const HEADS: [&str; 4] = ["score.", "classifier.", "multiple_choice_head.", "qa_outputs."];
+
+/// The language model, frozen.
+pub struct Gpt2 {
+    /// `[vocabulary, hidden]`
+    words: Tensor,
+    /// `[max_positions, hidden]`
+    positions: Tensor,
+    layers: Vec<Layer>,
+    last_norm: LayerNorm,
+    vocabulary: Weight,
+    linears: Linears,
+    shape: Shape,
+}
+
+struct Layer {
+    attention_norm: LayerNorm,
+    /// Query, key and value side by side.
+    attention_input: usize,
+    attention_output: usize,
+    inner_norm: LayerNorm,
+    inner: usize,
+    outer: usize,
+}
+
+/// What config.json says.
+struct Shape {
+    vocabulary: usize,
+    hidden: usize,
+    layers: usize,
+    attention: Attention,
+    inner: usize,
+    positions: usize,
+    norm_eps: f64,
+    activation: Activation,
+    /// The words' table is the matrix to the vocabulary.
+    tied: bool,
+}
+
+impl Gpt2 {
+    /// Reads the model in `dir`; `config` is its parsed config.json.
+    pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        let shape = Shape::read(&Settings::new(dir, config))?;
+        let (hidden, eps) = (shape.hidden, shape.norm_eps);
+        let mut weights = WeightFiles::open(dir, "transformer.", device, kind)?;
+        let mut linears = Linears::default();
+        let words = weights.take("wte.weight", &[shape.vocabulary, hidden])?;
+        let positions = weights.take("wpe.weight", &[shape.positions, hidden])?;
+        let mut layers = Vec::new();
+        let mut ignored: Vec<String> = HEADS.map(str::to_owned).into();
+        for number in 0..shape.layers {
+            let at = |part: &str| format!("h.{number}.{part}");
+            let mut linear = |part: &str, out, inp| conv1d(&mut linears, &mut weights, &at(part), out, inp);
+            let attention_input = linear("attn.c_attn", 3 * hidden, hidden)?;
+            let attention_output = linear("attn.c_proj", hidden, hidden)?;
+            let inner = linear("mlp.c_fc", shape.inner, hidden)?;
+            let outer = linear("mlp.c_proj", hidden, shape.inner)?;
+            let attention_norm = LayerNorm::load(&mut weights, &at("ln_1"), hidden, eps)?;
+            let inner_norm = LayerNorm::load(&mut weights, &at("ln_2"), hidden, eps)?;
+            layers.push(Layer { attention_norm, attention_input, attention_output, inner_norm, inner, outer });
+            // The causal mask, which older checkpoints saved.
+            ignored.extend([at("attn.bias"), at("attn.masked_bias")]);
+        }
+        let last_norm = LayerNorm::load(&mut weights, "ln_f", hidden, eps)?;
+        let vocabulary = if shape.tied {
+            ignored.push("lm_head.weight".to_owned());
+            words.shallow_clone()
+        } else {
+            weights.take("lm_head.weight", &[shape.vocabulary, hidden])?
+        };
+        let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
+        weights.finish("gpt2", &ignored)?;
+        Ok(Self { words, positions, layers, last_norm, vocabulary: Weight::Dense(vocabulary), linears, shape })
+    }
+}
+
+/// Loads `<name>.weight`, `[in, out]` in the file, and `<name>.bias`; returns the layer's number.
+fn conv1d(
+    linears: &mut Linears,
+    weights: &mut WeightFiles,
+    name: &str,
+    out: usize,
+    inp: usize,
+) -> Result<usize, ModelError> {
+    let weight = weights.take_weight_transposed(&format!("{name}.weight"), [out, inp])?;
+    let bias = weights.take(&format!("{name}.bias"), &[out])?;
+    Ok(linears.push(name, weight, Some(bias)))
+}
+
+impl Transformer for Gpt2 {
+    fn hidden_size(&self) -> usize {
+        self.shape.hidden
+    }
+
+    fn max_positions(&self) -> usize {
+        self.shape.positions
+    }
+
+    fn linears(&self) -> &Linears {
+        &self.linears
+    }
+
+    fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed(&self, batch: &Batch) -> Result<Tensor, TrainerError> {
+        let words = self.words.f_index_select(0, batch.ids())?;
+        let positions = self.positions.f_index_select(0, batch.positions())?;
+        Ok(words.f_add(&positions)?)
+    }
+
+    fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        batch: &Batch,
+        adapters: &Adapters,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<Tensor, TrainerError> {
+        let layer = &self.layers[number];
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+        let fused = run(layer.attention_input, &layer.attention_norm.forward(x)?)?;
+        let Attention { heads, head_size, .. } = self.shape.attention;
+        let fused = fused.f_view([-1, 3, heads, head_size])?;
+        let part = |index: i64| fused.f_select(1, index);
+        let context = self.shape.attention.causal(&part(0)?, &part(1)?, &part(2)?, batch, cache)?;
+        let mut attended = run(layer.attention_output, &context)?;
+        let x = attended.f_add_(x)?;
+        let inner = self.shape.activation.forward(&run(layer.inner, &layer.inner_norm.forward(&x)?)?)?;
+        let mut outer = run(layer.outer, &inner)?;
+        Ok(outer.f_add_(&x)?)
+    }
+
+    fn finish(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
+        self.last_norm.forward(x)
+    }
+
+    fn vocabulary(&self) -> Option<&Weight> {
+        Some(&self.vocabulary)
+    }
+}
+
+impl Shape {
+    fn read(settings: &Settings<'_>) -> Result<Self, ModelError> {
+        settings.only("scale_attn_weights", &[true.into()], "true")?;
+        settings.only("scale_attn_by_inverse_layer_idx", &[false.into()], "false")?;
+        settings.only("reorder_and_upcast_attn", &[false.into()], "false")?;
+        settings.only("add_cross_attention", &[false.into()], "false")?;
+        settings.only("quantization_config", &[], "none")?;
+        let hidden = settings.count("n_embd")?;
+        Ok(Self {
+            vocabulary: settings.count("vocab_size")?,
+            hidden,
+            layers: settings.count("n_layer")?,
+            attention: settings.attention("n_head", ("n_embd", hidden))?,
+            inner: match settings.whole_or("n_inner", 0)? {
+                0 => 4 * hidden,
+                inner => inner,
+            },
+            positions: settings.count("n_positions")?,
+            norm_eps: settings.number_or("layer_norm_epsilon", 1e-5)?,
+            activation: settings.activation("activation_function", Activation::GeluTanh)?,
+            tied: settings.flag_or("tie_word_embeddings", true)?,
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! Tensors by name out of a model's files, one at a time: a model is never in memory twice.
+
+mod gguf;
+mod safetensors;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use rondo_base::gguf::BlockKind;
+use rondo_proto::run_file::Quantise;
+use tch::{Device, Kind, Tensor};
+
+use super::packed::PackedMatrix;
+use super::{ModelError, Packed, Weight};
+use crate::packed::blocks::dequantise;
+use crate::packed::nf4::Nf4;
+
+/// Bytes of a tensor that are read at once.
+const PART_BYTES: usize = 1 << 20;
+
+/// Where a tensor lies.
+struct Entry {
+    file: usize,
+    /// From the start of the file.
+    offset: u64,
+    bytes: usize,
+    /// For a matrix rows and columns.
+    shape: Vec<usize>,
+    numbers: Numbers,
+    /// Numbers in a head, where a head's rows lie interleaved and not half behind half.
+    interleaved: Option<usize>,
+}
+
+/// How a tensor's numbers are written.
+#[derive(Debug, Clone, Copy)]
+enum Numbers {
+    Plain(Kind),
+    Blocks(BlockKind),
+    /// In a way that weights are not; the format's word for it.
+    Other(::safetensors::Dtype),
+}
+
+/// A model's files and the tensors not yet taken out of them.
+pub struct WeightFiles {
+    /// The folder, or the one file.
+    path: PathBuf,
+    files: Vec<(PathBuf, File)>,
+    entries: BTreeMap<String, Entry>,
+    device: Device,
+    kind: Kind,
+    quantise: Quantise,
+    unpacked: bool,
+}
+
+impl WeightFiles {
+    fn empty(path: PathBuf, device: Device, kind: Kind) -> Self {
+        let (files, entries) = (Vec::new(), BTreeMap::new());
+        Self { path, files, entries, device, kind, quantise: Quantise::None, unpacked: false }
+    }
+
+    /// Has the linear layers' weights packed as they are loaded.
+    #[must_use]
+    pub fn quantised(self, quantise: Quantise) -> Self {
+        Self { quantise, ..self }
+    }
+
+    /// Has packed weights unpacked as they are loaded, for good.
+    #[must_use]
+    pub fn unpacked(self, unpacked: bool) -> Self {
+        Self { unpacked, ..self }
+    }
+
+    /// Takes a tensor of this shape out, as numbers.
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.take_as(name, shape, self.kind)
+    }
+
+    fn take_as(&mut self, name: &str, shape: &[usize], kind: Kind) -> Result<Tensor, ModelError> {
+        let entry = self.entry(name, shape)?;
+        let flat = Tensor::f_empty([shape.iter().product::<usize>() as i64], (kind, self.device))?;
+        let mut done = 0;
+        self.parts(&entry, name, &mut |part| {
+            let length = part.size1()?;
+            flat.f_narrow(0, done, length)?.f_copy_(part)?;
+            done += length;
+            Ok(())
+        })?;
+        let size: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+        Ok(flat.f_view(size.as_slice())?)
+    }
+
+    /// Takes a linear layer's weight `[out, in]` out: packed where the file has it so or the run asks for it.
+    pub fn take_weight(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
+        if self.quantise == Quantise::None || self.blocks(name).is_some() {
+            return self.take_table(name, shape);
+        }
+        let entry = self.entry(name, shape)?;
+        let mut numbers = Nf4::with_capacity(shape[0] * shape[1]);
+        self.parts(&entry, name, &mut |part| {
+            numbers.extend(&Vec::<f32>::try_from(&part.f_to_kind(Kind::Float)?)?);
+            Ok(())
+        })?;
+        self.held(PackedMatrix::of_nf4(numbers, *shape), &entry, name)
+    }
+
+    /// The same of a weight that the file holds as `[in, out]`.
+    pub fn take_weight_transposed(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Weight, ModelError> {
+        let weight = self.take(name, &[inp, out])?.f_tr()?.f_contiguous()?;
+        match self.quantise {
+            Quantise::None => Ok(Weight::Dense(weight)),
+            Quantise::Nf4 => {
+                let (kind, device) = (self.kind, self.device);
+                Ok(Weight::Packed { packed: Box::new(PackedMatrix::nf4(&weight)?), kind, device })
+            }
+        }
+    }
+
+    /// Takes an embedding or a vocabulary matrix out: packed where the file has it so, never packed here, since a run's
+    /// quantisation is of linear layers within the model (as in QLoRA).
+    pub fn take_table(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
+        let Some(kind) = self.blocks(name) else {
+            return Ok(Weight::Dense(self.take(name, shape)?));
+        };
+        let entry = self.entry(name, shape)?;
+        let bytes = self.read(&entry)?;
+        self.held(PackedMatrix::blocks(kind, bytes, *shape), &entry, name)
+    }
+
+    /// How the file packs a tensor, if it does.
+    fn blocks(&self, name: &str) -> Option<BlockKind> {
+        match self.entries.get(name)?.numbers {
+            Numbers::Blocks(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    fn held(&self, packed: Option<PackedMatrix>, entry: &Entry, name: &str) -> Result<Weight, ModelError> {
+        let (kind, device) = (self.kind, self.device);
+        let Some(packed) = packed else {
+            return Err(self.malformed(entry, name, &"its rows are no whole blocks"));
+        };
+        match self.unpacked {
+            true => Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?)),
+            false => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
+        }
+    }
+
+    fn entry(&mut self, name: &str, shape: &[usize]) -> Result<Entry, ModelError> {
+        let Some(entry) = self.entries.remove(name) else {
+            return Err(ModelError::Missing { dir: self.path.clone(), name: name.to_owned() });
+        };
+        if entry.shape == shape {
+            return Ok(entry);
+        }
+        let (dir, expected) = (self.path.clone(), shape.to_vec());
+        Err(ModelError::Shape { dir, name: name.to_owned(), expected, found: entry.shape })
+    }
+
+    /// A tensor's bytes, its rows in Hugging Face's order.
+    fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = vec![0; entry.bytes];
+        self.read_at(entry, 0, &mut bytes)?;
+        match entry.interleaved {
+            Some(head_size) => Ok(gguf::half_behind_half(&bytes, entry.shape[0], head_size)),
+            None => Ok(bytes),
+        }
+    }
+
+    fn read_at(&mut self, entry: &Entry, first: usize, bytes: &mut [u8]) -> Result<(), ModelError> {
+        let (path, file) = &mut self.files[entry.file];
+        file.seek(SeekFrom::Start(entry.offset + first as u64))
+            .and_then(|_| file.read_exact(bytes))
+            .map_err(|source| ModelError::Io { path: path.clone(), source })
+    }
+
+    /// A tensor's numbers in Hugging Face's order, part by part, so that a large one is never there twice: each part
+    /// `[n]` on the CPU, of the kind that the file has, and all but the last a multiple of 64 numbers.
+    fn parts(
+        &mut self,
+        entry: &Entry,
+        name: &str,
+        take: &mut dyn FnMut(&Tensor) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        let each = match entry.numbers {
+            Numbers::Plain(kind) => kind.elt_size_in_bytes(),
+            Numbers::Blocks(kind) => kind.bytes() as usize,
+            Numbers::Other(dtype) => {
+                let problem = format!("it is {dtype:?}; weights are F32, F16, BF16 or F64");
+                return Err(self.malformed(entry, name, &problem));
+            }
+        };
+        let step = each * (PART_BYTES / each / 64).max(1) * 64;
+        let reordered = entry.interleaved.is_some().then(|| self.read(entry)).transpose()?;
+        let mut part = vec![0; if reordered.is_some() { 0 } else { step.min(entry.bytes) }];
+        for first in (0..entry.bytes).step_by(step) {
+            let length = step.min(entry.bytes - first);
+            let bytes = match &reordered {
+                Some(bytes) => &bytes[first..first + length],
+                None => {
+                    self.read_at(entry, first, &mut part[..length])?;
+                    &part[..length]
+                }
+            };
+            let tensor = match entry.numbers {
+                Numbers::Blocks(kind) => {
+                    let mut numbers = vec![0.0; length / each * kind.numbers() as usize];
+                    dequantise(kind, bytes, &mut numbers).map_err(|error| self.malformed(entry, name, &error))?;
+                    Tensor::f_from_slice(&numbers)?
+                }
+                Numbers::Plain(kind) => Tensor::f_from_data_size(bytes, &[(length / each) as i64], kind)?,
+                Numbers::Other(_) => continue,
+            };
+            take(&tensor)?;
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, entry: &Entry, name: &str, problem: &dyn std::fmt::Display) -> ModelError {
+        let path = self.files[entry.file].0.clone();
+        ModelError::Malformed { path, problem: format!("tensor {name:?}: {problem}") }
+    }
+
+    /// Refuses tensors that nobody took, but for those under one of the `ignored` prefixes.
+    pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
+        self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
+    }
+
+    /// Refuses tensors that nobody took, but for those that `ignored` says may be left over.
+    pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
+        let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        if names.len() > 8 {
+            let more = names.len() - 8;
+            names.truncate(8);
+            names.push(format!("and {more} more"));
+        }
+        Err(ModelError::Unknown { dir: self.path, architecture, names })
+    }
+}

@@ -1,0 +1,333 @@
+//! Texts to token ids with the model's own tokenizer; each data set is encoded once and kept.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::error::TrainerError;
+use crate::text::encoded::{Choices, Encoded};
+use crate::text::layout::{Codec, Files, Layout, Missing, Refusal};
+use crate::text::rows::Rows;
+use rondo_data::template::{ChatTemplate, SpecialTokens};
+use rondo_data::{Content, DataError, Example, Message, OnBadRow, Part};
+
+/// How many encoded data sets are kept: a client serves few runs at a time, each with a training and
+/// a held-out part.
+const KEPT: usize = 8;
+
+/// Texts encoded together; larger parts gain no speed.
+const PART: usize = 1024;
+
+/// A model's tokenizer and what it encoded so far.
+pub struct Tokens {
+    codec: Arc<Codec>,
+    ends: Vec<i64>,
+    /// The tokenizer as classification uses it, cutting texts to so many tokens.
+    cutting: Option<(usize, Arc<Codec>)>,
+    kept: Vec<([u8; 32], Layout, Kept)>,
+}
+
+/// A data set's tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) encoded: Arc<Encoded>,
+    /// Per example, which text is its; `None` for one that could not be used and was left out.
+    pub(super) texts: Arc<Vec<Option<u32>>>,
+}
+
+impl Tokens {
+    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The padding and truncation
+    /// that tokenizer.json asks for are replaced by ours.
+    ///
+    /// # Errors
+    /// A file that cannot be read. A chat template that cannot be is told when it is needed.
+    pub fn load(dir: &Path) -> Result<Self, TrainerError> {
+        let path = dir.join("tokenizer.json");
+        let tokenizer = Tokenizer::from_file(&path)
+            .map_err(|error| TrainerError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
+        let files = Files::read(dir)?;
+        Self::new(tokenizer, files.special, files.chat.as_deref(), &path)
+    }
+
+    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
+    ///
+    /// # Errors
+    /// The tokenizer refuses its settings.
+    pub fn new(
+        mut tokenizer: Tokenizer,
+        special: SpecialTokens,
+        chat: Option<&str>,
+        path: &Path,
+    ) -> Result<Self, TrainerError> {
+        let refuse = |problem: String| TrainerError::Tokenizer { path: path.to_owned(), problem };
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
+        let end = match special.get("eos_token") {
+            None => Ok(None),
+            Some(text) => tokenizer.token_to_id(text).map(|id| Some(i64::from(id))).ok_or_else(|| {
+                format!("the end-of-text token {text:?} (eos_token) is not in the tokenizer's vocabulary")
+            }),
+        };
+        let chat = match chat {
+            None => Err(Missing::Absent),
+            Some(source) => ChatTemplate::new(source, special.clone()).map_err(Missing::Unreadable),
+        };
+        let plain = ChatTemplate::plain(special).map_err(|error| refuse(error.to_string()))?;
+        // Chat models end turns with tokens of their own, whatever eos_token says.
+        let turns = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
+        let mut ends: Vec<i64> = end.iter().flatten().copied().collect();
+        ends.extend(turns.iter().filter_map(|text| tokenizer.token_to_id(text)).map(i64::from));
+        ends.sort_unstable();
+        ends.dedup();
+        let codec = Codec { path: path.to_owned(), tokenizer, end, chat, plain };
+        Ok(Self { codec: Arc::new(codec), ends, cutting: None, kept: Vec::new() })
+    }
+
+    /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as encoders read them.
+    pub fn encode<'t>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'t str>,
+        max_tokens: usize,
+    ) -> Result<Encoded, TrainerError> {
+        let codec = self.cutting(max_tokens)?;
+        let mut encoded = Encoded::new();
+        encode_whole(&codec, texts, false, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    /// The rows of a part of a data set as a task sees them: encoded here and kept where they are in memory, read and
+    /// encoded when they are taken where they are not.
+    ///
+    /// # Errors
+    /// A row that cannot be used, unless the data set skips such rows; a model without the chat template that the task
+    /// asks for; a file that cannot be read.
+    pub fn rows<'d>(&mut self, part: Part<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
+        let layout = Layout::of(task);
+        let codec = self.codec_for(layout)?;
+        let kept = match part.dataset().is_streamed() {
+            true => None,
+            false => Some(self.kept(&part.all()?, layout, &codec, Some(part))?),
+        };
+        Rows::new(part, layout, codec, kept)
+    }
+
+    /// The token ids of examples in memory, one text each; remembered by their content.
+    ///
+    /// # Errors
+    /// A row that cannot be used, whatever the data set's policy is.
+    pub fn encode_rows(&mut self, examples: &[Example], task: &Task) -> Result<Arc<Encoded>, TrainerError> {
+        let layout = Layout::of(task);
+        let codec = self.codec_for(layout)?;
+        Ok(self.kept(examples, layout, &codec, None)?.encoded)
+    }
+
+    /// The questions of a multiple choice, one text per option.
+    ///
+    /// # Errors
+    /// A row that is no such question, or is too long for `task.max_tokens`.
+    pub fn choices(&self, examples: &[Example], task: &Task) -> Result<Choices, TrainerError> {
+        let mut choices = Choices::new();
+        for example in examples {
+            self.codec
+                .push_choice(Layout::of(task), example, &mut choices)
+                .map_err(|refusal| self.codec.told(refusal, example))?;
+        }
+        Ok(choices)
+    }
+
+    /// Ids from which the model goes on to what it should say: of a conversation all but its last turn.
+    ///
+    /// # Errors
+    /// No chat template where one is needed, or one that refuses the conversation.
+    pub fn prompt(&self, example: &Example, task: &Task) -> Result<Vec<i64>, TrainerError> {
+        self.codec.prompt(Layout::of(task), example).map_err(|refusal| self.codec.told(refusal, example))
+    }
+
+    /// Ids from which the assistant's next turn follows, by the model's own chat template.
+    ///
+    /// # Errors
+    /// As of [`Tokens::prompt`].
+    pub fn conversation(&self, messages: &[Message]) -> Result<Vec<i64>, TrainerError> {
+        let layout =
+            Layout { kind: TaskKind::CausalLm, loss_on: LossOn::All, template: Template::Chat, max_tokens: usize::MAX };
+        self.codec.conversation(layout, messages).map_err(|refusal| match refusal {
+            Refusal::Row(problem) => self.codec.error(problem),
+            Refusal::All(error) => error,
+        })
+    }
+
+    /// Ids of a text, with the special tokens that the tokenizer puts around it.
+    ///
+    /// # Errors
+    /// The tokenizer fails on it.
+    pub fn ids(&self, text: &str) -> Result<Vec<i64>, TrainerError> {
+        self.codec.ids(text, true).map_err(|refusal| match refusal {
+            Refusal::Row(problem) => self.codec.error(problem),
+            Refusal::All(error) => error,
+        })
+    }
+
+    /// The text of ids, special tokens left out.
+    ///
+    /// # Errors
+    /// Ids that the vocabulary does not have.
+    pub fn text(&self, ids: &[i64]) -> Result<String, TrainerError> {
+        let ids: Vec<u32> = ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        self.codec.tokenizer.decode(&ids, true).map_err(|error| self.codec.error(error.to_string()))
+    }
+
+    /// Ids behind which nothing follows: the end of a text, and of a turn.
+    pub fn ends(&self) -> &[i64] {
+        &self.ends
+    }
+
+    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it can be.
+    pub fn lacks_chat_template(&self) -> Option<String> {
+        self.codec.chat.as_ref().err().map(|missing| missing.reason())
+    }
+
+    fn codec_for(&mut self, layout: Layout) -> Result<Arc<Codec>, TrainerError> {
+        if layout.kind == TaskKind::Classification {
+            self.cutting(layout.max_tokens)
+        } else {
+            Ok(Arc::clone(&self.codec))
+        }
+    }
+
+    fn cutting(&mut self, max_tokens: usize) -> Result<Arc<Codec>, TrainerError> {
+        if let Some((tokens, codec)) = &self.cutting
+            && *tokens == max_tokens
+        {
+            return Ok(Arc::clone(codec));
+        }
+        let mut codec = Codec::clone(&self.codec);
+        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+        codec.tokenizer.with_truncation(Some(truncation)).map_err(|error| self.codec.error(error.to_string()))?;
+        let codec = Arc::new(codec);
+        self.cutting = Some((max_tokens, Arc::clone(&codec)));
+        Ok(codec)
+    }
+
+    fn kept(
+        &mut self,
+        examples: &[Example],
+        layout: Layout,
+        codec: &Codec,
+        part: Option<Part<'_>>,
+    ) -> Result<Kept, TrainerError> {
+        let mut content = blake3::Hasher::new();
+        // Whether bad rows are skipped is part of what comes out.
+        content.update(&[u8::from(part.is_some_and(skips))]);
+        for example in examples {
+            match &example.content {
+                Content::Labelled { text, .. } => {
+                    content.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+                }
+                other => {
+                    // Writing to a hasher cannot fail, and JSON marks where texts end.
+                    let _ = serde_json::to_writer(&mut content, other);
+                }
+            }
+        }
+        let content = *content.finalize().as_bytes();
+        if let Some((.., kept)) = self.kept.iter().find(|(key, with, _)| *key == content && *with == layout) {
+            return Ok(kept.clone());
+        }
+        let kept = encode_all(codec, layout, examples, part)?;
+        if self.kept.len() == KEPT {
+            self.kept.remove(0);
+        }
+        self.kept.push((content, layout, kept.clone()));
+        Ok(kept)
+    }
+}
+
+impl Layout {
+    pub(super) fn of(task: &Task) -> Self {
+        Self { kind: task.kind, loss_on: task.loss_on, template: task.template, max_tokens: task.max_tokens }
+    }
+}
+
+/// Whether a part's data set goes on without what bad rows say.
+pub(super) fn skips(part: Part<'_>) -> bool {
+    part.dataset().on_bad_row() != OnBadRow::Stop
+}
+
+/// Encodes examples one after the other. A row that cannot be used is left out where its data set says so, and ends
+/// everything otherwise.
+pub(super) fn encode_all(
+    codec: &Codec,
+    layout: Layout,
+    examples: &[Example],
+    part: Option<Part<'_>>,
+) -> Result<Kept, TrainerError> {
+    let mut encoded = Encoded::new();
+    let mut texts = Vec::with_capacity(examples.len());
+    if layout.kind == TaskKind::Classification {
+        let usable = |example: &&Example| example.content != Content::Unusable;
+        let whole = examples.iter().filter(usable).map(Example::text);
+        let mut found = encode_whole(codec, whole, part.is_some_and(skips), &mut encoded)?.into_iter();
+        texts.extend(examples.iter().map(|example| if usable(&example) { found.next().flatten() } else { None }));
+    } else {
+        for example in examples {
+            let text = encoded.len() as u32;
+            texts.push(match codec.push(layout, example, &mut encoded) {
+                Ok(()) => Some(text),
+                Err(Refusal::Row(_)) if part.is_some_and(skips) => None,
+                Err(refusal) => return Err(codec.told_of(refusal, example, part)),
+            });
+        }
+    }
+    Ok(Kept { encoded: Arc::new(encoded), texts: Arc::new(texts) })
+}
+
+/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left out where `skips` says
+/// so, and ends everything otherwise.
+fn encode_whole<'t>(
+    codec: &Codec,
+    texts: impl IntoIterator<Item = &'t str>,
+    skips: bool,
+    encoded: &mut Encoded,
+) -> Result<Vec<Option<u32>>, TrainerError> {
+    let mut texts = texts.into_iter().peekable();
+    let mut found = Vec::new();
+    while texts.peek().is_some() {
+        let part: Vec<&str> = texts.by_ref().take(PART).collect();
+        let encodings =
+            codec.tokenizer.encode_batch_fast(part, true).map_err(|error| codec.error(error.to_string()))?;
+        for encoding in encodings {
+            if encoding.get_ids().is_empty() {
+                if !skips {
+                    return Err(codec.error("an empty text has no tokens; leave such rows out".to_owned()));
+                }
+                found.push(None);
+                continue;
+            }
+            found.push(Some(encoded.len() as u32));
+            encoded.push(encoding.get_ids().iter().map(|&id| i64::from(id)));
+        }
+    }
+    Ok(found)
+}
+
+impl Codec {
+    pub(super) fn told(&self, refusal: Refusal, example: &Example) -> TrainerError {
+        self.told_of(refusal, example, None)
+    }
+
+    pub(super) fn told_of(&self, refusal: Refusal, example: &Example, part: Option<Part<'_>>) -> TrainerError {
+        match refusal {
+            Refusal::All(error) => error,
+            Refusal::Row(problem) => {
+                let name = part.map_or("the data set", |part| part.dataset().name()).to_owned();
+                let file = part.and_then(|part| part.dataset().file()).map_or_else(|| name.into(), Path::to_owned);
+                TrainerError::Data(DataError::Row { file, at: example.place(), problem })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! The warm-up round's statistics.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use rondo_methods::init::base_svd;
+use rondo_methods::tensor::full_name;
+use rondo_methods::{Kind as MethodKind, MethodError, TensorSet};
+use tch::{Kind, Tensor};
+
+use crate::adapters;
+use crate::error::TrainerError;
+use crate::models::Transformer;
+use crate::session::{Session, to_plain};
+use crate::step::Plan;
+use crate::text::rows::Rows;
+use crate::train::local;
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
+
+/// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
+/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this
+/// is a sketch of the weight's own gradient (one side multiplied with the probe's seeded partner); the gradient itself is
+/// never formed.
+pub fn gradient(
+    session: &Session<'_>,
+    work: &Work,
+    examples: u32,
+    rows: &Rows<'_>,
+    plan: Plan,
+    progress: &mut OnProgress<'_>,
+) -> Result<LocalUpdate, TrainerError> {
+    if rows.is_empty() {
+        return Err(TrainerError::NoExamples { what: "the training part" });
+    }
+    let started = Instant::now();
+    let wanted = (examples as usize).clamp(1, rows.len());
+    let batch = (work.run.train.batch as usize).clamp(1, rows.len());
+    let steps = wanted.div_ceil(batch) as u32;
+    let lengths = rows.lengths();
+    let mut order = {
+        let mut left = wanted;
+        local::batches(work, &lengths).map(move |mut texts| {
+            texts.truncate(left.max(1));
+            left = left.saturating_sub(texts.len());
+            texts
+        })
+    };
+    let parameters = session.parameters()?;
+    let mut sums: Vec<Tensor> =
+        parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
+    let (mut total, mut units) = (0.0, 0);
+    for step in 1..=steps {
+        let found = local::gradients(session, work, &rows.draw(&mut order)?, plan)?;
+        if !found.loss.is_finite() {
+            return Err(TrainerError::NotFinite { step, what: "the loss".into() });
+        }
+        units += found.units;
+        total += found.loss * found.units as f64;
+        for (sum, gradient) in sums.iter_mut().zip(&found.tensors) {
+            if gradient.defined() {
+                let _ = sum.f_add_(&gradient.f_to_kind(Kind::Double)?.f_mul_scalar(found.units as f64)?)?;
+            }
+        }
+        if progress(Progress { step, steps, loss: found.loss }) == ControlFlow::Break(()) {
+            return Err(TrainerError::Interrupted);
+        }
+    }
+    let share = 1.0 / units.max(1) as f64;
+    for sum in &mut sums {
+        let _ = sum.f_mul_scalar_(share)?;
+    }
+    let named = session.trained().iter().zip(&sums);
+    let tensors: TensorSet =
+        named.map(|((name, _), sum)| Ok((name.clone(), to_plain(sum)?))).collect::<Result<_, TrainerError>>()?;
+    Ok(LocalUpdate {
+        tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
+        examples: local::usable(rows),
+        train_loss: total * share,
+        seconds: started.elapsed().as_secs_f64(),
+        before: None,
+    })
+}
+
+/// The truncated SVD of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts
+/// from in it. Needs no data.
+pub fn base_factors(
+    model: &dyn Transformer,
+    work: &Work,
+    progress: &mut OnProgress<'_>,
+) -> Result<LocalUpdate, TrainerError> {
+    let started = Instant::now();
+    let targets = work.job.targets();
+    let steps = targets.len() as u32;
+    let mut tensors = TensorSet::new();
+    for (step, (index, target)) in (1..=steps).zip(targets.iter().enumerate()) {
+        let failed = |source| TrainerError::Method(source);
+        let mut weight = to_plain(&adapters::base_weight(model.linears(), &target.name)?)?.to_matrix();
+        for (_, delta, parts) in work.state.merged.iter().filter(|(layer, ..)| *layer == index) {
+            let change =
+                delta.dense(parts).map_err(|source| MethodError::Delta { target: target.name.clone(), source });
+            weight.add_scaled(1.0, &change.map_err(failed)?);
+        }
+        let factors = base_svd::factors(&weight, work.job.rank())
+            .map_err(|source| failed(MethodError::Linalg { target: target.name.clone(), source }))?;
+        tensors.extend(factors.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));
+        if progress(Progress { step, steps, loss: 0.0 }) == ControlFlow::Break(()) {
+            return Err(TrainerError::Interrupted);
+        }
+    }
+    Ok(LocalUpdate {
+        tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
+        // No data was read, and with privacy not even their number is told.
+        examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
+        train_loss: 0.0,
+        seconds: started.elapsed().as_secs_f64(),
+        before: None,
+    })
+}

@@ -1,0 +1,128 @@
+//! Enrolment: a one-time token and a certificate request become an identity. The private key never leaves its folder.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DnType, KeyPair};
+use tonic::transport::ClientTlsConfig;
+
+use super::pinned::{Fingerprint, PinnedCa};
+use super::{CA, CERTIFICATE, Identity, IdentityError, KEY, channel, endpoint, files, host};
+use crate::stubs::enrolment_client::EnrolmentClient;
+use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
+
+/// How long the coordinator may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What came of an enrolment or a renewal.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// The identity, already saved.
+    pub identity: Identity,
+    /// False while an operator must still approve the client.
+    pub approved: bool,
+    /// When the certificate ends, in Unix milliseconds.
+    pub expires_at_ms: i64,
+}
+
+/// A new private key (PKCS#8 PEM) and a certificate request (PKCS#10 PEM) for a name.
+pub fn key_and_request(name: &str) -> Result<(String, String), IdentityError> {
+    let key = KeyPair::generate().map_err(certificate)?;
+    let request = request(&key, name)?;
+    Ok((key.serialize_pem(), request))
+}
+
+/// Enrols at a coordinator that is trusted only if it shows the CA certificate with the given SHA-256, and saves the
+/// identity to `dir`. An empty `name` leaves the choice to the token.
+pub async fn enrol(
+    url: &str,
+    token: &str,
+    ca_fingerprint: &str,
+    name: &str,
+    dir: &Path,
+) -> Result<Enrolled, IdentityError> {
+    let fingerprint: Fingerprint = ca_fingerprint.parse()?;
+    let server_name = host(url)?;
+    if files::exists(dir) {
+        return Err(IdentityError::Exists { dir: dir.to_owned() });
+    }
+    // The key is on disk before the token is spent: a full disk must not cost the token.
+    let (key_pem, csr_pem) = key_and_request(name)?;
+    files::create_dir(dir)?;
+    files::write(dir, KEY, &key_pem)?;
+
+    let verifier = Arc::new(PinnedCa::new(fingerprint));
+    let pin_error = |shown: String| IdentityError::Pin { url: url.to_owned(), expected: fingerprint, shown };
+    let channel = endpoint(url)?
+        .timeout(TIMEOUT)
+        .tls_config_with_verifier(ClientTlsConfig::new().domain_name(server_name), verifier.clone())
+        .map_err(|error| super::certificate_error(&error))?
+        .connect_lazy();
+    let request = EnrolRequest { token: token.to_owned(), csr_pem, name: name.to_owned() };
+    let reply = EnrolmentClient::new(channel).enrol(request).await.map_err(|status| match verifier.mismatch() {
+        Some(shown) => pin_error(shown),
+        None => status.into(),
+    })?;
+    let reply = reply.into_inner();
+    // The reply names the CA to trust from now on; it must be the one that was pinned.
+    match Fingerprint::of_pem(&reply.ca_pem) {
+        Some(shown) if shown == fingerprint => {}
+        Some(shown) => return Err(pin_error(shown.to_string())),
+        None => return Err(pin_error("something that is no certificate".to_owned())),
+    }
+    let enrolled = enrolled(reply, url.trim_end_matches('/'), key_pem);
+    enrolled.identity.save(dir)?;
+    Ok(enrolled)
+}
+
+/// Renews a certificate before it ends, with the same key, over the identity's own channel, and saves it to `dir`.
+pub async fn renew(identity: &Identity, dir: &Path) -> Result<Enrolled, IdentityError> {
+    let key = KeyPair::from_pem(&identity.key_pem).map_err(certificate)?;
+    let csr_pem = request(&key, &identity.name)?;
+    let reply = EnrolmentClient::new(channel(identity)?).renew(RenewRequest { csr_pem }).await?;
+    let enrolled = enrolled(reply.into_inner(), &identity.url, identity.key_pem.clone());
+    // Key and name stay, so these two files are all that changes, and either order leaves a working folder.
+    files::write(dir, CERTIFICATE, &enrolled.identity.cert_pem)?;
+    files::write(dir, CA, &enrolled.identity.ca_pem)?;
+    Ok(enrolled)
+}
+
+/// Renews a certificate that is in the last third of its life at `now_s` (seconds since 1970); before that there is
+/// nothing to do, nor for a certificate that cannot be read: the coordinator says what is wrong with it.
+pub async fn renew_if_due(identity: &Identity, dir: &Path, now_s: i64) -> Result<Option<Enrolled>, IdentityError> {
+    if !renewal_due(&identity.cert_pem, now_s) {
+        return Ok(None);
+    }
+    // The coordinator counts the latest certificates only: one that could not be kept would be as good as lost.
+    files::check_writable(dir)?;
+    renew(identity, dir).await.map(Some)
+}
+
+/// Whether less than a third of a certificate's life is left at `now_s` (seconds since 1970).
+pub fn renewal_due(cert_pem: &str, now_s: i64) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()) else { return false };
+    let Ok(certificate) = pem.parse_x509() else { return false };
+    let validity = certificate.validity();
+    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    now_s >= end - (end - begin) / 3
+}
+
+fn enrolled(reply: EnrolReply, url: &str, key_pem: String) -> Enrolled {
+    let EnrolReply { certificate_pem: cert_pem, ca_pem, name, role, expires_at_ms, approved } = reply;
+    let identity = Identity { url: url.to_owned(), name, role, ca_pem, cert_pem, key_pem };
+    Enrolled { identity, approved, expires_at_ms }
+}
+
+fn request(key: &KeyPair, name: &str) -> Result<String, IdentityError> {
+    let mut params = CertificateParams::new(Vec::new()).map_err(certificate)?;
+    params.distinguished_name.remove(DnType::CommonName);
+    if !name.is_empty() {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.serialize_request(key).and_then(|request| request.pem()).map_err(certificate)
+}
+
+fn certificate(error: rcgen::Error) -> IdentityError {
+    IdentityError::Certificate(error.to_string())
+}
