@@ -1,7 +1,7 @@
 //! A run's round: the engine works on each target, and what comes out is sorted into files.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::engine::{ClientTensors, DenseMean, TargetPlan};
 use super::input::{AggregateInput, Contribution};
