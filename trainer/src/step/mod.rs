@@ -83,7 +83,7 @@ fn micro_batches<'t>(
     texts: &'t [usize],
     objective: Objective<'t>,
     plan: Plan,
-) -> impl Iterator<Item = (&'t [usize], Objective<'t>)> {
+) -> impl Iterator<Item = (&'t [usize], Objective<'t>)> + use<'t> {
     let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch }.max(1);
     texts.chunks(size).enumerate().map(move |(number, part)| match objective {
         Objective::Labels(labels) => (part, Objective::Labels(&labels[number * size..number * size + part.len()])),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use rondo_proto::run_file::Quantise;
 use serde_json::json;
 
 use super::arguments::DeviceArgs;

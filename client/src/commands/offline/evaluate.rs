@@ -9,7 +9,7 @@ use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::{Tensor, TensorSet};
-use rondo_proto::run_file::{Task, TaskKind};
+use rondo_proto::run_file::{Quantise, Task, TaskKind};
 use serde_json::json;
 
 use super::arguments::{DataArgs, DeviceArgs};

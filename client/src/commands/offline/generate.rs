@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, Quantise};
 use serde_json::json;
 
 use super::arguments::DeviceArgs;
