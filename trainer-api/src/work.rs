@@ -19,7 +19,8 @@ pub struct Work {
     pub job: Job,
     /// The run file: task, local steps, batch, learning rate, seed.
     pub run: Arc<RunFile>,
-    /// The base model that the run names, as the coordinator described it and as the local files were checked against.
+    /// The base model that the run names, as the coordinator described it and as the local files
+    /// were checked against.
     pub base: Arc<v1::BaseModel>,
     /// Folder of the base model: config.json, *.safetensors, tokenizer.json.
     pub model_dir: PathBuf,
@@ -37,7 +38,8 @@ pub struct Work {
     pub evaluate_before: bool,
     /// What training does for the run's privacy terms.
     pub protection: Protection,
-    /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
+    /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]);
+    /// `None` = all.
     pub max_eval_examples: Option<usize>,
 }
 
@@ -56,7 +58,8 @@ pub enum Protection {
     None,
     /// Unit "example": every example's gradient is clipped and every step's sum noised.
     Examples(ExamplePlan),
-    /// Unit "client": the whole change is scaled down to this L2 norm. The noise is the coordinator's.
+    /// Unit "client": the whole change is scaled down to this L2 norm. The noise is the
+    /// coordinator's.
     WholeChange {
         /// The clip of the round.
         clip: f64,
@@ -66,9 +69,11 @@ pub enum Protection {
 /// What training (or a warm-up) brings back.
 #[derive(Debug, Clone)]
 pub struct LocalUpdate {
-    /// The tensors to send, by full name: at least those of [`Job::upload_manifest`]; others stay here.
+    /// The tensors to send, by full name: at least those of [`Job::upload_manifest`]; others stay
+    /// here.
     pub tensors: TensorSet,
-    /// Number of this client's training examples, by which its update weighs; 0 with privacy, as are loss and seconds.
+    /// Number of this client's training examples, by which its update weighs; 0 with privacy, as
+    /// are loss and seconds.
     pub examples: u64,
     /// Mean training loss over the last steps (or over all examples of a warm-up), in nats.
     pub train_loss: f64,
@@ -89,8 +94,8 @@ pub struct Progress {
     pub loss: f64,
 }
 
-/// Called by a trainer after every step (and every batch of an evaluation); `Break` asks it to stop at once with
-/// [`WorkError::Interrupted`].
+/// Called by a trainer after every step (and every batch of an evaluation); `Break` asks it to stop
+/// at once with [`WorkError::Interrupted`].
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
 /// Why a piece of work failed.
@@ -142,8 +147,8 @@ pub enum WorkError {
     Panicked(String),
 }
 
-/// Trains and evaluates. An implementation lives on one owned thread (libtorch's tensors are not `Sync`); the daemon
-/// makes it there and sends it work one piece at a time.
+/// Trains and evaluates. An implementation lives on one owned thread (libtorch's tensors are not
+/// `Sync`); the daemon makes it there and sends it work one piece at a time.
 pub trait Trainer {
     /// Computes the method's warm-up statistic over the training examples.
     ///
@@ -154,7 +159,8 @@ pub trait Trainer {
     /// Trains from [`Work::state`] for the run's local steps.
     ///
     /// # Errors
-    /// A model, data set or device that cannot be used, too little memory, a loss that is not finite, an interruption.
+    /// A model, data set or device that cannot be used, too little memory, a loss that is not
+    /// finite, an interruption.
     fn train(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError>;
 
     /// Evaluates [`Work::state`] on the held-out examples.

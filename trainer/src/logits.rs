@@ -10,8 +10,8 @@ use crate::step::loss::vocabulary_logits;
 /// Tokens of one batch, padding included.
 const BATCH_TOKENS: usize = 512;
 
-/// Logits of every token of every text, without gradients: `[tokens, vocabulary]` each, in the order of the texts. Row j
-/// is what the model expects after token j.
+/// Logits of every token of every text, without gradients: `[tokens, vocabulary]` each, in the
+/// order of the texts. Row j is what the model expects after token j.
 ///
 /// # Errors
 /// No language model; whatever libtorch refuses.

@@ -32,8 +32,8 @@ pub struct Measured {
     pub seconds: f64,
 }
 
-/// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal arguments give equal
-/// tokens, so that losses compare.
+/// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal
+/// arguments give equal tokens, so that losses compare.
 ///
 /// # Errors
 /// A model that cannot be loaded, and whatever libtorch refuses.
@@ -60,7 +60,8 @@ pub fn one_step(
     let session = Session::of_state(&*base, device, job, &state, run.task.pooling, SessionMode::Train)?;
     let mut encoded = Encoded::new();
     for _ in 0..workload.batch {
-        // The same words whatever the batch is split into; the first ones of a vocabulary are often special.
+        // The same words whatever the batch is split into; the first ones of a vocabulary are often
+        // special.
         let ids: Vec<i64> = (0..workload.max_tokens).map(|_| draw.below(workload.sizes.vocabulary) as i64).collect();
         match workload.sizes.is_language() {
             true => encoded.push_counted(&ids, &(0..ids.len()).map(|place| place > 0).collect::<Vec<_>>()),

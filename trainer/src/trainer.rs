@@ -1,4 +1,5 @@
-//! The trainer itself: it keeps the last base model in memory and carries out one piece of work after another.
+//! The trainer itself: it keeps the last base model in memory and carries out one piece of work
+//! after another.
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +22,10 @@ use crate::text::load_tokenizer::load_tokenizer;
 use crate::text::tokens::Tokens;
 use crate::train::{local, warm_up};
 
-/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
-/// The processor is tried here: where neighbours in a batch move a text's gradient, private training works on one text
-/// at a time. A GPU is tried by the run's own model alone, when there is private work.
+/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory
+/// of `[limits]`. The processor is tried here: where neighbours in a batch move a text's gradient,
+/// private training works on one text at a time. A GPU is tried by the run's own model alone, when
+/// there is private work.
 ///
 /// # Errors
 /// Not a device, or a GPU that is not there; found here, before there is any work.
@@ -52,7 +54,8 @@ fn set_threads(threads: Option<usize>) {
     }
 }
 
-/// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
+/// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last
+/// data sets.
 pub struct LibtorchTrainer {
     device: Device,
     loaded: Option<Loaded>,
@@ -73,8 +76,8 @@ pub struct Loaded {
 }
 
 impl LibtorchTrainer {
-    /// A trainer on a device. `threads` is the number of CPU threads of one operation; `None` leaves libtorch's default,
-    /// all cores.
+    /// A trainer on a device. `threads` is the number of CPU threads of one operation; `None`
+    /// leaves libtorch's default, all cores.
     ///
     /// # Errors
     /// A GPU was asked for that is not there.
@@ -116,8 +119,8 @@ impl LibtorchTrainer {
         self.device
     }
 
-    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart;
-    /// the base's linear layers are packed as `quantise` says.
+    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents
+    /// of one folder apart; the base's linear layers are packed as `quantise` says.
     ///
     /// # Errors
     /// A model or a tokenizer that cannot be loaded.

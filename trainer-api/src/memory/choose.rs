@@ -36,8 +36,12 @@ fn explain(estimate: &MemoryEstimate, room: u64, limited: bool) -> String {
     )
 }
 
-/// Picks, in this order, the first that fits: the whole batch on one tape, the whole batch checkpointed, ever smaller
-/// micro-batches. `available` is what the machine has for this process; unknown, everything fits.
+/// Picks, in this order, the first that fits: the whole batch on one tape, the whole batch
+/// checkpointed, ever smaller micro-batches. `available` is what the machine has for this process;
+/// unknown, everything fits.
+///
+/// # Errors
+/// Nothing that the limits allow fits.
 pub fn choose(workload: &Workload, limits: &Limits, available: Option<u64>) -> Result<StepChoice, Box<TooLarge>> {
     let limited = limits.memory_mb > 0;
     let room = if limited { Some(u64::from(limits.memory_mb) * 1_000_000) } else { available };

@@ -1,7 +1,8 @@
 //! The estimated peak of a training step, by part.
 //!
-//! Counts are of numbers per token, read off what the tape of one layer holds (`docs/memory.md` says which). Of the constants
-//! below, [`PROCESS`] was set by measured steps, those in `docs/memory.md`; the others follow from how a step is built.
+//! Counts are of numbers per token, read off what the tape of one layer holds (`docs/memory.md`
+//! says which). Of the constants below, [`PROCESS`] was set by measured steps, those in
+//! `docs/memory.md`; the others follow from how a step is built.
 
 use rondo_methods::{Instance, Job, NamedSpec, Publication, Role};
 use rondo_proto::run_file::{Dtype, Quantise, RunFile};
@@ -10,10 +11,12 @@ use serde::Serialize;
 
 use super::model_sizes::{LayerKind, ModelSizes, TensorSize};
 
-/// The program, libtorch's code and tables, its threads, once a first step was taken. Measured with SmolLM2-135M on Linux:
-/// with model and tokenizer loaded the program held 175 to 186 MB more than the weights take.
+/// The program, libtorch's code and tables, its threads, once a first step was taken. Measured with
+/// SmolLM2-135M on Linux: with model and tokenizer loaded the program held 175 to 186 MB more than
+/// the weights take.
 const PROCESS: u64 = 160 << 20;
-/// A tokenizer in memory, per byte of its file; an estimate, checked together with [`PROCESS`] only.
+/// A tokenizer in memory, per byte of its file; an estimate, checked together with [`PROCESS`]
+/// only.
 const TOKENIZER_FACTOR: u64 = 8;
 /// Logits of one chunk: numbers, and the fewest tokens (as in the trainer's `loss`).
 const CHUNK_NUMBERS: u64 = 8 << 20;
@@ -44,8 +47,9 @@ pub struct Workload {
     pub frozen: u64,
     /// Rows that the widest layer's adapters give per token.
     pub narrow: u64,
-    /// Numbers that are merged into the base: of the adapter that the run starts from, of the method's constant offset, and of
-    /// stacks published in earlier rounds, at the run's end (of methods that accumulate).
+    /// Numbers that are merged into the base: of the adapter that the run starts from, of the
+    /// method's constant offset, and of stacks published in earlier rounds, at the run's end (of
+    /// methods that accumulate).
     pub stacked: u64,
     /// Numbers of the weights that they change, which are held a second time.
     pub merged: u64,
@@ -119,7 +123,8 @@ impl Workload {
         let stacks = accumulates && earlier > 0;
         let changed = job.targets().iter().enumerate().filter(|(index, _)| stacks || job.offset(*index).is_some());
         let changed = changed.map(|(_, target)| (target.out * target.inp) as u64).sum();
-        let (trained, layers) = (numbers(true), sizes.layers.max(1));
+        let trained = numbers(true);
+        let layers = sizes.layers.max(1);
         Self {
             dtype: run.train.dtype,
             quantise: run.train.quantise,
@@ -153,8 +158,8 @@ impl Workload {
         self
     }
 
-    /// Texts that go through the model at once when nothing stands against it: the whole batch or, where every text has a
-    /// copy of the adapter, so many that their number hardly costs speed.
+    /// Texts that go through the model at once when nothing stands against it: the whole batch or,
+    /// where every text has a copy of the adapter, so many that their number hardly costs speed.
     pub fn most_texts(&self) -> u64 {
         if self.copies { self.batch.min(COPIES) } else { self.batch }
     }
@@ -184,7 +189,8 @@ impl Workload {
             parts.push(("one layer, backward", tokens * passing, MemoryPhase::Layers));
         }
         if self.copies {
-            // The copies, their gradients, and these once more as plain numbers; a sum in 64-bit integers and its release.
+            // The copies, their gradients, and these once more as plain numbers; a sum in 64-bit
+            // integers and its release.
             let bytes = self.trained * (mode.micro_batch * 12 + 24);
             parts.push(("a copy of the adapter per text", bytes, MemoryPhase::Always));
         }
@@ -213,8 +219,9 @@ impl Workload {
         self.sizes.tensors.iter().map(of).sum::<u64>() + merged
     }
 
-    /// In f32: the tensor, its gradient, two moments and the state as received; the update to send comes when gradients and
-    /// layers are gone. What does not train is there as received and as a tensor.
+    /// In f32: the tensor, its gradient, two moments and the state as received; the update to send
+    /// comes when gradients and layers are gone. What does not train is there as received and as a
+    /// tensor.
     fn adapter(&self) -> u64 {
         // Stacks stay unmerged on a packed base, so they are there as tensors too.
         let stacked = if self.is_packed() { 2 } else { 1 };
@@ -222,7 +229,8 @@ impl Workload {
         4 * (self.trained * trained + self.frozen * 2 + self.stacked * stacked)
     }
 
-    /// Bytes per token of one layer: what its tape holds, and what comes and goes while it runs backward.
+    /// Bytes per token of one layer: what its tape holds, and what comes and goes while it runs
+    /// backward.
     fn layer(&self) -> (u64, u64) {
         let ModelSizes { hidden, query, inner, .. } = self.sizes;
         let width = self.dtype.width() as u64;

@@ -44,7 +44,8 @@ pub enum LayerKind {
     Encoder,
     /// GPT-2: norms before the blocks, one inner tensor.
     Decoder,
-    /// Llama and its relatives: norms before the blocks, two inner matrices of which one gates the other.
+    /// Llama and its relatives: norms before the blocks, two inner matrices of which one gates the
+    /// other.
     GatedDecoder,
 }
 
@@ -92,6 +93,9 @@ pub struct ModelSizes {
 
 impl ModelSizes {
     /// Reads the sizes of a model folder, or of a .gguf file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a config without the sizes, a model that is not supported.
     pub fn read(path: &Path) -> Result<Self, ModelSizesError> {
         match is_gguf(path) {
             true => Self::of_gguf(path),
@@ -203,12 +207,14 @@ impl ModelSizes {
         self.layer_kind != LayerKind::Encoder
     }
 
-    /// Takes every tensor as numbers: what the model is when its file's blocks are unpacked at load.
+    /// Takes every tensor as numbers: what the model is when its file's blocks are unpacked at
+    /// load.
     pub fn unpack(&mut self) {
         self.tensors.iter_mut().for_each(|tensor| tensor.packed = false);
     }
 
-    /// What a job needs to know of the base, without digests: to resolve targets, not to register it.
+    /// What a job needs to know of the base, without digests: to resolve targets, not to register
+    /// it.
     pub fn base(&self, name: &str) -> v1::BaseModel {
         v1::BaseModel {
             name: name.to_owned(),

@@ -117,7 +117,8 @@ fn an_adapter_to_start_from_counts_with_the_layers_it_changes() {
     }
 }
 
-/// dW = L.diag(m).R with an offset over L, m0 and R: 2 x (10 + 10) + 2 numbers of a target, whose weight is there twice.
+/// dW = L.diag(m).R with an offset over L, m0 and R: 2 x (10 + 10) + 2 numbers of a target, whose
+/// weight is there twice.
 #[test]
 fn an_offset_counts_with_the_layers_it_changes() {
     let run = r#"

@@ -1,7 +1,8 @@
 //! Text out of a language model, token by token, with keys and values of earlier tokens kept.
 //!
-//! Many prompts run as one batch, each at its own positions. A token attends to the tokens of its own text that stand
-//! before it and to nothing else, so a batch says what each prompt says alone. Finished texts leave the batch.
+//! Many prompts run as one batch, each at its own positions. A token attends to the tokens of its
+//! own text that stand before it and to nothing else, so a batch says what each prompt says alone.
+//! Finished texts leave the batch.
 
 pub mod sampling;
 mod stream_decoder;
@@ -80,7 +81,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Goes on from a prompt; what it has in common with the last one and its answer is not computed again.
+    /// Goes on from a prompt; what it has in common with the last one and its answer is not
+    /// computed again.
     ///
     /// # Errors
     /// As [`generate`].

@@ -1,6 +1,7 @@
 //! Tokens as text while they come.
 
-/// What of a growing text can be shown: a character may need several tokens, and only whole ones are shown.
+/// What of a growing text can be shown: a character may need several tokens, and only whole ones
+/// are shown.
 #[derive(Debug, Default)]
 pub struct StreamDecoder {
     ids: Vec<i64>,
@@ -8,7 +9,8 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// Takes a token in; `decode` gives the text of all tokens so far. Returns what has become sure since the last call.
+    /// Takes a token in; `decode` gives the text of all tokens so far. Returns what has become sure
+    /// since the last call.
     ///
     /// # Errors
     /// Those of `decode`.

@@ -6,8 +6,8 @@ use super::{LayerCache, ModelError, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
 
-/// Root mean square norm (Zhang & Sennrich 2019): `x / sqrt(mean(x^2) + eps) * w` over the last dimension, the mean in
-/// f32 at least.
+/// Root mean square norm (Zhang & Sennrich 2019): `x / sqrt(mean(x^2) + eps) * w` over the last
+/// dimension, the mean in f32 at least.
 pub struct RmsNorm {
     weight: Tensor,
     eps: f64,
@@ -15,18 +15,24 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// Loads `<name>.weight` of `size` numbers.
+    ///
+    /// # Errors
+    /// The tensor is absent or has another shape.
     pub fn load(weights: &mut WeightFiles, name: &str, size: usize, eps: f64) -> Result<Self, ModelError> {
         Ok(Self { weight: weights.take(&format!("{name}.weight"), &[size])?, eps })
     }
 
     /// `[.., size]` to the same.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
         Ok(x.f_rms_norm(self.weight.size(), Some(&self.weight), self.eps)?)
     }
 }
 
-/// Grouped-query attention (Ainslie et al. 2023) in which a token sees itself and what came before it. With as many
-/// key-value heads as heads it is plain multi-head attention.
+/// Grouped-query attention (Ainslie et al. 2023) in which a token sees itself and what came before
+/// it. With as many key-value heads as heads it is plain multi-head attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
     /// Query heads.
@@ -42,8 +48,12 @@ pub struct Attention {
 impl Attention {
     /// `softmax(Q K^T / sqrt(d)) V` of each text.
     ///
-    /// Shapes: `query` `[n, heads, d]`, `key` and `value` `[n, kv heads, d]`, result `[n, heads * d]`. With a cache, texts
-    /// also see what it holds of them, and it takes these keys and values in.
+    /// Shapes: `query` `[n, heads, d]`, `key` and `value` `[n, kv heads, d]`, result
+    /// `[n, heads * d]`. With a cache, texts also see what it holds of them, and it takes these
+    /// keys and values in.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn causal(
         &self,
         query: &Tensor,
@@ -71,6 +81,9 @@ impl Attention {
     }
 
     /// The same where every token of a text sees all of its tokens.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn bidirectional(
         &self,
         query: &Tensor,
@@ -89,7 +102,8 @@ impl Attention {
         Ok(padded.f_view([batch.texts(), batch.longest(), heads, self.head_size])?.f_transpose(1, 2)?)
     }
 
-    /// `query` `[n, heads, d]`; `key`, `value` `[texts, kv heads, slots, d]`; result `[n, heads * d]`.
+    /// `query` `[n, heads, d]`; `key`, `value` `[texts, kv heads, slots, d]`; result
+    /// `[n, heads * d]`.
     fn attend(
         &self,
         query: &Tensor,
@@ -125,7 +139,8 @@ impl Attention {
         Ok(spread.f_reshape([texts, self.heads, slots, size])?)
     }
 
-    /// Which slots each token sees, `[texts, 1, longest, slots]`; `None` when all tokens see all slots.
+    /// Which slots each token sees, `[texts, 1, longest, slots]`; `None` when all tokens see all
+    /// slots.
     fn cached_mask(&self, batch: &Batch, slots: i64) -> Result<Option<Tensor>, TrainerError> {
         let all_seen = batch.longest() == 1 && batch.ends().all(|end| end == slots);
         if all_seen && self.window.is_none_or(|window| window >= slots) {

@@ -1,6 +1,8 @@
-//! DistilBERT (Sanh et al. 2019): BERT's layers under other names, half as many, without token types.
+//! DistilBERT (Sanh et al. 2019): BERT's layers under other names, half as many, without token
+//! types.
 //!
-//! Positions are read from the checkpoint whether they were learned or (`sinusoidal_pos_embds`) computed: both are saved.
+//! Positions are read from the checkpoint whether they were learned or (`sinusoidal_pos_embds`)
+//! computed: both are saved.
 
 use std::path::Path;
 

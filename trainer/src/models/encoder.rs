@@ -1,8 +1,10 @@
-//! The encoder that BERT, RoBERTa and DistilBERT share: learned positions, full attention, a norm after every half layer.
+//! The encoder that BERT, RoBERTa and DistilBERT share: learned positions, full attention, a norm
+//! after every half layer.
 //!
-//! Tokens are packed: every step that works token by token (embeddings, linear layers, norms) sees only real tokens as
-//! one `[tokens, hidden]` matrix; only attention lays them out as `[texts, longest]`. With texts of mixed length this
-//! halves the work of a padded batch, and gives the same numbers.
+//! Tokens are packed: every step that works token by token (embeddings, linear layers, norms) sees
+//! only real tokens as one `[tokens, hidden]` matrix; only attention lays them out as
+//! `[texts, longest]`. With texts of mixed length this halves the work of a padded batch, and gives
+//! the same numbers.
 
 use std::path::Path;
 

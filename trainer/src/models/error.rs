@@ -55,7 +55,8 @@ pub enum ModelError {
         /// In the file.
         found: Vec<usize>,
     },
-    /// Tensors that this architecture does not have: the folder holds another model than config.json says.
+    /// Tensors that this architecture does not have: the folder holds another model than
+    /// config.json says.
     #[error("{}: tensors that a {architecture:?} model does not have: {}", .dir.display(), .names.join(", "))]
     Unknown {
         /// The model's folder.
@@ -76,7 +77,8 @@ pub enum ModelError {
 fn unread(path: &Path, source: &std::io::Error) -> String {
     let path = path.display();
     match source.kind() {
-        // A folder that lacks something has an error of this kind with its own message; the system's says nothing more.
+        // A folder that lacks something has an error of this kind with its own message; the
+        // system's says nothing more.
         std::io::ErrorKind::NotFound if source.raw_os_error().is_some() => {
             format!(
                 "{path} is not there; a model is a folder with config.json, tokenizer.json and .safetensors files, or one .gguf file"

@@ -1,8 +1,9 @@
-//! GPT-2 (Radford et al. 2019): learned positions, causal attention, a norm before every half layer and one at the end,
-//! and the words' table as the matrix to the vocabulary.
+//! GPT-2 (Radford et al. 2019): learned positions, causal attention, a norm before every half layer
+//! and one at the end, and the words' table as the matrix to the vocabulary.
 //!
-//! Checkpoints hold its linear layers as `Conv1D`, `[in, out]`; here they are `[out, in]` like everyone else's, and so
-//! are the adapters on them. Query, key and value are one layer (`c_attn`), and one target.
+//! Checkpoints hold its linear layers as `Conv1D`, `[in, out]`; here they are `[out, in]` like
+//! everyone else's, and so are the adapters on them. Query, key and value are one layer (`c_attn`),
+//! and one target.
 
 use std::path::Path;
 

@@ -10,7 +10,8 @@ pub trait LinearHook {
     /// The weight `[out, in]` to use in place of the base's; `None` where the base's is right.
     fn merged_weight(&self, layer: usize) -> Option<&Tensor>;
 
-    /// What is added to the layer's output: `x` `[n, in]` gives `[n, out]`, of the kind of `x`; `None` adds nothing.
+    /// What is added to the layer's output: `x` `[n, in]` gives `[n, out]`, of the kind of `x`;
+    /// `None` adds nothing.
     ///
     /// # Errors
     /// Whatever libtorch refuses.

@@ -34,7 +34,8 @@ pub struct Linears {
 }
 
 impl Linears {
-    /// Loads `<name>.weight` `[out, in]` and, where the layer has one, `<name>.bias` `[out]`. Returns the layer's number.
+    /// Loads `<name>.weight` `[out, in]` and, where the layer has one, `<name>.bias` `[out]`.
+    /// Returns the layer's number.
     pub(super) fn load(
         &mut self,
         weights: &mut WeightFiles,

@@ -1,6 +1,6 @@
-//! Llama (Touvron et al. 2023) and its relatives: causal decoders with RMS norms before each block, rotated queries and
-//! keys, grouped-query attention and a SwiGLU feed-forward, as Hugging Face's `LlamaForCausalLM`, `MistralForCausalLM`,
-//! `Qwen2ForCausalLM` and `Qwen3ForCausalLM`.
+//! Llama (Touvron et al. 2023) and its relatives: causal decoders with RMS norms before each block,
+//! rotated queries and keys, grouped-query attention and a SwiGLU feed-forward, as Hugging Face's
+//! `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM`.
 //!
 //! Tokens are packed as in the encoders: only attention lays them out as `[texts, longest]`.
 
@@ -49,7 +49,11 @@ struct Layer {
 }
 
 impl Llama {
-    /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name for messages.
+    /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name
+    /// for messages.
+    ///
+    /// # Errors
+    /// A config of another family or with settings that are not computed; absent tensors.
     pub fn load(mut weights: WeightFiles, path: &Path, config: &Value) -> Result<Self, ModelError> {
         let sizes = LlamaConfig::read(&Settings::of(path, config))?;
         let factors = &mut |pairs| weights.take_rope_factors(pairs);
@@ -68,7 +72,8 @@ impl Llama {
             true => None,
             false => Some(weights.take_table("lm_head.weight", &vocabulary)?),
         };
-        // A tied matrix may have been written out all the same, and old checkpoints keep the rotation's frequencies.
+        // A tied matrix may have been written out all the same, and old checkpoints keep the
+        // rotation's frequencies.
         let tied = sizes.tied;
         weights.finish_with(sizes.family, |name| {
             name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
@@ -185,7 +190,8 @@ impl Transformer for Llama {
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
-        // What a linear layer gives is fresh and no gradient formula needs its value, so it can take the sum.
+        // What a linear layer gives is fresh and no gradient formula needs its value, so it can
+        // take the sum.
         let x = self.attend(layer, &layer.attention_norm.forward(x)?, batch, hook, cache)?.f_add_(x)?;
         Ok(self.feed_forward(layer, &layer.mlp_norm.forward(&x)?, hook)?.f_add_(&x)?)
     }

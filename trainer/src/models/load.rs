@@ -32,11 +32,12 @@ impl LoadOptions {
     }
 }
 
-/// Reads the model at a path: a Hugging Face folder by the `model_type` of its config.json, or a .gguf file, whose
-/// blocks stay packed.
+/// Reads the model at a path: a Hugging Face folder by the `model_type` of its config.json, or a
+/// .gguf file, whose blocks stay packed.
 ///
 /// # Errors
-/// A file that cannot be read, a model that is not supported, weights that config.json does not describe.
+/// A file that cannot be read, a model that is not supported, weights that config.json does not
+/// describe.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Box<dyn Transformer>, ModelError> {
     let LoadOptions { device, kind, quantise, packed } = options;
     if is_gguf(path) {

@@ -1,7 +1,8 @@
 //! Transformers read from Hugging Face folders.
 //!
-//! One file per model class. A model knows its linear layers by name and runs each through [`Linears::forward`], which
-//! asks a [`LinearHook`] what to add there. Models know nothing of adapters and methods.
+//! One file per model class. A model knows its linear layers by name and runs each through
+//! [`Linears::forward`], which asks a [`LinearHook`] what to add there. Models know nothing of
+//! adapters and methods.
 
 mod activation;
 mod bert;

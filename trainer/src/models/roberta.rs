@@ -1,6 +1,8 @@
-//! RoBERTa (Liu et al. 2019): BERT's layers, with positions that start behind the padding token's row.
+//! RoBERTa (Liu et al. 2019): BERT's layers, with positions that start behind the padding token's
+//! row.
 //!
-//! XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same model under other vocabularies.
+//! XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same model under
+//! other vocabularies.
 
 use std::path::Path;
 

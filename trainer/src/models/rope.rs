@@ -1,5 +1,5 @@
-//! Rotary position embedding (Su et al. 2021): each pair of a head's numbers turns by an angle that grows with the
-//! token's position, in Hugging Face's pairing (number i with number i + d/2).
+//! Rotary position embedding (Su et al. 2021): each pair of a head's numbers turns by an angle that
+//! grows with the token's position, in Hugging Face's pairing (number i with number i + d/2).
 
 use std::cell::RefCell;
 use std::f64::consts::PI;
@@ -30,7 +30,8 @@ pub(super) struct Rotary {
     tables: RefCell<Option<(Tensor, Tensor)>>,
 }
 
-/// How the angles differ from `position * base^(-2i/d)`, for inputs longer than the model was first trained on.
+/// How the angles differ from `position * base^(-2i/d)`, for inputs longer than the model was first
+/// trained on.
 #[derive(Debug, Clone, PartialEq)]
 enum Scaling {
     None,
@@ -63,8 +64,9 @@ enum Scaling {
 }
 
 impl Rotary {
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a config.json. `factors`
-    /// gives the divisors of so many pairs, if it asks for "factors", as a GGUF file does.
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a
+    /// config.json. `factors` gives the divisors of so many pairs, if it asks for "factors", as a
+    /// GGUF file does.
     pub(super) fn read(
         path: &Path,
         config: &Value,
@@ -148,7 +150,8 @@ impl Rotary {
         Ok(Self { base, head_size, max_positions, scaling, tables: RefCell::new(None) })
     }
 
-    /// The longest input that the rotation is made for: a dynamic one stretches config.json's by its factor.
+    /// The longest input that the rotation is made for: a dynamic one stretches config.json's by
+    /// its factor.
     pub(super) fn max_positions(&self) -> usize {
         match &self.scaling {
             Scaling::Dynamic { factor } => (self.max_positions as f64 * factor.max(1.0)) as usize,
@@ -158,8 +161,9 @@ impl Rotary {
 
     /// Cosines and sines for a batch's tokens, each `[n, 1, d/2]`.
     ///
-    /// A text's angles depend on the text alone. With "dynamic" scaling, keys that a cache holds from before a text
-    /// outgrew the model's positions keep the angles they had, as in Hugging Face's implementation.
+    /// A text's angles depend on the text alone. With "dynamic" scaling, keys that a cache holds
+    /// from before a text outgrew the model's positions keep the angles they had, as in Hugging
+    /// Face's implementation.
     pub(super) fn tables(&self, batch: &Batch, kind: Kind) -> Result<(Tensor, Tensor), TrainerError> {
         let device = batch.positions().device();
         let end = batch.ends().max().unwrap_or(0) as usize;
@@ -207,7 +211,8 @@ impl Rotary {
         Ok((shaped(f32::cos)?, shaped(f32::sin)?))
     }
 
-    /// Angle per position of each pair, `[d/2]`, for a text of this length, and what cosines and sines are scaled by.
+    /// Angle per position of each pair, `[d/2]`, for a text of this length, and what cosines and
+    /// sines are scaled by.
     fn frequencies(&self, length: usize) -> (Vec<f32>, f32) {
         let dim = self.head_size as f64;
         let pairs = self.head_size / 2;

@@ -93,7 +93,8 @@ impl<'c> Settings<'c> {
         }
     }
 
-    /// Attention with as many heads as `key` says, which share a token's state evenly; its key and size are given.
+    /// Attention with as many heads as `key` says, which share a token's state evenly; its key and
+    /// size are given.
     pub(super) fn attention(&self, key: &'static str, hidden: (&str, usize)) -> Result<Attention, ModelError> {
         let (heads, (hidden, size)) = (self.count(key)?, hidden);
         if !size.is_multiple_of(heads) {

@@ -8,8 +8,9 @@ use crate::error::TrainerError;
 
 /// A frozen transformer: token ids in, one state per token out.
 ///
-/// It runs layer by layer, so that a caller may keep the states between the layers and run each layer again for its
-/// gradients. Its linear layers ask a [`LinearHook`] for what an adapter adds to them.
+/// It runs layer by layer, so that a caller may keep the states between the layers and run each
+/// layer again for its gradients. Its linear layers ask a [`LinearHook`] for what an adapter adds
+/// to them.
 pub trait Transformer {
     /// Length of a token's state.
     fn hidden_size(&self) -> usize;
@@ -26,8 +27,8 @@ pub trait Transformer {
     /// What goes into the first layer, packed: `[tokens, hidden_size]`, in the order of [`Batch`].
     fn embed(&self, batch: &Batch) -> Result<Tensor, TrainerError>;
 
-    /// One layer, `[tokens, hidden_size]` to the same. With a `cache`, a language model attends to what it holds as well
-    /// and appends its own keys and values; encoders have no use for one.
+    /// One layer, `[tokens, hidden_size]` to the same. With a `cache`, a language model attends to
+    /// what it holds as well and appends its own keys and values; encoders have no use for one.
     fn layer(
         &self,
         number: usize,

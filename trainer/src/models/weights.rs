@@ -48,7 +48,8 @@ pub enum PackedWeights {
     /// Packed, and unpacked for every use.
     #[default]
     Keep,
-    /// As numbers, unpacked once at load: the values of the packed form in the memory of the plain one. For comparison.
+    /// As numbers, unpacked once at load: the values of the packed form in the memory of the plain
+    /// one. For comparison.
     Unpack,
 }
 
@@ -71,13 +72,17 @@ impl WeightFiles {
         Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep }
     }
 
-    /// Has the linear layers' weights packed as they are loaded, and packed weights held in this way.
+    /// Has the linear layers' weights packed as they are loaded, and packed weights held in this
+    /// way.
     #[must_use]
     pub fn with_packing(self, quantise: Quantise, packed: PackedWeights) -> Self {
         Self { quantise, packed, ..self }
     }
 
     /// Takes a tensor of this shape out, as numbers.
+    ///
+    /// # Errors
+    /// The tensor is absent, has another shape, or cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         self.take_as(name, shape, self.kind)
     }
@@ -96,7 +101,11 @@ impl WeightFiles {
         Ok(flat.f_view(size.as_slice())?)
     }
 
-    /// Takes a linear layer's weight `[out, in]` out: packed where the file has it so or the run asks for it.
+    /// Takes a linear layer's weight `[out, in]` out: packed where the file has it so or the run
+    /// asks for it.
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_weight(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
         if self.quantise == Quantise::None || self.blocks(name).is_some() {
             return self.take_table(name, shape);
@@ -111,6 +120,9 @@ impl WeightFiles {
     }
 
     /// The same of a weight that the file holds as `[in, out]`.
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_weight_transposed(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Weight, ModelError> {
         let weight = self.take(name, &[inp, out])?.f_tr()?.f_contiguous()?;
         match self.quantise {
@@ -123,8 +135,11 @@ impl WeightFiles {
         }
     }
 
-    /// Takes an embedding or a vocabulary matrix out: packed where the file has it so, never packed here, since a run's
-    /// quantisation is of linear layers within the model (as in QLoRA).
+    /// Takes an embedding or a vocabulary matrix out: packed where the file has it so, never packed
+    /// here, since a run's quantisation is of linear layers within the model (as in QLoRA).
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_table(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
         let Some(kind) = self.blocks(name) else {
             return Ok(Weight::Dense(self.take(name, shape)?));
@@ -185,8 +200,9 @@ impl WeightFiles {
             .map_err(|source| ModelError::Io { path: path.clone(), source })
     }
 
-    /// A tensor's numbers in Hugging Face's order, part by part, so that a large one is never there twice: each part
-    /// `[n]` on the CPU, of the kind that the file has, and all but the last a multiple of 64 numbers.
+    /// A tensor's numbers in Hugging Face's order, part by part, so that a large one is never there
+    /// twice: each part `[n]` on the CPU, of the kind that the file has, and all but the last a
+    /// multiple of 64 numbers.
     fn parts(
         &mut self,
         entry: &Entry,
@@ -233,11 +249,17 @@ impl WeightFiles {
     }
 
     /// Refuses tensors that were not taken, except those under one of the `ignored` prefixes.
+    ///
+    /// # Errors
+    /// Such a tensor is there.
     pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
         self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
     }
 
     /// Refuses tensors that were not taken, except those that `ignored` names.
+    ///
+    /// # Errors
+    /// Such a tensor is there.
     pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
         let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
         if names.is_empty() {

@@ -30,8 +30,8 @@ const LAYERS: [(&str, usize, usize); 5] = [
     ("value", HIDDEN, HIDDEN),
 ];
 
-/// Two layers: an encoder's (full attention, layer norm, GELU) and a decoder's (causal attention, root mean
-/// square norm, SwiGLU), over the same linear layers.
+/// Two layers: an encoder's (full attention, layer norm, GELU) and a decoder's (causal attention,
+/// root mean square norm, SwiGLU), over the same linear layers.
 pub(super) struct Probe {
     /// `[vocabulary, hidden]`, of the embedding and of the product after the layers.
     words: Weight,
@@ -133,7 +133,8 @@ impl Transformer for Probe {
         let head_size = HIDDEN as i64 / HEADS;
         let attention = Attention { heads: HEADS, kv_heads: HEADS, head_size, window: None };
         let heads = |x: &Tensor| x.f_view([-1, HEADS, head_size]);
-        let (query, value) = (run("query", x)?, run("value", x)?);
+        let query = run("query", x)?;
+        let value = run("value", x)?;
         if number == 0 {
             let context = attention.bidirectional(&query, x, &value, batch)?;
             let x = context.f_add(x)?.f_layer_norm([HIDDEN as i64], None::<&Tensor>, None::<&Tensor>, 1e-5, false)?;

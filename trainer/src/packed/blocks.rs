@@ -1,8 +1,8 @@
 //! GGML's blocks to f32.
 //!
-//! A block is some numbers that share a scale. Layouts are those of `ggml-common.h`; numbers are little-endian. The
-//! results are, bit for bit, those of `dequantize` in the Python package `gguf`: each number is one product and at most
-//! one sum in f32, in the same order.
+//! A block is some numbers that share a scale. Layouts are those of `ggml-common.h`; numbers are
+//! little-endian. The results are, bit for bit, those of `dequantize` in the Python package `gguf`:
+//! each number is one product and at most one sum in f32, in the same order.
 
 use half::{bf16, f16};
 use rondo_base::gguf::BlockKind;

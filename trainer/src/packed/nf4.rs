@@ -1,13 +1,14 @@
-//! NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, <https://arxiv.org/abs/2305.14314>, section 3 and appendix
-//! E): 64 numbers share their largest magnitude; each is the nearest of 16 values of a code book that spends them as
-//! normally distributed weights need them.
+//! NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, <https://arxiv.org/abs/2305.14314>,
+//! section 3 and appendix E): 64 numbers share their largest magnitude; each is the nearest of 16
+//! values of a code book that spends them as normally distributed weights need them.
 
 /// Numbers that share a scale.
 pub const BLOCK: usize = 64;
 
-/// The code book, ascending, of [-1, 1] with an exact zero: with Q the quantile function of the standard normal
-/// distribution and d = (1/2) (1/32 + 1/30), the values Q of 8 points evenly spaced from 1 - d down to 1/2 and the
-/// negatives of 7 such points, divided by the largest, and zero counted once. A test computes them so.
+/// The code book, ascending, of [-1, 1] with an exact zero: with Q the quantile function of the
+/// standard normal distribution and d = (1/2) (1/32 + 1/30), the values Q of 8 points evenly spaced
+/// from 1 - d down to 1/2 and the negatives of 7 such points, divided by the largest, and zero
+/// counted once. A test computes them so.
 pub const CODE_BOOK: [f32; 16] = [
     -1.0,
     -0.696_192_8,
@@ -62,7 +63,8 @@ pub struct Nf4Error {
 }
 
 impl Nf4 {
-    /// The nearest codes. Numbers that are not finite make their block's scale so, and are the caller's to refuse.
+    /// The nearest codes. Numbers that are not finite make their block's scale so, and are the
+    /// caller's to refuse.
     pub fn pack(numbers: &[f32]) -> Self {
         let mut packed = Self::with_capacity(numbers.len());
         packed.extend(numbers);
@@ -135,7 +137,8 @@ mod tests {
 
     use super::*;
 
-    /// The distribution function of the standard normal, by its Taylor series around 0; for |x| < 3 far below 1e-12.
+    /// The distribution function of the standard normal, by its Taylor series around 0; for |x| < 3
+    /// far below 1e-12.
     fn normal(x: f64) -> f64 {
         let mut term = x;
         let mut sum = x;

@@ -7,7 +7,8 @@ use crate::batch::{Batch, Encoded};
 use crate::error::TrainerError;
 use crate::step::loss::{self, PredictedTokens};
 
-/// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for their caches.
+/// Token cells of a batch without gradients: large enough to keep the cores busy, small enough for
+/// their caches.
 const EVALUATION_TOKENS: usize = 2048;
 
 /// What a language model makes of one text.
@@ -23,18 +24,27 @@ pub struct TextLoss {
 
 impl Session<'_> {
     /// Words in a language model's vocabulary.
+    ///
+    /// # Errors
+    /// It is no language model.
     pub fn words(&self) -> Result<usize, TrainerError> {
         Ok(self.vocabulary()?.size()?.0 as usize)
     }
 
     /// Logits `[texts, labels]` of the texts with these indices, in this order; of classifiers.
+    ///
+    /// # Errors
+    /// It is no classifier.
     pub fn logits(&self, encoded: &Encoded, texts: &[usize]) -> Result<Tensor, TrainerError> {
         let batch = Batch::new(encoded, texts, self.device)?;
         self.head()?.logits(&self.model.forward(&batch, &self.adapters)?, &batch)
     }
 
-    /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is called after every
-    /// batch with the texts done so far.
+    /// Logits of the first `count` texts without gradients, `[count, labels]` row by row. `tick` is
+    /// called after every batch with the texts done so far.
+    ///
+    /// # Errors
+    /// It is no classifier, or `tick` failed.
     pub fn predict(
         &self,
         encoded: &Encoded,
@@ -55,7 +65,11 @@ impl Session<'_> {
         Ok(rows)
     }
 
-    /// What the language model makes of the first `count` texts, without gradients. `tick` as of [`Session::predict`].
+    /// What the language model makes of the first `count` texts, without gradients. `tick` as of
+    /// [`Session::predict`].
+    ///
+    /// # Errors
+    /// It is no language model, or `tick` failed.
     pub fn token_losses(
         &self,
         encoded: &Encoded,

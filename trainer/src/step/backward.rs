@@ -19,8 +19,9 @@ pub(super) fn accumulate(sums: &mut [Tensor], gradients: &[Tensor]) -> Result<()
     Ok(())
 }
 
-/// The vector-Jacobian product: the gradient of a loss with respect to `inputs`, from its gradient `dy` with respect to
-/// `y`. Both have the shape of `y`. Inputs that `y` does not depend on come back undefined.
+/// The vector-Jacobian product: the gradient of a loss with respect to `inputs`, from its gradient
+/// `dy` with respect to `y`. Both have the shape of `y`. Inputs that `y` does not depend on come
+/// back undefined.
 ///
 /// Written as the gradient of `sum(y * dy)`, since a backward pass always starts with ones here.
 pub(super) fn vjp(y: &Tensor, dy: &Tensor, inputs: &[Tensor]) -> Result<Vec<Tensor>, TrainerError> {

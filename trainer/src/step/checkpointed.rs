@@ -1,8 +1,10 @@
-//! States between the layers are kept, what happens inside a layer is computed again for its gradients (Chen et al.
-//! 2016, "Training Deep Nets with Sublinear Memory Cost", with one segment per layer).
+//! States between the layers are kept, what happens inside a layer is computed again for its
+//! gradients (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", with one segment
+//! per layer).
 //!
-//! Memory holds one layer's tape at a time. A packed base needs this mode: its weights are unpacked for each use, and a
-//! tape over all layers would keep every unpacked matrix until the backward pass.
+//! Memory holds one layer's tape at a time. A packed base needs this mode: its weights are unpacked
+//! for each use, and a tape over all layers would keep every unpacked matrix until the backward
+//! pass.
 
 use tch::Tensor;
 
@@ -39,7 +41,8 @@ pub(super) fn run(
     while let Some(below) = states.pop() {
         x = below.f_detach()?.f_set_requires_grad(true)?;
         let y = model.layer(states.len(), &x, batch, adapters, None)?;
-        // Which leaves a layer holds is for the tape to say: those it does not reach come back undefined.
+        // Which leaves a layer holds is for the tape to say: those it does not reach come back
+        // undefined.
         let mut inputs = vec![x.shallow_clone()];
         inputs.extend(leaves.iter().map(Tensor::shallow_clone));
         let mut gradients = vjp(&y, &dy, &inputs)?;

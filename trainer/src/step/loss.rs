@@ -1,9 +1,10 @@
 //! Cross entropy over a vocabulary, a few tokens at a time.
 //!
-//! A language model's logits are the largest thing it computes: 512 tokens over 49,152 words are 100 MB in f32, and a
-//! tape would hold them twice. Here only the tokens that count are multiplied with the vocabulary matrix, in chunks; each
-//! chunk's softmax becomes the gradient in place, and is gone before the next. So the memory is one chunk's, whatever the
-//! batch. With z = h W^T the gradient of `-log softmax(z)[t]` is `(softmax(z) - onehot(t)) W` (no tape is needed).
+//! A language model's logits are the largest thing it computes: 512 tokens over 49,152 words are
+//! 100 MB in f32, and a tape would hold them twice. Here only the tokens that count are multiplied
+//! with the vocabulary matrix, in chunks; each chunk's softmax becomes the gradient in place, and
+//! is gone before the next. So the memory is one chunk's, whatever the batch. With z = h W^T the
+//! gradient of `-log softmax(z)[t]` is `(softmax(z) - onehot(t)) W` (no tape is needed).
 
 use std::ops::Range;
 
@@ -74,8 +75,11 @@ pub struct TokenLoss {
     pub hit: bool,
 }
 
-/// Loss of each token without gradients. `states` `[n, hidden]` (finished), `tokens` of length n; `chunk` tokens at once,
-/// 0 = by the vocabulary's size.
+/// Loss of each token without gradients. `states` `[n, hidden]` (finished), `tokens` of length n;
+/// `chunk` tokens at once, 0 = by the vocabulary's size.
+///
+/// # Errors
+/// Whatever libtorch refuses.
 pub fn token_losses(
     vocabulary: &Weight,
     states: &Tensor,
@@ -95,8 +99,11 @@ pub fn token_losses(
     Ok(losses)
 }
 
-/// Sum of the tokens' losses, each times its share (one per token), and the gradient of that sum with respect to
-/// `states`, of their shape and kind. Arguments as of [`token_losses`].
+/// Sum of the tokens' losses, each times its share (one per token), and the gradient of that sum
+/// with respect to `states`, of their shape and kind. Arguments as of [`token_losses`].
+///
+/// # Errors
+/// Whatever libtorch refuses.
 pub fn loss_and_gradient(
     vocabulary: &Weight,
     states: &Tensor,
@@ -130,6 +137,9 @@ pub fn loss_and_gradient(
 }
 
 /// `h W^T` in f32, `[n, vocabulary]`; the product itself is of the kind that the model computes in.
+///
+/// # Errors
+/// Whatever libtorch refuses.
 pub fn vocabulary_logits(vocabulary: &Weight, states: &Tensor) -> Result<Tensor, TrainerError> {
     let Weight::Packed { packed, kind, device } = vocabulary else {
         return Ok(states.f_matmul(&vocabulary.dense()?.f_tr()?)?.f_to_kind(Kind::Float)?);
@@ -143,7 +153,8 @@ pub fn vocabulary_logits(vocabulary: &Weight, states: &Tensor) -> Result<Tensor,
     Ok(logits)
 }
 
-/// From the gradient of logits `[n, vocabulary]` to that of states: `d_logits W`, `[n, hidden]`, of the given kind.
+/// From the gradient of logits `[n, vocabulary]` to that of states: `d_logits W`, `[n, hidden]`, of
+/// the given kind.
 fn back_to_states(vocabulary: &Weight, d_logits: &Tensor, kind: Kind) -> Result<Tensor, TrainerError> {
     let Weight::Packed { packed, kind: unpacked, device } = vocabulary else {
         return Ok(d_logits.f_to_kind(kind)?.f_matmul(&vocabulary.dense()?)?);

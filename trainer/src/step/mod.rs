@@ -1,8 +1,9 @@
 //! The gradients of one optimiser step: the one place where they come from.
 //!
-//! A batch is worked through in micro-batches whose gradients are added, each weighted by what it holds, so that the sum
-//! is the whole batch's. Each micro-batch runs in one of two modes, with equal results: [`plain`] keeps the whole tape;
-//! [`checkpointed`] keeps the states between the layers and runs each layer again.
+//! A batch is worked through in micro-batches whose gradients are added, each weighted by what it
+//! holds, so that the sum is the whole batch's. Each micro-batch runs in one of two modes, with
+//! equal results: [`plain`] keeps the whole tape; [`checkpointed`] keeps the states between the
+//! layers and runs each layer again.
 
 mod backward;
 mod checkpointed;
@@ -40,11 +41,15 @@ pub struct Gradients {
     pub loss: f64,
     /// Examples or counting tokens.
     pub units: u64,
-    /// In the order of [`Session::parameters`] and of their shapes; undefined where the loss does not depend on one.
+    /// In the order of [`Session::parameters`] and of their shapes; undefined where the loss does
+    /// not depend on one.
     pub tensors: Vec<Tensor>,
 }
 
 /// Mean loss of these texts and its gradient with respect to the session's parameters.
+///
+/// # Errors
+/// Labels without a classifier, tokens without a language model, whatever libtorch refuses.
 pub fn gradients(
     session: &Session<'_>,
     encoded: &Encoded,
@@ -91,7 +96,8 @@ fn micro_batches<'t>(
     })
 }
 
-/// One micro-batch, checkpointed where the plan or the model asks for it. Returns what it adds to the loss.
+/// One micro-batch, checkpointed where the plan or the model asks for it. Returns what it adds to
+/// the loss.
 fn run(
     session: &Session<'_>,
     batch: &Batch,

@@ -19,7 +19,8 @@ pub enum Objective<'d> {
 }
 
 impl<'d> Objective<'d> {
-    /// What a task trains towards; `labels` of the texts, one each, matter to classifications alone.
+    /// What a task trains towards; `labels` of the texts, one each, matter to classifications
+    /// alone.
     pub fn of_task(kind: TaskKind, labels: &'d [i64]) -> Self {
         if kind.needs_language_model() { Self::Tokens } else { Self::Labels(labels) }
     }
@@ -43,8 +44,8 @@ pub(super) struct LossGradient {
     pub(super) leaves: Vec<Tensor>,
 }
 
-/// The loss of a micro-batch and its gradient: the sum over its terms, each times its share. `states`
-/// `[tokens, hidden]` is what the last layer gave; the tape that led there is left alone.
+/// The loss of a micro-batch and its gradient: the sum over its terms, each times its share.
+/// `states` `[tokens, hidden]` is what the last layer gave; the tape that led there is left alone.
 pub(super) fn loss_gradient(
     session: &Session<'_>,
     batch: &Batch,

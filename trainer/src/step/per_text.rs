@@ -1,11 +1,13 @@
 //! Every text's own gradient, exactly, with the arithmetic of one batch.
 //!
-//! Each text gets a copy of the trained tensors; the backward pass of the sum over texts then leaves each text's gradient
-//! with its copy. Nothing in the models mixes texts, and texts are worked on together only where they get as many cells
-//! in the grid ([`Batch::separate`]), which goes by each text's own length. A product of one text has another kernel than
-//! those of several, so a text that is left over in a plan of several is worked on twice at once. So a text's gradient
-//! can depend on its neighbours only where a kernel adds by the number of rows or of texts that it is given, from two
-//! on; `neighbours` finds that out by trial. In a plan of one text at a time there are no neighbours.
+//! Each text gets a copy of the trained tensors; the backward pass of the sum over texts then
+//! leaves each text's gradient with its copy. Nothing in the models mixes texts, and texts are
+//! worked on together only where they get as many cells in the grid ([`Batch::separate`]), which
+//! goes by each text's own length. A product of one text has another kernel than those of several,
+//! so a text that is left over in a plan of several is worked on twice at once. So a text's
+//! gradient can depend on its neighbours only where a kernel adds by the number of rows or of texts
+//! that it is given, from two on; `neighbours` finds that out by trial. In a plan of one text at a
+//! time there are no neighbours.
 
 use tch::{Kind, Tensor};
 
@@ -17,12 +19,16 @@ use crate::session::Session;
 use crate::step::loss::{PredictedTokens, chunk_tokens};
 use crate::text::encoded::Encoded;
 
-/// Called with the gradients of a micro-batch: in the order of [`Session::parameters`], each `[b, ...]` in f32.
+/// Called with the gradients of a micro-batch: in the order of [`Session::parameters`], each
+/// `[b, ...]` in f32.
 pub type OnGradients<'a> = dyn FnMut(&[Tensor]) -> Result<(), TrainerError> + 'a;
 
-/// Computes the gradient of each text's loss: the mean over the text's counting tokens, or its label's. A text without a
-/// counting token has gradient zero. What `sink` sees depends on the micro-batches only in how it is cut. Texts in the
-/// order of their lengths need the fewest.
+/// Computes the gradient of each text's loss: the mean over the text's counting tokens, or its
+/// label's. A text without a counting token has gradient zero. What `sink` sees depends on the
+/// micro-batches only in how it is cut. Texts in the order of their lengths need the fewest.
+///
+/// # Errors
+/// As of [`gradients`](super::gradients), and those of `sink`.
 pub fn per_text(
     session: &Session<'_>,
     encoded: &Encoded,
@@ -65,8 +71,9 @@ pub fn per_text(
     Ok(())
 }
 
-/// The counting tokens of a micro-batch, each with its text's share. They are filled up to a multiple of [`CELLS`] by
-/// tokens without a share, and so is every chunk over the vocabulary: a product's last rows may be added in another way.
+/// The counting tokens of a micro-batch, each with its text's share. They are filled up to a
+/// multiple of [`CELLS`] by tokens without a share, and so is every chunk over the vocabulary: a
+/// product's last rows may be added in another way.
 fn tokens<'d>(
     session: &Session<'_>,
     encoded: &Encoded,

@@ -1,7 +1,8 @@
 //! `causal-lm`: how well the next tokens are predicted.
 //!
-//! Loss = sum of -log p(token j | tokens < j) over all tokens that count, divided by their number; perplexity = exp(loss);
-//! accuracy = share of these tokens that the model holds likeliest. A long text weighs more than a short one.
+//! Loss = sum of -log p(token j | tokens < j) over all tokens that count, divided by their number;
+//! perplexity = exp(loss); accuracy = share of these tokens that the model holds likeliest. A long
+//! text weighs more than a short one.
 
 use rondo_data::Part;
 use rondo_proto::run_file::Task;

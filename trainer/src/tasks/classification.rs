@@ -1,4 +1,5 @@
-//! `classification`: one label out of a fixed list. Loss = mean cross entropy per text, accuracy = share of right labels.
+//! `classification`: one label out of a fixed list. Loss = mean cross entropy per text,
+//! accuracy = share of right labels.
 
 use rondo_data::Part;
 use rondo_proto::run_file::Task;
@@ -40,7 +41,8 @@ pub(super) fn evaluate(
     Ok(Outcome { evaluation: scores.evaluation(LossUnit::Example), verdicts })
 }
 
-/// Cross entropy and choice of one text's logits. Of equal largest logits the first counts as the choice.
+/// Cross entropy and choice of one text's logits. Of equal largest logits the first counts as the
+/// choice.
 fn verdict_of(logits: &[f32], label: usize) -> Verdict {
     let chosen = likeliest(logits).unwrap_or_default();
     let largest = f64::from(logits[chosen]);

@@ -1,7 +1,8 @@
 //! `exact-answer`: the model answers, and the answer is compared.
 //!
-//! The text is generated greedily from the prompt and read by the task's answer rule, as is the reference. Accuracy =
-//! share of answers equal to the reference's; loss as of causal-lm, on the reference completions.
+//! The text is generated greedily from the prompt and read by the task's answer rule, as is the
+//! reference. Accuracy = share of answers equal to the reference's; loss as of causal-lm, on the
+//! reference completions.
 
 use std::ops::ControlFlow;
 

@@ -1,8 +1,9 @@
 //! `multiple-choice`: which of a question's options the model holds likeliest.
 //!
-//! An option's log-likelihood is the sum of log p over its tokens, given the prompt. Options compare by this sum, or by
-//! the mean over their tokens (`option_score`). Accuracy = share of questions whose right option scores best, the first
-//! one of equals; loss = -log p of the right options' tokens, per token.
+//! An option's log-likelihood is the sum of log p over its tokens, given the prompt. Options
+//! compare by this sum, or by the mean over their tokens (`option_score`). Accuracy = share of
+//! questions whose right option scores best, the first one of equals; loss = -log p of the right
+//! options' tokens, per token.
 
 use rondo_data::Part;
 use rondo_proto::run_file::{OptionScore, Task};

@@ -69,7 +69,8 @@ impl Scores {
         }
     }
 
-    /// Loss per unit and share right, of all examples and of each group. Tokens are counted where they are the unit, 0 otherwise.
+    /// Loss per unit and share right, of all examples and of each group. Tokens are counted where
+    /// they are the unit, 0 otherwise.
     pub fn evaluation(&self, unit: LossUnit) -> Evaluation {
         let count = |sum: &Sum| match unit {
             LossUnit::Token => sum.share.units,

@@ -26,8 +26,8 @@ pub(super) fn policy(part: Option<Part<'_>>) -> OnBadRow {
     part.map_or(OnBadRow::Stop, |part| part.dataset().on_bad_row())
 }
 
-/// Encodes examples one after the other. A row that cannot be used is left out where its data set says so, and ends
-/// everything otherwise.
+/// Encodes examples one after the other. A row that cannot be used is left out where its data set
+/// says so, and ends everything otherwise.
 pub(super) fn encode_all(
     codec: &Codec,
     layout: Layout,
@@ -55,8 +55,8 @@ pub(super) fn encode_all(
     Ok(EncodedDataset { encoded: Arc::new(encoded), texts: Arc::new(texts) })
 }
 
-/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left out where `policy` says
-/// so, and ends everything otherwise.
+/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left
+/// out where `policy` says so, and ends everything otherwise.
 pub(super) fn encode_whole<'t>(
     codec: &Codec,
     texts: impl IntoIterator<Item = &'t str>,
@@ -85,7 +85,8 @@ pub(super) fn encode_whole<'t>(
 }
 
 impl Codec {
-    /// A refusal as an error that names the data set's file and the row; `part` is where the example is from.
+    /// A refusal as an error that names the data set's file and the row; `part` is where the
+    /// example is from.
     pub(super) fn refusal_error(&self, refusal: Refusal, example: &Example, part: Option<Part<'_>>) -> TrainerError {
         match refusal {
             Refusal::All(error) => error,

@@ -15,7 +15,8 @@ pub struct TokenFacts {
     pub eos: Option<u32>,
     /// Padding.
     pub pad: Option<u32>,
-    /// Whether encoding a text adds its start; the tokenizer does so when special tokens are asked for.
+    /// Whether encoding a text adds its start; the tokenizer does so when special tokens are asked
+    /// for.
     pub add_bos: bool,
     /// Whether it adds its end.
     pub add_eos: bool,

@@ -1,7 +1,9 @@
-//! A language model's row as token ids: what text it is rendered out as, which of it counts, and where it is cut.
+//! A language model's row as token ids: what text it is rendered out as, which of it counts, and
+//! where it is cut.
 //!
-//! The whole text is encoded in one go, as it stands in practice, and a token counts when any of its bytes belongs
-//! to what the model should say. The end-of-text token behind a plain row counts too; a chat template ends turns itself.
+//! The whole text is encoded in one go, as it stands in practice, and a token counts when any of
+//! its bytes belongs to what the model should say. The end-of-text token behind a plain row counts
+//! too; a chat template ends turns itself.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -91,13 +93,14 @@ pub(super) enum Specials {
 struct Rendered {
     text: String,
     said: Vec<Range<usize>>,
-    /// Whether the tokenizer adds its special tokens, and the end-of-text token follows. A chat template writes both
-    /// itself.
+    /// Whether the tokenizer adds its special tokens, and the end-of-text token follows. A chat
+    /// template writes both itself.
     specials: Specials,
 }
 
 impl Codec {
-    /// Appends a row to train or measure on; of a multiple choice the question with the right option.
+    /// Appends a row to train or measure on; of a multiple choice the question with the right
+    /// option.
     pub(super) fn push(&self, layout: Layout, example: &Example, encoded: &mut Encoded) -> Result<(), Refusal> {
         let rendered = match &example.content {
             Content::Labelled { text, .. } | Content::Text(text) => Rendered {
@@ -261,7 +264,8 @@ impl Codec {
         let mut before = 0;
         let counts =
             encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
-                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
+                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone
+                // has what lies before it.
                 let start = if start == end { before.min(start) } else { start };
                 before = end.max(before);
                 while said.next_if(|range| range.end <= start).is_some() {}

@@ -1,4 +1,5 @@
-//! Texts to token ids: tokenizers from folders and GGUF files, and how an example becomes a sequence.
+//! Texts to token ids: tokenizers from folders and GGUF files, and how an example becomes a
+//! sequence.
 
 mod encode;
 pub mod encoded;

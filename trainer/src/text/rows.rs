@@ -87,7 +87,8 @@ impl<'d> Rows<'d> {
         self.part.is_empty()
     }
 
-    /// Rows known to be unusable; of a data set that is read from its file, none is known before it is taken.
+    /// Rows known to be unusable; of a data set that is read from its file, none is known before it
+    /// is taken.
     pub fn skipped(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.texts.iter().filter(|text| text.is_none()).count())
     }
@@ -97,10 +98,12 @@ impl<'d> Rows<'d> {
         self.part.lengths()
     }
 
-    /// The rows with these indices, in this order, without unusable ones where the data set's policy skips them.
+    /// The rows with these indices, in this order, without unusable ones where the data set's
+    /// policy skips them.
     ///
     /// # Errors
-    /// A row that cannot be used, unless such rows are skipped; a file that cannot be read or was changed.
+    /// A row that cannot be used, unless such rows are skipped; a file that cannot be read or was
+    /// changed.
     pub fn take(&self, indices: &[usize]) -> Result<EncodedRows, TrainerError> {
         let examples = self.part.take(indices)?;
         let read;

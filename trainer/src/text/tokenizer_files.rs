@@ -15,7 +15,8 @@ pub(super) struct TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// Reads tokenizer_config.json, special_tokens_map.json and chat_template.jinja of a folder; each may be absent.
+    /// Reads tokenizer_config.json, special_tokens_map.json and chat_template.jinja of a folder;
+    /// each may be absent.
     pub(super) fn read(dir: &Path) -> Result<Self, TrainerError> {
         let json = |name: &str| -> Result<serde_json::Value, TrainerError> {
             let path = dir.join(name);

@@ -15,7 +15,8 @@ use crate::text::layout::{Codec, Layout, MissingTemplate, Refusal, Specials};
 use crate::text::rows::Rows;
 use crate::text::tokenizer_files::TokenizerFiles;
 
-/// How many encoded data sets are kept: a client serves few runs at a time, each with a training and a held-out part.
+/// How many encoded data sets are kept: a client serves few runs at a time, each with a training
+/// and a held-out part.
 const KEPT: usize = 8;
 
 /// A model's tokenizer and what it encoded so far.
@@ -28,11 +29,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The padding and truncation
-    /// that tokenizer.json asks for are replaced by ours.
+    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The
+    /// padding and truncation that tokenizer.json asks for are replaced by ours.
     ///
     /// # Errors
-    /// A file that cannot be read. A chat template that cannot be read is an error once it is needed.
+    /// A file that cannot be read. A chat template that cannot be read is an error once it is
+    /// needed.
     pub fn load(dir: &Path) -> Result<Self, TrainerError> {
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path)
@@ -41,8 +43,8 @@ impl Tokens {
         Self::new(tokenizer, files.special, files.chat.as_deref(), &path)
     }
 
-    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens (`eos_token` = `</s>`),
-    /// `chat` is the model's chat template; errors name the file `path`.
+    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens
+    /// (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
     ///
     /// # Errors
     /// The tokenizer refuses its settings.
@@ -76,7 +78,11 @@ impl Tokens {
         Ok(Self { codec: Arc::new(codec), ends, cutting: None, kept: Vec::new() })
     }
 
-    /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as encoders read them.
+    /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as
+    /// encoders read them.
+    ///
+    /// # Errors
+    /// A text without a token.
     pub fn encode<'t>(
         &mut self,
         texts: impl IntoIterator<Item = &'t str>,
@@ -88,12 +94,12 @@ impl Tokens {
         Ok(encoded)
     }
 
-    /// The rows of a part of a data set as a task sees them: encoded here and kept where they are in memory, read and
-    /// encoded when they are taken where they are not.
+    /// The rows of a part of a data set as a task sees them: encoded here and kept where they are
+    /// in memory, read and encoded when they are taken where they are not.
     ///
     /// # Errors
-    /// A row that cannot be used, unless the data set skips such rows; a model without the chat template that the task
-    /// asks for; a file that cannot be read.
+    /// A row that cannot be used, unless the data set skips such rows; a model without the chat
+    /// template that the task asks for; a file that cannot be read.
     pub fn rows<'d>(&mut self, part: Part<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
         let layout = Layout::of(task);
         let codec = self.codec_for(layout)?;
@@ -128,7 +134,8 @@ impl Tokens {
         Ok(choices)
     }
 
-    /// Ids from which the model goes on to what it should say: of a conversation all but its last turn.
+    /// Ids from which the model goes on to what it should say: of a conversation all but its last
+    /// turn.
     ///
     /// # Errors
     /// No chat template where one is needed, or one that refuses the conversation.
@@ -174,7 +181,8 @@ impl Tokens {
         &self.ends
     }
 
-    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it can be.
+    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it
+    /// can be.
     pub fn lacks_chat_template(&self) -> Option<String> {
         self.codec.chat.as_ref().err().map(|missing| missing.reason())
     }

@@ -1,14 +1,15 @@
-//! Noised gradients (DP-SGD, Abadi et al. 2016, "Deep Learning with Differential Privacy", algorithm 1): every example's
-//! gradient is clipped over all trained tensors together, the clipped ones are summed as integers, and one draw of
-//! discrete Gaussian noise covers the sum.
+//! Noised gradients (DP-SGD, Abadi et al. 2016, "Deep Learning with Differential Privacy",
+//! algorithm 1): every example's gradient is clipped over all trained tensors together, the clipped
+//! ones are summed as integers, and one draw of discrete Gaussian noise covers the sum.
 //!
-//! What an example adds to the sum does not depend on the others of its batch. Texts are worked on together only where
-//! their own lengths give them equally many cells, nothing of one text is added to another's, and a trial at the start
-//! of training ([`crate::neighbours`]) shows whether the kernels here give six texts at once the bits of one by one.
-//! Where they do not, texts are worked on one at a time. (In bf16 one rounding is up to 0.4 % of the clip, and so that is
-//! refused.) The integers are summed exactly, in any order. The sum is divided by the expected batch size, a constant; an
-//! empty batch releases noise alone.
-//! Nothing else that depends on an example leaves this file.
+//! What an example adds to the sum does not depend on the others of its batch. Texts are worked on
+//! together only where their own lengths give them equally many cells, nothing of one text is added
+//! to another's, and a trial at the start of training ([`crate::neighbours`]) shows whether the
+//! kernels here give six texts at once the bits of one by one. Where they do not, texts are worked
+//! on one at a time. (In bf16 one rounding is up to 0.4 % of the clip, and so that is refused.) The
+//! integers are summed exactly, in any order. The sum is divided by the expected batch size, a
+//! constant; an empty batch releases noise alone. Nothing else that depends on an example leaves
+//! this file.
 
 use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, SecureRng, poisson_sample};
 use rondo_trainer_api::work::Work;
@@ -30,6 +31,9 @@ pub struct DpSgd<'p> {
 
 impl<'p> DpSgd<'p> {
     /// Keeps a data owner's plan over what a session trains.
+    ///
+    /// # Errors
+    /// A plan that the mechanism refuses, or no source of randomness.
     pub fn new(session: &Session<'_>, plan: &'p ExamplePlan) -> Result<Self, TrainerError> {
         let shapes: Vec<Vec<i64>> = session.parameters()?.iter().map(Tensor::size).collect();
         let dimension = shapes.iter().map(|shape| shape.iter().product::<i64>() as usize).sum();
@@ -37,7 +41,11 @@ impl<'p> DpSgd<'p> {
         Ok(Self { plan, mechanism: GaussianMechanism::new(lattice)?, shapes, rng: SecureRng::new()? })
     }
 
-    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss is reported as 0.
+    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss
+    /// is reported as 0.
+    ///
+    /// # Errors
+    /// Rows that cannot be read; noise that cannot be drawn, and then nothing is released.
     pub fn step(
         &mut self,
         session: &Session<'_>,

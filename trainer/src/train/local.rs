@@ -29,9 +29,9 @@ pub(super) fn gradients(
     step::gradients(session, &rows.encoded, &rows.indices(), objective, plan)
 }
 
-/// The order in which a client sees its rows: endless passes, the same in every round, of which round `n` takes the part
-/// behind the rounds before it. So a few short rounds still see as many different rows as they can. A language model's
-/// batches hold rows of like `lengths`.
+/// The order in which a client sees its rows: endless passes, the same in every round, of which
+/// round `n` takes the part behind the rounds before it. So a few short rounds still see as many
+/// different rows as they can. A language model's batches hold rows of like `lengths`.
 pub(super) fn batches<'l>(work: &Work, lengths: &'l [u32]) -> Box<dyn Iterator<Item = Vec<usize>> + 'l> {
     let train = &work.run.train;
     let seed = format!("{}/{}/train", train.seed, work.client);
@@ -43,7 +43,12 @@ pub(super) fn batches<'l>(work: &Work, lengths: &'l [u32]) -> Box<dyn Iterator<I
     }
 }
 
-/// Trains the session's trained tensors for the run's local steps with AdamW. The update holds what the job uploads.
+/// Trains the session's trained tensors for the run's local steps with AdamW. The update holds what
+/// the job uploads.
+///
+/// # Errors
+/// No usable row, a loss that is not finite, an interruption. With privacy the first two give an update
+/// without a change.
 pub fn train(
     session: &Session<'_>,
     work: &Work,
@@ -124,8 +129,8 @@ pub fn train(
     }
 }
 
-/// The update of a protected training that diverged, or found no usable row: no change. Even that depends on the data,
-/// so it is an update like any other and is charged as such.
+/// The update of a protected training that diverged, or found no usable row: no change. Even that
+/// depends on the data, so it is an update like any other and is charged as such.
 fn unchanged(work: &Work, why: &TrainerError) -> Result<LocalUpdate, TrainerError> {
     tracing::warn!(%why, "an update without a change is sent");
     Ok(tensors_alone(upload(work, Kind::Train, TensorSet::new())?))
@@ -141,7 +146,8 @@ pub(super) fn usable(rows: &Rows<'_>) -> u64 {
     (rows.len() - rows.skipped()) as u64
 }
 
-/// What the job uploads, out of the trained tensors. A tensor may go up without having been trained; it goes as received.
+/// What the job uploads, out of the trained tensors. A tensor may go up without having been
+/// trained; it goes as received.
 pub(crate) fn upload(work: &Work, kind: Kind, mut trained: TensorSet) -> Result<TensorSet, TrainerError> {
     let mut upload = TensorSet::new();
     for entry in work.job.upload_manifest(kind, work.instance()) {

@@ -17,10 +17,13 @@ use crate::step::Plan;
 use crate::text::rows::Rows;
 use crate::train::local;
 
-/// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
-/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this
-/// is a sketch of the weight's own gradient (one side multiplied with the probe's seeded partner); the gradient itself is
-/// never formed.
+/// The gradient of the mean loss over the first examples of the client's order (their counting
+/// tokens, for a language model) with respect to each trained part of the probe, which stands at
+/// zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
+/// side multiplied with the probe's seeded partner); the gradient itself is never formed.
+///
+/// # Errors
+/// No usable row, a loss that is not finite, an interruption.
 pub fn gradient(
     session: &Session<'_>,
     work: &Work,
@@ -82,19 +85,23 @@ pub fn gradient(
     })
 }
 
-/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples and its loss are those
-/// of the later step that read data.
+/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples
+/// and its loss are those of the later step that read data.
 pub(crate) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
-    let told = if statistic.reads_data() { &after } else { &before };
-    let (examples, train_loss) = (told.examples, told.train_loss);
+    let reported = if statistic.reads_data() { &after } else { &before };
+    let examples = reported.examples;
+    let train_loss = reported.train_loss;
     let seconds = before.seconds + after.seconds;
     let mut tensors = before.tensors;
     tensors.extend(after.tensors);
     LocalUpdate { tensors, examples, train_loss, seconds, before: None }
 }
 
-/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts from in
-/// it. Needs no data.
+/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that
+/// the run starts from in it. Needs no data.
+///
+/// # Errors
+/// A target that the model does not have, a decomposition that fails, an interruption.
 pub fn base_factors(
     model: &dyn Transformer,
     work: &Work,

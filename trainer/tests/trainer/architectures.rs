@@ -39,7 +39,8 @@ fn assert_equal(what: &str, found: &Tensor, expected: &Tensor) {
     assert!(off < 1e-5, "{what}: off by {off}");
 }
 
-/// The golden LoRA pairs, alpha / r = 2, on the model's layers; `prefix` stands before each layer's name.
+/// The golden LoRA pairs, alpha / r = 2, on the model's layers; `prefix` stands before each layer's
+/// name.
 fn adapters(model: &dyn Transformer, tensors: &TensorSet, targets: &[&str], prefix: &str) -> Adapters {
     let mut adapters = Adapters::none();
     let delta = Delta::product(&["lora_B", "lora_A"]).scaled(2.0);
@@ -146,7 +147,8 @@ fn gpt2_with_a_cache_computes_the_same() {
         }
         plain(&model.finish(&x).unwrap()).data
     };
-    // Two texts of 1 and 8 tokens or more; the second's rest follows one by one, the first goes on with it.
+    // Two texts of 1 and 8 tokens or more; the second's rest follows one by one, the first goes on
+    // with it.
     let texts = [encoded.text(1), encoded.text(0)];
     let starts = [1, texts[1].len() / 2];
     let mut part = Encoded::new();

@@ -1,4 +1,5 @@
-//! An audit of the step that clients take, and of the same step broken in five ways: each must be found out.
+//! An audit of the step that clients take, and of the same step broken in five ways: each must be
+//! found out.
 
 use rondo_data::Dataset;
 use rondo_dp::ExamplePlan;

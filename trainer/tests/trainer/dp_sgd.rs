@@ -33,8 +33,8 @@ fn flat(tensors: &[Tensor]) -> Vec<f64> {
     tensors.iter().flat_map(|tensor| Vec::<f64>::try_from(&tensor.to_kind(Kind::Double).view(-1)).unwrap()).collect()
 }
 
-/// (sum of the jointly clipped gradients of single examples) / expected batch, in f64 and by the formula (Abadi et al.
-/// 2016, algorithm 1); in micro-batches of any size, in the same bits.
+/// (sum of the jointly clipped gradients of single examples) / expected batch, in f64 and by the
+/// formula (Abadi et al. 2016, algorithm 1); in micro-batches of any size, in the same bits.
 #[test]
 fn a_step_is_the_formula_whatever_the_micro_batches() {
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
@@ -71,7 +71,8 @@ fn a_step_is_the_formula_whatever_the_micro_batches() {
             assert_eq!((found.loss, found.units), (0.0, 1));
             let found = flat(&found.tensors);
             let off = found.iter().zip(&sum).map(|(found, sum)| (found - sum / 100.0).abs()).fold(0.0, f64::max);
-            // Six standard deviations of the noise over the expected batch, and the rounding of f32 gradients.
+            // Six standard deviations of the noise over the expected batch, and the rounding of f32
+            // gradients.
             assert!(off < 6.0 * clip / 8192.0 / 100.0 + 1e-7, "{method}, {micro_batch}: off by {off}");
         }
     }
@@ -86,8 +87,8 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
-    let nobody = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
-    let mut private = DpSgd::new(&session, &nobody).unwrap();
+    let empty = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
+    let mut private = DpSgd::new(&session, &empty).unwrap();
     let plan = Plan { micro_batch: 8, ..Plan::default() };
     let mut draw = || flat(&private.step(&session, &work, &rows, plan).unwrap().tensors);
     let first = draw();
@@ -103,8 +104,9 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     assert!(correlation.abs() < 5.0 / (first.len() as f64).sqrt(), "{correlation}");
 }
 
-/// An attacker who knows everybody's clipped gradient sees one noised step and solves for who was in it. Guessing must prove
-/// no more than the promise allows; with next to no noise it does prove more.
+/// An attacker who knows everybody's clipped gradient sees one noised step and solves for who was
+/// in it. Guessing must prove no more than the promise allows; with next to no noise it does prove
+/// more.
 #[test]
 fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
@@ -151,7 +153,8 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         let ridge = gradients.tr().matmul(&gradients) + Tensor::eye(100, (Kind::Double, Device::Cpu)) * 1e-14;
         let found = Tensor::linalg_solve(&ridge, &gradients.tr().matmul(&sum), true);
         let scores = Vec::<f64>::try_from(&found).unwrap();
-        // Half of the guesses say "in" and half "out". Guessing all hundred would be wrong for as many as the coins are uneven.
+        // Half of the guesses say "in" and half "out". Guessing all hundred would be wrong for as
+        // many as the coins are uneven.
         rondo_dp::audit::one_run(&scores, &took_part, 60, 1e-5, 0.999)
     };
     let claimed = |noise: f64| Curve::of(&Event::new(noise, 1.0, 1).unwrap()).epsilon_enforced(1e-5).unwrap();
@@ -161,7 +164,8 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     assert!(bare.lower_bound > 1.5 && bare.lower_bound > claimed(4.0), "the attack is too weak to tell: {bare:?}");
 }
 
-/// With privacy a whole round reports nothing but its tensors, and two trainings of the same round differ.
+/// With privacy a whole round reports nothing but its tensors, and two trainings of the same round
+/// differ.
 #[test]
 fn a_round_tells_nothing_but_its_tensors() {
     let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
@@ -189,8 +193,8 @@ fn a_round_tells_nothing_but_its_tensors() {
     assert_ne!(first.tensors, second.tensors, "noise is never repeated");
 }
 
-/// With privacy per client the whole change is clipped, and nothing else is reported; a training that diverges changes
-/// nothing.
+/// With privacy per client the whole change is clipped, and nothing else is reported; a training
+/// that diverges changes nothing.
 #[test]
 fn a_change_is_clipped_and_nothing_else_is_told() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
@@ -228,7 +232,8 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
     }
 }
 
-/// A protected training that diverges, or that finds no row of use, is an update like any other: no change, no reason.
+/// A protected training that diverges, or that finds no row of use, is an update like any other: no
+/// change, no reason.
 #[test]
 fn a_training_that_comes_to_nothing_is_an_update_without_a_change() {
     let mut run = TestRun::new("id = \"fedit\"\nrank = 4");

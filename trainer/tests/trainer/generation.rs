@@ -1,4 +1,5 @@
-//! Generation against transformers' (goldens/make_tasks.py), and against itself: in a batch, from a cache, by seed.
+//! Generation against transformers' (goldens/make_tasks.py), and against itself: in a batch, from a
+//! cache, by seed.
 
 use std::ops::ControlFlow;
 

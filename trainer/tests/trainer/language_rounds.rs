@@ -1,5 +1,5 @@
-//! Rounds of language models, their weights as numbers and packed: the warm-up's statistics, what moves in a round and
-//! what rests, FedProx.
+//! Rounds of language models, their weights as numbers and packed: the warm-up's statistics, what
+//! moves in a round and what rests, FedProx.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -121,8 +121,8 @@ fn base_factors_rebuild_what_the_weight_is_when_unpacked() {
                 part(base_svd::U).times(&Matrix::diagonal(singular.data())).times(&part(base_svd::V)).data().to_vec();
             let linears = model.linears();
             let weight = plain(&linears.weight(linears.find(&target.name).unwrap()).dense().unwrap());
-            // By Eckart and Young the best of this rank: off by as much as the singular values that were left out, and
-            // those are what the weight's own length lacks.
+            // By Eckart and Young the best of this rank: off by as much as the singular values that
+            // were left out, and those are what the weight's own length lacks.
             let square = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
             let all = square(&mut weight.data.iter().map(|&x| f64::from(x)));
             let kept = square(&mut singular.data().iter().copied());
@@ -136,8 +136,8 @@ fn base_factors_rebuild_what_the_weight_is_when_unpacked() {
     }
 }
 
-/// In a round that moves one factor only, and at a rank below the run's, only the leading block of that factor moves and
-/// goes up.
+/// In a round that moves one factor only, and at a rank below the run's, only the leading block of
+/// that factor moves and goes up.
 #[test]
 fn what_does_not_train_keeps_its_bits() {
     for name in MODELS {
@@ -173,7 +173,8 @@ fn what_does_not_train_keeps_its_bits() {
                 }
                 after.tensors.insert(name.clone(), now);
             }
-            // The factors that rest rest in the model too: the same adapter, attached anew, says the same.
+            // The factors that rest rest in the model too: the same adapter, attached again, gives
+            // the same losses.
             let all = rows.take(&(0..8).collect::<Vec<_>>()).unwrap();
             let losses = |session: &Session<'_>| session.token_losses(&all.encoded, 8, &mut |_| Ok(())).unwrap();
             assert_eq!(losses(&session), losses(&of_state(&after, SessionMode::Evaluate)), "{what}");

@@ -1,4 +1,5 @@
-//! Language tasks: scores against transformers' (goldens/make_tasks.py), groups, limits and interruption.
+//! Language tasks: scores against transformers' (goldens/make_tasks.py), groups, limits and
+//! interruption.
 
 use std::ops::ControlFlow;
 

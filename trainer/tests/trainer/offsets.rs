@@ -1,4 +1,5 @@
-//! A method that takes factors of the base out of it, trains them from there on, and asks for two statistics.
+//! A method that takes factors of the base out of it, trains them from there on, and asks for two
+//! statistics.
 
 use rondo_methods::init::base_factors;
 use rondo_methods::tensor::{full_name, parts_of};
@@ -23,7 +24,8 @@ fn logits(session: &Session<'_>) -> Vec<f32> {
     session.predict(&encoded, encoded.len(), &mut |_| Ok(())).unwrap().concat()
 }
 
-/// One update holds the factors of every weight and the gradient of every probe, each as it is alone.
+/// One update holds the factors of every weight and the gradient of every probe, each as it is
+/// alone.
 #[test]
 fn one_warm_up_brings_every_statistic() {
     let encoder = encoder(&tiny());
@@ -50,7 +52,8 @@ fn one_warm_up_brings_every_statistic() {
     }
 }
 
-/// The change of the weight and the offset cancel at the start; later the model is the base with both in its weights.
+/// The change of the weight and the offset cancel at the start; later the model is the base with
+/// both in its weights.
 #[test]
 fn the_model_stands_on_the_offset() {
     let mut trainer = trainer();

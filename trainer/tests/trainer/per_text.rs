@@ -51,8 +51,8 @@ fn off(left: &Tensor, right: &Tensor) -> f64 {
     (left - right).abs().max().double_value(&[])
 }
 
-/// R, B, and A and B together, with a head: a batch of six has the bits of six batches of one, and whatever lies between.
-/// Another text's gradient differs by far more than any rounding.
+/// R, B, and A and B together, with a head: a batch of six has the bits of six batches of one, and
+/// whatever lies between. Another text's gradient differs by far more than any rounding.
 #[test]
 fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
     let (encoded, labels) = alike();
@@ -90,8 +90,8 @@ fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
     }
 }
 
-/// Weights of random matrices have copies too, and so have the matrices when they train: each text's own gradient is that
-/// of the text alone.
+/// Weights of random matrices have copies too, and so have the matrices when they train: each
+/// text's own gradient is that of the text alone.
 #[test]
 fn combinations_have_copies() {
     let (encoded, labels) = alike();
@@ -119,7 +119,8 @@ fn combinations_have_copies() {
     }
 }
 
-/// A and B of a language model. The texts fill their cells, so that nothing but the copies and the company differs.
+/// A and B of a language model. The texts fill their cells, so that nothing but the copies and the
+/// company differs.
 #[test]
 fn copies_change_no_bit_of_a_language_models_gradient() {
     let model = Speaker::new(Kind::Float, false);
@@ -193,7 +194,8 @@ fn a_language_models_texts() {
 /// Lengths that take one, two and three times the cells of the shortest.
 const LENGTHS: [usize; 9] = [16, 3, 9, 12, 5, 17, 32, 30, 40];
 
-/// Texts of mixed lengths: in every micro-batch and in every order each has the bits of working on it alone.
+/// Texts of mixed lengths: in every micro-batch and in every order each has the bits of working on
+/// it alone.
 fn same_in_any_company(session: &Session<'_>, encoded: &Encoded, labels: Option<&[i64]>, plan: Plan) {
     let found = |order: &[usize], micro_batch| {
         let own: Vec<i64> = labels.map(|labels| order.iter().map(|&text| labels[text]).collect()).unwrap_or_default();
@@ -256,14 +258,16 @@ fn a_language_models_text_has_the_same_bits_in_any_company() {
     }
 }
 
-/// Texts share a grid only where their own lengths say so, and a mean reads its own text alone, whatever the others are.
+/// Texts share a grid only where their own lengths say so, and a mean reads its own text alone,
+/// whatever the others are.
 #[test]
 fn a_mean_reads_no_other_text() {
     let encoded = of_mixed_lengths();
     assert!(Batch::separate(&encoded, &[0, 5], Device::Cpu).is_err());
     let batch = Batch::separate(&encoded, &[1, 2, 4], Device::Cpu).unwrap();
     assert_eq!((batch.longest(), batch.texts()), (16, 3));
-    // 17 tokens; the first text has room for 13 of the rows that are lacking, the second takes the rest.
+    // 17 tokens; the first text has room for 13 of the rows that are lacking, the second takes the
+    // rest.
     assert_eq!((batch.extents(), batch.ids().size()), (&[16, 11, 5][..], vec![32]));
     let states = Tensor::arange(32 * 4, (Kind::Float, Device::Cpu)).view([32, 4]);
     let means = batch.mean(&states).unwrap();

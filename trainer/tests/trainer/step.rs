@@ -1,4 +1,5 @@
-//! The gradients of a step do not depend on how it is carried out, and are those of the loss as it is written down.
+//! The gradients of a step do not depend on how it is carried out, and are those of the loss as it
+//! is written down.
 
 use std::collections::BTreeSet;
 
@@ -199,9 +200,9 @@ proptest! {
         let target = Tensor::from_slice(&tokens);
         let sum = logits.cross_entropy_loss::<Tensor>(&target, None, Reduction::Sum, -100, 0.0);
         let expected = Tensor::run_backward(&[&(&sum * 0.25)], &[&states], false, false).remove(0);
-        let (found, pull) = loss::loss_and_gradient(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
+        let (found, gradient) = loss::loss_and_gradient(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
         prop_assert!((found - 0.25 * sum.double_value(&[])).abs() < 1e-4);
-        prop_assert!((&pull - &expected).abs().max().double_value(&[]) < 1e-6);
+        prop_assert!((&gradient - &expected).abs().max().double_value(&[]) < 1e-6);
         let each = loss::token_losses(&model.words, &states.detach(), &tokens, chunk).unwrap();
         let likeliest = Vec::<i64>::try_from(&logits.argmax(1, false)).unwrap();
         prop_assert!((each.iter().map(|token| token.loss).sum::<f64>() - 4.0 * found).abs() < 1e-4);
@@ -278,7 +279,7 @@ fn without_a_counting_token_there_is_no_loss_and_no_gradient() {
 }
 
 #[test]
-fn token_losses_are_told_text_by_text() {
+fn token_losses_are_given_text_by_text() {
     let model = Speaker::new(Kind::Float, false);
     let encoded = texts();
     let session = speaking(&model);
@@ -305,7 +306,8 @@ fn an_encoder_is_no_language_model() {
     assert!(error.to_string().contains("causal language model"), "{error}");
 }
 
-/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as if it were alone.
+/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as
+/// if it were alone.
 #[test]
 fn only_the_leading_block_trains() {
     let model = Speaker::new(Kind::Float, false);

@@ -63,7 +63,8 @@ fn every_way_is_the_loss_by_definition_on_numbers_nf4_and_blocks() {
     }
 }
 
-/// What `plan --compare` sets beside a packed base: the same values as numbers, and so the same loss.
+/// What `plan --compare` sets beside a packed base: the same values as numbers, and so the same
+/// loss.
 #[test]
 fn a_base_unpacked_at_load_is_the_packed_one() {
     let encoded = texts();
@@ -94,7 +95,8 @@ fn a_base_unpacked_at_load_is_the_packed_one() {
     }
 }
 
-/// A published stack is added to a weight of numbers and stands beside a packed one; both are the same change.
+/// A published stack is added to a weight of numbers and stays unmerged on a packed one; both are
+/// the same change.
 #[test]
 fn a_stack_on_a_packed_weight_is_what_its_factors_do() {
     let encoded = texts();

@@ -82,7 +82,8 @@ pub(crate) fn plain(tensor: &tch::Tensor) -> Tensor {
     Tensor { shape, data: Vec::<f32>::try_from(&tensor.detach().contiguous().view(-1)).unwrap() }
 }
 
-/// A copy of the model in `from` with its tensors and its config.json changed, as far as loading it needs.
+/// A copy of the model in `from` with its tensors and its config.json changed, as far as loading it
+/// needs.
 pub(crate) fn altered(
     from: &Path,
     dir: &Path,
@@ -140,7 +141,8 @@ pub(crate) struct TestRun {
 }
 
 impl TestRun {
-    /// `method` is the `[method]` table without targets; they are query, value and the inner dense layer.
+    /// `method` is the `[method]` table without targets; they are query, value and the inner dense
+    /// layer.
     pub(crate) fn new(method: &str) -> Self {
         Self::with(method, &["query", "value", "intermediate.dense"], 5e-3, 8)
     }
@@ -254,7 +256,8 @@ impl SingleClient {
     }
 }
 
-/// Replaces every trained tensor by small numbers that depend on its name, so that no factor is zero.
+/// Replaces every trained tensor by small numbers that depend on its name, so that no factor is
+/// zero.
 pub(crate) fn stir(job: &Job, state: &mut AdapterState) {
     for named in job.layout(state.instance()) {
         if named.spec.role == rondo_methods::Role::Trained {

@@ -16,8 +16,8 @@ use tch::Device;
 
 use crate::support::*;
 
-/// The mean loss's gradient with respect to each target's weight, formed densely and one text at a time, on top of the
-/// tensors in `state` (the adapter of a run) or of the bare base.
+/// The mean loss's gradient with respect to each target's weight, formed densely and one text at a
+/// time, on top of the tensors in `state` (the adapter of a run) or of the bare base.
 fn dense_gradients(run: &TestRun, session: &mut Session<'_>, examples: &[usize]) -> BTreeMap<String, Matrix> {
     let mut trained = BTreeSet::new();
     for target in run.job.targets() {
@@ -141,7 +141,8 @@ fn the_gradient_of_r_is_the_projected_gradient() {
     assert_eq!(compared, run.job.targets().len());
 }
 
-/// The run with an adapter below it, drawn at random, for `query` alone; and what that adds to each weight.
+/// The run with an adapter below it, drawn at random, for `query` alone; and what that adds to each
+/// weight.
 fn on_an_adapter(method: &str) -> (TestRun, BTreeMap<String, (Delta, TensorSet)>) {
     let mut run = TestRun::new(method);
     let dir = tempfile::tempdir().unwrap();
@@ -195,7 +196,8 @@ fn statistics_stand_on_the_adapter_that_the_run_starts_from() {
     }
 }
 
-/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone reveals nothing more.
+/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone
+/// reveals nothing more.
 #[test]
 fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
     let warm_up = |method: &str| {

@@ -1,4 +1,5 @@
-//! What config.json says of a model of the Llama family, with Hugging Face's defaults for what it leaves out.
+//! What config.json says of a model of the Llama family, with Hugging Face's defaults for what it
+//! leaves out.
 
 use rondo_base::architecture::{self, ModelClass};
 use serde_json::Value;
