@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rondo_methods::job::{HEAD_BIAS, HEAD_WEIGHT};
+use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::full_name;
 use rondo_methods::{Delta, TensorSet};
 use rondo_proto::run_file::Pooling;
