@@ -167,21 +167,31 @@ impl LibtorchTrainer {
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
-        let Some(plan) = work.job.warm_up() else {
+        // The daemon refuses such a run; here nothing is read should it not have.
+        if work.run.privacy.is_some() && work.job.warm_up_reads_data() {
+            return Err(TrainerError::PrivateWarmUp);
+        }
+        let mut all: Option<LocalUpdate> = None;
+        for asked in work.job.warm_up() {
+            let update = match asked.statistic {
+                Statistic::Base(factors) => warm_up::base_factors(&*loaded.model, work, factors, &asked, progress)?,
+                Statistic::Gradient => {
+                    let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
+                    let pooling = work.run.task.pooling;
+                    let session = Session::of_probe(&*loaded.model, device, &work.job, &asked, &work.state, pooling)?;
+                    warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?
+                }
+            };
+            all = Some(match all {
+                Some(before) => warm_up::joined(before, update, asked.statistic),
+                None => update,
+            });
+        }
+        let Some(update) = all else {
             let problem = format!("method {} asks for no warm-up", work.job.method().id());
             return Err(TrainerError::Tensor { name: "warm-up".into(), problem });
         };
-        match plan.statistic {
-            Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
-            // The daemon refuses such a run; here nothing is read should it not have.
-            Statistic::Gradient if work.run.privacy.is_some() => Err(TrainerError::PrivateWarmUp),
-            Statistic::Gradient => {
-                let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
-                let pooling = work.run.task.pooling;
-                let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, &work.state, pooling)?;
-                warm_up::gradient(&session, work, plan.examples, &rows, steps, progress)
-            }
-        }
+        Ok(LocalUpdate { tensors: local::upload(work, rondo_methods::Kind::WarmUp, update.tensors)?, ..update })
     }
 
     fn run_training(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {

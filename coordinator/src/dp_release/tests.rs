@@ -1,5 +1,5 @@
 use rondo_dp::{ClientPlan, Privacy, Terms};
-use rondo_methods::{Kind, TensorFile};
+use rondo_methods::{Instance, Kind, TensorFile};
 use rondo_proto::{ClientId, RunId};
 use rondo_rounds::{PlannedUpdate, RoundKind, WorkKey};
 
@@ -28,7 +28,7 @@ impl Bench {
     /// An update that changes every number by what `change` says.
     fn update(&self, mut change: impl FnMut(usize) -> f32) -> Digest {
         let start = self.start().changed(&vec![0.0; self.start().dimension()]);
-        let entries = self.job.upload_manifest(Kind::Train, 1, 4);
+        let entries = self.job.upload_manifest(Kind::Train, Instance::in_round(1).with_rank(4));
         // In the order of the file, which is not that of the vector; norms do not mind.
         let mut numbers = entries.iter().flat_map(|entry| start[&entry.name].data.clone());
         let mut index = 0;

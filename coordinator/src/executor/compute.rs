@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Job, MethodError};
+use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Instance, Job, MethodError};
 use rondo_proto::Digest;
 use rondo_rounds::{AggregatePlan, PlannedUpdate};
 
@@ -65,6 +65,6 @@ fn stand_in(
     out_dir: &Path,
 ) -> Result<Contribution, MethodError> {
     let path = out_dir.join("released.safetensors");
-    job.write_update(plan.kind.into(), plan.work.round, job.rank(), &released.tensors, &path)?;
+    job.write_update(plan.kind.into(), Instance::in_round(plan.work.round), &released.tensors, &path)?;
     Ok(Contribution { client: "released".to_owned(), weight: 1.0, rank: job.rank(), path })
 }

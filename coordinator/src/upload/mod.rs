@@ -8,7 +8,7 @@ pub mod staging;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rondo_methods::{Job, UpdateFacts, UpdateRefusal};
+use rondo_methods::{Instance, Job, UpdateFacts, UpdateRefusal};
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part as UploadPart};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
@@ -153,7 +153,8 @@ impl Uploads {
     /// Refuses by size before a byte is stored. A size that cannot be right will not be right next
     /// time either, so the client is dropped from the attempt.
     async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
-        let tensors = wanted.job.upload_manifest(wanted.kind.into(), id.work.round, wanted.rank as usize).len() as u64;
+        let instance = Instance::in_round(id.work.round).with_rank(wanted.rank as usize).of_client(id.client.as_str());
+        let tensors = wanted.job.upload_manifest(wanted.kind.into(), instance).len() as u64;
         let least = wanted.layout_bytes;
         let most = least + HEADER_BYTES + HEADER_BYTES_PER_TENSOR * tensors;
         let got = header.total_bytes;
@@ -242,8 +243,10 @@ impl Uploads {
         let run = id.work.run.clone();
         let round = id.work.round;
         let blobs = Arc::clone(&self.blobs);
+        let client = id.client.clone();
         let check = move || {
-            let facts = match job.check_update(kind, round, rank, &path, max_norm) {
+            let instance = Instance::in_round(round).with_rank(rank).of_client(client.as_str());
+            let facts = match job.check_update(kind, instance, &path, max_norm) {
                 Ok(facts) => facts,
                 Err(refusal) => return Ok(Err(refusal)),
             };

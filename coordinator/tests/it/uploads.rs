@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rondo_coordinator::config::Config;
+use rondo_methods::Instance;
 use rondo_proto::Digest;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
@@ -151,7 +152,7 @@ async fn what_cannot_be_an_update_is_refused_and_the_round_goes_on_without_it() 
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let job = job(&assignment.run_file);
-    let manifest = job.upload_manifest(kind(&assignment), assignment.round, 4);
+    let manifest = job.upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
     let mut random = random(3);
     let nan = file(&manifest, || if random() > 0.09 { f32::NAN } else { 0.0 });
     let refused = scene.clients[0].upload(&assignment, &nan).await.unwrap_err();
@@ -191,7 +192,8 @@ async fn garbage_other_layouts_and_other_sizes_are_refused_by_type() {
                 (raw(messages(header(&assignment, &noise), &noise)).await, "header", true)
             }
             "shape" => {
-                let mut manifest = job(&assignment.run_file).upload_manifest(kind(&assignment), assignment.round, 4);
+                let mut manifest = job(&assignment.run_file)
+                    .upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
                 manifest.iter_mut().for_each(|entry| entry.shape.reverse());
                 let other = file(&manifest, || 0.5);
                 (raw(messages(header(&assignment, &other), &other)).await, "layout", true)
@@ -224,7 +226,8 @@ async fn a_norm_above_the_run_s_bound_is_refused() {
     let text = run_file("fedit", 1).replace("grace_s = 60", "grace_s = 60\nmax_update_norm = 0.5");
     let mut scene = scene(dir.path(), text).await;
     let assignment = scene.assignments[0].clone();
-    let manifest = job(&assignment.run_file).upload_manifest(kind(&assignment), assignment.round, 4);
+    let manifest =
+        job(&assignment.run_file).upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
     let large = file(&manifest, || 1.0);
     let refused = scene.clients[0].upload(&assignment, &large).await.unwrap_err();
     assert!(refused.message().contains("max_update_norm"), "{refused}");

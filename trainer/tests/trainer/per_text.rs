@@ -1,5 +1,6 @@
 //! Every text's own gradient is the gradient of that text alone.
 
+use rondo_methods::tensor::{full_name, parts_of};
 use rondo_proto::run_file::Pooling;
 use rondo_trainer::batch::{Batch, Encoded};
 use rondo_trainer::neighbours;
@@ -77,6 +78,35 @@ fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
                 let next = (text + 1) % labels.len();
                 let other = alone(&session, &encoded, next, Some(labels[next]));
                 assert!(ones.iter().zip(&other).any(|(gradient, other)| off(&own(gradient), other) > 1e-4), "{method}");
+            }
+        }
+    }
+}
+
+/// Weights of random matrices have copies too, and so have the matrices when they train: each text's own gradient is that
+/// of the text alone.
+#[test]
+fn combinations_have_copies() {
+    let (encoded, labels) = alike();
+    let indices: Vec<usize> = (0..labels.len()).collect();
+    let run = TestRun::new("id = \"woven\"\nrank = 4");
+    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    stir(&run.job, &mut state);
+    let model = encoder(&tiny());
+    for trained in [&["beta"][..], &["basis"], &["beta", "basis"]] {
+        let mut session = Session::new(&*model, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
+        for (index, target) in run.job.targets().iter().enumerate() {
+            let names = trained.iter().map(|part| full_name(&target.name, part)).collect();
+            let delta = run.job.delta(index, state.instance());
+            session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &names).unwrap();
+        }
+        let found = per_text(&session, &encoded, &indices, Goal::Labels(&labels), Plan::default());
+        assert_eq!(found.len(), trained.len() * run.job.targets().len());
+        for text in 0..labels.len() {
+            for (gradient, single) in found.iter().zip(alone(&session, &encoded, text, Some(labels[text]))) {
+                let largest = single.abs().max().double_value(&[]);
+                let off = off(&gradient.get(text as i64), &single);
+                assert!(largest > 0.0 && off <= 1e-5 * largest.max(1e-2), "{trained:?}: {off} of {largest}");
             }
         }
     }
