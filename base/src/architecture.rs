@@ -1,5 +1,6 @@
-//! The one table of base model architectures: which of a model's tensors are linear layers that an adapter may target.
-//! A new architecture is a new row here, and a model file in the client's trainer.
+//! The one table of base model architectures: which of a model's tensors are linear layers that an
+//! adapter may target. A new architecture is a new row here, and a model file in the client's
+//! trainer.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,8 @@ pub struct Architecture {
     pub model_type: &'static str,
     /// Prefixes that some checkpoints put before every tensor's name; stripped from module names.
     pub prefixes: &'static [&'static str],
-    /// What comes before the names in `layers` in a module's name, whether a checkpoint writes it or not.
+    /// What comes before the names in `layers` in a module's name, whether a checkpoint writes it
+    /// or not.
     pub root: &'static str,
     /// What comes before the layer's number in a module's name, after `root`.
     pub layers: &'static str,
@@ -18,11 +20,13 @@ pub struct Architecture {
     pub linears: &'static [&'static str],
     /// How their weights lie in files.
     pub orientation: Orientation,
-    /// What stands before a module's name in the model with a language model's head; empty for encoders.
+    /// What stands before a module's name in the model with a language model's head; empty for
+    /// encoders.
     pub language_prefix: &'static str,
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
-    /// Rows of the position table before the first position: the longest input is shorter by as many.
+    /// Rows of the position table before the first position: the longest input is shorter by as
+    /// many.
     pub positions_before: u32,
 }
 
@@ -153,7 +157,8 @@ impl Architecture {
         self.prefixes.iter().find_map(|prefix| tensor.strip_prefix(prefix)).unwrap_or(tensor)
     }
 
-    /// A tensor's name as targets and adapters spell it, whether or not the checkpoint writes the prefix.
+    /// A tensor's name as targets and adapters spell it, whether or not the checkpoint writes the
+    /// prefix.
     pub fn canonical<'a>(&self, tensor: &'a str) -> Cow<'a, str> {
         match self.root {
             "" => Cow::Borrowed(self.strip(tensor)),
@@ -162,7 +167,8 @@ impl Architecture {
         }
     }
 
-    /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer that may be adapted.
+    /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer
+    /// that may be adapted.
     pub fn linear(&self, module: &str) -> Option<(u32, usize)> {
         let rest = module.strip_prefix(self.root)?;
         let (number, suffix) = rest.strip_prefix(self.layers)?.split_once('.')?;

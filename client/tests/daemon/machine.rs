@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rondo_client::api::Api;
+use rondo_client::config::Config;
 use rondo_client::daemon::{Daemon, Parts};
 use rondo_client::disk::{Disk, LocalDisk};
 use rondo_client::home::Home;
 use rondo_methods::{Job, Kind, Registry, Tensor};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{self, poll_reply::Next};
-use rondo_client::config::Config;
 use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Trainer, Work, WorkError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;

@@ -8,14 +8,14 @@ use crate::error::TrainerError;
 use crate::generate::sampling::likeliest;
 use crate::session::Session;
 use crate::text::tokens::Tokens;
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_trainer_api::work::OnProgress;
 
 pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

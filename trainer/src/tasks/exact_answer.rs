@@ -16,7 +16,7 @@ use crate::generate::sampling::Sampling;
 use crate::generate::{Options, generate};
 use crate::session::{Session, TextLoss};
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
+use rondo_data::{Example, Split};
 use rondo_trainer_api::work::OnProgress;
 
 /// Token cells of one batch's keys and values.
@@ -28,7 +28,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

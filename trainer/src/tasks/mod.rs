@@ -18,7 +18,7 @@ use rondo_proto::v1::Evaluation;
 use crate::error::TrainerError;
 use crate::session::Session;
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
+use rondo_data::{Example, Split};
 use rondo_trainer_api::work::{OnProgress, Progress};
 
 /// What an evaluation found.
@@ -63,7 +63,7 @@ pub fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     limit: Option<usize>,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

@@ -12,7 +12,7 @@ use super::{Outcome, Ticker, Verdict};
 use crate::error::TrainerError;
 use crate::session::{Session, TextLoss};
 use crate::text::tokens::Tokens;
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_trainer_api::work::OnProgress;
 
 /// Questions scored together.
@@ -22,7 +22,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

@@ -6,7 +6,7 @@ use crate::error::TrainerError;
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, Refusal};
 use crate::text::tokens::{Kept, encode_all, skips};
-use rondo_data::{DataError, Example, OnBadRow, Part};
+use rondo_data::{DataError, Example, OnBadRow, Split};
 
 /// Rows that [`Rows::chunks`] takes together.
 const CHUNK: usize = 512;
@@ -16,7 +16,7 @@ const TRIES: usize = 100;
 
 /// A part of a data set, ready to be taken as token ids.
 pub struct Rows<'d> {
-    part: Part<'d>,
+    part: Split<'d>,
     layout: Layout,
     codec: Arc<Codec>,
     /// The tokens of all rows; `None` where rows are encoded when they are taken.
@@ -46,7 +46,7 @@ impl Taken {
 
 impl<'d> Rows<'d> {
     pub(super) fn new(
-        part: Part<'d>,
+        part: Split<'d>,
         layout: Layout,
         codec: Arc<Codec>,
         kept: Option<Kept>,

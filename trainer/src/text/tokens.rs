@@ -11,7 +11,7 @@ use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Files, Layout, Missing, Refusal};
 use crate::text::rows::Rows;
 use rondo_data::template::{ChatTemplate, SpecialTokens};
-use rondo_data::{Content, DataError, Example, Message, OnBadRow, Part};
+use rondo_data::{Content, DataError, Example, Message, OnBadRow, Split};
 
 /// How many encoded data sets are kept: a client serves few runs at a time, each with a training and
 /// a held-out part.
@@ -103,7 +103,7 @@ impl Tokens {
     /// # Errors
     /// A row that cannot be used, unless the data set skips such rows; a model without the chat template that the task
     /// asks for; a file that cannot be read.
-    pub fn rows<'d>(&mut self, part: Part<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
+    pub fn rows<'d>(&mut self, part: Split<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
         let layout = Layout::of(task);
         let codec = self.codec_for(layout)?;
         let kept = match part.dataset().is_streamed() {
@@ -215,7 +215,7 @@ impl Tokens {
         examples: &[Example],
         layout: Layout,
         codec: &Codec,
-        part: Option<Part<'_>>,
+        part: Option<Split<'_>>,
     ) -> Result<Kept, TrainerError> {
         let mut content = blake3::Hasher::new();
         // Whether bad rows are skipped is part of what comes out.
@@ -251,7 +251,7 @@ impl Layout {
 }
 
 /// Whether a part's data set goes on without what bad rows say.
-pub(super) fn skips(part: Part<'_>) -> bool {
+pub(super) fn skips(part: Split<'_>) -> bool {
     part.dataset().on_bad_row() != OnBadRow::Stop
 }
 
@@ -261,7 +261,7 @@ pub(super) fn encode_all(
     codec: &Codec,
     layout: Layout,
     examples: &[Example],
-    part: Option<Part<'_>>,
+    part: Option<Split<'_>>,
 ) -> Result<Kept, TrainerError> {
     let mut encoded = Encoded::new();
     let mut texts = Vec::with_capacity(examples.len());
@@ -317,7 +317,7 @@ impl Codec {
         self.told_of(refusal, example, None)
     }
 
-    pub(super) fn told_of(&self, refusal: Refusal, example: &Example, part: Option<Part<'_>>) -> TrainerError {
+    pub(super) fn told_of(&self, refusal: Refusal, example: &Example, part: Option<Split<'_>>) -> TrainerError {
         match refusal {
             Refusal::All(error) => error,
             Refusal::Row(problem) => {
