@@ -7,6 +7,7 @@ mod central;
 mod comparing;
 mod coordinator;
 mod doors;
+mod earlier_version;
 mod enrolment;
 mod fake_client;
 mod process;
