@@ -81,7 +81,7 @@ async fn its_runs_rounds_and_records_are_shown() {
     let coordinator = start(dir.path());
     let operator = coordinator.operator();
     let runs = operator.api.clone().list_runs(v1::ListRunsRequest::default()).await.unwrap().into_inner().runs;
-    assert_eq!(runs.iter().map(|run| run.run.as_str()).collect::<Vec<_>>(), [PRIVATE, PLAIN]);
+    assert_eq!(runs.iter().map(|run| run.run.as_str()).collect::<Vec<_>>(), [PLAIN, PRIVATE]);
 
     let plain = operator.run(PLAIN).await;
     assert_eq!((plain.phase.as_str(), plain.paused, plain.round, plain.rounds), ("training", true, 2, 4));
@@ -145,8 +145,10 @@ async fn its_open_rounds_go_on() {
     }
     let third = operator.round(PRIVATE, 3).await;
     assert!(third.participants.iter().all(|part| part.state == "accepted"), "{third:#?}");
-    let published = third.global_digest;
-    assert!(!movies.download(PRIVATE, &published, 0).await.unwrap().is_empty());
+    let fourth = movies.assignment().await;
+    assert_eq!((fourth.run.as_str(), fourth.round), (PRIVATE, 4));
+    assert_eq!(fourth.state.as_ref().unwrap().published[0].digest, third.global_digest);
+    movies.fetch(&fourth).await.unwrap();
     operator.api.clone().cancel_run(v1::GetRunRequest { run: PRIVATE.into() }).await.unwrap();
 
     // The paused run is resumed and comes to its end.
