@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rondo_methods::{AdapterState, Job, Kind, MethodError};
+use rondo_methods::{AdapterState, Instance, Job, Kind, MethodError};
 use rondo_proto::error::ErrorCode;
 use rondo_proto::{Digest, RunId, v1};
 use tokio::task::spawn_blocking;
@@ -295,7 +295,11 @@ impl<A: Api> Daemon<A> {
         tracing::info!(%key, examples, train_loss, seconds, "trained");
         let (spool, key) = (Arc::clone(&self.spool), key.clone());
         let (job, round, rank) = (agreed.job.clone(), key.round, agreed.rank as usize);
-        let write = move |path: &Path| job.write_update(kind, round, rank, &tensors, path);
+        let client = self.client.clone();
+        let write = move |path: &Path| {
+            let instance = Instance::in_round(round).with_rank(rank).of_client(&client);
+            job.write_update(kind, instance, &tensors, path)
+        };
         Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
     }
 

@@ -1,7 +1,7 @@
 //! What a run's promise of privacy asks of one piece of work: nothing measured, the gradients or the change protected, and
 //! nothing told beside the tensors.
 
-use rondo_methods::{Job, Statistic};
+use rondo_methods::Job;
 use rondo_proto::v1;
 
 use super::failure::Failure;
@@ -11,7 +11,7 @@ use rondo_trainer_api::work::{LocalUpdate, Protection};
 
 /// Refuses a warm-up that would tell gradients: no noise covers them.
 pub(super) fn refuse_warm_up(run: &str, job: &Job) -> Result<(), Failure> {
-    if job.warm_up().is_none_or(|plan| plan.statistic != Statistic::Gradient) {
+    if !job.warm_up_reads_data() {
         return Ok(());
     }
     Err(Failure::NotAgreed(format!(

@@ -2,6 +2,9 @@
 #![cfg(feature = "torch")]
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
+#[path = "../../../methods/tests/suite/questions.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the suite of the methods")]
+mod questions;
 mod speaking;
 #[path = "../../../trainer/tests/trainer/support.rs"]
 #[allow(dead_code, unused_imports, reason = "the trainer's own tests use all of it")]

@@ -13,7 +13,6 @@ use rondo_coordinator::tls::ca::Authority;
 use rondo_coordinator::tls::server::ServerCertificate;
 use rondo_proto::v1;
 use rondo_proto::v1::poll_reply::Next;
-use rondo_wire::identity;
 
 use crate::coordinator::{Coordinator, Operator};
 use crate::fake_client::{FakeClient, header, work_until_ended};
@@ -52,7 +51,7 @@ fn start(dir: &Path) -> Coordinator {
     copy(&fixture().join("coordinator"), data.root());
     // The certificates of the CA, the operator and the clients hold for ten years. That of the server
     // holds for one and is renewed where it has ended.
-    let hosts = data.settled().unwrap().hosts;
+    let hosts = data.init_record().unwrap().hosts;
     let authority = Authority::load(&data.ca()).unwrap();
     ServerCertificate::load(&data.server(), &authority, &hosts, SystemClock.now()).unwrap();
     Coordinator::start_at(data.root(), Config::default(), Arc::new(FromThen(Instant::now())))
@@ -60,12 +59,11 @@ fn start(dir: &Path) -> Coordinator {
 
 /// The client of this name, with the base and the data sets that it had.
 async fn client(coordinator: &Coordinator, operator: &Operator, name: &str) -> FakeClient {
-    let identity = identity::load(&fixture().join("clients").join(name)).unwrap();
-    assert_eq!((identity.name.as_str(), identity.role.as_str()), (name, "client"));
     let known = operator.api.clone().get_client(v1::GetClientRequest { client: name.into() }).await.unwrap();
     let known = known.into_inner();
     assert_eq!(known.datasets, ["notes", "reviews"], "what it said to the earlier version");
-    let mut client = FakeClient::enrolled(identity, coordinator.address);
+    let mut client = FakeClient::load(&fixture().join("clients").join(name), coordinator.address);
+    assert_eq!((client.identity.name.as_str(), client.identity.role.as_str()), (name, "client"));
     client.datasets = known.datasets;
     client.bases = known.bases;
     client
