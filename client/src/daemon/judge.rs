@@ -13,7 +13,7 @@ use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
-use rondo_data::{DataError, Dataset, OnBadRow, Source, Wants};
+use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
 use rondo_trainer_api::memory::{self, ModelSizes, Workload};
 
 use super::failure::Failure;
@@ -232,14 +232,14 @@ impl Judge {
         let stamp = (about.len(), about.modified().ok());
         if let Some(read) = &self.read
             && (read.stamp, &read.source) == (stamp, &source)
-            && Wants::of(&read.task) == Wants::of(task)
+            && TaskSpec::of(&read.task) == TaskSpec::of(task)
         {
             return Ok(Arc::clone(&read.data));
         }
         // Two data sets are never held at the same time.
         self.read = None;
         let in_memory = self.config.limits.data_mb << 20;
-        let data = Arc::new(Dataset::load(&source, Wants::of(task), in_memory).map_err(failure)?);
+        let data = Arc::new(Dataset::load(&source, TaskSpec::of(task), in_memory).map_err(failure)?);
         let (train, held_out) = (data.train().len(), data.held_out().len());
         let (skipped, streamed) = (data.skipped(), data.is_streamed());
         tracing::info!(dataset = source.name, train, held_out, skipped, streamed, "data set read");

@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod coordinator;
+mod earlier_version;
 mod faults;
 mod flow;
 mod grpc;

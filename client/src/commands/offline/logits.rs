@@ -8,7 +8,7 @@ use rondo_proto::run_file::Task;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::error::OfflineError;
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_trainer::logits::of_texts;
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
@@ -25,7 +25,7 @@ pub(super) fn write(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     limit: Option<usize>,
 ) -> Result<(), OfflineError> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
