@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use rondo_benches::{METHODS, Round, encoder_shapes, workspace};
+use rondo_client::config::Config;
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::RunFile;
-use rondo_client::config::Config;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = workspace().join("examples").join(folder);

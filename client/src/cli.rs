@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
+use rondo_proto::wording::Wording;
 
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
@@ -50,12 +51,13 @@ impl Command {
         matches!(self, Self::Run(args) if args.json)
     }
 
-    /// An error's message in the words of the command: offline commands are set by options, not by keys of files.
-    pub fn wording(&self, message: &str) -> String {
+    /// How errors of this command name settings: offline commands have options in place of the keys of run
+    /// files and of client.toml.
+    pub fn wording(&self) -> Wording {
         match self {
             #[cfg(feature = "torch")]
-            Self::Offline(_) => crate::commands::offline::wording::with_options(message),
-            _ => message.to_owned(),
+            Self::Offline(_) => Wording::Options,
+            _ => Wording::Keys,
         }
     }
 }
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_told_apart() {
+    fn wrong_usage_has_an_exit_code_of_its_own() {
         let error = Cli::try_parse_from(["rondo-client", "run"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(Cli::try_parse_from(["rondo-client", "run", "--dir", "d", "--json"]).unwrap().command.json_logs());

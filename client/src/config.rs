@@ -6,12 +6,11 @@ mod keys;
 
 use std::path::{Path, PathBuf};
 
+use rondo_data::Source;
+use rondo_trainer_api::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-
-use rondo_data::Source;
-use rondo_trainer_api::limits::Limits;
 
 /// A whole client.toml. Every table may be absent.
 ///
@@ -70,8 +69,8 @@ pub struct Config {
 /// A base model; a `[[model]]` table with either `path` or `hub`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Model {
-    /// Folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. A relative path starts at the folder of
-    /// client.toml. Empty where `hub` is given.
+    /// Folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. A relative path starts at
+    /// the folder of client.toml. Empty where `hub` is given.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub path: PathBuf,
     /// Repository of a Hugging Face hub, "owner/name".
@@ -188,7 +187,8 @@ impl Config {
             file: file.to_owned(),
             problem: error.to_string().trim_end().to_owned(),
         };
-        // Keys first: a misspelt key often leaves a needed one out, and the misspelling is the better thing to tell.
+        // Keys first: a misspelt key often leaves a needed one out, and the misspelling is the better
+        // thing to report.
         if let Some(unknown) = keys::unknown(&toml::from_str(text).map_err(syntax)?, file) {
             return Err(unknown);
         }

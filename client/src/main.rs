@@ -12,10 +12,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     #[cfg(feature = "torch")]
     commands::restart_with_libtorch_settings(&cli.command);
-    match run(&cli) {
+    // Some messages are written long before they are shown, so the wording holds for the whole command.
+    cli.command.wording().scope(|| carry_out(&cli))
+}
+
+fn carry_out(cli: &Cli) -> ExitCode {
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let message = cli.command.wording(&logging::with_causes(&error));
+            let message = logging::with_causes(&error);
             // Nobody reads it when standard error is closed.
             let _ = writeln!(io::stderr(), "error: {message}");
             ExitCode::FAILURE

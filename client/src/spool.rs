@@ -15,12 +15,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use entry::Meta;
 use rondo_methods::{FileError, MethodError};
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::disk::{self, Disk, WriteTensors};
 
-use entry::Meta;
 pub use entry::{Charge, Entry, Facts, Key};
 
 /// The tensors' file in an entry's folder.
@@ -71,7 +71,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the folder, makes it where it is lacking, and clears away entries that were never finished.
+    /// Opens the folder, or makes it, and removes entries that were never finished.
     pub fn open(root: PathBuf, disk: Box<dyn Disk>) -> Result<Self, SpoolError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
         for found in fs::read_dir(&root).map_err(io_error(&root))? {
@@ -131,8 +131,7 @@ impl Spool {
         Ok(meta)
     }
 
-    /// The entry under a key, once its file was found to be whole. A damaged entry is cleared away: its work is done
-    /// again.
+    /// The entry under a key, if its file is whole. A damaged entry is removed, and its work is done again.
     pub fn find(&self, key: &Key) -> Result<Option<Entry>, SpoolError> {
         let place = self.place(key);
         if !place.exists() {
@@ -142,7 +141,7 @@ impl Spool {
         match self.read(&place).filter(|entry| entry.key == *key && whole(entry)) {
             Some(entry) => Ok(Some(entry)),
             None => {
-                tracing::warn!(%key, path = %place.display(), "a damaged spool entry is cleared away");
+                tracing::warn!(%key, path = %place.display(), "a damaged spool entry is removed");
                 self.remove(key)?;
                 Ok(None)
             }
@@ -179,7 +178,8 @@ impl Spool {
 
     /// The same bytes for a later attempt at the same round; the entry of the earlier one is gone.
     pub fn readdress(&self, entry: &Entry, key: &Key) -> Result<Entry, SpoolError> {
-        let (from, to) = (self.place(&entry.key), self.place(key));
+        let from = self.place(&entry.key);
+        let to = self.place(key);
         let entry = Entry { key: key.clone(), path: to.join(UPDATE), accepted: false, ..entry.clone() };
         let folder = self.root.join(key.run.as_str());
         // The place says which attempt it is for, so that a crash between the two leaves a whole entry either way.

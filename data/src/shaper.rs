@@ -5,6 +5,7 @@ mod kept;
 use std::borrow::Cow;
 
 use rondo_proto::run_file::{TaskKind, Template};
+use rondo_proto::wording::SettingKey;
 use serde_json::Value;
 
 use super::choice::Choices;
@@ -166,9 +167,9 @@ impl Shaper {
                 let question = said(cell, question, cell.text(question)?)?;
                 let mut answer = said(cell, answer, cell.scalar(answer)?)?;
                 if let Some(words) = answer_after {
-                    let (_, after) = answer
-                        .rsplit_once(words.as_str())
-                        .ok_or_else(|| cell.bad(format!("the answer does not hold {words:?} (answer_after)")))?;
+                    let (_, after) = answer.rsplit_once(words.as_str()).ok_or_else(|| {
+                        cell.bad(format!("the answer does not hold {words:?} ({})", SettingKey::AnswerAfter))
+                    })?;
                     answer = after.trim().to_owned().into();
                 }
                 let before = if self.chat { "" } else { " " };

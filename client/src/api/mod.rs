@@ -54,7 +54,7 @@ pub trait Api: Send + Sync + 'static {
         bytes: u64,
         messages: UploadMessages,
     ) -> impl Future<Output = Result<v1::UploadReply, ApiError>> + Send;
-    /// Tells the progress of the work in hand; the reply may stop it.
+    /// Reports the progress of the present work; the reply may stop it.
     fn heartbeat(
         &self,
         request: v1::HeartbeatRequest,
@@ -75,7 +75,7 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// What went wrong.
     pub message: String,
-    /// How to mend it, when that is known.
+    /// How to fix it, when that is known.
     pub hint: Option<String>,
 }
 

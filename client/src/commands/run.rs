@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use clap::Args;
 use rondo_methods::Registry;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::work::MakeTrainer;
 use rondo_wire::identity::{self, IdentityError};
 use tokio::signal;
 
 use crate::api::GrpcApi;
 use crate::config::{Config, ConfigError};
-use crate::daemon::{Daemon, Parts, StartError};
+use crate::daemon::{Daemon, DaemonSetup, StartError};
 use crate::disk::LocalDisk;
 use crate::home::{Home, HomeError};
 use crate::renewal;
-use rondo_trainer_api::limits::Limits;
-use rondo_trainer_api::work::MakeTrainer;
 
 /// Runs the daemon until SIGTERM or Ctrl-C
 #[derive(Debug, Args)]
@@ -124,10 +124,17 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let api = GrpcApi::new(identity::channel(&identity)?, Duration::from_millis(config.poll.timeout_ms));
     let renewing = tokio::spawn(renewal::keep_fresh(identity.clone(), args.dir.clone(), api.clone()));
     let trainer = make_trainer(&config.limits)?;
-    let (registry, disk) = (Registry::builtin(), Box::new(LocalDisk));
-    let parts = Parts { home, config, client: identity.name, api, registry, trainer, disk };
+    let setup = DaemonSetup {
+        home,
+        config,
+        client: identity.name,
+        api,
+        registry: Registry::builtin(),
+        trainer,
+        disk: Box::new(LocalDisk),
+    };
     // Models are hashed at the first start, which takes a while for large ones.
-    let daemon = tokio::task::block_in_place(|| Daemon::new(parts))?;
+    let daemon = tokio::task::block_in_place(|| Daemon::new(setup))?;
     daemon.run(stop).await;
     renewing.abort();
     Ok(())

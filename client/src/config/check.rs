@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rondo_data::Source;
 use rondo_methods::Registry;
 use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::TaskKind;
 
 use super::{Config, ConfigError, is_empty};
-use rondo_data::Source;
 
 impl Config {
     /// Refuses values outside what makes sense.

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use rondo_client::api::Api;
-use rondo_client::daemon::{Daemon, Parts};
+use rondo_client::config::Config;
+use rondo_client::daemon::{Daemon, DaemonSetup};
 use rondo_client::disk::{Disk, LocalDisk};
 use rondo_client::home::Home;
 use rondo_methods::{Job, Kind, Registry, Tensor};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{self, poll_reply::Next};
-use rondo_client::config::Config;
 use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Trainer, Work, WorkError};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -78,7 +78,7 @@ impl Trainer for Handle {
 
     fn evaluate(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, WorkError> {
         self.steps(progress)?;
-        // The sum of the state tells the test which state came.
+        // The sum of the state says which state came.
         let sum: f32 = work.state.tensors.values().flat_map(|tensor| &tensor.data).sum();
         Ok(v1::Evaluation {
             loss: f64::from(sum),
@@ -140,7 +140,7 @@ impl Machine {
             Some(make) => make(),
             None => Ok(Box::new(Handle(Arc::clone(&pretender))) as Box<dyn Trainer>),
         };
-        let parts = Parts {
+        let parts = DaemonSetup {
             home: Home::open(self.dir.path()).unwrap(),
             config: Config::read(&file).unwrap(),
             client: "movies".to_owned(),

@@ -2,10 +2,10 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod admission;
 mod coordinator;
 mod faults;
 mod flow;
 mod grpc;
-mod judging;
 mod machine;
 mod private;

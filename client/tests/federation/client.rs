@@ -97,7 +97,7 @@ impl Client {
     }
 }
 
-/// Sentences whose one telling word says the label; each client has a thing of its own to say them about.
+/// Sentences of which one word says the label; each client has a thing of its own to say them about.
 fn rows(name: &str) -> String {
     let mut rows = "text\tlabel\n".to_owned();
     for (word, label) in [("bad", "negative"), ("awful", "negative"), ("good", "positive"), ("great", "positive")] {

@@ -127,8 +127,8 @@ impl Coordinator {
         let total_bytes = std::fs::metadata(initial).unwrap().len();
         let header = v1::InitialHeader { base: base.name, digest: digest.clone(), total_bytes };
         let messages = transfer::initial_messages(header, initial).unwrap().map(Result::unwrap);
-        let told = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
-        assert_eq!(told.digest, digest);
+        let stored = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
+        assert_eq!(stored.digest, digest);
         let request = v1::CreateRunRequest { run_file, initial_digest: digest };
         api.create_run(request).await.unwrap().into_inner().run
     }

@@ -26,7 +26,7 @@ fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
     run_file(base, "ffa-lora", &tables)
 }
 
-fn books(client: &Client) -> LedgerState {
+fn ledger(client: &Client) -> LedgerState {
     Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.state).unwrap_or_default()
 }
 
@@ -45,8 +45,8 @@ fn came(staging: &Path, found: &mut BTreeSet<String>) {
 /// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has: what lies in staging, and what was
 /// accepted of the run. Adds what was found.
 async fn assert_entered(data: &Path, coordinator: &Coordinator, run: &str, client: &Client, found: &mut Found) {
-    let books = books(client);
-    let entered: BTreeSet<&str> = books
+    let state = ledger(client);
+    let entered: BTreeSet<&str> = state
         .runs
         .values()
         .flat_map(|run| run.updates.keys())
@@ -66,7 +66,7 @@ async fn assert_entered(data: &Path, coordinator: &Coordinator, run: &str, clien
     found.accepted.extend(accepted);
 }
 
-/// What was ever found at the coordinator, so that a test can tell that it looked at something.
+/// What was ever found at the coordinator, so that a test can see that it looked at something.
 #[derive(Default)]
 struct Found {
     staged: BTreeSet<String>,
@@ -100,7 +100,7 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     eprintln!("{} uploads were found under way, {} accepted", found.staged.len(), found.accepted.len());
     assert_eq!(found.accepted.len() as u32, rounds, "every round's update was looked up in the ledger");
 
-    let account = &books(&client).runs[&run];
+    let account = &ledger(&client).runs[&run];
     let records = coordinator.rounds(&run).await;
     let mut counted = BTreeMap::new();
     for record in records.iter().filter(|record| record.kind == "training") {
@@ -139,7 +139,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
         }
         assert_entered(&data, &coordinator, &run, &client, &mut found).await;
         assert!(found.staged.is_empty() && found.accepted.is_empty(), "something left before it was paid for: {place}");
-        let updates = books(&client).runs[&run].updates.clone();
+        let updates = ledger(&client).runs[&run].updates.clone();
         assert_eq!(updates.len(), entered, "{place}");
         assert!(updates == first || first.is_empty(), "what was made once is made once: {updates:?} {first:?}");
         first = updates;
@@ -148,7 +148,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
     let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
     assert_eq!(ended.outcome, "completed");
     assert_entered(&data, &coordinator, &run, &client, &mut found).await;
-    let updates = &books(&client).runs[&run].updates;
+    let updates = &ledger(&client).runs[&run].updates;
     assert_eq!((updates.len(), found.accepted.len()), (2, 2));
     assert!(
         first.keys().all(|digest| found.accepted.contains(digest)),
@@ -184,7 +184,7 @@ async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     let declined = coordinator.until(&second, "the client answers", |run| !run.willing.is_empty()).await;
     assert!(!declined.willing[0].accepted);
     assert!(declined.willing[0].reason.contains("privacy budget has no room"), "{:?}", declined.willing);
-    let books = books(&client);
-    assert!(!books.runs.contains_key(&second), "nothing is set aside for it");
-    assert_eq!(books.runs[&run].updates.len() as u32, last.round);
+    let state = ledger(&client);
+    assert!(!state.runs.contains_key(&second), "nothing is set aside for it");
+    assert_eq!(state.runs[&run].updates.len() as u32, last.round);
 }

@@ -3,7 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod speaking;
-#[path = "../../../trainer/tests/trainer/support.rs"]
-#[allow(dead_code, unused_imports, reason = "the trainer's own tests use all of it")]
 mod support;
 mod training;

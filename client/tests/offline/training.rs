@@ -3,35 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use clap::Parser;
-use rondo_client::cli::{Cli, Command};
-use rondo_client::commands::offline::wording::with_options;
-use rondo_client::commands::offline::{self, OfflineCommand};
 use serde_json::Value;
 
 use crate::support::*;
-
-/// Runs a command line and returns what it printed, or the error.
-fn run(arguments: &[&str]) -> Result<String, String> {
-    let cli = Cli::try_parse_from([&["rondo-client"], arguments].concat()).map_err(|error| error.to_string())?;
-    let mut out = Vec::new();
-    match &cli.command {
-        Command::Offline(OfflineCommand::Train(args)) => {
-            offline::train::train(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Evaluate(args)) => {
-            offline::evaluate::evaluate(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Generate(args)) => {
-            offline::generate::generate(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Merge(args)) => {
-            offline::merge::merge(args, &mut out).map_err(|error| error.to_string())?
-        }
-        other => panic!("{other:?}"),
-    }
-    Ok(String::from_utf8(out).unwrap())
-}
 
 /// The separable task as a file whose columns and labels have other names than the run's.
 fn write_data(path: &Path) {
@@ -70,18 +44,18 @@ fn what_train_writes_evaluate_reads() {
         let wanted =
             ["--method", method, "--rank", "8", "--steps", "160", "--batch", "8", "--lr", "0.02", "--max-tokens", "24"];
         let more = ["--labels", "negative,positive", "--eval-fraction", "0.25", "--out", &out, "--json"];
-        let told = run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap();
-        let told: Value = serde_json::from_str(&told).unwrap();
-        let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
-        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{told}");
-        assert_eq!(told["warm_up_seconds"].is_f64(), method == "fed-sb", "{told}");
+        let report = run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let accuracy = |when: &str| report[when]["accuracy"].as_f64().unwrap();
+        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{report}");
+        assert_eq!(report["warm_up_seconds"].is_f64(), method == "fed-sb", "{report}");
 
         let more = ["--adapter", &out, "--held-out", "0.25", "--predictions", &predictions, "--json"];
         let evaluated = run(&[&["evaluate"], &common[..], &more].concat()).unwrap();
         let evaluated: Value = serde_json::from_str(&evaluated).unwrap();
-        assert_eq!(evaluated["examples"], told["after"]["examples"]);
-        assert_eq!(evaluated["accuracy"], told["after"]["accuracy"]);
-        let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
+        assert_eq!(evaluated["examples"], report["after"]["examples"]);
+        assert_eq!(evaluated["accuracy"], report["after"]["accuracy"]);
+        let off = evaluated["loss"].as_f64().unwrap() - report["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{method}: {off}");
         let rows: Vec<Value> =
             fs::read_to_string(&predictions).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -115,15 +89,15 @@ fn other_architectures_train_and_evaluate() {
         .concat();
         let wanted = ["--method", method, "--targets", targets, "--rank=8", "--steps=160", "--batch=8", "--lr=0.02"];
         let more = ["--max-tokens=24", "--labels=negative,positive", "--eval-fraction=0.25", "--out", out];
-        let told: Value =
+        let report: Value =
             serde_json::from_str(&run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap()).unwrap();
-        let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
-        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {told}");
+        let accuracy = |when: &str| report[when]["accuracy"].as_f64().unwrap();
+        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {report}");
         let more = ["--adapter", out, "--held-out=0.25"];
         let evaluated: Value =
             serde_json::from_str(&run(&[&["evaluate"], &common[..], &more].concat()).unwrap()).unwrap();
-        assert_eq!(evaluated["accuracy"], told["after"]["accuracy"], "{model}");
-        let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
+        assert_eq!(evaluated["accuracy"], report["after"]["accuracy"], "{model}");
+        let off = evaluated["loss"].as_f64().unwrap() - report["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{model}: {off}");
     }
 }
@@ -204,7 +178,7 @@ fn offline_commands_refuse_what_makes_no_sense() {
     let (model, out) = (model.to_str().unwrap(), out.to_str().unwrap());
     let train = |more: &[&str]| {
         let base = ["train", "--model", model, "--data", data, "--out", out, "--labels", "negative,positive"];
-        with_options(&run(&[&base[..], more].concat()).unwrap_err())
+        run(&[&base[..], more].concat()).unwrap_err()
     };
     let named = train(&["--device=cpu", "--max-tokens=24"]);
     assert!(named.contains("missing column `text`") && named.contains("with --text-column"), "{named}");
@@ -243,7 +217,7 @@ fn a_merged_classifier_is_a_base_with_a_head() {
         let more = ["--labels=negative,positive", "--eval-fraction=0.25", "--model", model, "--out", out];
         run(&[&["train"], &common[..], &wanted, &more].concat())
     };
-    let told: Value = serde_json::from_str(&train(folder, &adapter).unwrap()).unwrap();
+    let report: Value = serde_json::from_str(&train(folder, &adapter).unwrap()).unwrap();
     run(&["merge", "--model", folder, "--adapter", &adapter, "--out", &merged]).unwrap();
     assert!(!Path::new(&merged).join(".rondo-setup").exists());
 
@@ -255,7 +229,7 @@ fn a_merged_classifier_is_a_base_with_a_head() {
     let evaluate =
         |more: &[&str]| run(&[&["evaluate", "--held-out=0.25", "--model", &merged], &common[..], more].concat());
     let evaluated: Value = serde_json::from_str(&evaluate(&[]).unwrap()).unwrap();
-    assert_eq!(evaluated["accuracy"], told["after"]["accuracy"]);
+    assert_eq!(evaluated["accuracy"], report["after"]["accuracy"]);
     assert_eq!(evaluated["labels"], serde_json::json!(["negative", "positive"]));
     let other = evaluate(&["--labels=positive,negative"]).unwrap_err();
     assert!(other.contains("the head beside the model has negative,positive"), "{other}");
@@ -263,7 +237,7 @@ fn a_merged_classifier_is_a_base_with_a_head() {
 }
 
 #[test]
-fn an_adapter_of_a_smaller_base_is_told_as_that() {
+fn an_adapter_of_a_smaller_base_is_reported_as_that() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (data, adapter, model) = (path("reviews.tsv"), path("adapter"), tiny());
@@ -306,8 +280,8 @@ fn advice_is_in_the_words_of_the_command_line() {
     fs::write(&rows, "{\"prompt\": \"the film was\", \"completion\": \" good\"}\n").unwrap();
     let model = golden("tiny-llama");
     let model = model.to_str().unwrap();
-    let told = |words: &[&str]| {
-        let error = with_options(&run(&[words, &["--device=cpu", "--model", model]].concat()).unwrap_err());
+    let refused = |words: &[&str]| {
+        let error = run(&[words, &["--device=cpu", "--model", model]].concat()).unwrap_err();
         for key in ["client.toml", "[[dataset]]", "task.", "method.", "train.", "run file"] {
             assert!(!error.contains(key), "{error}");
         }
@@ -316,26 +290,26 @@ fn advice_is_in_the_words_of_the_command_line() {
     // Without a kind or labels nothing is asked of the data yet.
     let train = ["train", "--data", &rows, "--out", &out];
     let both = "--task is needed: classification (with --labels), causal-lm";
-    assert!(told(&train).contains(both));
-    assert!(told(&["evaluate", "--data", &rows]).contains(both));
-    assert!(told(&[&train[..], &["--task=classification"]].concat()).contains("--labels is needed"));
+    assert!(refused(&train).contains(both));
+    assert!(refused(&["evaluate", "--data", &rows]).contains(both));
+    assert!(refused(&[&train[..], &["--task=classification"]].concat()).contains("--labels is needed"));
     let causal = [&train[..], &["--task=causal-lm", "--max-tokens=32", "--targets=q_proj"]].concat();
-    let misspelt = told(&[&causal[..], &["--text-column=nosuch"]].concat());
+    let misspelt = refused(&[&causal[..], &["--text-column=nosuch"]].concat());
     assert!(misspelt.contains("missing column `nosuch`; there are `completion`, `prompt`"), "{misspelt}");
     let gpt2 = golden("tiny-gpt2");
     let of_gpt2 = ["--device=cpu", "--model", gpt2.to_str().unwrap()];
     let chat = ["--task=causal-lm", "--max-tokens=32", "--template=chat", "--eval-fraction=0", "--targets=c_attn"];
-    let chat = with_options(&run(&[&train[..], &chat, &of_gpt2].concat()).unwrap_err());
+    let chat = run(&[&train[..], &chat, &of_gpt2].concat()).unwrap_err();
     assert!(chat.contains("give --template plain") && !chat.contains("task."), "{chat}");
     let generate = run(&[&["generate", "--chat", "--prompt=Hi"], &of_gpt2[..]].concat()).unwrap_err();
     assert!(generate.contains("has no chat template") && generate.contains("leave --chat out"), "{generate}");
     let nowhere =
         run(&["evaluate", "--task=causal-lm", "--data", &rows, "--model=nowhere", "--device=cpu"]).unwrap_err();
     assert!(nowhere.contains("nowhere/config.json is not there; a model is a folder with"), "{nowhere}");
-    let missing = told(&["evaluate", "--task=causal-lm", "--data=none.jsonl"]);
+    let missing = refused(&["evaluate", "--task=causal-lm", "--data=none.jsonl"]);
     assert!(missing.contains("none.jsonl is not there; name the right one with --data"), "{missing}");
-    let exact = told(&["evaluate", "--task=exact-answer", "--data", &data]);
+    let exact = refused(&["evaluate", "--task=exact-answer", "--data", &data]);
     assert!(exact.contains("that an exact-answer run can use") && exact.contains("--data-option"), "{exact}");
-    let label = told(&["evaluate", "--data", &data, "--text-column=review", "--label-column=mood", "--labels=a,b"]);
+    let label = refused(&["evaluate", "--data", &data, "--text-column=review", "--label-column=mood", "--labels=a,b"]);
     assert!(label.contains("with --map-label") && label.contains("--skip-label LABEL"), "{label}");
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rondo_proto::run_file::{LossOn, TaskKind, Template};
+use rondo_proto::wording::SettingKey;
 use tokenizers::Tokenizer;
 
 use crate::error::TrainerError;
@@ -119,8 +120,9 @@ impl Codec {
         if !counts.iter().skip(1).any(|&counts| counts) {
             let problem = if tokens > layout.max_tokens {
                 format!(
-                    "nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)",
-                    layout.max_tokens
+                    "nothing of its completion is within the first {} of its {tokens} tokens ({})",
+                    layout.max_tokens,
+                    SettingKey::MaxTokens
                 )
             } else {
                 "it has no token that could be predicted from one before it".to_owned()
@@ -159,7 +161,8 @@ impl Codec {
         if ids.len() > layout.max_tokens {
             let (tokens, most) = (ids.len(), layout.max_tokens);
             return Err(Refusal::Row(format!(
-                "the question with an option has {tokens} tokens, more than task.max_tokens = {most}; options are never cut"
+                "the question with an option has {tokens} tokens, more than {}; options are never cut",
+                SettingKey::MaxTokens.with(most)
             )));
         }
         if !counts.iter().skip(1).any(|&counts| counts) {
@@ -225,7 +228,7 @@ impl Codec {
         }
         self.chat.as_ref().map_err(|missing| {
             let problem = match missing {
-                Missing::Absent => format!("the model {}; set task.template = \"plain\"", missing.reason()),
+                Missing::Absent => format!("the model {}; {}", missing.reason(), SettingKey::Template.set("plain")),
                 Missing::Unreadable(error) => error.to_string(),
             };
             Refusal::All(self.error(problem))

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use serde_json::json;
-
-use super::arguments::DeviceArgs;
-use super::error::OfflineError;
-use super::generate::{dtype, tell};
-use super::sampling::SamplingArgs;
-use super::subject;
 use rondo_data::{Message, Role};
 use rondo_trainer::error::TrainerError;
 use rondo_trainer::generate::{Ending, Memory, Options, Spoken};
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
+use serde_json::json;
+
+use super::arguments::DeviceArgs;
+use super::error::OfflineError;
+use super::generate::{dtype, write_token};
+use super::sampling::SamplingArgs;
+use super::subject;
 
 const HELP: &str = "/reset          forget the conversation
 /system TEXT    set the instructions and forget the conversation; without TEXT, none
@@ -56,7 +56,7 @@ pub struct ChatArgs {
     pub json: bool,
 }
 
-/// A person's wish to stop the answer in hand; set from outside, for example by Ctrl-C.
+/// Set from outside, for example by Ctrl-C, to stop the present answer.
 pub type Stop = AtomicBool;
 
 /// Talks until the input ends. A line is a message, or a command where it starts with `/`.
@@ -71,10 +71,10 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
     let stops = loaded.tokens.ends().to_vec();
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops };
     // A model without a chat template is refused before a word is typed.
-    if let Some(lacks) = loaded.tokens.lacks_chat_template() {
-        let mend =
+    if let Some(problem) = loaded.tokens.lacks_chat_template() {
+        let fix =
             "talk with a model that was tuned for chats, or have this one go on from a text: `rondo-client generate`";
-        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
     loaded.tokens.conversation(&[Message { role: Role::User, content: "?".into() }])?;
     let mut talk = Talk {
@@ -157,11 +157,12 @@ impl Talk<'_, '_> {
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         self.messages.push(Message { role: Role::User, content: text.into() });
         let ids = self.tokens.conversation(&self.messages)?;
-        let (mut spoken, mut failed) = (Spoken::default(), None);
+        let mut spoken = Spoken::default();
+        let mut failed = None;
         stop.store(false, Ordering::SeqCst);
         let reply = self.memory.reply(self.session, &ids, &self.options, &mut |_, id| {
             if !self.json
-                && let Err(error) = tell(&mut spoken, id, self.tokens, out)
+                && let Err(error) = write_token(&mut spoken, id, self.tokens, out)
             {
                 failed = Some(error);
                 return ControlFlow::Break(());

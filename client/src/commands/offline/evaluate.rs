@@ -10,6 +10,10 @@ use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::{Tensor, TensorSet};
 use rondo_proto::run_file::{Task, TaskKind};
+use rondo_trainer::device::Device;
+use rondo_trainer::models::Transformer;
+use rondo_trainer::session::Session;
+use rondo_trainer::tasks::{self, Outcome};
 use serde_json::json;
 
 use super::arguments::{DataArgs, DeviceArgs};
@@ -19,9 +23,6 @@ use super::out_dir::check_file;
 use super::progress_bar::Bar;
 use super::task::TaskArgs;
 use super::{figures, logits, predictions, subject};
-use rondo_trainer::models::Transformer;
-use rondo_trainer::session::Session;
-use rondo_trainer::tasks::{self, Outcome};
 
 /// Evaluates an adapter, or a bare base model, on local data, without a coordinator
 #[derive(Debug, Args)]
@@ -79,7 +80,7 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
-/// Evaluates and tells the outcome.
+/// Evaluates and prints the outcome.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     for (option, path) in [("--predictions", &args.predictions), ("--logits", &args.logits)] {
         path.as_ref().map_or(Ok(()), |path| check_file(option, path, &[&args.data.data, &args.model]))?;
@@ -114,14 +115,14 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         logits::write(path, &session, tokens, &task, part, args.limit)?;
     }
     if args.json {
-        let mut told = figures::json(kind, &evaluation);
-        told["adapter"] = json!(args.adapter);
-        told["predictions"] = json!(args.predictions);
-        told["logits"] = json!(args.logits);
+        let mut report = figures::json(kind, &evaluation);
+        report["adapter"] = json!(args.adapter);
+        report["predictions"] = json!(args.predictions);
+        report["logits"] = json!(args.logits);
         if kind == TaskKind::Classification {
-            told["labels"] = json!(task.labels);
+            report["labels"] = json!(task.labels);
         }
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{report}")?);
     }
     writeln!(out, "{}", figures::line(kind, &evaluation))?;
     Ok(figures::groups(kind, &evaluation, out)?)
@@ -147,7 +148,7 @@ fn session<'m>(
     adapter: Option<&PeftAdapter>,
     trained: Option<Head>,
     model: &'m dyn Transformer,
-    device: tch::Device,
+    device: Device,
 ) -> Result<(Session<'m>, Task), OfflineError> {
     let limit = model.max_positions();
     let named = args.adapter.as_deref().zip(adapter);

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rondo_data::{Message, Role};
 use rondo_proto::run_file::Dtype;
+use rondo_trainer::generate::{Generated, Options, Spoken, generate as run};
+use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
 
 use super::arguments::DeviceArgs;
 use super::error::OfflineError;
 use super::sampling::SamplingArgs;
 use super::subject;
-use rondo_data::{Message, Role};
-use rondo_trainer::generate::{Generated, Options, Spoken, generate as run};
-use rondo_trainer::text::tokens::Tokens;
 
 /// Generates text from a prompt, with or without an adapter
 #[derive(Debug, Args)]
@@ -67,9 +67,9 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
-    if let Some(lacks) = tokens.lacks_chat_template().filter(|_| args.chat) {
-        let mend = "leave --chat out, and write the prompt as the model is to read it";
-        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+    if let Some(problem) = tokens.lacks_chat_template().filter(|_| args.chat) {
+        let fix = "leave --chat out, and write the prompt as the model is to read it";
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
     let ids = if args.chat { tokens.conversation(&messages(args, &prompt))? } else { open_ended(tokens, &prompt)? };
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
@@ -82,7 +82,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         if args.json {
             return ControlFlow::Continue(());
         }
-        match tell(&mut spoken, id, tokens, out) {
+        match write_token(&mut spoken, id, tokens, out) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -95,12 +95,12 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     }
     let generated = texts.swap_remove(0);
     if args.json {
-        let told = json!({
+        let report = json!({
             "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.ending,
             "prompt_tokens": ids.len(), "tokens": generated.ids.len(),
             "prompt_seconds": watch.prompt().as_secs_f64(), "tokens_per_second": watch.rate(),
         });
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{report}")?);
     }
     writeln!(out, "{}", spoken.finish(|ids| tokens.text(ids))?)?;
     if io::stderr().is_terminal() {
@@ -109,8 +109,13 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     Ok(())
 }
 
-/// Writes what a new token makes sure.
-pub(super) fn tell(spoken: &mut Spoken, id: i64, tokens: &Tokens, out: &mut dyn Write) -> Result<(), OfflineError> {
+/// Writes the text that is certain once this token has come.
+pub(super) fn write_token(
+    spoken: &mut Spoken,
+    id: i64,
+    tokens: &Tokens,
+    out: &mut dyn Write,
+) -> Result<(), OfflineError> {
     let text = spoken.push(id, |ids| tokens.text(ids))?;
     write!(out, "{text}")?;
     Ok(out.flush()?)

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use rondo_data::Part;
 use rondo_methods::Tensor;
 use rondo_proto::run_file::Task;
-use safetensors::tensor::{Dtype, TensorView};
-
-use super::error::OfflineError;
-use rondo_data::Part;
 use rondo_trainer::logits::of_texts;
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::error::OfflineError;
 
 /// Largest file written: logits are a vocabulary's numbers per token.
 const MOST_BYTES: usize = 1 << 30;

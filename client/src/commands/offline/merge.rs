@@ -32,7 +32,7 @@ pub struct MergeArgs {
     pub json: bool,
 }
 
-/// Merges and tells the outcome.
+/// Merges and prints the outcome.
 pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     check_empty(&args.out)?;
     let adapter = subject::read(&args.adapter)?;

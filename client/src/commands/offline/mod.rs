@@ -16,7 +16,8 @@ mod sampling;
 mod subject;
 mod task;
 pub mod train;
-pub mod wording;
+#[cfg(test)]
+mod wording_tests;
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl OfflineCommand {
         matches!(self, Self::Train(_) | Self::Plan(_))
     }
 
-    /// Carries the command out on standard input and output; `runtime` listens for Ctrl-C while a model speaks.
+    /// Carries the command out on standard input and output. `runtime` listens for Ctrl-C while a model
+    /// generates.
     ///
     /// # Errors
     /// Whatever stopped the command.

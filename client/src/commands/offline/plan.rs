@@ -1,5 +1,5 @@
-//! `rondo-client plan`: what a training step would take of this machine's memory, told from file headers alone, and
-//! measured on request.
+//! `rondo-client plan`: how much memory a training step would take of this machine, predicted from file
+//! headers alone, and measured on request.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{Quantise, RunFile};
-use serde_json::json;
-
-use super::error::OfflineError;
 use rondo_trainer::measure::{self, Measured};
 use rondo_trainer_api::limits::{Checkpoint, Limits};
 use rondo_trainer_api::memory::{self, Choice, Load, Outline, Phase};
+use serde_json::json;
 
-/// Tells how much memory a training step takes and how this machine would carry it out
+use super::error::OfflineError;
+
+/// Predicts how much memory a training step takes and how this machine would carry it out
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
   rondo-client plan --model .rondo/models/minilm-l6 --method fed-sb --rank 64 --targets query,value --batch 32 \\
@@ -101,8 +101,8 @@ pub enum CheckpointArg {
     Off,
 }
 
-/// A step as it is told beforehand and, if asked for, as it was.
-struct Told {
+/// The prediction of a step and, if asked for, its measurement.
+struct StepPlan {
     load: Load,
     choice: Choice,
     measured: Option<Measured>,
@@ -121,14 +121,14 @@ pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
         let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.unpack, args.threads)?;
         return Ok(writeln!(out, "{}", json!(measured))?);
     }
-    let told = |which| -> Result<Told, OfflineError> {
+    let planned = |which| -> Result<StepPlan, OfflineError> {
         let (_, _, _, load, choice) = step(which)?;
         let measured = if args.measure || args.compare { Some(measured(which)?) } else { None };
-        Ok(Told { load, choice, measured })
+        Ok(StepPlan { load, choice, measured })
     };
-    let asked = told(Step::Asked)?;
-    let plain = if args.compare { Some(told(Step::Plain)?) } else { None };
-    tell(args, &asked, plain.as_ref(), out)
+    let asked = planned(Step::Asked)?;
+    let plain = if args.compare { Some(planned(Step::Plain)?) } else { None };
+    report(args, &asked, plain.as_ref(), out)
 }
 
 /// The arguments that mean this step.
@@ -139,16 +139,21 @@ fn of_step(args: &PlanArgs, step: Step) -> PlanArgs {
     }
 }
 
-fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write) -> Result<(), OfflineError> {
+fn report(
+    args: &PlanArgs,
+    asked: &StepPlan,
+    plain: Option<&StepPlan>,
+    out: &mut dyn Write,
+) -> Result<(), OfflineError> {
     let Choice { way, need } = &asked.choice;
     let available = memory::machine::room();
     if args.json {
         let plain = plain.map(|plain| json!({ "peak": plain.choice.need.peak, "measured": plain.measured }));
-        let told = json!({
+        let report = json!({
             "checkpoint": way.checkpoint, "micro_batch": way.micro_batch, "peak": need.peak, "parts": need.parts,
             "available": available, "measured": asked.measured, "plain": plain,
         });
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{report}")?);
     }
     for part in &need.parts {
         let when = match part.phase {
@@ -158,10 +163,10 @@ fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write
         };
         writeln!(out, "{:34} {:>9.1} MB{when}", part.name, megabytes(part.bytes))?;
     }
-    tell_peak(asked, out)?;
+    print_peak(asked, out)?;
     if let Some(plain) = plain {
         writeln!(out, "\nthe same step, the base as plain numbers, one tape over all layers:")?;
-        tell_peak(plain, out)?;
+        print_peak(plain, out)?;
         if let (Some(asked), Some(plain)) = (&asked.measured, &plain.measured) {
             let (share, off) = (asked.peak as f64 / plain.peak as f64, (asked.loss - plain.loss).abs());
             writeln!(out, "{:34} {share:>9.3}     losses differ by {off:.1e}\n", "measured peaks, share")?;
@@ -175,16 +180,16 @@ fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write
     };
     let room = match (args.memory_mb, available) {
         (0, Some(bytes)) => format!("{:.0} MB available", megabytes(bytes)),
-        (0, None) => "this system does not tell what is available".to_owned(),
+        (0, None) => "this system does not say what is available".to_owned(),
         (limit, _) => format!("limited to {limit} MB"),
     };
     Ok(writeln!(out, "{how}; {split} ({room})")?)
 }
 
-fn tell_peak(told: &Told, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let predicted = told.choice.need.peak;
+fn print_peak(plan: &StepPlan, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let predicted = plan.choice.need.peak;
     writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(predicted))?;
-    if let Some(Measured { peak, loss, seconds, .. }) = &told.measured {
+    if let Some(Measured { peak, loss, seconds, .. }) = &plan.measured {
         let off = 100.0 * (predicted as f64 / *peak as f64 - 1.0);
         writeln!(out, "{:34} {:>9.1} MB  (the prediction is {off:+.1} % off)", "measured peak", megabytes(*peak))?;
         writeln!(out, "one step took {seconds:.1} s, loss {loss:.6}")?;

@@ -1,9 +1,9 @@
 //! How tokens are drawn, as options of `generate` and `chat`.
 
 use clap::Args;
+use rondo_trainer::generate::sampling::Sampling;
 
 use super::error::OfflineError;
-use rondo_trainer::generate::sampling::Sampling;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Args)]

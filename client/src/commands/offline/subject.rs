@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use rondo_methods::export::peft::{self, CONFIG_FILE, PeftAdapter};
 use rondo_methods::{Delta, TensorSet};
 use rondo_proto::v1::BaseModel;
-use tch::Device;
-
-use super::error::OfflineError;
+use rondo_trainer::device::Device;
 use rondo_trainer::error::TrainerError;
 use rondo_trainer::models::Transformer;
 use rondo_trainer::session::Session;
+
+use super::error::OfflineError;
 
 /// Reads an adapter's folder; "none" and nothing are the bare base.
 pub(super) fn adapter(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
@@ -61,7 +61,7 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// What does not fit, told as the likeliest cause of it.
+/// The error for an adapter that does not fit, with the likeliest cause.
 pub(super) fn another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, source: TrainerError) -> OfflineError {
     let (dir, model, made_for) = (dir.to_owned(), path.to_owned(), adapter.base_model_name.clone());
     OfflineError::AnotherBase { dir, model, made_for, source: Box::new(source) }
