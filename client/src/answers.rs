@@ -1,5 +1,5 @@
-//! What this client answered to which run, kept over restarts. Work is done only for the very run file that
-//! was answered.
+//! What this client answered to which run, kept over restarts. Work is done
+//! only for the very run file that was answered.
 
 use std::fs;
 use std::io;

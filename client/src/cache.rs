@@ -51,7 +51,8 @@ impl Cache {
     /// Opens the folder, or makes it.
     pub fn open(root: PathBuf) -> Result<Self, CacheError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
-        // The list only says what may go; without it every blob is forgotten and fetched again when asked for.
+        // The list only says what may go; without it every blob
+        // is forgotten and fetched again when asked for.
         let needs = fs::read(root.join("runs.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Ok(Self { root, needs: needs.unwrap_or_default() })
     }

@@ -51,8 +51,8 @@ impl Command {
         matches!(self, Self::Run(args) if args.json)
     }
 
-    /// How errors of this command name settings: offline commands have options in place of the keys of run
-    /// files and of client.toml.
+    /// How errors of this command name settings: offline commands have options in place of the keys
+    /// of run files and of client.toml.
     pub fn wording(&self) -> Wording {
         match self {
             #[cfg(feature = "torch")]

@@ -1,8 +1,8 @@
 //! Models from a Hugging Face hub, through the `hf-hub` crate and its cache folder.
 //!
-//! What is fetched is decided here: the files that a base is made of and a few that say how to use it, never code or
-//! pickles. The run's digest decides later whether they are the right ones. A download that was cut goes on where it
-//! stopped, also after a restart.
+//! What is fetched is decided here: the files that a base is made of and a few that say how to use
+//! it, never code or pickles. The run's digest decides later whether they are the right ones. A
+//! download that was cut goes on where it stopped, also after a restart.
 
 mod error;
 
@@ -20,7 +20,8 @@ pub use error::HubError;
 
 /// The revision where none is given.
 pub const DEFAULT_REVISION: &str = "main";
-/// How often a download that stops is taken up again, and how long after; each attempt goes on where the last one stopped.
+/// How often a download that stops is taken up again, and how long after;
+/// each attempt goes on where the last one stopped.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 const INDEX: &str = "model.safetensors.index.json";
@@ -95,8 +96,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// By HF_ENDPOINT (default: the public hub) and HF_HOME (default: ~/.cache/huggingface), as Hugging Face's own
-    /// programs do.
+    /// By HF_ENDPOINT (default: the public hub) and HF_HOME (default: ~/.cache/huggingface), as
+    /// Hugging Face's own programs do.
     ///
     /// # Errors
     /// No place for the cache.
@@ -115,8 +116,8 @@ impl Hub {
         Self { endpoint, cache: home.join("hub") }
     }
 
-    /// The model's folder or .gguf file out of the cache, and only if it is not there whole, from the hub. So a daemon
-    /// starts without a network, and a branch is looked up once.
+    /// The model's folder or .gguf file out of the cache, and only if it is not there whole, from
+    /// the hub. So a daemon starts without a network, and a branch is looked up once.
     ///
     /// # Errors
     /// [`HubError`].
@@ -271,7 +272,8 @@ fn shards(index: &Path, wanted: &Wanted) -> Result<BTreeSet<String>, HubError> {
     }
 }
 
-/// Without an index: the one file with the usual name, else all but copies in another layout and adapters.
+/// Without an index: the one file with the usual name, else
+/// all but copies in another layout and adapters.
 fn weights<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
     let other = |name: &str| name.starts_with("consolidated") || name.starts_with("adapter_");
     let all: BTreeSet<String> = names.filter(|name| is_weights(name) && !other(name)).map(str::to_owned).collect();

@@ -1,5 +1,5 @@
-//! What the program writes to standard error: log lines, for people or as one JSON object each, and how it
-//! failed.
+//! What the program writes to standard error: log lines, for people
+//! or as one JSON object each, and how it failed.
 
 use std::io::{self, IsTerminal};
 

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     #[cfg(feature = "torch")]
     commands::restart_with_libtorch_settings(&cli.command);
-    // Some messages are written long before they are shown, so the wording holds for the whole command.
+    // Some messages are written long before they are
+    // shown, so the wording holds for the whole command.
     cli.command.wording().scope(|| carry_out(&cli))
 }
 

@@ -1,5 +1,5 @@
-//! The base models at hand, known by digest. Hashing gigabytes at every start would be slow, so a digest is taken again
-//! only when a file's size or time has changed.
+//! The base models at hand, known by digest. Hashing gigabytes at every start would be slow, so a
+//! digest is taken again only when a file's size or time has changed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -68,7 +68,8 @@ fn explain(known: &[(PathBuf, String)], differences: &[String]) -> String {
     parts.join("; ")
 }
 
-/// Where the models of client.toml lie: folders and .gguf files. Models of a hub that are not in the cache are fetched first.
+/// Where the models of client.toml lie: folders and .gguf files. Models of a
+/// hub that are not in the cache are fetched first.
 ///
 /// # Errors
 /// A hub's model cannot be fetched, or this program was built without the feature `hub`.
@@ -93,7 +94,8 @@ fn place(model: &Model) -> Result<PathBuf, ModelError> {
     ))
 }
 
-/// A file of a model as the file system describes it: name, bytes, modification time in ns since 1970.
+/// A file of a model as the file system describes it:
+/// name, bytes, modification time in ns since 1970.
 type Stamp = (String, u64, u64);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,7 +116,8 @@ impl Models {
     /// Looks at every folder or .gguf file, with the help of the record of an earlier look.
     ///
     /// # Errors
-    /// A folder without a model that can be used: client.toml is wrong, which is best reported at the start.
+    /// A folder without a model that can be used: client.toml
+    /// is wrong, which is best reported at the start.
     pub fn open(dirs: Vec<PathBuf>, record: PathBuf) -> Result<Self, ModelError> {
         // The record only saves time; without it everything is hashed again.
         let known = fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -125,8 +128,8 @@ impl Models {
         }
     }
 
-    /// Looks again at what has changed since the last look. Answers the folders that cannot be used any more; they are
-    /// left out.
+    /// Looks again at what has changed since the last look. Answers the folders
+    /// that cannot be used any more; they are left out.
     pub fn refresh(&mut self) -> Vec<ModelError> {
         let before = self.known.len();
         self.known.retain(|dir, _| self.dirs.contains(dir));
@@ -160,11 +163,12 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
-    /// The folder or .gguf file of the model that a run names, looked at anew. Other folders that cannot be used do not matter.
+    /// The folder or .gguf file of the model that a run names, looked at anew.
+    /// Other folders that cannot be used do not matter.
     ///
     /// # Errors
-    /// [`ModelError::Absent`] lists the models of client.toml, for a model of the same kind the file that
-    /// differs, and the folders that cannot be used.
+    /// [`ModelError::Absent`] lists the models of client.toml, for a model of the same kind the
+    /// file that differs, and the folders that cannot be used.
     pub fn find(&mut self, wanted: &BaseModel) -> Result<PathBuf, ModelError> {
         let unusable = self.refresh();
         for error in &unusable {
@@ -256,7 +260,8 @@ mod tests {
     fn a_gguf_file_is_found_by_its_digest() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/gguf/tiny.gguf");
         let temp = tempfile::tempdir().unwrap();
-        let (path, record) = (temp.path().join("tiny.gguf"), temp.path().join("models.json"));
+        let path = temp.path().join("tiny.gguf");
+        let record = temp.path().join("models.json");
         fs::copy(golden, &path).unwrap();
         fs::write(temp.path().join("beside.txt"), "of no matter").unwrap();
         let wanted = rondo_base::describe(&path, "tiny").unwrap();

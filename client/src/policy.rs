@@ -89,7 +89,8 @@ fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks a run and gives the rank to train with: the run's, or this client's largest where the method can mix ranks.
+/// Checks a run and gives the rank to train with: the run's, or this
+/// client's largest where the method can mix ranks.
 pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks: bool) -> Result<u32, Decline> {
     let task = run.task.kind.name();
     for (what, found, allowed) in [
@@ -112,7 +113,8 @@ pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks:
             return Err(Decline::TooLarge { what, found, limit });
         }
     }
-    let (found, limit) = (run.method.rank, limits.max_rank);
+    let found = run.method.rank;
+    let limit = limits.max_rank;
     if limit == 0 || found <= limit as usize {
         // The run file bounds the rank by the targets' dimensions, far below u32.
         return Ok(u32::try_from(found).unwrap_or(u32::MAX));

@@ -1,5 +1,6 @@
-//! The thread that owns the trainer. Libtorch's tensors may not be shared between threads, and no tensor may wait in an
-//! async task: work goes in by one channel, its outcome comes back by another.
+//! The thread that owns the trainer. Libtorch's tensors may not be shared
+//! between threads, and no tensor may wait in an async task: work goes in by
+//! one channel, its outcome comes back by another.
 
 use std::any::Any;
 use std::ops::ControlFlow;
@@ -75,7 +76,8 @@ impl Worker {
         TrainingHandle { outcome, stop, progress }
     }
 
-    /// Waits until the present work has come to its next step. Its handle should have been dropped before.
+    /// Waits until the present work has come to its next
+    /// step. Its handle should have been dropped before.
     pub fn finish(mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {

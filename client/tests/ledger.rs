@@ -1,4 +1,5 @@
-//! `rondo-client ledger` from outside: the account, the entries, and files that are not what was written.
+//! `rondo-client ledger` from outside: the account, the
+//! entries, and files that are not what was written.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -58,7 +59,8 @@ fn the_account_is_what_the_entries_add_up_to_while_the_daemon_has_the_file() {
     let spent = state.runs["topics-2"].released.epsilon_enforced(1e-5).unwrap();
     assert_eq!(run(2)["epsilon"].as_f64(), Some(spent));
 
-    let (notes, reviews) = (&report["domains"][0], &report["domains"][1]);
+    let notes = &report["domains"][0];
+    let reviews = &report["domains"][1];
     let budget = state.domains["reviews"].budget.unwrap();
     assert_eq!(reviews["budget"]["order"].as_f64(), Some(budget.order));
     let cost = |name: &str| reviews["costs"][0][name].as_f64().unwrap();

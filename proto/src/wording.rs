@@ -1,8 +1,9 @@
 //! Settings by name. A run file and client.toml have keys, a command line has options.
 //!
-//! An error carries the [`SettingKey`] or the [`Advice`] and not its words. The program that reports the
-//! error chooses them, as it would choose a language: [`Wording::scope`] holds for whatever is written while
-//! a closure runs, and for its thread alone. Outside of any scope settings have their keys.
+//! An error carries the [`SettingKey`] or the [`Advice`] and not its words. The program
+//! that reports the error chooses them, as it would choose a language:
+//! [`Wording::scope`] holds for whatever is written while a closure runs, and for its
+//! thread alone. Outside of any scope settings have their keys.
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Display, Formatter};
@@ -27,7 +28,8 @@ impl Wording {
         CURRENT.get()
     }
 
-    /// Runs `work` with this wording on this thread, and puts the one before back, after a panic too.
+    /// Runs `work` with this wording on this thread,
+    /// and puts the one before back, after a panic too.
     pub fn scope<T>(self, work: impl FnOnce() -> T) -> T {
         struct Restore(Wording);
         impl Drop for Restore {
@@ -48,7 +50,8 @@ impl Wording {
     }
 }
 
-/// A key of a run file or of a `[[dataset]]` table that is an option, too. Its [`Display`] is the bare name.
+/// A key of a run file or of a `[[dataset]]` table that is an
+/// option, too. Its [`Display`] is the bare name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SettingKey {
     /// `task.max_tokens`
@@ -188,8 +191,9 @@ impl Display for SettingKey {
     }
 }
 
-/// The name of a run file's key as it stands in a sentence: in backticks, or as the option for it. A key of
-/// the method alone, `method.KEY`, is given by `--option KEY`; one without an option keeps its name.
+/// The name of a run file's key as it stands in a sentence: in backticks, or as
+/// the option for it. A key of the method alone, `method.KEY`, is given by
+/// `--option KEY`; one without an option keeps its name.
 pub fn quoted(key: &str) -> String {
     if Wording::current() == Wording::Options {
         if let Some(setting) = SettingKey::ALL.into_iter().find(|setting| setting.key() == key) {

@@ -107,7 +107,8 @@ fn place(cached: &Path, to: &Path) -> Result<PathBuf, FetchError> {
     Ok(to.to_owned())
 }
 
-/// A second name for the file where the file system allows, so that weights take their space once; else a copy.
+/// A second name for the file where the file system allows, so
+/// that weights take their space once; else a copy.
 fn link_or_copy(from: &Path, path: &Path) -> io::Result<()> {
     // The cache's own entries are links to its contents.
     let from = fs::canonicalize(from)?;

@@ -8,7 +8,8 @@ pub mod ledger;
 pub mod offline;
 pub mod run;
 
-/// Restarts the process with the settings that libtorch reads when it is loaded, where the command computes.
+/// Restarts the process with the settings that libtorch reads
+/// when it is loaded, where the command computes.
 #[cfg(feature = "torch")]
 pub fn restart_with_libtorch_settings(command: &crate::cli::Command) {
     use crate::cli::Command;

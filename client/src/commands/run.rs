@@ -118,7 +118,8 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
         error => error.into(),
     })?;
     if identity.role != "client" {
-        let (role, name) = (identity.role, identity.name);
+        let role = identity.role;
+        let name = identity.name;
         return Err(RunError::Role { dir: args.dir.clone(), role, name });
     }
     let api = GrpcApi::new(identity::channel(&identity)?, Duration::from_millis(config.poll.timeout_ms));
@@ -148,12 +149,14 @@ fn read_config(args: &RunArgs) -> Result<Config, RunError> {
     Ok(Config::read(&file)?)
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C. Listening starts here, so that none is missed while the daemon starts.
+/// Resolves at the first SIGTERM or Ctrl-C. Listening starts here,
+/// so that none is missed while the daemon starts.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}

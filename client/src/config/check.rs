@@ -109,7 +109,8 @@ impl Config {
         Ok(())
     }
 
-    /// Refuses one file under two budgets, or as public and as somebody's: whoever holds it twice is asked twice as much.
+    /// Refuses one file under two budgets, or as public and as somebody's:
+    /// whoever holds it twice is asked twice as much.
     fn check_domains(&self, file: &Path) -> Result<(), ConfigError> {
         let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
         let folder = file.parent().unwrap_or(Path::new(""));

@@ -1,5 +1,5 @@
-//! Decides on invitations and assignments: which runs this client takes part in, and whether work that it
-//! is given belongs to a run that it accepted. This file does no network calls.
+//! Decides on invitations and assignments: which runs this client takes part in, and whether work
+//! that it is given belongs to a run that it accepted. This file does no network calls.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -97,8 +97,8 @@ impl Admission {
         }
     }
 
-    /// Checks that an assignment belongs to a run as this client accepted it, and checks the run again by
-    /// what this machine has now.
+    /// Checks that an assignment belongs to a run as this client accepted it, and checks the run
+    /// again by what this machine has now.
     pub fn accepted_run(&mut self, assignment: &v1::Assignment) -> Result<AcceptedRun, Failure> {
         let run = RunId::new(assignment.run.as_str())?;
         let declined = self.answers.get(&run).and_then(|answer| answer.declined.clone());
@@ -124,8 +124,9 @@ impl Admission {
         Ok(AcceptedRun { rank, ..accepted })
     }
 
-    /// Checks a run by its text. `measured` names the data set that this client alone measures on, the
-    /// whole of it; it is empty when the client trains, or measures on its own held-out examples.
+    /// Checks a run by its text. `measured` names the data set that this
+    /// client alone measures on, the whole of it; it is empty when the client
+    /// trains, or measures on its own held-out examples.
     fn check_text(
         &mut self,
         id: &RunId,

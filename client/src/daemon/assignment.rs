@@ -184,8 +184,8 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Fetches what the adapter's state needs and builds it. The job that is returned starts from the run's
-    /// start adapter, where there is one.
+    /// Fetches what the adapter's state needs and builds it. The job that is returned starts from
+    /// the run's start adapter, where there is one.
     async fn state(
         &self,
         assignment: &v1::Assignment,

@@ -1,5 +1,5 @@
-//! A finished update on its way out: into the spool, into the ledger where it has a cost, and up to the
-//! coordinator.
+//! A finished update on its way out: into the spool, into the ledger
+//! where it has a cost, and up to the coordinator.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl<A: Api> Daemon<A> {
         self.spooled(key).await.is_ok_and(|entry| entry.is_some())
     }
 
-    /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.
+    /// Uploads an entry; it stays in the spool, marked,
+    /// until the coordinator turns to something else.
     pub(super) async fn deliver(&self, entry: Entry, heartbeat: &HeartbeatState) -> Result<(), Failure> {
         let entry = self.release(entry).await?;
         heartbeat.uploading();
@@ -87,8 +88,8 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// An update of an earlier attempt at the same round, from the same state. To send it costs at most
-    /// once; to make another would cost again.
+    /// An update of an earlier attempt at the same round, from the same state. To send it costs at
+    /// most once; to make another would cost again.
     pub(super) async fn made_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
         let spool = Arc::clone(&self.spool);
         let entries = spawn_blocking(move || spool.list()).await??;
@@ -100,8 +101,8 @@ impl<A: Api> Daemon<A> {
         }))
     }
 
-    /// Enters an update that has yet to be paid for into the ledger. Only what this returns may leave
-    /// the machine.
+    /// Enters an update that has yet to be paid for into the ledger.
+    /// Only what this returns may leave the machine.
     async fn release(&self, entry: Entry) -> Result<Entry, Failure> {
         if entry.facts.charge != Charge::Due {
             return Ok(entry);
@@ -122,8 +123,8 @@ impl<A: Api> Daemon<A> {
     }
 }
 
-/// A place where a test lets the process die as if by SIGKILL: where `RONDO_DIE_AT` names it, the process
-/// ends on the spot, and nothing is cleaned up. Release builds have no such places.
+/// A place where a test lets the process die as if by SIGKILL: where `RONDO_DIE_AT` names it, the
+/// process ends on the spot, and nothing is cleaned up. Release builds have no such places.
 fn crash_point(place: &str) {
     if cfg!(debug_assertions) && std::env::var_os("RONDO_DIE_AT").is_some_and(|at| at == place) {
         std::process::abort();

@@ -1,5 +1,5 @@
-//! Why an assignment failed, in two messages: the whole of it for this machine's log, and one without paths,
-//! file names or anything out of the data for the coordinator.
+//! Why an assignment failed, in two messages: the whole of it for this machine's log, and one
+//! without paths, file names or anything out of the data for the coordinator.
 
 use rondo_data::DataError;
 use rondo_dp::{LedgerError, PlanError, PrivacyError};
@@ -91,8 +91,8 @@ pub enum Failure {
     /// The coordinator refused a call.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A failure of a run with privacy. It may depend on what stands in the data, so the coordinator gets
-    /// one and the same message for all of them.
+    /// A failure of a run with privacy. It may depend on what stands in the data, so the
+    /// coordinator gets one and the same message for all of them.
     #[error(transparent)]
     Unserved(Box<Failure>),
     /// A thread of ours died.
@@ -118,7 +118,8 @@ impl Failure {
         }
     }
 
-    /// Whether the run has no room in this client's budget, so that it need not be asked in the next attempt.
+    /// Whether the run has no room in this client's budget, so
+    /// that it need not be asked in the next attempt.
     pub fn ends_the_run_here(&self) -> bool {
         matches!(
             self,
@@ -126,8 +127,8 @@ impl Failure {
         )
     }
 
-    /// The message for the coordinator. Paths, file names and what stands in the data stay in this machine's
-    /// log.
+    /// The message for the coordinator. Paths, file names and what
+    /// stands in the data stay in this machine's log.
     pub fn for_coordinator(&self) -> String {
         let log = "the client's log says more";
         match self {
@@ -215,7 +216,8 @@ mod tests {
             Failure::Work(WorkError::Panicked("row 3".to_owned())),
         ];
         for failure in failures {
-            let (whole, failure) = (failure.to_string(), failure.of_private_run());
+            let whole = failure.to_string();
+            let failure = failure.of_private_run();
             assert_eq!(failure.for_coordinator(), "this client's data do not serve this run");
             assert_eq!(failure.to_string(), whole, "the log has it all");
         }

@@ -1,4 +1,5 @@
-//! Heartbeats: every few seconds the client reports how far its work is, until the coordinator says stop.
+//! Heartbeats: every few seconds the client reports how far
+//! its work is, until the coordinator says stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +15,8 @@ use crate::worker::Activity;
 #[derive(Debug)]
 pub(super) struct HeartbeatState {
     now: Mutex<(&'static str, Arc<Mutex<Progress>>)>,
-    /// The result is being sent: a stop no longer saves any work, and may only mean that the result has
-    /// arrived.
+    /// The result is being sent: a stop no longer saves any work,
+    /// and may only mean that the result has arrived.
     sending: AtomicBool,
     /// Losses are not reported: the run has privacy.
     withholds_losses: AtomicBool,
@@ -73,9 +74,9 @@ impl HeartbeatState {
     }
 }
 
-/// Sends heartbeats until one is answered with "stop", and returns the reason. Once the result is being
-/// sent, a stop is ignored: the answer to the result says whether it is still wanted. A heartbeat that
-/// fails is only logged: the work goes on while the coordinator is offline.
+/// Sends heartbeats until one is answered with "stop", and returns the reason. Once the result is
+/// being sent, a stop is ignored: the answer to the result says whether it is still wanted. A
+/// heartbeat that fails is only logged: the work goes on while the coordinator is offline.
 pub(super) async fn until_stopped<A: Api>(
     api: Arc<A>,
     assignment: &v1::Assignment,

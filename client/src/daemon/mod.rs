@@ -1,9 +1,9 @@
 //! The daemon asks the coordinator what to do, does it, and asks again, until it is shut down.
 //!
-//! One assignment is in work at a time, of whichever run. Everything may be dropped at any await: the spool,
-//! the cache and the record of answers are on the disk, the coordinator gives an open assignment again, and
-//! every call may be repeated. So a shutdown drops the work at hand, and a crash is a shutdown that nobody
-//! waited for.
+//! One assignment is in work at a time, of whichever run. Everything may be dropped at any await:
+//! the spool, the cache and the record of answers are on the disk, the coordinator gives an open
+//! assignment again, and every call may be repeated. So a shutdown drops the work at hand, and a
+//! crash is a shutdown that nobody waited for.
 
 mod accepted_run;
 mod admission;
@@ -122,14 +122,16 @@ pub struct Daemon<A> {
     worker: Worker,
     retry: Retry,
     backoff: Backoff,
-    /// The assignment that ended last, and the reason when it failed: given again, it is not done again.
+    /// The assignment that ended last, and the reason when
+    /// it failed: given again, it is not done again.
     last: Option<(Key, Activity, Option<String>)>,
     next_leftovers: Instant,
     _home: Home,
 }
 
 impl<A: Api> Daemon<A> {
-    /// Opens the folder's records and looks at the models and data files that the configuration names.
+    /// Opens the folder's records and looks at the models
+    /// and data files that the configuration names.
     pub fn new(setup: DaemonSetup<A>) -> Result<Self, StartError> {
         let DaemonSetup { home, config, client, api, registry, trainer, disk } = setup;
         startup_checks::check(&config)?;
@@ -165,8 +167,8 @@ impl<A: Api> Daemon<A> {
         })
     }
 
-    /// Works until `shutdown` resolves. Work that is not done then is dropped, and the next start takes it
-    /// up again.
+    /// Works until `shutdown` resolves. Work that is not done then is
+    /// dropped, and the next start takes it up again.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tracing::info!(client = self.client, "ready");
         tokio::pin!(shutdown);
@@ -179,7 +181,8 @@ impl<A: Api> Daemon<A> {
         }
         tracing::info!(client = self.client, "shutting down");
         let Self { worker, .. } = self;
-        // A step of training is not broken off; the process may end without it when it takes too long.
+        // A step of training is not broken off; the process
+        // may end without it when it takes too long.
         if tokio::time::timeout(LAST_STEP, spawn_blocking(move || worker.finish())).await.is_err() {
             tracing::warn!("the trainer did not come to its next step in time");
         }
@@ -233,8 +236,8 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Drops updates that the coordinator holds and no longer asks for, and an update that it says is
-    /// settled. An update that it asks for again (it may have lost a disk) stays in the spool.
+    /// Drops updates that the coordinator holds and no longer asks for, and an update that it says
+    /// is settled. An update that it asks for again (it may have lost a disk) stays in the spool.
     fn drop_settled(&self, reply: &v1::PollReply) {
         let (asked, decided) = match &reply.next {
             Some(Next::Assignment(assignment)) => {
@@ -262,9 +265,9 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Offers updates that the coordinator has not asked for: a round may have gone on without them, or this
-    /// client may have been offline. What it refuses for good is dropped. What has yet to be paid for is
-    /// not offered: the round may have no use for it.
+    /// Offers updates that the coordinator has not asked for: a round may have gone on without
+    /// them, or this client may have been offline. What it refuses for good is dropped. What has
+    /// yet to be paid for is not offered: the round may have no use for it.
     async fn offer_leftovers(&mut self) {
         if Instant::now() < self.next_leftovers {
             return;

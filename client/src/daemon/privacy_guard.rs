@@ -1,5 +1,5 @@
-//! Keeps this client's privacy guarantees: plans are checked against the ledger before any work, and
-//! releases are entered before their first byte leaves.
+//! Keeps this client's privacy guarantees: plans are checked against the ledger before any work,
+//! and releases are entered before their first byte leaves.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,8 +36,8 @@ impl PrivacyGuard {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How this client keeps the run's privacy terms with its data. The ledger sets the whole cost of the
-    /// plan aside. `None` for a run without privacy per example.
+    /// How this client keeps the run's privacy terms with its data. The ledger sets the whole cost
+    /// of the plan aside. `None` for a run without privacy per example.
     ///
     /// # Errors
     /// The terms cannot be kept with these data, or the domain's budget has no room for the run.
@@ -49,8 +49,8 @@ impl PrivacyGuard {
         examples: usize,
     ) -> Result<Option<ExamplePlan>, Failure> {
         let terms = privacy_terms(run)?;
-        // With privacy per client the coordinator adds the noise and keeps the ledger. `check_dataset` has
-        // refused data with a budget.
+        // With privacy per client the coordinator adds the noise and keeps the ledger.
+        // `check_dataset` has refused data with a budget.
         if let Privacy::None | Privacy::Client { .. } = terms {
             return Ok(None);
         }
@@ -63,12 +63,12 @@ impl PrivacyGuard {
         Ok(Some(plan))
     }
 
-    /// Whether a run may read a data set at all; called before the file is opened. With `measures` the run
-    /// measures on the whole data set.
+    /// Whether a run may read a data set at all; called before the file is opened. With `measures`
+    /// the run measures on the whole data set.
     ///
     /// # Errors
-    /// The domain has a budget and the run has no privacy per example, or a run with privacy would measure
-    /// on data that are not public.
+    /// The domain has a budget and the run has no privacy per example, or a run with privacy would
+    /// measure on data that are not public.
     pub(super) fn check_dataset(&self, run: &RunFile, source: &Source, measures: bool) -> Result<(), Failure> {
         let dataset = source.name.clone();
         let per_example = !measures && run.privacy.as_ref().is_some_and(|asked| !asked.is_per_client());
@@ -97,15 +97,16 @@ impl PrivacyGuard {
         self.check_declared(ledger.state(), run.as_str())
     }
 
-    /// Checks one more round of a run against the budget that client.toml declares now. The ledger checks it
-    /// against the budget of the time when the run was reserved, which may have been larger, or none.
+    /// Checks one more round of a run against the budget that client.toml declares
+    /// now. The ledger checks it against the budget of the time when the run was
+    /// reserved, which may have been larger, or none.
     fn check_declared(&self, state: &LedgerState, run: &str) -> Result<(), LedgerError> {
         let Some(RunAccount { domain, plan, .. }) = state.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared_limit(domain)? else { return Ok(()) };
         let budget = match state.domains.get(domain).and_then(|account| account.budget) {
             Some(first) => limit.at_order(first.order),
-            // No run was checked against a budget yet. The order is that of the domain's first run by
-            // name, for all its runs.
+            // No run was checked against a budget yet. The order is that of the
+            // domain's first run by name, for all its runs.
             None => {
                 let first =
                     state.runs.values().find(|account| account.domain == *domain).map_or(plan, |account| &account.plan);
@@ -122,8 +123,8 @@ impl PrivacyGuard {
         Err(LedgerError::Budget { domain, limit: budget.epsilon, delta: budget.delta, spent, would_be })
     }
 
-    /// Domains with releases that no data set of client.toml names: a domain that was renamed starts at
-    /// zero.
+    /// Domains with releases that no data set of client.toml
+    /// names: a domain that was renamed starts at zero.
     pub(super) fn unnamed_domains(&self) -> Vec<String> {
         let ledger = self.ledger();
         let named = |domain: &str| self.config.datasets.iter().any(|source| source.domain() == domain);
@@ -131,8 +132,8 @@ impl PrivacyGuard {
         spent.map(|(domain, _)| domain.clone()).filter(|domain| !named(domain)).collect()
     }
 
-    /// Enters the release of a spooled update and reports what the run has cost with it. Once this has
-    /// returned the update may leave. However often it is sent then, it is the same bytes.
+    /// Enters the release of a spooled update and reports what the run has cost with it. Once this
+    /// has returned the update may leave. However often it is sent then, it is the same bytes.
     ///
     /// # Errors
     /// The release cannot be entered; the update must stay on this machine.

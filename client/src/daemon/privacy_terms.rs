@@ -1,5 +1,5 @@
-//! What a run's privacy terms ask of one piece of work: nothing is measured, the gradients or the change are
-//! protected, and nothing but tensors leaves the machine.
+//! What a run's privacy terms ask of one piece of work: nothing is measured, the gradients or the
+//! change are protected, and nothing but tensors leaves the machine.
 
 use rondo_dp::{Privacy, PrivacyError, Terms};
 use rondo_methods::{Job, Statistic};
@@ -11,7 +11,8 @@ use super::accepted_run::AcceptedRun;
 use super::failure::Failure;
 use crate::worker::Activity;
 
-/// The guarantee that a run asks its clients for. Every key is named, so that none can be forgotten.
+/// The guarantee that a run asks its clients for.
+/// Every key is named, so that none can be forgotten.
 ///
 /// # Errors
 /// A run file with numbers out of range.

@@ -1,5 +1,5 @@
-//! Checks of what client.toml offers to runs, made before the first poll. No run invites a client that lacks
-//! something, and no message would say why.
+//! Checks of what client.toml offers to runs, made before the first poll. No run invites a client
+//! that lacks something, and no message would say why.
 
 use std::fs::File;
 

@@ -1,11 +1,13 @@
-//! One update in the spool: what it is for, what is reported beside its tensors, and what its release costs.
+//! One update in the spool: what it is for, what is reported
+//! beside its tensors, and what its release costs.
 
 use std::path::PathBuf;
 
 use rondo_proto::{Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
-/// What an update is for; its place in the spool says so too. The coordinator counts one per client and key.
+/// What an update is for; its place in the spool says so too.
+/// The coordinator counts one per client and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The run.
@@ -67,7 +69,8 @@ pub enum Charge {
 }
 
 impl Charge {
-    /// Whether the update costs something: it is kept as long as its round may ask for it, since another would cost again.
+    /// Whether the update costs something: it is kept as long as its round
+    /// may ask for it, since another would cost again.
     pub fn is_some(&self) -> bool {
         *self != Self::None
     }

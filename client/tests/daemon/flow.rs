@@ -71,7 +71,8 @@ async fn a_run_from_invitation_to_evaluation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_runs_one_after_another_and_a_warm_up() {
     let mut machine = Machine::new();
-    let (first, second) = (machine.run_file("fed-sb", 2), machine.run_file("flora", 4));
+    let first = machine.run_file("fed-sb", 2);
+    let second = machine.run_file("flora", 4);
     machine.config += "[limits]\nmax_rank = 3\n";
     machine.invite("one", &first);
     machine.invite("two", &second);

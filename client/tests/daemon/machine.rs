@@ -1,4 +1,5 @@
-//! A data owner's machine: a folder, a configuration, a base model, a data set, and a trainer that only pretends.
+//! A data owner's machine: a folder, a configuration, a base model,
+//! a data set, and a trainer that only pretends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,7 +136,8 @@ impl Machine {
     pub fn start_with<A: Api>(&mut self, api: A, disk: Box<dyn Disk>) {
         let file = self.dir.path().join("client.toml");
         fs::write(&file, &self.config).unwrap();
-        let (pretender, other) = (Arc::clone(&self.pretender), self.trainer);
+        let pretender = Arc::clone(&self.pretender);
+        let other = self.trainer;
         let make = move || match other {
             Some(make) => make(),
             None => Ok(Box::new(Handle(Arc::clone(&pretender))) as Box<dyn Trainer>),

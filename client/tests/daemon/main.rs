@@ -1,4 +1,5 @@
-//! The daemon against a coordinator and a trainer that are played by the tests: no network, and libtorch in one test alone.
+//! The daemon against a coordinator and a trainer that are played by the
+//! tests: no network, and libtorch in one test alone.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 

@@ -20,7 +20,8 @@ fn ledger(machine: &Machine) -> LedgerState {
     Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().state
 }
 
-/// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.
+/// Starts, waits for so many answers and failures, and
+/// gives the reasons: first those of the answers.
 async fn reasons(machine: &mut Machine, answers: usize, failures: usize) -> Vec<String> {
     machine.start();
     let all = |book: &crate::coordinator::Book| book.answers.len() >= answers && book.failures.len() >= failures;
@@ -194,7 +195,8 @@ async fn what_fails_for_the_data_is_told_in_one_sentence() {
     assert!(reasons[2].contains("has no rows"), "{reasons:?}");
 }
 
-/// That a training diverged says something of the data: it is an update like any other, and charged.
+/// That a training diverged says something of the
+/// data: it is an update like any other, and charged.
 #[cfg(feature = "torch")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
@@ -225,7 +227,8 @@ async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
     assert!(!update.is_empty() && update.iter().all(|(name, tensor)| start[name] == *tensor), "nothing has changed");
 }
 
-/// The update of run "one", round 1, made and paid for in attempt 1, which was over when it came; not yet asked for again.
+/// The update of run "one", round 1, made and paid for in attempt 1, which
+/// was over when it came; not yet asked for again.
 async fn late(machine: &mut Machine) {
     let run_file = private(machine, "ffa-lora", "example");
     machine.invite("one", &run_file);
@@ -237,7 +240,8 @@ async fn late(machine: &mut Machine) {
     machine.coordinator.book().trouble.stale_attempts = 0;
 }
 
-/// What a full disk between the ledger and the note in the spool leaves; with `other` the ledger has it not.
+/// What a full disk between the ledger and the note in the
+/// spool leaves; with `other` the ledger has it not.
 fn unpay(machine: &Machine, other: bool) {
     let entries = machine.spooled();
     assert_eq!(entries.len(), 1);

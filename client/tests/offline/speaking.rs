@@ -24,7 +24,9 @@ const HERE: [&str; 2] = ["--device=cpu", "--threads=1"];
 
 #[test]
 fn generate_says_what_transformers_says() {
-    let (facts, model, adapter) = (facts(), path(&golden("tiny-llama")), path(&golden("tiny-llama-lora")));
+    let facts = facts();
+    let model = path(&golden("tiny-llama"));
+    let adapter = path(&golden("tiny-llama-lora"));
     let prompt = facts["prompts"][0].as_str().unwrap();
     let said = |more: &[&str]| {
         let words = [&["generate", "--model", &model, "--prompt", prompt, "--max-new-tokens", "3"][..], &HERE, more];
@@ -121,7 +123,8 @@ fn a_wish_to_stop_ends_the_answer_and_not_the_conversation() {
 #[test]
 fn a_language_model_is_trained_and_measured() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, out) = (path(&dir.path().join("rows.jsonl")), path(&dir.path().join("adapter")));
+    let data = path(&dir.path().join("rows.jsonl"));
+    let out = path(&dir.path().join("adapter"));
     let rows: String = (0..24)
         .map(|n| format!("{{\"prompt\":\"{n} and {n} is\",\"completion\":\" {}\",\"kind\":\"k{}\"}}\n", 2 * n, n % 2))
         .collect();
@@ -154,7 +157,8 @@ fn a_language_model_is_trained_and_measured() {
 
 #[test]
 fn what_cannot_speak_is_refused_by_name() {
-    let (model, encoder) = (path(&golden("tiny-llama")), path(&tiny()));
+    let model = path(&golden("tiny-llama"));
+    let encoder = path(&tiny());
     let generate = |more: &[&str]| run(&[&["generate", "--device=cpu", "--prompt", "Hi"], more].concat()).unwrap_err();
     let here = |more: &[&str]| generate(&[&["--model", &model], more].concat());
     assert!(here(&["--adapter", "nowhere"]).contains("no adapter in nowhere"));

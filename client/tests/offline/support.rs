@@ -43,8 +43,8 @@ pub(crate) fn facts() -> serde_json::Value {
     serde_json::from_slice(&fs::read(golden("tasks.json")).unwrap()).unwrap()
 }
 
-/// Runs a command line with an input and returns what it printed, or the error in the words that `main` gives
-/// it.
+/// Runs a command line with an input and returns what it printed,
+/// or the error in the words that `main` gives it.
 pub(crate) fn run_with(arguments: &[&str], input: &str) -> Result<String, String> {
     let cli = Cli::try_parse_from([&["rondo-client"], arguments].concat()).map_err(|error| error.to_string())?;
     let Command::Offline(command) = &cli.command else { panic!("{:?}", cli.command) };

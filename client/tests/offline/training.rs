@@ -32,10 +32,12 @@ const DATA: [&str; 10] = [
 #[test]
 fn what_train_writes_evaluate_reads() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, model) = (dir.path().join("reviews.tsv"), tiny());
+    let data = dir.path().join("reviews.tsv");
+    let model = tiny();
     write_data(&data);
     let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let (data, model) = (path(&data), path(&model));
+    let data = path(&data);
+    let model = path(&model);
     let predictions = path(&dir.path().join("predictions.jsonl"));
     let common =
         [&["--model", &model, "--data", &data, "--dataset=tiny", "--device=cpu", "--threads=1"][..], &DATA].concat();
@@ -79,7 +81,8 @@ fn other_architectures_train_and_evaluate() {
         ("tiny-distilbert", "fed-sb", "q_lin,v_lin"),
         ("tiny-gpt2", "fedit", "c_attn,mlp.c_proj"),
     ] {
-        let (folder, out) = (golden(model), dir.path().join(model));
+        let folder = golden(model);
+        let out = dir.path().join(model);
         let out = out.to_str().unwrap();
         let common = [
             &["--model", folder.to_str().unwrap(), "--data", data, "--dataset=tiny", "--device=cpu", "--threads=1"][..],
@@ -112,7 +115,8 @@ fn merged_weights_say_what_the_adapter_did() {
         .map(|prompt| format!("{{\"prompt\": \"{prompt}\", \"completion\": \" very good .\"}}\n"));
     fs::write(&data, rows.concat()).unwrap();
     for (model, targets) in [("tiny-llama", "q_proj,down_proj"), ("tiny-gpt2", "c_attn,mlp.c_fc")] {
-        let (folder, adapter) = (golden(model).to_str().unwrap().to_owned(), path(model));
+        let folder = golden(model).to_str().unwrap().to_owned();
+        let adapter = path(model);
         let of = |model: &str| {
             ["--data", &data, "--task=causal-lm", "--max-tokens=32", "--device=cpu", "--threads=1", "--model", model]
                 .map(str::to_owned)
@@ -149,8 +153,9 @@ fn merged_weights_say_what_the_adapter_did() {
             let pairs = left.iter().zip(right).flat_map(|(left, right)| left.data.iter().zip(&right.data));
             pairs.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
         };
-        let (bare, beside, inside) =
-            (logits(&folder, &[]), logits(&folder, &["--adapter", &adapter]), logits(&merged, &[]));
+        let bare = logits(&folder, &[]);
+        let beside = logits(&folder, &["--adapter", &adapter]);
+        let inside = logits(&merged, &[]);
         assert!(beside[0].shape[0] >= 6 && beside[0].shape == inside[0].shape);
         assert!(far(&beside, &inside) < 1e-4 && far(&bare, &beside) > 1e-2, "{model}");
     }
@@ -174,8 +179,11 @@ fn offline_commands_refuse_what_makes_no_sense() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("reviews.tsv");
     write_data(&data);
-    let (data, model, out) = (data.to_str().unwrap(), tiny(), dir.path().join("out"));
-    let (model, out) = (model.to_str().unwrap(), out.to_str().unwrap());
+    let data = data.to_str().unwrap();
+    let model = tiny();
+    let out = dir.path().join("out");
+    let model = model.to_str().unwrap();
+    let out = out.to_str().unwrap();
     let train = |more: &[&str]| {
         let base = ["train", "--model", model, "--data", data, "--out", out, "--labels", "negative,positive"];
         run(&[&base[..], more].concat()).unwrap_err()
@@ -196,12 +204,15 @@ fn offline_commands_refuse_what_makes_no_sense() {
     assert!(nothing.contains("adapter_config.json"), "{nothing}");
 }
 
-/// A classifier's head lies beside merged weights: the folder is a base all the same, and says what the adapter said.
+/// A classifier's head lies beside merged weights: the folder is a base
+/// all the same, and says what the adapter said.
 #[test]
 fn a_merged_classifier_is_a_base_with_a_head() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, adapter, merged) = (path("reviews.tsv"), path("adapter"), path("merged"));
+    let data = path("reviews.tsv");
+    let adapter = path("adapter");
+    let merged = path("merged");
     write_data(Path::new(&data));
     // A program's own notes on the folder are not the model's.
     let folder = dir.path().join("base");
@@ -240,7 +251,9 @@ fn a_merged_classifier_is_a_base_with_a_head() {
 fn an_adapter_of_a_smaller_base_is_reported_as_that() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, adapter, model) = (path("reviews.tsv"), path("adapter"), tiny());
+    let data = path("reviews.tsv");
+    let adapter = path("adapter");
+    let model = tiny();
     write_data(Path::new(&data));
     let common = [&["--model", model.to_str().unwrap(), "--data", &data, "--device=cpu", "--threads=1"][..], &DATA];
     let common = common.concat();
@@ -248,7 +261,8 @@ fn an_adapter_of_a_smaller_base_is_reported_as_that() {
     run(&[&["train"], &common[..], &["--max-tokens=24"], &more].concat()).unwrap();
     let head = Path::new(&adapter).join("rondo_head.safetensors");
     let file = rondo_methods::TensorFile::open(&head).unwrap();
-    let (mut tensors, metadata) = (file.read_all(|_| true).unwrap(), file.metadata().clone());
+    let mut tensors = file.read_all(|_| true).unwrap();
+    let metadata = file.metadata().clone();
     tensors.insert("head.weight".to_owned(), rondo_methods::Tensor::zeros(&[2, 16]));
     rondo_methods::file::write(&head, &tensors, rondo_proto::run_file::Dtype::F32, &metadata).unwrap();
     let error = run(&[&["evaluate", "--adapter", &adapter], &common[..]].concat()).unwrap_err();
@@ -275,7 +289,9 @@ fn a_folder_in_use_is_refused_before_the_training() {
 fn advice_is_in_the_words_of_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, out, rows) = (path("reviews.tsv"), path("out"), path("rows.jsonl"));
+    let data = path("reviews.tsv");
+    let out = path("out");
+    let rows = path("rows.jsonl");
     write_data(Path::new(&data));
     fs::write(&rows, "{\"prompt\": \"the film was\", \"completion\": \" good\"}\n").unwrap();
     let model = golden("tiny-llama");

@@ -50,7 +50,8 @@ pub(super) struct RunReport {
     pub(super) run: String,
     pub(super) domain: String,
     pub(super) plan: ExamplePlan,
-    /// The rounds whose updates were released, in order; a round that was trained once more is there twice.
+    /// The rounds whose updates were released, in order; a
+    /// round that was trained once more is there twice.
     pub(super) released: Vec<u32>,
     /// What that cost.
     pub(super) epsilon: f64,
@@ -58,7 +59,8 @@ pub(super) struct RunReport {
     pub(super) open: bool,
 }
 
-/// A run that a coordinator releases. What it costs its own records say, which have the run's delta.
+/// A run that a coordinator releases. What it costs
+/// its own records say, which have the run's delta.
 #[derive(Debug, Serialize)]
 pub(super) struct CentralReport {
     pub(super) run: String,

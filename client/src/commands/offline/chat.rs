@@ -36,7 +36,8 @@ pub struct ChatArgs {
     /// The base model: a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote [default: none, the bare base]
+    /// Folder of an adapter that `rondo-client train` or `rondo
+    /// adapter export` wrote [default: none, the bare base]
     #[arg(long, value_name = "DIR|none")]
     pub adapter: Option<PathBuf>,
     /// Instructions before the conversation
@@ -183,7 +184,8 @@ impl Talk<'_, '_> {
         };
         let said = self.tokens.text(&generated.ids)?;
         if self.json {
-            let (tokens, ending) = (generated.ids.len(), generated.ending);
+            let tokens = generated.ids.len();
+            let ending = generated.ending;
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
             let cut = if generated.ending == Ending::Stop { "" } else { " [...]" };

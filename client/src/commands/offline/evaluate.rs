@@ -35,7 +35,8 @@ use super::{figures, logits, predictions, subject};
 Without an adapter (or with --adapter none) the bare base model is evaluated; a classifier then has the head beside the
 weights, if the folder is a merged one, or else the head that a run of this --seed starts with.")]
 pub struct EvaluateArgs {
-    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    /// The base model: a Hugging Face folder (config.json,
+    /// *.safetensors, tokenizer.json) or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
     /// Folder that `rondo-client train` or `rondo adapter export` wrote, or "none" [default: none]
@@ -47,13 +48,14 @@ pub struct EvaluateArgs {
     /// What is measured.
     #[command(flatten)]
     pub task: TaskArgs,
-    /// The labels of a classification, in the order of the classifier's outputs [default: the adapter's, or those of a merged
-    /// model's head]
+    /// The labels of a classification, in the order of the classifier's outputs [default: the
+    /// adapter's, or those of a merged model's head]
     #[arg(long, value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
-    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]. Which rows these are
-    /// depends on the data set's name, so it takes --dataset with the name of the training: a run's data set, or "data"
-    /// after `rondo-client train` without --dataset. Under another name, rows that were trained on would be evaluated
+    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows].
+    /// Which rows these are depends on the data set's name, so it takes --dataset with the name of
+    /// the training: a run's data set, or "data" after `rondo-client train` without --dataset.
+    /// Under another name, rows that were trained on would be evaluated
     #[arg(long, value_name = "FRACTION", requires = "dataset")]
     pub held_out: Option<f64>,
     /// Evaluate at most so many rows, a random sample that is the same every time [default: all]
@@ -65,8 +67,8 @@ pub struct EvaluateArgs {
     /// Write one JSON object per row: what the model made of it
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Write every logit of every row of causal-lm, with the token ids: texts.N.tokens and texts.N.logits [tokens,
-    /// vocabulary]; at most 1024 MB, so take --limit
+    /// Write every logit of every row of causal-lm, with the token ids: texts.N.tokens and
+    /// texts.N.logits [tokens, vocabulary]; at most 1024 MB, so take --limit
     #[arg(long, value_name = "FILE.safetensors")]
     pub logits: Option<PathBuf>,
     /// Number format that the model computes in
@@ -95,7 +97,8 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
-    let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
+    let model = &*loaded.model;
+    let tokens = &mut loaded.tokens;
     let (session, task) = session(args, kind, adapter.as_ref(), head, model, device)?;
 
     let data = args.data.load(&task, args.held_out.unwrap_or(0.0))?;
@@ -133,7 +136,8 @@ fn kind(args: &EvaluateArgs, head: Option<&Head>) -> Result<TaskKind, OfflineErr
     args.task.kind(args.labels.is_some() || head.is_some())
 }
 
-/// The head that was trained: the adapter's; without an adapter, the one that a merge put beside the weights.
+/// The head that was trained: the adapter's; without an
+/// adapter, the one that a merge put beside the weights.
 fn trained_head(args: &EvaluateArgs, adapter: Option<&PeftAdapter>) -> Result<Option<Head>, OfflineError> {
     match adapter {
         Some(adapter) => Ok(adapter.head.clone()),

@@ -27,7 +27,8 @@ pub struct GenerateArgs {
     /// The base model: a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote [default: none, the bare base]
+    /// Folder of an adapter that `rondo-client train` or `rondo
+    /// adapter export` wrote [default: none, the bare base]
     #[arg(long, value_name = "DIR|none")]
     pub adapter: Option<PathBuf>,
     /// The text to go on from

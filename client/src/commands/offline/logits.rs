@@ -18,8 +18,8 @@ const MOST_BYTES: usize = 1 << 30;
 /// The option's name, for errors.
 const OPTION: &str = "--logits";
 
-/// Writes the logits of the first `limit` rows: `texts.N.tokens` (i64, `[tokens]`) and `texts.N.logits` (f32,
-/// `[tokens, vocabulary]`), N from 0 in the order of the data set.
+/// Writes the logits of the first `limit` rows: `texts.N.tokens` (i64, `[tokens]`) and
+/// `texts.N.logits` (f32, `[tokens, vocabulary]`), N from 0 in the order of the data set.
 pub(super) fn write(
     path: &Path,
     session: &Session<'_>,

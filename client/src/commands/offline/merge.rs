@@ -21,7 +21,8 @@ pub struct MergeArgs {
     /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote, or another one of PEFT's LoRA format
+    /// Folder of an adapter that `rondo-client train` or `rondo adapter
+    /// export` wrote, or another one of PEFT's LoRA format
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// Folder to make; it must be empty or not there yet

@@ -51,8 +51,8 @@ impl OfflineCommand {
         matches!(self, Self::Train(_) | Self::Plan(_))
     }
 
-    /// Carries the command out on standard input and output. `runtime` listens for Ctrl-C while a model
-    /// generates.
+    /// Carries the command out on standard input and output.
+    /// `runtime` listens for Ctrl-C while a model generates.
     ///
     /// # Errors
     /// Whatever stopped the command.

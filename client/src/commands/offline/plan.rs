@@ -1,5 +1,5 @@
-//! `rondo-client plan`: how much memory a training step would take of this machine, predicted from file
-//! headers alone, and measured on request.
+//! `rondo-client plan`: how much memory a training step would take of this machine, predicted from
+//! file headers alone, and measured on request.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -60,11 +60,12 @@ pub struct PlanArgs {
     /// How the base's linear layers are held
     #[arg(long, value_parser = ["none", "nf4"], default_value = "none")]
     pub quantise: String,
-    /// Also take one step on random tokens, in a process of its own, and set its peak beside the prediction
+    /// Also take one step on random tokens, in a process of
+    /// its own, and set its peak beside the prediction
     #[arg(long)]
     pub measure: bool,
-    /// Also take the same step, on the same values, with the base as plain numbers and one tape over all layers, and set
-    /// both beside each other
+    /// Also take the same step, on the same values, with the base as plain numbers and one tape
+    /// over all layers, and set both beside each other
     #[arg(long)]
     pub compare: bool,
     /// Hold a quantised base (GGUF blocks, NF4) as plain numbers of the same values
@@ -168,7 +169,8 @@ fn report(
         writeln!(out, "\nthe same step, the base as plain numbers, one tape over all layers:")?;
         print_peak(plain, out)?;
         if let (Some(asked), Some(plain)) = (&asked.measured, &plain.measured) {
-            let (share, off) = (asked.peak as f64 / plain.peak as f64, (asked.loss - plain.loss).abs());
+            let share = asked.peak as f64 / plain.peak as f64;
+            let off = (asked.loss - plain.loss).abs();
             writeln!(out, "{:34} {share:>9.3}     losses differ by {off:.1e}\n", "measured peaks, share")?;
         }
     }

@@ -11,7 +11,8 @@ pub struct SamplingArgs {
     /// Most tokens generated
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_new_tokens: usize,
-    /// Logits are divided by it; 0 takes the likeliest token [default: 0 for generate, 0.7 for chat]
+    /// Logits are divided by it; 0 takes the likeliest
+    /// token [default: 0 for generate, 0.7 for chat]
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
     /// Draw among the likeliest tokens whose probabilities sum to this

@@ -63,12 +63,14 @@ pub(super) fn attach(
 
 /// The error for an adapter that does not fit, with the likeliest cause.
 pub(super) fn another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, source: TrainerError) -> OfflineError {
-    let (dir, model, made_for) = (dir.to_owned(), path.to_owned(), adapter.base_model_name.clone());
+    let dir = dir.to_owned();
+    let model = path.to_owned();
+    let made_for = adapter.base_model_name.clone();
     OfflineError::AnotherBase { dir, model, made_for, source: Box::new(source) }
 }
 
-/// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as a folder and another
-/// as a GGUF file.
+/// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as
+/// a folder and another as a GGUF file.
 pub(super) fn warn_of_another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, found: &BaseModel) {
     let Some(meant) = adapter.provenance.get("rondo.base_digest").filter(|digest| !digest.is_empty()) else { return };
     if found.digest != *meant {

@@ -1,4 +1,5 @@
-//! `rondo-client train`: one client's training, offline, with the engine and the methods of a federated run.
+//! `rondo-client train`: one client's training, offline, with
+//! the engine and the methods of a federated run.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -36,7 +37,8 @@ use super::task::TaskArgs;
 
 The folder that --out names loads with Python's PeftModel.from_pretrained.")]
 pub struct TrainArgs {
-    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    /// The base model: a Hugging Face folder (config.json,
+    /// *.safetensors, tokenizer.json) or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
     /// The rows.

@@ -1,4 +1,5 @@
-//! Every error that advises a setting, in the words of run files and client.toml and in those of the options.
+//! Every error that advises a setting, in the words of run
+//! files and client.toml and in those of the options.
 
 use std::path::PathBuf;
 

@@ -77,7 +77,8 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
 fn a_budgeted_domain_is_for_privacy_per_example_alone() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::new("reviews", "x");
-    let (free, bound) = (guard(dir.path(), None, &["reviews"]), guard(dir.path(), Some(8.0), &["reviews"]));
+    let free = guard(dir.path(), None, &["reviews"]);
+    let bound = guard(dir.path(), Some(8.0), &["reviews"]);
     for file in [run(""), private("client")] {
         free.check_dataset(&file, &source, false).unwrap();
         let refused = bound.check_dataset(&file, &source, false).unwrap_err().to_string();
