@@ -1,6 +1,6 @@
 //! The settings and tensors of a method when no run file says more.
 
-use rondo_methods::{Method, MethodConfig, Target, TensorSpec};
+use rondo_methods::{At, Method, MethodConfig, Target, TensorSpec};
 use rondo_proto::run_file::MethodChoice;
 
 use crate::error::CliError;
@@ -21,7 +21,8 @@ pub fn config(method: &dyn Method, rank: usize, alpha: Option<f64>) -> Result<Me
 /// ([`TensorSpec::dims`]); their lengths mean nothing.
 pub fn tensors(method: &dyn Method) -> Result<Vec<TensorSpec>, CliError> {
     let target = Target { name: "target".to_owned(), out: 1, inp: 1 };
-    Ok(method.layout(&config(method, 1, None)?, &target, 1))
+    let at = At { target: &target, rank: 1, round: None, client: None };
+    Ok(method.layout(&config(method, 1, None)?, at))
 }
 
 #[cfg(test)]

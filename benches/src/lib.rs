@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rondo_data::Dataset;
 use rondo_methods::{
-    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, MethodError, Registry, Tensor, TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Instance, Job, Kind, MethodError, Registry, Tensor,
+    TensorSet,
 };
 use rondo_proto::manifest::TensorEntry;
 use rondo_proto::run_file::{RunFile, RunFileError};
@@ -150,11 +151,12 @@ impl Round {
 
     fn upload(&self, kind: Kind, clients: usize) -> Result<Vec<Contribution>, MethodError> {
         let (round, rank) = (u32::from(kind == Kind::Train), self.job.rank());
-        let manifest = self.job.upload_manifest(kind, round, rank);
+        let instance = Instance::in_round(round).with_rank(rank);
+        let manifest = self.job.upload_manifest(kind, instance);
         let update = |number: usize| {
             let client = format!("client-{number:04}");
             let path = self.dir.path().join(format!("{client}.safetensors"));
-            self.job.write_update(kind, round, rank, &drawn(&manifest, number as u64 + 1), &path)?;
+            self.job.write_update(kind, instance.of_client(&client), &drawn(&manifest, number as u64 + 1), &path)?;
             Ok(Contribution { client, weight: 1.0 / clients as f64, rank, path })
         };
         (0..clients).map(update).collect()

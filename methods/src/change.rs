@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rondo_proto::run_file::Dtype;
 
+use crate::at::Instance;
 use crate::error::MethodError;
 use crate::file::{FileError, TensorFile};
 use crate::job::{Job, Kind};
@@ -32,7 +33,7 @@ impl Job {
         published: &[PathBuf],
     ) -> Result<RoundStart, MethodError> {
         let mut state = self.state(round, "", self.rank(), frozen, published)?;
-        let sent = self.upload_tensors(Kind::Train, round, self.rank());
+        let sent = self.upload_tensors(Kind::Train, Instance::in_round(round));
         let found = sent.into_iter().map(|(name, shape)| {
             let place = || "what the round began with".to_owned();
             let tensor = state.tensors.remove(&name);

@@ -1,6 +1,6 @@
 //! A method's settings, checked and with defaults filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::MethodChoice;
@@ -21,6 +21,21 @@ pub enum OptionKind {
     },
     /// A finite number above zero.
     Positive,
+    /// A finite number of zero or more.
+    NonNegative,
+    /// A number from 0 to 1, both included.
+    Fraction,
+    /// `true` or `false`.
+    Toggle,
+    /// A list of whole numbers from `min` to `max`, both included.
+    Counts {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// A list of words, none empty and none twice.
+    Names,
 }
 
 /// One option of a method, as `rondo method list` shows it and as the run file is checked against.
@@ -46,6 +61,12 @@ pub enum OptionValue {
     Count(u64),
     /// A number.
     Number(f64),
+    /// A choice of yes or no.
+    Toggle(bool),
+    /// Whole numbers.
+    Counts(Vec<u64>),
+    /// Words.
+    Names(Vec<String>),
 }
 
 /// Settings of a method in one run.
@@ -129,6 +150,30 @@ impl MethodConfig {
         }
     }
 
+    /// A yes-or-no option.
+    pub fn toggle(&self, option: &str) -> Option<bool> {
+        match self.options.get(option) {
+            Some(OptionValue::Toggle(toggle)) => Some(*toggle),
+            _ => None,
+        }
+    }
+
+    /// A list-of-whole-numbers option.
+    pub fn counts(&self, option: &str) -> Option<&[u64]> {
+        match self.options.get(option) {
+            Some(OptionValue::Counts(counts)) => Some(counts),
+            _ => None,
+        }
+    }
+
+    /// A list-of-words option.
+    pub fn names(&self, option: &str) -> Option<&[String]> {
+        match self.options.get(option) {
+            Some(OptionValue::Names(names)) => Some(names),
+            _ => None,
+        }
+    }
+
     /// A number option.
     pub fn number(&self, option: &str) -> Option<f64> {
         match self.options.get(option) {
@@ -138,6 +183,9 @@ impl MethodConfig {
     }
 }
 
+/// Key under which a default is parsed.
+const DEFAULT: &str = "default";
+
 /// A default is written as in a run file; a word needs no quotes.
 fn default_value(spec: &OptionSpec, text: &str) -> toml::Value {
     match spec.kind {
@@ -145,7 +193,14 @@ fn default_value(spec: &OptionSpec, text: &str) -> toml::Value {
         OptionKind::Count { .. } => {
             text.parse().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Integer)
         }
-        OptionKind::Positive => text.parse().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Float),
+        OptionKind::Positive | OptionKind::NonNegative | OptionKind::Fraction => {
+            text.parse().map_or_else(|_| toml::Value::String(text.to_owned()), toml::Value::Float)
+        }
+        OptionKind::Toggle | OptionKind::Counts { .. } | OptionKind::Names => {
+            let table = toml::from_str::<toml::Table>(&format!("{DEFAULT} = {text}"));
+            let value = table.ok().and_then(|mut table| table.remove(DEFAULT));
+            value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+        }
     }
 }
 
@@ -164,10 +219,40 @@ fn check(spec: &OptionSpec, value: &toml::Value) -> Result<OptionValue, String> 
             Some(Ok(count)) if (min..=max).contains(&count) => Ok(OptionValue::Count(count)),
             _ => Err(format!("is {value}; it takes a whole number from {min} to {max}")),
         },
-        OptionKind::Positive => match value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)) {
-            Some(number) if number.is_finite() && number > 0.0 => Ok(OptionValue::Number(number)),
-            _ => Err(format!("is {value}; it takes a finite number above 0")),
+        OptionKind::Positive => number(value, |number| number > 0.0, "a finite number above 0"),
+        OptionKind::NonNegative => number(value, |number| number >= 0.0, "a finite number of 0 or more"),
+        OptionKind::Fraction => number(value, |number| (0.0..=1.0).contains(&number), "a number from 0 to 1"),
+        OptionKind::Toggle => match value.as_bool() {
+            Some(toggle) => Ok(OptionValue::Toggle(toggle)),
+            None => Err(format!("is {value}; it takes true or false")),
         },
+        OptionKind::Counts { min, max } => {
+            let count = |value: &toml::Value| value.as_integer().and_then(|whole| u64::try_from(whole).ok());
+            let counts: Option<Vec<u64>> = value.as_array().and_then(|list| list.iter().map(count).collect());
+            match counts.filter(|counts| counts.iter().all(|count| (min..=max).contains(count))) {
+                Some(counts) => Ok(OptionValue::Counts(counts)),
+                None => Err(format!("is {value}; it takes a list of whole numbers from {min} to {max}")),
+            }
+        }
+        OptionKind::Names => {
+            let name = |value: &toml::Value| value.as_str().map(str::to_owned);
+            let names: Option<Vec<String>> = value.as_array().and_then(|list| list.iter().map(name).collect());
+            let is_sound = |names: &Vec<String>| {
+                let different: BTreeSet<&String> = names.iter().collect();
+                different.len() == names.len() && names.iter().all(|name| !name.is_empty())
+            };
+            match names.filter(is_sound) {
+                Some(names) => Ok(OptionValue::Names(names)),
+                None => Err(format!("is {value}; it takes a list of different words")),
+            }
+        }
+    }
+}
+
+fn number(value: &toml::Value, allowed: fn(f64) -> bool, what: &str) -> Result<OptionValue, String> {
+    match value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)) {
+        Some(number) if number.is_finite() && allowed(number) => Ok(OptionValue::Number(number)),
+        _ => Err(format!("is {value}; it takes {what}")),
     }
 }
 

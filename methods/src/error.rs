@@ -65,6 +65,14 @@ pub enum MethodError {
         /// What is wrong.
         problem: String,
     },
+    /// What a method answers about the run as a whole does not fit together (a fault of the method's code).
+    #[error("method `{method}`: {problem}")]
+    Answers {
+        /// The method.
+        method: String,
+        /// What does not fit.
+        problem: String,
+    },
     /// The answers of a method do not fit together (a fault of the method's code).
     #[error("method `{method}` on target `{target}`: {problem}")]
     Layout {

@@ -97,8 +97,30 @@ pub enum Start {
         /// Largest absolute value.
         bound: f64,
     },
+    /// Normal with mean 0, from the run's seed (see [`crate::init::seeded`]).
+    SeededNormal {
+        /// Standard deviation, above 0.
+        std: f64,
+    },
+    /// The same number everywhere.
+    Constant {
+        /// The number, finite.
+        value: f64,
+    },
+    /// A matrix of zeros and ones: entry `[k, j]` is 1 where `j mod period = k`.
+    Tile {
+        /// Columns after which the pattern comes again, at least 1.
+        period: usize,
+    },
     /// Comes from a published file; there is no local start.
     Artefact,
+}
+
+impl Start {
+    /// True when it is drawn from the run's seed.
+    pub fn is_seeded(self) -> bool {
+        matches!(self, Self::SeededUniform { .. } | Self::SeededNormal { .. })
+    }
 }
 
 /// One tensor of a target.
@@ -119,12 +141,22 @@ pub struct TensorSpec {
     /// Sizes of the leading block that trains and travels up; what lies outside of it is frozen and keeps its global
     /// value. `None` = the whole tensor. A block without numbers: the tensor rests in this round.
     pub block: Option<Vec<usize>>,
+    /// Of a seeded tensor: the name under which all targets share it. It is drawn once, in the largest sizes that any
+    /// target has under that name, and each target has its leading block. `None` = every target draws its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<String>,
 }
 
 impl TensorSpec {
     /// A trained tensor.
     pub fn trained(part: &str, shape: impl Into<SymbolicShape>, travel: Travel, start: Start) -> Self {
-        Self::new(part, shape.into(), Role::Trained, travel, start)
+        Self::new(part, shape, Role::Trained, travel, start)
+    }
+
+    /// The same seeded tensor, shared by all targets under this name.
+    pub fn shared_as(mut self, name: &str) -> Self {
+        self.shared = Some(name.to_owned());
+        self
     }
 
     /// The same tensor, of which only the leading block of these sizes trains and travels up.
@@ -155,19 +187,23 @@ impl TensorSpec {
 
     /// A frozen tensor that everybody draws from the seed, uniform in (-bound, bound).
     pub fn seeded(part: &str, shape: impl Into<SymbolicShape>, bound: f64) -> Self {
-        let role = Role::Frozen { from: Origin::Seed };
-        Self::new(part, shape.into(), role, Travel::Never, Start::SeededUniform { bound })
+        Self::frozen(part, shape, Start::SeededUniform { bound })
+    }
+
+    /// A frozen tensor that everybody makes alike, from the seed or by rule.
+    pub fn frozen(part: &str, shape: impl Into<SymbolicShape>, start: Start) -> Self {
+        Self::new(part, shape, Role::Frozen { from: Origin::Seed }, Travel::Never, start)
     }
 
     /// A frozen tensor that the warm-up makes and the coordinator ships once.
     pub fn shipped(part: &str, shape: impl Into<SymbolicShape>, from: Origin) -> Self {
-        Self::new(part, shape.into(), Role::Frozen { from }, Travel::Once, Start::Artefact)
+        Self::new(part, shape, Role::Frozen { from }, Travel::Once, Start::Artefact)
     }
 
-    /// A tensor without a block.
-    pub fn new(part: &str, shape: SymbolicShape, role: Role, travel: Travel, start: Start) -> Self {
-        let SymbolicShape { lengths, dims } = shape;
-        Self { part: part.to_owned(), shape: lengths, dims, role, travel, start, block: None }
+    /// A tensor without a block, which belongs to its target alone.
+    pub fn new(part: &str, shape: impl Into<SymbolicShape>, role: Role, travel: Travel, start: Start) -> Self {
+        let SymbolicShape { lengths, dims } = shape.into();
+        Self { part: part.to_owned(), shape: lengths, dims, role, travel, start, block: None, shared: None }
     }
 
     /// True for a tensor of the frozen artefact.

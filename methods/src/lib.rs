@@ -7,6 +7,8 @@
 //! Nothing here knows libtorch, a network or a clock; all sums and decompositions are done in f64.
 
 pub mod aggregate;
+pub mod answers;
+pub mod at;
 pub mod change;
 pub mod config;
 pub mod delta;
@@ -24,13 +26,17 @@ pub mod layout;
 pub mod linalg;
 pub mod method;
 pub mod methods;
+pub mod native;
 pub mod offline;
 pub mod registry;
 pub mod start_adapter;
 pub mod tensor;
 pub mod update_validation;
+pub mod warm_up;
 
 pub use aggregate::{AggregateInput, AggregateOutput, Contribution};
+pub use answers::{DpSupport, Exactness, Publication};
+pub use at::{At, Instance};
 pub use change::RoundStart;
 pub use config::{MethodConfig, OptionKind, OptionSpec, OptionValue};
 pub use delta::{Delta, DeltaError};
@@ -41,13 +47,15 @@ pub use export::report::{ExportInfo, ExportReport, Measured, MergedReport};
 pub use factors::PeftFactors;
 pub use file::{FileError, TensorFile, TensorWriter};
 pub use head::HeadShape;
-pub use job::{AdapterState, Job, Kind, MergedDelta, WarmUpPlan};
+pub use job::{AdapterState, Job, Kind, MergedDelta, Probe, WarmUpStep};
 pub use law::LawKind;
 pub use layout::{NamedSpec, Origin, Role, Start, Target, TensorSpec, Travel};
 pub use linalg::Matrix;
-pub use method::{DpSupport, Exactness, Method, Publication, Statistic, WarmUp};
+pub use method::Method;
+pub use native::{Native, OffsetBy};
 pub use offline::{OfflineInput, OfflineOutput, aggregate_files};
 pub use registry::Registry;
 pub use start_adapter::{StartAdapter, StartAdapterError};
 pub use tensor::{Tensor, TensorSet};
 pub use update_validation::{UpdateFacts, UpdateRefusal};
+pub use warm_up::{BaseFactors, Statistic, Statistics, WarmUp};

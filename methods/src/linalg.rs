@@ -31,6 +31,16 @@ pub enum LinalgError {
         /// Columns.
         cols: usize,
     },
+    /// An LU decomposition that needs more steps than the matrix has pivots.
+    #[error("step {step} of the LU decomposition of a [{rows}, {cols}] matrix meets no pivot but zero; lower the rank")]
+    Pivot {
+        /// The step, from 0.
+        step: usize,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
     /// A rank outside what the matrix has.
     #[error("rank {rank} is outside 1 to {} for a [{rows}, {cols}] matrix", (*.rows).min(*.cols))]
     Rank {

@@ -1,87 +1,18 @@
 //! The questions a method answers. Everything else (wire, training, aggregation, export, tests) follows from them.
+//!
+//! A question that a later kind of method needs is added as an answer with a default; those here keep their signatures.
 
-use serde::{Deserialize, Serialize};
-
+use crate::answers::{DpSupport, Exactness, Publication};
+use crate::at::At;
 use crate::config::{MethodConfig, OptionSpec};
 use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::factors::PeftFactors;
 use crate::law::LawKind;
 use crate::layout::{Target, TensorSpec};
+use crate::native::Native;
 use crate::tensor::{Tensor, TensorSet, fits};
-
-/// What the coordinator does with a published aggregate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Publication {
-    /// The latest file holds the adapter.
-    Replace,
-    /// Every file holds a delta that is merged into the base weights, in order; a client that missed some merges them all
-    /// first. Tensors that travel both ways are those of the latest file.
-    Accumulate,
-}
-
-/// Whether the aggregate's delta equals the weighted mean of the clients' deltas.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Exactness {
-    /// To rounding.
-    Exact,
-    /// Not, for this reason.
-    Approximate(String),
-}
-
-impl std::fmt::Display for Exactness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exact => f.write_str("exact"),
-            Self::Approximate(why) => write!(f, "approximate: {why}"),
-        }
-    }
-}
-
-/// What a differentially private run of the method would release. However a method trains, one client moves the sum of
-/// clipped changes by the clip at most.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DpSupport {
-    /// The coordinator may add the noise to the sum of updates.
-    Central {
-        /// Parts that are released.
-        released: Vec<String>,
-    },
-    /// Only noise at the client protects, for this reason.
-    LocalOnly(String),
-    /// No guarantee can be given, for this reason.
-    Unsupported(String),
-}
-
-/// The statistic a warm-up round collects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Statistic {
-    /// The client attaches the probe (trained parts zero) and uploads the gradient of the mean loss with respect to
-    /// each trained part.
-    Gradient,
-    /// The client uploads the truncated SVD of the base weight: `svd_u` `[out, r]`, `svd_s` `[r]`, `svd_v` `[r, in]`
-    /// (see [`crate::init::base_svd::factors`]).
-    BaseFactors,
-}
-
-/// What a method asks for before the first training round, for one target.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WarmUp {
-    /// What clients compute.
-    pub statistic: Statistic,
-    /// Examples per client over which a gradient is averaged.
-    pub examples: u32,
-    /// Tensors of the probe. The trained ones are uploaded.
-    pub layout: Vec<TensorSpec>,
-    /// What the probe adds to the weight, over the probe's part names.
-    pub delta: Delta,
-    /// How the clients' statistics become one.
-    pub law: LawKind,
-}
+use crate::warm_up::{Statistics, WarmUp};
 
 /// A federated LoRA method. Stateless and pure: equal questions get equal answers on every machine.
 pub trait Method: Send + Sync {
@@ -105,19 +36,21 @@ pub trait Method: Send + Sync {
     }
 
     /// The tensors of one target for a client of this rank. Either smaller tensors, or the run's with a leading block that
-    /// trains ([`TensorSpec::block`]): where all clients share one basis.
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec>;
+    /// trains ([`TensorSpec::block`]): where all clients share one basis. Names, shapes and sizes of blocks may differ
+    /// between targets.
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec>;
 
-    /// Whether a trained part trains in this round (from 1). One that rests keeps its published value, and does not travel
-    /// up.
-    fn trains_in(&self, _config: &MethodConfig, _round: u32, _part: &str) -> bool {
+    /// Whether a trained part of a target trains in this round; `at.round` is always given. One that rests keeps its
+    /// published value, and does not travel up. Without a client the question is whether it trains for any of them. In
+    /// every round something must train in one of the targets at least.
+    fn trains_in(&self, _config: &MethodConfig, _at: At<'_>, _part: &str) -> bool {
         true
     }
 
     /// What a client of a lower rank starts from: the published tensors of a target, at the run's rank, cut to its own
     /// layout. By default the leading rows and columns of each.
-    fn narrowed(&self, config: &MethodConfig, target: &Target, rank: usize, published: TensorSet) -> TensorSet {
-        let layout = self.layout(config, target, rank);
+    fn narrowed(&self, config: &MethodConfig, at: At<'_>, published: TensorSet) -> TensorSet {
+        let layout = self.layout(config, at);
         let cut = |(part, tensor): (String, Tensor)| match layout.iter().find(|spec| spec.part == part) {
             Some(spec) if fits(&spec.shape, &tensor.shape) => (part, tensor.leading(&spec.shape)),
             _ => (part, tensor),
@@ -126,7 +59,7 @@ pub trait Method: Send + Sync {
     }
 
     /// True when trained and seeded tensors start anew in every round, seeded by (seed, round, client).
-    fn fresh_each_round(&self) -> bool {
+    fn fresh_each_round(&self, _config: &MethodConfig) -> bool {
         false
     }
 
@@ -135,73 +68,92 @@ pub trait Method: Send + Sync {
         true
     }
 
-    /// The statistic needed before the first training round, if any. Either for all targets or for none.
-    fn warm_up(&self, _config: &MethodConfig, _target: &Target) -> Option<WarmUp> {
-        None
+    /// The statistics needed before the first training round; none for no warm-up. Either for all targets or for none.
+    fn warm_up(&self, _config: &MethodConfig, _at: At<'_>) -> Vec<WarmUp> {
+        Vec::new()
     }
 
-    /// Turns a target's aggregated statistic (by part name of the probe) into every tensor of the layout whose start is
-    /// [`crate::Start::Artefact`].
+    /// Turns the aggregated statistics into every tensor of a target's layout whose start is
+    /// [`crate::Start::Artefact`], by part name. The statistics of the other targets are at hand, so that a budget can
+    /// be shared among them.
     fn finish_warm_up(
         &self,
         _config: &MethodConfig,
-        _target: &Target,
-        _statistic: &TensorSet,
+        _at: At<'_>,
+        _statistics: &Statistics<'_>,
     ) -> Result<TensorSet, MethodError> {
         Ok(TensorSet::new())
     }
 
     /// How trained tensors become one.
-    fn law(&self) -> LawKind;
+    fn law(&self, config: &MethodConfig) -> LawKind;
 
     /// What becomes of a published aggregate.
-    fn publication(&self) -> Publication {
-        if self.law().merged().is_some() { Publication::Accumulate } else { Publication::Replace }
+    fn publication(&self, config: &MethodConfig) -> Publication {
+        if self.law(config).merged().is_some() { Publication::Accumulate } else { Publication::Replace }
     }
 
     /// Whether a server optimiser may step from the last published tensors towards the law's, moments in hand; if not,
     /// why. By default where the law averages tensors that keep their meaning.
-    fn server_steps(&self, _config: &MethodConfig) -> Result<(), String> {
-        self.law().server_steps().map_err(str::to_owned)
+    fn server_steps(&self, config: &MethodConfig) -> Result<(), String> {
+        self.law(config).server_steps().map_err(str::to_owned)
     }
 
     /// The change of the weight, `[out, in]`, over the layout's part names.
-    fn delta(&self, config: &MethodConfig, rank: usize) -> Delta;
+    fn delta(&self, config: &MethodConfig, at: At<'_>) -> Delta;
 
-    /// New tensors with the same delta, after the aggregation of `round` (counted from 1). `tensors` holds every part of
-    /// the target. Frozen parts go into a new frozen artefact, trained ones into the published file.
+    /// A constant change of the weight, `[out, in]`, over frozen parts of the layout; its sign is its own. It is added
+    /// to the base once per run, behind the adapter that the run starts from. Laws, folding and exactness never see it.
+    /// Asked for once per target, without round and client. A method that starts from factors which change the weight
+    /// subtracts them here.
+    fn offset(&self, _config: &MethodConfig, _at: At<'_>) -> Option<Delta> {
+        None
+    }
+
+    /// New tensors with the same delta, after the aggregation of `at.round`, which is always given. `tensors` holds every
+    /// part of the target. Frozen parts go into a new frozen artefact, trained ones into the published file; parts of the
+    /// offset must stay as they are.
     fn refactor(
         &self,
         _config: &MethodConfig,
-        _round: u32,
-        _target: &Target,
+        _at: At<'_>,
         _tensors: &TensorSet,
     ) -> Result<Option<TensorSet>, MethodError> {
         Ok(None)
     }
 
-    /// Whether the law's delta is the weighted mean of the clients' deltas.
-    fn exactness(&self, config: &MethodConfig) -> Exactness;
+    /// Whether the law's delta is the weighted mean of the clients' deltas, in this round (from 1).
+    fn exactness(&self, config: &MethodConfig, round: u32) -> Exactness;
 
     /// True when clients may train with ranks below the run's.
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         false
     }
 
-    /// What a private run would release.
-    fn dp_support(&self) -> DpSupport;
+    /// What a private run would release. [`DpSupport::Central`] is for methods whose answers do not depend on the client.
+    fn dp_support(&self, config: &MethodConfig) -> DpSupport;
 
-    /// One target as a PEFT LoRA pair. By default the delta folded into two factors, which is right for every delta that
-    /// is a product with a narrow middle.
-    fn export(
-        &self,
-        config: &MethodConfig,
-        target: &Target,
-        rank: usize,
-        tensors: &TensorSet,
-    ) -> Result<PeftFactors, MethodError> {
+    /// Whether the adapter can be written as plain LoRA pairs; if not, why, and what to use instead.
+    fn plain_lora(&self, _config: &MethodConfig) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// One target as a PEFT LoRA pair, without the offset. By default the delta folded into two factors, which is right
+    /// for every delta that is a product with a narrow middle.
+    fn export(&self, config: &MethodConfig, at: At<'_>, tensors: &TensorSet) -> Result<PeftFactors, MethodError> {
         let folded =
-            self.delta(config, rank).fold(tensors).map_err(|source| MethodError::delta(&target.name, source))?;
+            self.delta(config, at).fold(tensors).map_err(|source| MethodError::delta(&at.target.name, source))?;
         Ok(PeftFactors::from_folded(&folded))
+    }
+
+    /// The adapter as PEFT's own type for this method; if there is none, why, and what to use instead.
+    fn native(&self, config: &MethodConfig) -> Result<Native, String> {
+        let instead = if self.plain_lora(config).is_ok() { "--format peft" } else { "--format merged" };
+        Err(format!("PEFT has no type of its own for method `{}`; use {instead}", self.id()))
+    }
+
+    /// Whether the change can be added to the base's weights; if not, why, and what to use instead.
+    fn merges(&self, _config: &MethodConfig) -> Result<(), String> {
+        Ok(())
     }
 }

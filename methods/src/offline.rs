@@ -14,7 +14,9 @@ use rondo_proto::run_file::Dtype;
 
 use crate::aggregate::Contribution;
 use crate::aggregate::engine::{ClientTensors, DenseMean, TargetPlan, check_shares};
+use crate::at::At;
 use crate::config::MethodConfig;
+use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::{TensorFile, write};
@@ -107,7 +109,8 @@ fn group(file: &TensorFile) -> Result<BTreeMap<String, BTreeSet<String>>, Method
 fn specs(input: &OfflineInput<'_>) -> BTreeMap<String, TensorSpec> {
     let rank = input.config.rank;
     let any = Target { name: "any".into(), out: rank, inp: rank };
-    let layout = input.method.layout(input.config, &any, rank);
+    let at = At { target: &any, rank, round: None, client: None };
+    let layout = input.method.layout(input.config, at);
     layout.into_iter().map(|spec| (spec.part.clone(), spec)).collect()
 }
 
@@ -135,10 +138,18 @@ struct OfflineAggregation<'a> {
 }
 
 impl OfflineAggregation<'_> {
+    /// The change that tensors of this rank stand for. The target's size is not known here.
+    fn delta(&self, target: &str, rank: usize) -> Delta {
+        let config = self.input.config;
+        let any = Target { name: target.to_owned(), out: config.rank, inp: config.rank };
+        self.input.method.delta(config, At { target: &any, rank, round: None, client: None })
+    }
+
     fn head(&self, parts: &BTreeSet<String>) -> Result<TensorSet, MethodError> {
         let input = self.input;
         let sent: Vec<String> = parts.iter().cloned().collect();
-        let delta = input.method.delta(input.config, input.config.rank);
+        // The mean asks of no delta.
+        let delta = Delta::Sum(Vec::new());
         let read = |update: &Contribution| {
             let file = TensorFile::open(&update.path)?;
             let tensor = |part: &String| Ok((part.clone(), read(&file, HEAD, part)?));
@@ -161,8 +172,8 @@ impl OfflineAggregation<'_> {
         let (sent, fixed): (Vec<String>, Vec<String>) =
             parts.iter().cloned().partition(|part| self.specs.get(part).is_some_and(|spec| spec.travel.goes_up()));
         let held = self.held(target, &sent, &fixed)?;
-        let law = method.law();
-        let run_delta = method.delta(input.config, input.config.rank);
+        let law = method.law(input.config);
+        let run_delta = self.delta(target, input.config.rank);
         let plan = TargetPlan {
             law,
             context: LawContext {
@@ -215,7 +226,7 @@ impl OfflineAggregation<'_> {
         for part in sent {
             tensors.insert(part.clone(), self.whole(target, part, update, read(&file, target, part)?)?);
         }
-        let delta = self.input.method.delta(self.input.config, update.rank);
+        let delta = self.delta(target, update.rank);
         Ok(ClientTensors { delta, tensors, sent: sent.to_vec() })
     }
 
@@ -224,7 +235,8 @@ impl OfflineAggregation<'_> {
         let input = self.input;
         let name = full_name(target, part);
         let any = Target { name: target.to_owned(), out: input.config.rank, inp: input.config.rank };
-        let layout = input.method.layout(input.config, &any, update.rank);
+        let at = At { target: &any, rank: update.rank, round: None, client: None };
+        let layout = input.method.layout(input.config, at);
         let spec = layout.iter().find(|spec| spec.part == part);
         let Some((spec, block)) = spec.and_then(|spec| Some((spec, spec.block.as_ref()?))) else { return Ok(sent) };
         // Where the block is smaller, the run's rank shows whether the whole tensor came.
@@ -281,7 +293,7 @@ impl OfflineAggregation<'_> {
 
     /// Sum of the clients' folded ranks, from the files' headers; 0 under laws that do not stack.
     fn stacked(&self, target: &str, held: &TensorSet) -> Result<usize, MethodError> {
-        if !self.input.method.law().stacks() {
+        if !self.input.method.law(self.input.config).stacks() {
             return Ok(0);
         }
         let rank = |update: &Contribution| {
@@ -290,7 +302,7 @@ impl OfflineAggregation<'_> {
                 let sent = file.shape(&full_name(target, part)).map(<[usize]>::to_vec);
                 sent.or_else(|| held.get(part).map(|tensor| tensor.shape.clone()))
             };
-            let delta = self.input.method.delta(self.input.config, update.rank);
+            let delta = self.delta(target, update.rank);
             delta.folded_rank(&shape_of).map_err(|source| MethodError::delta(target, source))
         };
         self.input.updates.iter().map(rank).sum()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rondo_proto::nearest::nearest;
 
 use crate::error::MethodError;
-use crate::method::{Method, Publication};
+use crate::method::Method;
 use crate::methods::{FedExLora, FedIt, FedSb, FedSvd, FfaLora, FlexLora, Flora, RoLora, ZeroPad};
 
 /// Methods by id. Cheap to clone.
@@ -47,19 +47,6 @@ impl Registry {
         }
         if self.methods.iter().any(|known| known.id() == id) {
             return refuse("a method with this id is registered already");
-        }
-        let law = method.law();
-        if law.only_for_warm_up() {
-            return refuse("the agree law is for warm-up statistics only");
-        }
-        match (law.merged().is_some(), method.publication()) {
-            (true, Publication::Replace) => {
-                return refuse("what its law merges into the base adds up: its publication must be accumulate");
-            }
-            (false, Publication::Accumulate) => {
-                return refuse("its law publishes the adapter itself: its publication must be replace");
-            }
-            (true, Publication::Accumulate) | (false, Publication::Replace) => {}
         }
         self.methods.push(Arc::from(method));
         Ok(())

@@ -5,6 +5,7 @@ use std::path::Path;
 use rondo_proto::manifest::diff;
 use rondo_proto::wording::SettingKey;
 
+use crate::at::Instance;
 use crate::change::{RoundStart, norm};
 use crate::error::MethodError;
 use crate::file::{FileError, TensorFile};
@@ -93,18 +94,17 @@ impl Job {
     pub fn check_update(
         &self,
         kind: Kind,
-        round: u32,
-        rank: usize,
+        instance: Instance<'_>,
         path: &Path,
         max_norm: Option<f64>,
     ) -> Result<UpdateFacts, UpdateRefusal> {
         if kind == Kind::WarmUp && !self.needs_warm_up() {
             return Err(UpdateRefusal::NoWarmUp(self.method().id().to_owned()));
         }
-        let rank = self.client_rank(rank).map_err(UpdateRefusal::Rank)?;
+        let rank = self.client_rank(instance.rank.unwrap_or(0)).map_err(UpdateRefusal::Rank)?;
         let file = TensorFile::open(path)?;
         let got = file.entries();
-        if let Some(difference) = diff(&self.upload_manifest(kind, round, rank), &got) {
+        if let Some(difference) = diff(&self.upload_manifest(kind, instance), &got) {
             return Err(UpdateRefusal::Manifest { method: self.method().id().to_owned(), rank, difference });
         }
         let mut squares = 0.0;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rondo_methods::law::shares;
 use rondo_methods::{
-    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, Registry, Tensor, TensorFile,
-    TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, Contribution, Instance, Job, Kind, Matrix, Registry, Tensor,
+    TensorFile, TensorSet,
 };
 use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1;
@@ -112,7 +112,9 @@ impl Bench {
             let mut tensors = self.job.initial(1, client, rank);
             tensors.extend(clients[index].iter().map(|(part, t)| (format!("{TARGET}.{part}"), t.clone())));
             let path = self.dir.path().join(format!("{client}.safetensors"));
-            self.job.write_update(kind, round, rank, &tensors, &path).unwrap();
+            self.job
+                .write_update(kind, Instance::in_round(round).with_rank(rank).of_client(client), &tensors, &path)
+                .unwrap();
             updates.push(Contribution { client: client.into(), weight, rank, path });
         }
         let input = AggregateInput {
@@ -280,8 +282,14 @@ fn rolora_moves_one_factor_a_round() {
     close(&part(&output.global, "lora_B"), [[1., 0.], [2., 1.], [0., -1.]], "B");
     close(&bench.delta(&output).scaled(0.5), [[-0.5, 0.5], [0.5, 2.], [-1.5, -1.]], "B.A");
     assert!(output.error.unwrap() < 1e-7);
-    let sent =
-        |round| bench.job.upload_manifest(Kind::Train, round, 2).iter().map(|e| e.name.clone()).collect::<Vec<_>>();
+    let sent = |round| {
+        bench
+            .job
+            .upload_manifest(Kind::Train, Instance::in_round(round).with_rank(2))
+            .iter()
+            .map(|e| e.name.clone())
+            .collect::<Vec<_>>()
+    };
     let [odd, even] = [sent(1), sent(2)];
     assert!(odd.iter().any(|name| name.ends_with("lora_B")) && !odd.iter().any(|name| name.ends_with("lora_A")));
     assert!(even.iter().any(|name| name.ends_with("lora_A")) && !even.iter().any(|name| name.ends_with("lora_B")));

@@ -5,7 +5,7 @@ mod suite;
 
 use rondo_methods::law::shares;
 use rondo_methods::{
-    Delta, DpSupport, Exactness, Job, Kind, LawKind, Method, MethodConfig, MethodError, Registry, Start, Target,
+    At, Delta, DpSupport, Exactness, Instance, Job, Kind, LawKind, Method, MethodConfig, MethodError, Registry, Start,
     TensorSpec, Travel, UpdateRefusal,
 };
 use suite::{Federation, base, run_file};
@@ -134,7 +134,10 @@ fn contributions_are_checked() {
         assert!(shares(&broken).is_err(), "{broken:?}");
     }
     let path = federation.dir.path().join("none");
-    assert!(matches!(federation.job.check_update(Kind::WarmUp, 0, 2, &path, None), Err(UpdateRefusal::NoWarmUp(_))));
+    assert!(matches!(
+        federation.job.check_update(Kind::WarmUp, Instance::in_round(0).with_rank(2), &path, None),
+        Err(UpdateRefusal::NoWarmUp(_))
+    ));
 }
 
 /// A method from outside whose answers do not fit together.
@@ -158,31 +161,31 @@ impl Method for Broken {
     fn paper(&self) -> &str {
         ""
     }
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, _config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::trained("a", &[rank, target.inp], self.travel, Start::Zero),
+            TensorSpec::trained("a", &[at.rank, at.target.inp], self.travel, Start::Zero),
             TensorSpec {
                 block: self.block.map(Vec::from),
-                ..TensorSpec::trained("b", &[target.out, rank], self.travel, Start::Zero)
+                ..TensorSpec::trained("b", &[at.target.out, at.rank], self.travel, Start::Zero)
             },
         ]
     }
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         self.mixed
     }
-    fn trains_in(&self, _config: &MethodConfig, round: u32, _part: &str) -> bool {
-        round <= self.last_round
+    fn trains_in(&self, _config: &MethodConfig, at: At<'_>, _part: &str) -> bool {
+        at.round.is_some_and(|round| round <= self.last_round)
     }
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         self.law
     }
-    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, _config: &MethodConfig, _at: At<'_>) -> Delta {
         self.delta.clone()
     }
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Unsupported("a test".into())
     }
 }
@@ -201,13 +204,16 @@ fn methods_that_do_not_fit_are_refused() {
     let mut registry = Registry::builtin();
     assert!(registry.register(Box::new(Broken { id: "fedit", ..sound() })).is_err());
     assert!(registry.register(Box::new(Broken { id: "Broken", ..sound() })).is_err());
-    assert!(registry.register(Box::new(Broken { law: LawKind::Agree, ..sound() })).is_err());
     let outcome = |method: Broken| {
         let mut registry = Registry::empty();
         registry.register(Box::new(method)).unwrap();
         Job::new(&registry, &run_file("broken", 2, "", ""), &base()).map(|_| ()).map_err(|error| error.to_string())
     };
     assert_eq!(outcome(sound()), Ok(()));
+    for law in [LawKind::Agree, LawKind::Sum] {
+        let text = outcome(Broken { law, ..sound() }).unwrap_err();
+        assert!(text.contains("its law is for warm-up statistics only"), "{text}");
+    }
     let text = outcome(Broken { delta: Delta::product(&["a", "b"]), ..sound() }).unwrap_err();
     assert!(text.contains("the delta `a.b` is (2, 2), the weight is (6, 6)"), "{text}");
     let text = outcome(Broken { delta: Delta::product(&["b", "a"]).transposed(), ..sound() }).unwrap_err();

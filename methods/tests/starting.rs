@@ -109,7 +109,7 @@ fn every_method_stands_on_the_adapter_it_started_from() {
         let mut plain = Federation::of(job.clone());
         let mut moved = Federation::of(job.starting_from(&path).unwrap());
         for round in 0..3 {
-            let rank = if method.mixed_ranks() { 2 } else { 0 };
+            let rank = if job.mixed_ranks() { 2 } else { 0 };
             let [still, shifted] = [&plain, &moved].map(|run| run.deltas(&run.state("observer", rank)));
             let sum = weighted(&[(1.0, still), (1.0, before.clone())]);
             assert!(distance(&shifted, &sum) < 1e-6, "{id} round {round}");

@@ -6,7 +6,7 @@ mod suite;
 use rondo_methods::init::{gradient_sketch, seeded};
 use rondo_methods::linalg::truncated_svd;
 use rondo_methods::tensor::parts_of;
-use rondo_methods::{AggregateOutput, Contribution, Kind, Matrix, MethodError, Registry, Target, TensorFile};
+use rondo_methods::{AggregateOutput, Contribution, Instance, Kind, Matrix, MethodError, Registry, Target, TensorFile};
 use suite::{Federation, bytes_of, distance, weighted};
 
 const CLIENTS: [(&str, f64); 3] = [("a", 0.25), ("b", 0.25), ("c", 0.5)];
@@ -115,7 +115,10 @@ fn clients_with_another_base_are_named() {
             for tensor in tensors.values_mut() {
                 tensor.data[0] += 0.1;
             }
-            federation.job.write_update(Kind::WarmUp, 0, 2, &tensors, &update.path).unwrap();
+            federation
+                .job
+                .write_update(Kind::WarmUp, Instance::in_round(0).with_rank(2), &tensors, &update.path)
+                .unwrap();
         }
     };
     let agreed = federation.aggregate(Kind::WarmUp, federation.statistics(&clients), "even").unwrap();

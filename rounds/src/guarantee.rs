@@ -6,7 +6,7 @@
 //! coordinator keeps the ledger itself (`phases::charging`).
 
 use rondo_dp::{Accountant, ClientPlan, Event, Privacy};
-use rondo_methods::{DpSupport, Job, Kind, Statistic};
+use rondo_methods::{DpSupport, Instance, Job, Kind};
 use rondo_proto::{ClientId, v1};
 
 use crate::input::StoredUpdate;
@@ -22,14 +22,13 @@ const ROUNDING: f64 = 1e-9;
 
 /// Checks that a guarantee can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
-    let reads_gradients = job.warm_up().is_some_and(|plan| plan.statistic == Statistic::Gradient);
-    if !privacy.is_none() && reads_gradients {
+    if !privacy.is_none() && job.warm_up_reads_data() {
         return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
     }
     if let Privacy::Client { .. } = privacy {
         let fresh = "every client starts each round from tensors of its own, so their changes have no sum";
-        let why = match job.method().dp_support() {
-            DpSupport::Central { .. } if job.method().fresh_each_round() => fresh.to_owned(),
+        let why = match job.dp_support() {
+            DpSupport::Central { .. } if job.fresh_each_round() => fresh.to_owned(),
             DpSupport::Central { .. } => return Ok(()),
             DpSupport::LocalOnly(why) | DpSupport::Unsupported(why) => why,
         };
@@ -189,7 +188,7 @@ fn statement_of_releases(central: &Central, charged: Option<&Charged>) -> String
 /// The predicted L2 norm of a run's noise, against that of its updates. A mean of updates cannot
 /// exceed the clip.
 pub(crate) fn prediction(plan: &ClientPlan, job: &Job) -> String {
-    let tensors = job.upload_manifest(Kind::Train, 1, job.rank());
+    let tensors = job.upload_manifest(Kind::Train, Instance::in_round(1));
     let numbers: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let noise = plan.noise_norm(numbers as u64);
     let ratio = plan.signal_to_noise(numbers as u64);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rondo_dp::ExamplePlan;
-use rondo_methods::{AdapterState, Job, TensorSet};
+use rondo_methods::{AdapterState, Instance, Job, TensorSet};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
 use rondo_proto::wording::SettingKey;
@@ -40,6 +40,13 @@ pub struct Work {
     pub protection: Protection,
     /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
     pub max_eval_examples: Option<usize>,
+}
+
+impl Work {
+    /// The adapter that this work is about.
+    pub fn instance(&self) -> Instance<'_> {
+        Instance::in_round(self.round).with_rank(self.rank).of_client(&self.client)
+    }
 }
 
 /// What training does for a run's promise of privacy.

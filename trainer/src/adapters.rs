@@ -213,6 +213,7 @@ fn interpret(
     match delta {
         Delta::Mat(name) => Ok(scaled(factors.times(name, x, transposed)?)?),
         Delta::Diag(name) => Ok(scaled(factors.diagonal_times(name, x)?)?),
+        Delta::Comb { weights, basis } => Ok(scaled(factors.combination_times(weights, basis, x, transposed)?)?),
         Delta::Transpose(inner) => interpret(inner, factors, x, !transposed, scale),
         Delta::Scale(factor, inner) => interpret(inner, factors, x, transposed, scale * factor),
         Delta::Product(product) => {
@@ -262,6 +263,52 @@ impl Factors {
             return padding.times(x, &of_kind(copies, x.kind())?.f_diag_embed(0, -2, -1)?);
         }
         Ok(x.f_mul(&of_kind(self.shared(name)?, x.kind())?)?)
+    }
+
+    /// `x M^T` with M = sum_j w_j M_j of the parts `weights` `[k]` and `basis` `[k, rows, columns]`, or `x M` when
+    /// `transposed`. M is formed, once for all texts or once for each.
+    fn combination_times(
+        &self,
+        weights: &str,
+        basis: &str,
+        x: &Tensor,
+        transposed: bool,
+    ) -> Result<Tensor, TrainerError> {
+        // `[.., k, rows, columns]` with each matrix as one row, and its sizes.
+        let flat = |matrices: &Tensor| -> Result<(Tensor, i64, i64), TrainerError> {
+            match matrices.size()[..] {
+                [.., _, rows, columns] => Ok((matrices.f_flatten(-2, -1)?, rows, columns)),
+                _ => Err(TrainerError::Tensor { name: basis.to_owned(), problem: "it is no list of matrices".into() }),
+            }
+        };
+        let (matrix, padding) = match (self.own(weights), self.own(basis)) {
+            // [b, k] . [k, rows * columns]
+            (Some((weights, padding)), None) => {
+                let (basis, rows, columns) = flat(self.shared(basis)?)?;
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
+            }
+            // [1, k] . [b, k, rows * columns]
+            (None, Some((basis, padding))) => {
+                let (basis, rows, columns) = flat(basis)?;
+                let weights = self.shared(weights)?.f_unsqueeze(0)?;
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
+            }
+            // [b, 1, k] . [b, k, rows * columns]
+            (Some((weights, _)), Some((basis, padding))) => {
+                let (basis, rows, columns) = flat(basis)?;
+                let weights = weights.f_unsqueeze(1)?;
+                (weights.f_matmul(&basis)?.f_reshape([-1, rows, columns])?, Some(padding))
+            }
+            (None, None) => {
+                let (basis, rows, columns) = flat(self.shared(basis)?)?;
+                (self.shared(weights)?.f_matmul(&basis)?.f_reshape([rows, columns])?, None)
+            }
+        };
+        let matrix = of_kind(&matrix, x.kind())?;
+        match padding {
+            Some(padding) => padding.times(x, &if transposed { matrix } else { matrix.f_transpose(1, 2)? }),
+            None => Ok(x.f_matmul(&if transposed { matrix } else { matrix.f_tr()? })?),
+        }
     }
 
     fn own(&self, name: &str) -> Option<(&Tensor, &Padding)> {

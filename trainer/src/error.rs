@@ -126,6 +126,20 @@ pub enum TrainerError {
     /// A warm-up that no noise covers, of a run with privacy.
     #[error("the run promises privacy, and its warm-up would tell gradients; it needs init = \"base-svd\"")]
     PrivateWarmUp,
+    /// A text's gradient is not its own: other texts at the same time move it.
+    #[error(
+        "private texts cannot be worked on together: on {processor} the gradient of tensor {tensor:?} differs by \
+         {difference:e} between several texts at once and one by one; MKL_CBWR=AUTO,STRICT in the environment, set \
+         before the start, may give them equal bits"
+    )]
+    Neighbours {
+        /// Full name of the first tensor whose gradients differ.
+        tensor: String,
+        /// The largest difference between two numbers; NaN where a gradient is not finite.
+        difference: f64,
+        /// The processor's name.
+        processor: String,
+    },
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -152,9 +166,12 @@ impl TrainerError {
             | Self::TooLong { .. }
             | Self::NoVocabulary
             | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
-            Self::Lattice(_) | Self::Mechanism(_) | Self::Entropy(_) | Self::Tensor { .. } | Self::Torch(_) => {
-                WorkError::Engine(self.to_string())
-            }
+            Self::Lattice(_)
+            | Self::Mechanism(_)
+            | Self::Entropy(_)
+            | Self::Neighbours { .. }
+            | Self::Tensor { .. }
+            | Self::Torch(_) => WorkError::Engine(self.to_string()),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod head;
 pub mod logits;
 pub mod measure;
 pub mod models;
+pub mod neighbours;
 pub mod packed;
 pub mod session;
 pub mod step;

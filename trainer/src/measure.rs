@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use rondo_methods::{AdapterState, Job, Start, TensorSet};
+use rondo_methods::{AdapterState, Instance, Job, MethodError, Start, TensorSet};
 use rondo_proto::run_file::{Dtype, RunFile};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -53,7 +53,7 @@ pub fn one_step(
     let _tokens = load_tokenizer(model)?;
     let loaded = machine::peak().unwrap_or(0);
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
-    let state = fresh(job, &mut draw);
+    let state = fresh(job, &mut draw).map_err(TrainerError::Method)?;
     let session = Session::of_state(&*base, device, job, &state, run.task.pooling, true)?;
     let mut encoded = Encoded::new();
     for _ in 0..load.batch {
@@ -78,15 +78,20 @@ pub fn one_step(
 }
 
 /// An adapter at its start; what a warm-up would bring is drawn.
-fn fresh(job: &Job, draw: &mut Draw) -> AdapterState {
+fn fresh(job: &Job, draw: &mut Draw) -> Result<AdapterState, MethodError> {
     let rank = job.rank();
     let mut tensors: TensorSet = job.initial(1, "plan", rank);
-    for named in job.layout(1, rank).iter().filter(|named| named.spec.start == Start::Artefact) {
+    for named in job
+        .layout(Instance::in_round(1).with_rank(rank).of_client("plan"))
+        .iter()
+        .filter(|named| named.spec.start == Start::Artefact)
+    {
         let mut tensor = rondo_methods::Tensor::zeros(&named.spec.shape);
         tensor.data.fill_with(|| (draw.below(2001) as f32 - 1000.0) / 20_000.0);
         tensors.insert(named.name.clone(), tensor);
     }
-    AdapterState { round: 1, rank, tensors, merged: Vec::new() }
+    let merged = job.offsets(&tensors)?;
+    Ok(AdapterState { round: 1, client: "plan".to_owned(), rank, tensors, merged })
 }
 
 /// A 64-bit xorshift (Marsaglia 2003): equal on every machine.

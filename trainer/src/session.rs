@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::tensor::{full_name, parts_of};
-use rondo_methods::{AdapterState, Delta, Job, MergedDelta, NamedSpec, TensorSet, WarmUpPlan};
+use rondo_methods::{AdapterState, Delta, Job, MergedDelta, NamedSpec, TensorSet, WarmUpStep};
 use rondo_proto::run_file::Pooling;
 use tch::{Device, Kind, Tensor};
 
@@ -98,10 +98,10 @@ impl<'m> Session<'m> {
     ) -> Result<Self, TrainerError> {
         let mut session = Self::of_job(model, device, job, &state.tensors, pooling)?;
         session.merge_all(job, &state.merged)?;
-        let layout = job.layout(state.round, state.rank);
+        let layout = job.layout(state.instance());
         let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
-        let delta = job.delta(state.rank);
-        for target in job.targets() {
+        for (index, target) in job.targets().iter().enumerate() {
+            let delta = job.delta(index, state.instance());
             session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &trained)?;
         }
         if let Some(head) = &session.head {
@@ -120,22 +120,31 @@ impl<'m> Session<'m> {
         Ok(session)
     }
 
-    /// A warm-up's probe on what the run starts from, the bare base model or an adapter merged into it, with the run's head
-    /// at its start; only the probe takes gradients.
+    /// A warm-up step's probes on what the run starts from, the bare base model or an adapter merged into it, with the run's
+    /// head at its start; only the probes take gradients. Several probes of one target stand side by side: each is at zero,
+    /// so none changes what the others see.
     pub fn of_probe(
         model: &'m dyn Transformer,
         device: Device,
         job: &Job,
-        plan: &WarmUpPlan,
+        step: &WarmUpStep,
         state: &AdapterState,
         pooling: Pooling,
     ) -> Result<Self, TrainerError> {
         // The head never starts anew in a round, so neither round nor client matter to it.
         let mut session = Self::of_job(model, device, job, &job.initial(0, "", job.rank()), pooling)?;
         session.merge_all(job, &state.merged)?;
-        let trained = trained_names(&plan.layout);
-        for target in job.targets() {
-            session.attach(&target.name, &plan.delta, &parts_of(&state.tensors, &target.name), &trained)?;
+        let mut deltas: BTreeMap<usize, Vec<Delta>> = BTreeMap::new();
+        for probe in &step.probes {
+            deltas.entry(probe.target).or_default().push(probe.delta.clone());
+        }
+        let trained = step.probes.iter().flat_map(|probe| trained_names(&probe.layout)).collect();
+        for (index, mut deltas) in deltas {
+            let target = &job.targets()[index].name;
+            let delta = if deltas.len() == 1 { deltas.remove(0) } else { Delta::Sum(deltas) };
+            let mut parts = parts_of(&state.tensors, target);
+            parts.retain(|part, _| delta.parts().contains(&part.as_str()));
+            session.attach(target, &delta, &parts, &trained)?;
         }
         session.trained.sort_by(|(left, _), (right, _)| left.cmp(right));
         Ok(session)

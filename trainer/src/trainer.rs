@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 use crate::device::DeviceChoice;
 use crate::error::TrainerError;
 use crate::models::{self, Transformer};
+use crate::neighbours::{self, PrivateBatches, Trials};
 use crate::session::Session;
 use crate::step::Plan;
 use crate::tasks;
@@ -19,22 +20,37 @@ use crate::train::{local, warm_up};
 use rondo_trainer_api::limits::Limits;
 use rondo_trainer_api::memory::{self, Load, Outline, machine};
 use rondo_trainer_api::work::MakeTrainer;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Protection, Trainer, Work, WorkError};
 
 /// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
+/// The processor is tried here: where neighbours in a batch move a text's gradient, private training works on one text
+/// at a time. A GPU is tried by the run's own model alone, when there is private work.
 ///
 /// # Errors
 /// Not a device, or a GPU that is not there; found here, before there is any work.
 pub fn maker(limits: &Limits) -> Result<MakeTrainer, TrainerError> {
     let choice: DeviceChoice = limits.device.parse()?;
-    choice.open()?;
+    let device = choice.open()?;
     let threads = (limits.threads > 0).then_some(limits.threads as usize);
+    set_threads(threads);
+    let batches = match device {
+        Device::Cpu => PrivateBatches::after(neighbours::try_processor(device))?,
+        _ => PrivateBatches::Together,
+    };
     let limits = limits.clone();
     let problem =
         move |error: TrainerError| WorkError::Device { device: choice.to_string(), problem: error.to_string() };
     Ok(Box::new(move || {
-        Ok(Box::new(LibtorchTrainer::new(choice, threads).map_err(problem)?.with_limits(limits.clone())))
+        let trainer = LibtorchTrainer::new(choice, threads).map_err(problem)?;
+        Ok(Box::new(trainer.with_limits(limits.clone()).with_private_batches(batches)))
     }))
+}
+
+/// The number of CPU threads of one operation; `None` leaves libtorch's default, all cores.
+fn set_threads(threads: Option<usize>) {
+    if let Some(threads) = threads {
+        tch::set_num_threads(threads.clamp(1, 1024) as i32);
+    }
 }
 
 /// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
@@ -42,6 +58,7 @@ pub struct LibtorchTrainer {
     device: Device,
     loaded: Option<Loaded>,
     limits: Limits,
+    trials: Trials,
 }
 
 /// A base model in memory.
@@ -64,16 +81,20 @@ impl LibtorchTrainer {
     /// A GPU was asked for that is not there.
     pub fn new(device: DeviceChoice, threads: Option<usize>) -> Result<Self, TrainerError> {
         let device = device.open()?;
-        if let Some(threads) = threads {
-            tch::set_num_threads(threads.clamp(1, 1024) as i32);
-        }
-        Ok(Self { device, loaded: None, limits: Limits::default() })
+        set_threads(threads);
+        Ok(Self { device, loaded: None, limits: Limits::default(), trials: Trials::default() })
     }
 
     /// The same, with what `[limits]` says of memory, micro-batches and checkpoints.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same, with what a trial of the processor allows private steps.
+    #[must_use]
+    pub fn with_private_batches(self, batches: PrivateBatches) -> Self {
+        Self { trials: Trials::after(batches), ..self }
     }
 
     /// How this work's steps are carried out: the fastest way that fits.
@@ -146,21 +167,31 @@ impl LibtorchTrainer {
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
-        let Some(plan) = work.job.warm_up() else {
+        // The daemon refuses such a run; here nothing is read should it not have.
+        if work.run.privacy.is_some() && work.job.warm_up_reads_data() {
+            return Err(TrainerError::PrivateWarmUp);
+        }
+        let mut all: Option<LocalUpdate> = None;
+        for asked in work.job.warm_up() {
+            let update = match asked.statistic {
+                Statistic::Base(factors) => warm_up::base_factors(&*loaded.model, work, factors, &asked, progress)?,
+                Statistic::Gradient => {
+                    let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
+                    let pooling = work.run.task.pooling;
+                    let session = Session::of_probe(&*loaded.model, device, &work.job, &asked, &work.state, pooling)?;
+                    warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?
+                }
+            };
+            all = Some(match all {
+                Some(before) => warm_up::joined(before, update, asked.statistic),
+                None => update,
+            });
+        }
+        let Some(update) = all else {
             let problem = format!("method {} asks for no warm-up", work.job.method().id());
             return Err(TrainerError::Tensor { name: "warm-up".into(), problem });
         };
-        match plan.statistic {
-            Statistic::BaseFactors => warm_up::base_factors(&*loaded.model, work, progress),
-            // The daemon refuses such a run; here nothing is read should it not have.
-            Statistic::Gradient if work.run.privacy.is_some() => Err(TrainerError::PrivateWarmUp),
-            Statistic::Gradient => {
-                let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
-                let pooling = work.run.task.pooling;
-                let session = Session::of_probe(&*loaded.model, device, &work.job, &plan, &work.state, pooling)?;
-                warm_up::gradient(&session, work, plan.examples, &rows, steps, progress)
-            }
-        }
+        Ok(LocalUpdate { tensors: local::upload(work, rondo_methods::Kind::WarmUp, update.tensors)?, ..update })
     }
 
     fn run_training(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
@@ -169,10 +200,16 @@ impl LibtorchTrainer {
             false => None,
         };
         let steps = self.plan(work)?;
+        let mut trials = self.trials.clone();
         let (device, loaded) = self.prepare(work)?;
         let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
         let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
+        let steps = match work.protection {
+            Protection::Examples(_) => trials.plan(&session, work, steps)?,
+            Protection::None | Protection::WholeChange { .. } => steps,
+        };
         let update = local::train(&session, work, &rows, steps, progress)?;
+        self.trials = trials;
         Ok(LocalUpdate { before, ..update })
     }
 

@@ -2,7 +2,9 @@
 //! knows, and what their tensors and options are.
 
 use clap::Subcommand;
-use rondo_methods::{DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, TensorSpec, Travel};
+use rondo_methods::{
+    At, DpSupport, LawKind, Method, OptionKind, OptionSpec, Registry, Role, Target, TensorSpec, Travel,
+};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -35,6 +37,9 @@ struct About {
     mixed_ranks: bool,
     privacy: DpSupport,
     delta: String,
+    /// A constant change that it adds to every weight; empty without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    offset: String,
     tensors: Vec<Tensor>,
     options: Vec<Setting>,
 }
@@ -94,11 +99,12 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
         id: method.id().to_owned(),
         title: method.title().to_owned(),
         paper: method.paper().to_owned(),
-        law: method.law(),
-        exactness: method.exactness(&config).to_string(),
-        mixed_ranks: method.mixed_ranks(),
-        privacy: method.dp_support(),
+        law: method.law(&config),
+        exactness: method.exactness(&config, 1).to_string(),
+        mixed_ranks: method.mixed_ranks(&config),
+        privacy: method.dp_support(&config),
         delta: delta(method)?,
+        offset: offset(method)?,
         tensors: shapes::tensors(method)?.into_iter().map(tensor).collect(),
         options: method.options().iter().map(setting).collect(),
     })
@@ -106,10 +112,24 @@ fn about(method: &dyn Method) -> Result<About, CliError> {
 
 /// The change of a weight; the scale is written as a symbol where the method has one.
 fn delta(method: &dyn Method) -> Result<String, CliError> {
-    let with = |alpha: f64| Ok::<_, CliError>(method.delta(&shapes::config(method, 8, Some(alpha))?, 8));
+    let target = any_target();
+    let at = At { target: &target, rank: 8, round: None, client: None };
+    let with = |alpha: f64| Ok::<_, CliError>(method.delta(&shapes::config(method, 8, Some(alpha))?, at));
     let plain = with(8.0)?;
     let doubled = with(16.0)?;
     Ok(if plain == doubled { plain.to_string() } else { format!("(alpha / r) {plain}") })
+}
+
+/// The constant change of a weight, if the method makes one.
+fn offset(method: &dyn Method) -> Result<String, CliError> {
+    let target = any_target();
+    let at = At { target: &target, rank: 8, round: None, client: None };
+    Ok(method.offset(&shapes::config(method, 8, None)?, at).map(|offset| offset.to_string()).unwrap_or_default())
+}
+
+/// A target that stands for all.
+fn any_target() -> Target {
+    Target { name: "target".to_owned(), out: 64, inp: 64 }
 }
 
 fn values(kind: OptionKind) -> String {
@@ -117,6 +137,11 @@ fn values(kind: OptionKind) -> String {
         OptionKind::Choice(words) => words.join(" | "),
         OptionKind::Count { min, max } => format!("{min} to {max}"),
         OptionKind::Positive => "a number above 0".to_owned(),
+        OptionKind::NonNegative => "a number of 0 or more".to_owned(),
+        OptionKind::Fraction => "a number from 0 to 1".to_owned(),
+        OptionKind::Toggle => "true | false".to_owned(),
+        OptionKind::Counts { min, max } => format!("a list of {min} to {max}"),
+        OptionKind::Names => "a list of words".to_owned(),
     }
 }
 
@@ -150,6 +175,7 @@ fn details(method: &About) -> String {
         ("what it does", method.title.clone()),
         ("paper", method.paper.clone()),
         ("change of a weight", method.delta.clone()),
+        ("constant change", method.offset.clone()),
         ("law", word(&method.law)),
         ("aggregation", method.exactness.clone()),
         ("ranks", if method.mixed_ranks { "may differ by client".to_owned() } else { "one for all".to_owned() }),

@@ -60,6 +60,7 @@ fn exit_codes_tell_usage_from_failure() {
         &["token", "create", "--ttl", "soon"],
         &["adapter", "export", "x", "--format", "onnx", "--out", "y"],
         &["adapter", "export", "x", "--format", "merged", "--out", "y"],
+        &["adapter", "export", "x", "--format", "peft-native", "--recompress", "2", "--out", "y"],
         &["adapter", "aggregate", "--method", "fedit", "--weights", "1,2", "--out", "o", "a.safetensors"],
         &["adapter", "aggregate", "--method", "fedit", "--weights", "0", "--out", "o", "a.safetensors"],
     ] {

@@ -10,7 +10,7 @@ use rondo::context::Context;
 use rondo::error::CliError;
 use rondo::output::Output;
 use rondo_methods::export::peft::load;
-use rondo_methods::{AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorFile, file};
+use rondo_methods::{AggregateInput, Contribution, Instance, Job, Kind, Registry, Tensor, TensorFile, file};
 use rondo_proto::digest::Digest;
 use rondo_proto::run_file::{Dtype, RunFile};
 use rondo_proto::v1::*;
@@ -221,7 +221,8 @@ fn adapter_of(job: &Job, method: &str, dir: &Path, base: BaseModel) -> Script {
             let mut tensors = job.initial(round, client, 2);
             tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|x| *x += value));
             let path = out.join(client);
-            job.write_update(Kind::Train, round, 2, &tensors, &path).unwrap();
+            job.write_update(Kind::Train, Instance::in_round(round).with_rank(2).of_client(client), &tensors, &path)
+                .unwrap();
             Contribution { client: client.to_owned(), weight: 0.5, rank: 2, path }
         };
         let updates = vec![update("a", 0.1 * round as f32), update("b", -0.3)];
@@ -296,6 +297,13 @@ async fn an_adapter_is_fetched_checked_exported_inspected_and_compared() {
         assert_eq!(rondo(&script, &more).await.0, Ok(()), "{method}");
         let (end, text) = rondo(&script, &["adapter", "diff", path, again, "--tolerance", "1e-5"]).await;
         assert_eq!(end, Ok(()), "{text}");
+        // No method of these has a type of PEFT's own, which is found before anything is fetched.
+        let native = dir.path().join("native");
+        let native = native.to_str().unwrap();
+        let asked = ["adapter", "export", "sentiment-1", "--format", "peft-native", "--out", native];
+        let (end, _) = rondo(&script, &asked).await;
+        assert!(end.is_err_and(|error| error.message.contains("use --format peft")), "{method}");
+        assert!(!Path::new(native).exists());
         // A blob that is not what its name says is refused.
         script.blobs.values_mut().for_each(|path| *path = dir.path().join("round-1/a"));
         let bad = dir.path().join("bad");

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rondo_methods::Kind;
+use rondo_methods::{Instance, Kind};
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
 use rondo_trainer_api::work::{LocalUpdate, WorkError};
@@ -57,7 +57,11 @@ impl<A: Api> Daemon<A> {
         let job = accepted.job.clone();
         let round = key.round;
         let rank = accepted.rank as usize;
-        let write = move |path: &Path| job.write_update(kind, round, rank, &tensors, path);
+        let client = self.client.clone();
+        let write = move |path: &Path| {
+            let instance = Instance::in_round(round).with_rank(rank).of_client(&client);
+            job.write_update(kind, instance, &tensors, path)
+        };
         Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
     }
 

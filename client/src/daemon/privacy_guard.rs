@@ -3,10 +3,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rondo_data::Source;
 use rondo_dp::{Curve, ExamplePlan, Ledger, LedgerError, LedgerState, Limit, Privacy, RunAccount, Schedule};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::{RunId, v1};
 
@@ -59,7 +59,7 @@ impl PrivacyGuard {
         let plan = ExamplePlan::new(&terms, examples as u64, schedule)?;
         let domain = source.domain();
         let limit = self.declared_limit(domain)?;
-        self.ledger().reserve(id.as_str(), domain, &plan, limit, now_ms())?;
+        self.ledger().reserve(id.as_str(), domain, &plan, limit, unix_millis())?;
         Ok(Some(plan))
     }
 
@@ -144,7 +144,7 @@ impl PrivacyGuard {
         if !ledger.state().runs.get(run).is_some_and(|account| account.updates.contains_key(&update)) {
             self.check_declared(ledger.state(), run)?;
         }
-        ledger.spend(run, entry.key.round, &update, now_ms())?;
+        ledger.spend(run, entry.key.round, &update, unix_millis())?;
         let head = ledger.head().to_string();
         let account = ledger.state().runs.get(run).cloned();
         drop(ledger);
@@ -177,15 +177,11 @@ impl PrivacyGuard {
     /// Frees what ended runs have set aside and not released.
     pub(super) fn close(&self, runs: &[String]) {
         for run in runs {
-            if let Err(error) = self.ledger().close(run, now_ms()) {
+            if let Err(error) = self.ledger().close(run, unix_millis()) {
                 tracing::error!(run, %error, "what the run has set aside stays so");
             }
         }
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

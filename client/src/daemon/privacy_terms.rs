@@ -2,7 +2,7 @@
 //! change are protected, and nothing but tensors leaves the machine.
 
 use rondo_dp::{Privacy, PrivacyError, Terms};
-use rondo_methods::{Job, Statistic};
+use rondo_methods::Job;
 use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::v1;
 use rondo_trainer_api::work::{LocalUpdate, Protection};
@@ -24,7 +24,7 @@ pub fn privacy_terms(run: &RunFile) -> Result<Privacy, PrivacyError> {
 
 /// Refuses a warm-up that would reveal gradients: no noise covers them.
 pub(super) fn refuse_warm_up(run: &str, job: &Job) -> Result<(), Failure> {
-    if job.warm_up().is_none_or(|plan| plan.statistic != Statistic::Gradient) {
+    if !job.warm_up_reads_data() {
         return Ok(());
     }
     Err(Failure::NotAgreed(format!(

@@ -107,7 +107,7 @@ impl Disk for Full {
 }
 
 #[test]
-fn a_full_disk_is_told_and_loses_nothing_wherever_it_strikes() {
+fn a_full_disk_is_reported_and_loses_nothing_wherever_it_strikes() {
     let dir = tempfile::tempdir().unwrap();
     let whole = put(&open(dir.path()), &key(1, 1), 1.0).unwrap().bytes as i64;
     let room = Arc::new(AtomicI64::new(0));

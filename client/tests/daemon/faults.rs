@@ -73,7 +73,13 @@ async fn a_download_goes_on_where_it_broke_and_a_wrong_one_is_fetched_again() {
     let run_file = machine.run_file("fedit", 2);
     let job = machine.job(&run_file);
     let path = machine.dir.path().join("published");
-    job.write_update(rondo_methods::Kind::Train, 1, 2, &job.initial(1, "x", 2), &path).unwrap();
+    job.write_update(
+        rondo_methods::Kind::Train,
+        rondo_methods::Instance::in_round(1).with_rank(2),
+        &job.initial(1, "x", 2),
+        &path,
+    )
+    .unwrap();
     let digest = machine.coordinator.offer(std::fs::read(&path).unwrap());
     machine.invite("one", &run_file);
     let mut train = machine.assignment(v1::WorkKind::Train, "one", 2, &run_file);

@@ -1,6 +1,6 @@
 //! What goes right: whole runs, several runs, states by digest.
 
-use rondo_methods::Kind;
+use rondo_methods::{Instance, Kind};
 use rondo_proto::v1::{self, poll_reply::Next};
 
 use crate::machine::Machine;
@@ -10,7 +10,7 @@ fn published(machine: &Machine, run_file: &str, add: f32) -> (Vec<u8>, f32) {
     let mut tensors = job.initial(1, "movies", 2);
     tensors.values_mut().for_each(|tensor| tensor.data.iter_mut().for_each(|number| *number += add));
     let path = machine.dir.path().join("published.safetensors");
-    job.write_update(Kind::Train, 1, 2, &tensors, &path).unwrap();
+    job.write_update(Kind::Train, Instance::in_round(1).with_rank(2), &tensors, &path).unwrap();
     let sum = tensors.values().flat_map(|tensor| &tensor.data).sum();
     (std::fs::read(path).unwrap(), sum)
 }
@@ -92,7 +92,13 @@ async fn several_runs_one_after_another_and_a_warm_up() {
     let path = machine.dir.path().join("update");
     std::fs::write(&path, uploaded).unwrap();
     let manifest = rondo_proto::manifest::read(&path).unwrap();
-    assert_eq!(rondo_proto::manifest::diff(&machine.job(&second).upload_manifest(Kind::Train, 2, 3), &manifest), None);
+    assert_eq!(
+        rondo_proto::manifest::diff(
+            &machine.job(&second).upload_manifest(Kind::Train, Instance::in_round(2).with_rank(3)),
+            &manifest
+        ),
+        None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,7 +53,7 @@ impl Handle {
 impl Trainer for Handle {
     fn warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError> {
         let mut update = self.train(work, progress)?;
-        for named in work.job.upload_manifest(Kind::WarmUp, 0, work.rank) {
+        for named in work.job.upload_manifest(Kind::WarmUp, work.instance()) {
             update.tensors.entry(named.name).or_insert_with(|| Tensor::zeros(&named.shape));
         }
         Ok(update)

@@ -114,8 +114,8 @@ async fn a_run_goes_on_where_the_export_of_another_method_stands() {
                 expected.add_scaled(1.0, &target.dense());
                 by_start += 1;
             }
-            if job.targets().contains(layer) {
-                let own = job.delta(0).dense(&parts_of(&state.tensors, &layer.name)).unwrap();
+            if let Some(index) = job.targets().iter().position(|target| target == layer) {
+                let own = job.delta(index, state.instance()).dense(&parts_of(&state.tensors, &layer.name)).unwrap();
                 assert!(own.norm() > 1e-3, "{method}: {} was trained", layer.name);
                 expected.add_scaled(1.0, &own);
                 by_run += 1;

@@ -1,6 +1,7 @@
-//! A toy base model, run files on it, and update files as a client would write them, with random numbers.
+//! A toy base model, run files on it, and update files as a client would write them, with random
+//! numbers.
 
-use rondo_methods::{Job, Kind, Registry};
+use rondo_methods::{Instance, Job, Kind, Registry};
 use rondo_proto::manifest::TensorEntry;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::{Digest, v1};
@@ -102,5 +103,5 @@ pub(crate) fn random(seed: u64) -> impl FnMut() -> f32 {
 
 /// A well-formed update.
 pub(crate) fn update(run_file: &str, kind: Kind, round: u32, rank: u32, seed: u64) -> Vec<u8> {
-    file(&job(run_file).upload_manifest(kind, round, rank as usize), random(seed))
+    file(&job(run_file).upload_manifest(kind, Instance::in_round(round).with_rank(rank as usize)), random(seed))
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use rondo_coordinator::config::Config;
+use rondo_methods::Instance;
 use rondo_proto::Digest;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_proto::v1::upload_message::Part;
+use rondo_proto::v1::upload_message::Part as UploadPart;
 use rondo_wire::status::code_of;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -66,7 +67,8 @@ async fn participant(scene: &Scene, client: &str) -> v1::Participant {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_upload_is_resumed_and_counts_once() {
     let dir = tempfile::tempdir().unwrap();
-    // Wide enough for several chunks would take long to train; a small file in small messages does the same.
+    // Wide enough for several chunks would take long to train; a small file in small messages does
+    // the same.
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let bytes = scene.clients[0].update(&assignment);
@@ -74,7 +76,7 @@ async fn a_broken_upload_is_resumed_and_counts_once() {
 
     // The stream breaks off after 700 bytes.
     let (sender, receiver) = mpsc::channel(4);
-    let part = v1::UploadMessage { part: Some(Part::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
+    let part = v1::UploadMessage { part: Some(UploadPart::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
     sender.send(messages(header.clone(), &[]).remove(0)).await.unwrap();
     sender.send(part).await.unwrap();
     let mut api = scene.clients[0].api.clone();
@@ -150,7 +152,7 @@ async fn what_cannot_be_an_update_is_refused_and_the_round_goes_on_without_it() 
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let job = job(&assignment.run_file);
-    let manifest = job.upload_manifest(kind(&assignment), assignment.round, 4);
+    let manifest = job.upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
     let mut random = random(3);
     let nan = file(&manifest, || if random() > 0.09 { f32::NAN } else { 0.0 });
     let refused = scene.clients[0].upload(&assignment, &nan).await.unwrap_err();
@@ -190,7 +192,8 @@ async fn garbage_other_layouts_and_other_sizes_are_refused_by_type() {
                 (raw(messages(header(&assignment, &noise), &noise)).await, "header", true)
             }
             "shape" => {
-                let mut manifest = job(&assignment.run_file).upload_manifest(kind(&assignment), assignment.round, 4);
+                let mut manifest = job(&assignment.run_file)
+                    .upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
                 manifest.iter_mut().for_each(|entry| entry.shape.reverse());
                 let other = file(&manifest, || 0.5);
                 (raw(messages(header(&assignment, &other), &other)).await, "layout", true)
@@ -223,7 +226,8 @@ async fn a_norm_above_the_run_s_bound_is_refused() {
     let text = run_file("fedit", 1).replace("grace_s = 60", "grace_s = 60\nmax_update_norm = 0.5");
     let mut scene = scene(dir.path(), text).await;
     let assignment = scene.assignments[0].clone();
-    let manifest = job(&assignment.run_file).upload_manifest(kind(&assignment), assignment.round, 4);
+    let manifest =
+        job(&assignment.run_file).upload_manifest(kind(&assignment), Instance::in_round(assignment.round).with_rank(4));
     let large = file(&manifest, || 1.0);
     let refused = scene.clients[0].upload(&assignment, &large).await.unwrap_err();
     assert!(refused.message().contains("max_update_norm"), "{refused}");

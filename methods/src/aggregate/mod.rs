@@ -9,6 +9,7 @@ mod outliers;
 mod round;
 mod server;
 mod target_files;
+mod warm_up;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use self::input::{AggregateInput, AggregateOutput, Contribution};
 use self::engine::check_shares;
 use self::round::RoundAggregation;
 use self::server::{ServerStepper, is_stepped};
+use crate::at::Instance;
 use crate::error::MethodError;
 use crate::file::TensorWriter;
 use crate::job::{Job, Kind};
@@ -56,10 +58,14 @@ impl Job {
             None => None,
         };
         let mut aggregation = RoundAggregation::new(self, &input, stepper);
+        let statistics = match input.kind {
+            Kind::WarmUp => Some(aggregation.statistics()?),
+            Kind::Train => None,
+        };
         for target in 0..self.targets().len() {
-            let made = match input.kind {
-                Kind::WarmUp => aggregation.warm_up(target)?,
-                Kind::Train => aggregation.train(target)?,
+            let made = match &statistics {
+                Some(statistics) => statistics.finish(self, target)?,
+                None => aggregation.train(target)?,
             };
             for (name, tensor) in made.published {
                 publisher.write(&name, &tensor)?;
@@ -90,7 +96,7 @@ impl Job {
         metadata: &BTreeMap<String, String>,
     ) -> Result<ServerStepper<'a>, MethodError> {
         let stepped = |named: NamedSpec| is_stepped(&named.spec).then_some((named.name, named.spec.shape));
-        let stepped = self.layout(input.round, self.rank()).into_iter().filter_map(stepped);
+        let stepped = self.layout(Instance::in_round(input.round)).into_iter().filter_map(stepped);
         let path = input.out_dir.join("server.safetensors");
         ServerStepper::start(settings, input.server_state.as_deref(), path, stepped, metadata)
     }

@@ -1,19 +1,22 @@
 //! A run's round: the engine works on each target, and what comes out is sorted into files.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::engine::{ClientTensors, DenseMean, TargetPlan};
 use super::input::{AggregateInput, Contribution};
 use super::outliers::OutlierSummary;
 use super::server::{ServerStepper, is_stepped};
-use super::target_files::{TargetFiles, assemble};
+use super::target_files::{TargetFiles, assemble, read_parts};
+use super::warm_up::AggregatedStatistics;
+use crate::at::Instance;
+use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::file::TensorFile;
 use crate::job::{Job, Kind};
 use crate::law::LawContext;
-use crate::layout::{NamedSpec, Role, Start};
+use crate::layout::{NamedSpec, Role};
 use crate::tensor::{Tensor, TensorSet, full_name, parts_of};
 
 /// The owner of the classifier head's tensors.
@@ -58,38 +61,13 @@ impl<'a> RoundAggregation<'a> {
         (self.input.progress)(self.done.get(), pieces * self.input.updates.len());
     }
 
-    /// One target's statistic becomes its first tensors.
-    pub(super) fn warm_up(&mut self, index: usize) -> Result<TargetFiles, MethodError> {
-        let job = self.job;
-        let input = self.input;
-        let target = &job.targets()[index];
-        let probe = &job.probes()[index];
-        let sent: Vec<String> =
-            probe.layout.iter().filter(|spec| spec.travel.goes_up()).map(|spec| spec.part.clone()).collect();
-        let layout: Vec<NamedSpec> =
-            job.warm_up_layout().into_iter().filter(|named| named.target == Some(index)).collect();
-        let seeded: TensorSet = layout
-            .iter()
-            .filter(|named| !named.spec.travel.goes_up())
-            .filter_map(|named| Some((named.spec.part.clone(), job.start(named, None)?.1)))
-            .collect();
-        let plan = TargetPlan {
-            law: probe.law,
-            context: LawContext::of(&target.name),
-            updates: &input.updates,
-            dense_mean: DenseMean::Skipped,
-        };
-        let read = |update: &Contribution| {
-            let mut tensors = read_parts(&update.path, &target.name, &sent)?;
-            tensors.extend(seeded.clone());
-            Ok(ClientTensors { delta: probe.delta.clone(), tensors, sent: sent.clone() })
-        };
-        let output = plan.run(read, || self.report_progress())?.output;
-        self.outliers.add(&target.name, output.outliers);
-        let mut statistic = output.tensors;
-        statistic.extend(seeded);
-        let made = job.method().finish_warm_up(job.config(), target, &statistic)?;
-        assemble(job, index, made, |named| named.spec.start == Start::Artefact)
+    /// Makes one of the clients' warm-up statistics.
+    pub(super) fn statistics(&mut self) -> Result<AggregatedStatistics, MethodError> {
+        let mut outliers = OutlierSummary::default();
+        let report = || (0..self.input.updates.len()).for_each(|_| self.report_progress());
+        let aggregated = AggregatedStatistics::new(self.job, self.input, &mut outliers, report)?;
+        self.outliers = outliers;
+        Ok(aggregated)
     }
 
     /// One target's updates become the aggregate; also measures how exact it is.
@@ -97,24 +75,25 @@ impl<'a> RoundAggregation<'a> {
         let job = self.job;
         let input = self.input;
         let target = &job.targets()[index];
-        let law = job.method().law();
-        let of_run = job.target_layout(input.round, index, job.rank());
+        let law = job.law();
+        let in_round = Instance::in_round(input.round);
+        let of_run = job.target_layout(index, in_round);
         let global = self.global_parts(index, &of_run)?;
         let held = self.held_parts(&of_run, "", &global)?;
-        let run_delta = job.delta(job.rank());
+        let run_delta = job.delta(index, in_round);
         let trained = of_run.iter().filter(|named| named.spec.role == Role::Trained);
         let plan = TargetPlan {
             law,
             context: LawContext {
                 target: &target.name,
-                stacked: if law.stacks() { job.stacked(target, input.updates.iter().map(|u| u.rank)) } else { 0 },
+                stacked: if law.stacks() { job.stacked(index, input.updates.iter().map(|u| u.rank)) } else { 0 },
                 delta: Some(&run_delta),
                 shapes: trained.map(|named| (named.spec.part.clone(), named.spec.shape.clone())).collect(),
             },
             updates: &input.updates,
             dense_mean: DenseMean::Required,
         };
-        let read = |update: &Contribution| self.client_tensors(index, update, &held, &global);
+        let read = |update: &Contribution| self.client_tensors(index, update, &of_run, &held, &global);
         let made = plan.run(read, || self.report_progress())?;
         let mut aggregate = made.output.tensors;
         let mut pair = TensorSet::new();
@@ -126,7 +105,8 @@ impl<'a> RoundAggregation<'a> {
         // A server optimiser does not stop at the mean; the error is still that of the mean.
         let mut measured = self.stepper.as_ref().map(|_| aggregate.clone());
         self.server_step(&of_run, &global, &mut aggregate)?;
-        let refactored = job.method().refactor(job.config(), input.round, target, &aggregate)?;
+        let refactored = job.method().refactor(job.config(), job.at(index, in_round), &aggregate)?;
+        self.check_offset(index, &aggregate, refactored.as_ref())?;
         let renewed = refactored.is_some();
         aggregate.extend(refactored.unwrap_or_default());
         let mut files = assemble(job, index, aggregate, |named| renewed || named.spec.travel.is_published())?;
@@ -147,21 +127,38 @@ impl<'a> RoundAggregation<'a> {
         Ok(files)
     }
 
-    /// One client's tensors of a target: those of its update, and those that it held. `held` are
-    /// those of a client of the run's rank.
+    /// The offset is in the base since the run began, so a refactoring may not change what it is
+    /// made of.
+    fn check_offset(&self, index: usize, before: &TensorSet, after: Option<&TensorSet>) -> Result<(), MethodError> {
+        let (Some(offset), Some(after)) = (self.job.offset(index), after) else { return Ok(()) };
+        let changed = |part: &&str| after.get(*part).is_some_and(|tensor| before.get(*part) != Some(tensor));
+        match offset.parts().into_iter().find(changed) {
+            None => Ok(()),
+            Some(part) => Err(MethodError::Layout {
+                method: self.job.method().id().to_owned(),
+                target: self.job.targets()[index].name.clone(),
+                problem: format!("part `{part}` of its offset is derived anew"),
+            }),
+        }
+    }
+
+    /// One client's tensors of a target: those of its update, and those that it held. `of_run` is
+    /// the layout of a client of the run's rank, `held` are what that one held. A client may rest
+    /// where others train: its part is then the global value, and counts as any other.
     fn client_tensors(
         &self,
         index: usize,
         update: &Contribution,
+        of_run: &[NamedSpec],
         held: &TensorSet,
         global: &TensorSet,
     ) -> Result<ClientTensors, MethodError> {
         let job = self.job;
-        let layout = job.target_layout(self.input.round, index, update.rank);
-        let own = job.method().fresh_each_round() || update.rank != job.rank();
+        let instance = self.instance(update);
+        let layout = job.target_layout(index, instance);
+        let own = job.fresh_each_round() || update.rank != job.rank() || layout != of_run;
         let held = if own { self.held_parts(&layout, &update.client, global)? } else { held.clone() };
-        let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
-        let sent: Vec<String> = sent.map(|named| named.spec.part.clone()).collect();
+        let sent = sent_parts(&layout);
         let mut tensors = read_parts(&update.path, &job.targets()[index].name, &sent)?;
         // The client's model has the global values outside of the block that it trained.
         for NamedSpec { spec, .. } in layout.iter().filter(|named| named.spec.block.is_some()) {
@@ -170,7 +167,12 @@ impl<'a> RoundAggregation<'a> {
             }
         }
         tensors.extend(held);
-        Ok(ClientTensors { delta: job.delta(update.rank), tensors, sent })
+        Ok(ClientTensors { delta: job.delta(index, instance), tensors, sent: sent_parts(of_run) })
+    }
+
+    /// The adapter that an update is of.
+    fn instance<'u>(&self, update: &'u Contribution) -> Instance<'u> {
+        Instance::in_round(self.input.round).with_rank(update.rank).of_client(&update.client)
     }
 
     /// The values from which the round began, of the tensors that are published, by part name;
@@ -179,10 +181,8 @@ impl<'a> RoundAggregation<'a> {
         let job = self.job;
         let input = self.input;
         let has_block = |layout: &[NamedSpec]| layout.iter().any(|named| named.spec.block.is_some());
-        let of_client = |rank| has_block(&job.target_layout(input.round, index, rank));
-        let asked = self.stepper.is_some()
-            || has_block(of_run)
-            || input.updates.iter().any(|update| update.rank != job.rank() && of_client(update.rank));
+        let of_client = |update: &Contribution| has_block(&job.target_layout(index, self.instance(update)));
+        let asked = self.stepper.is_some() || has_block(of_run) || input.updates.iter().any(of_client);
         if !asked {
             return Ok(TensorSet::new());
         }
@@ -222,7 +222,7 @@ impl<'a> RoundAggregation<'a> {
     /// ones, and those that rest in this round.
     fn held_parts(&self, layout: &[NamedSpec], client: &str, global: &TensorSet) -> Result<TensorSet, MethodError> {
         let job = self.job;
-        let fresh = job.method().fresh_each_round().then_some((self.input.round, client));
+        let fresh = job.fresh_each_round().then_some((self.input.round, client));
         let mut parts = TensorSet::new();
         let file = self.input.frozen.as_deref().map(TensorFile::open).transpose()?;
         for named in layout.iter().filter(|named| named.spec.sent_shape().is_none()) {
@@ -256,7 +256,8 @@ impl<'a> RoundAggregation<'a> {
             return Ok(layout.iter().filter_map(|named| job.start(named, None)).collect());
         }
         let sent: Vec<String> = layout.iter().map(|named| named.spec.part.clone()).collect();
-        let delta = job.delta(job.rank());
+        // The mean asks of no delta.
+        let delta = Delta::Sum(Vec::new());
         let read = |update: &Contribution| {
             let tensors = read_parts(&update.path, HEAD, &sent)?;
             Ok(ClientTensors { delta: delta.clone(), tensors, sent: sent.clone() })
@@ -272,7 +273,8 @@ impl<'a> RoundAggregation<'a> {
     }
 }
 
-fn read_parts(path: &Path, target: &str, parts: &[String]) -> Result<TensorSet, MethodError> {
-    let file = TensorFile::open(path)?;
-    parts.iter().map(|part| Ok((part.clone(), file.read(&full_name(target, part))?))).collect()
+/// Names of the parts that a client of this layout sends.
+fn sent_parts(layout: &[NamedSpec]) -> Vec<String> {
+    let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
+    sent.map(|named| named.spec.part.clone()).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::{Delta, DeltaError};
 use crate::linalg::Matrix;
-use crate::tensor::TensorSet;
+use crate::tensor::{Tensor, TensorSet};
 
 /// An expression folded into two factors: dW = scale * left * right, left `[out, r]`, right `[r, in]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,7 @@ impl Delta {
         match self {
             Self::Mat(part) => parts[part].to_matrix(),
             Self::Diag(part) => Matrix::diagonal(&parts[part].data.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()),
+            Self::Comb { weights, basis } => combined(&parts[weights], &parts[basis]),
             Self::Transpose(inner) => inner.dense_checked(parts).transposed(),
             Self::Scale(scale, inner) => inner.dense_checked(parts).scaled(*scale),
             // From the right, so that B.(R.A) is formed as cheaply as (B.R).A and x never meets [out, in] twice.
@@ -70,6 +71,10 @@ impl Delta {
         match self {
             Self::Mat(part) => {
                 let matrix = parts[part].to_matrix();
+                if flipped { x.times(&matrix) } else { x.times(&matrix.transposed()) }
+            }
+            Self::Comb { weights, basis } => {
+                let matrix = combined(&parts[weights], &parts[basis]);
                 if flipped { x.times(&matrix) } else { x.times(&matrix.transposed()) }
             }
             Self::Diag(part) => {
@@ -141,7 +146,7 @@ impl Delta {
                 let rights: Vec<Matrix> = terms.iter().map(|term| term.right.clone().scaled(term.scale)).collect();
                 Folded { left: Matrix::beside(&lefts), right: Matrix::below(&rights), scale: 1.0 }
             }
-            Self::Mat(_) | Self::Diag(_) | Self::Product(_) => {
+            Self::Mat(_) | Self::Diag(_) | Self::Comb { .. } | Self::Product(_) => {
                 let dense = self.dense_checked(parts);
                 let (rows, cols) = (dense.rows(), dense.cols());
                 if rows <= cols {
@@ -152,6 +157,18 @@ impl Delta {
             }
         }
     }
+}
+
+/// sum_j w_j M_j of checked parts: weights `[k]`, basis `[k, rows, columns]`.
+fn combined(weights: &Tensor, basis: &Tensor) -> Matrix {
+    let (rows, cols) = (basis.shape[1], basis.shape[2]);
+    let mut sum = vec![0.0; rows * cols];
+    for (&weight, matrix) in weights.data.iter().zip(basis.data.chunks_exact((rows * cols).max(1))) {
+        for (total, &x) in sum.iter_mut().zip(matrix) {
+            *total += f64::from(weight) * f64::from(x);
+        }
+    }
+    Matrix::new(rows, cols, sum)
 }
 
 impl Folded {

@@ -25,6 +25,13 @@ pub enum Delta {
     Product(Vec<Delta>),
     /// A sum; never empty.
     Sum(Vec<Delta>),
+    /// A linear combination sum_j w_j M_j of matrices.
+    Comb {
+        /// The part with the weights w, `[k]`.
+        weights: String,
+        /// The part with the matrices M_1 ... M_k, `[k, rows, columns]`.
+        basis: String,
+    },
 }
 
 /// Why an expression could not be evaluated.
@@ -54,7 +61,7 @@ pub enum DeltaError {
         right: String,
         /// Its shape.
         right_shape: (usize, usize),
-        /// "multiplied" or "added".
+        /// "multiplied", "added" or "combined".
         joined: &'static str,
     },
     /// A product or a sum of nothing.
@@ -71,6 +78,11 @@ impl Delta {
     /// A product of matrix parts.
     pub fn product(parts: &[&str]) -> Self {
         Self::Product(parts.iter().map(|part| Self::mat(part)).collect())
+    }
+
+    /// A linear combination: the weights' part `[k]`, the matrices' part `[k, rows, columns]`.
+    pub fn comb(weights: &str, basis: &str) -> Self {
+        Self::Comb { weights: weights.to_owned(), basis: basis.to_owned() }
     }
 
     /// This expression times a number.
@@ -103,11 +115,16 @@ impl Delta {
     }
 
     fn collect_parts<'a>(&'a self, found: &mut Vec<&'a str>) {
+        let mut add = |part: &'a str| {
+            if !found.contains(&part) {
+                found.push(part);
+            }
+        };
         match self {
-            Self::Mat(part) | Self::Diag(part) => {
-                if !found.contains(&part.as_str()) {
-                    found.push(part);
-                }
+            Self::Mat(part) | Self::Diag(part) => add(part),
+            Self::Comb { weights, basis } => {
+                add(weights);
+                add(basis);
             }
             Self::Transpose(inner) | Self::Scale(_, inner) => inner.collect_parts(found),
             Self::Product(members) | Self::Sum(members) => {
@@ -128,6 +145,21 @@ impl Delta {
                 [n] => Ok((*n, *n)),
                 shape => Err(dimensions(part, shape, "a vector")),
             },
+            Self::Comb { weights, basis } => {
+                let (count, matrices) = (look(weights)?, look(basis)?);
+                match (count.as_slice(), matrices.as_slice()) {
+                    ([count], [same, rows, cols]) if count == same => Ok((*rows, *cols)),
+                    ([count], [other, rows, cols]) => Err(DeltaError::Shapes {
+                        left: weights.clone(),
+                        left_shape: (1, *count),
+                        right: basis.clone(),
+                        right_shape: (*other, rows * cols),
+                        joined: "combined",
+                    }),
+                    ([_], shape) => Err(dimensions(basis, shape, "a list of matrices")),
+                    (shape, _) => Err(dimensions(weights, shape, "a vector")),
+                }
+            }
             Self::Transpose(inner) => inner.shape(of).map(|(rows, cols)| (cols, rows)),
             Self::Scale(_, inner) => inner.shape(of),
             Self::Product(members) => {
@@ -168,7 +200,9 @@ impl Delta {
                 rows.collect::<Result<Vec<_>, _>>()?.into_iter().min().ok_or(DeltaError::Empty)
             }
             Self::Sum(members) => members.iter().map(|member| member.folded_rank(of)).sum(),
-            Self::Mat(_) | Self::Diag(_) | Self::Product(_) => self.shape(of).map(|(rows, cols)| rows.min(cols)),
+            Self::Mat(_) | Self::Diag(_) | Self::Comb { .. } | Self::Product(_) => {
+                self.shape(of).map(|(rows, cols)| rows.min(cols))
+            }
         }
     }
 }
@@ -204,8 +238,9 @@ impl fmt::Display for Delta {
         match self {
             Self::Mat(part) => f.write_str(part),
             Self::Diag(part) => write!(f, "diag({part})"),
+            Self::Comb { weights, basis } => write!(f, "comb({weights}, {basis})"),
             Self::Transpose(inner) => match **inner {
-                Self::Mat(_) | Self::Diag(_) => write!(f, "{inner}^T"),
+                Self::Mat(_) | Self::Diag(_) | Self::Comb { .. } => write!(f, "{inner}^T"),
                 _ => write!(f, "({inner})^T"),
             },
             Self::Scale(scale, inner) => match **inner {

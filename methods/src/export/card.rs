@@ -87,7 +87,7 @@ fn front(job: &Job, info: &ExportInfo, library: &str, what: &str) -> String {
         method.id(),
         method.title(),
         method.paper(),
-        job.exactness(),
+        job.exactness_of_run(),
         job.layers().len(),
         task.base_digest,
     );

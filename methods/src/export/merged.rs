@@ -32,6 +32,9 @@ impl Job {
         out_dir: &Path,
         info: &ExportInfo,
     ) -> Result<MergedReport, MethodError> {
+        if let Err(why) = self.method().merges(self.config()) {
+            return Err(MethodError::Export(why));
+        }
         let mut report = Merge {
             architecture: architecture::find(&self.task().architecture),
             targets: self.layers().iter().map(|layer| layer.name.clone()).collect(),

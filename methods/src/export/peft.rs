@@ -15,6 +15,7 @@ use super::card::card;
 use super::head::Head;
 use super::peft_load::PREFIX;
 use super::report::{ExportInfo, ExportReport};
+use crate::answers::Publication;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::factors::PeftFactors;
@@ -22,7 +23,6 @@ use crate::file::write;
 use crate::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::job::{AdapterState, Job, TaskFacts};
 use crate::linalg::{Matrix, truncated_svd_of_product};
-use crate::method::Publication;
 use crate::tensor::{Tensor, TensorSet, parts_of};
 
 impl Job {
@@ -38,6 +38,9 @@ impl Job {
     ) -> Result<ExportReport, MethodError> {
         if info.recompress == Some(0) {
             return Err(MethodError::Export("re-compression to rank 0 leaves nothing; ask for 1 or more".into()));
+        }
+        if let Err(why) = self.method().plain_lora(self.config()) {
+            return Err(MethodError::Export(why));
         }
         std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
         let mut error = AggregationError::default();
@@ -77,13 +80,13 @@ impl Job {
     /// A layer's change as one LoRA pair.
     fn factors(&self, state: &AdapterState, index: usize) -> Result<PeftFactors, MethodError> {
         let name = &self.layers()[index].name;
-        let own = match self.targets().get(index) {
-            Some(target) => {
+        // Other layers are changed by the adapter alone that the run started from.
+        let own = match index < self.targets().len() {
+            true => {
                 let parts = parts_of(&state.tensors, name);
-                Some(self.method().export(self.config(), target, state.rank, &parts)?)
+                Some(self.method().export(self.config(), self.at(index, state.instance()), &parts)?)
             }
-            // Only the adapter that the run started from changes it.
-            None => None,
+            false => None,
         };
         let mut all = Vec::new();
         for (_, delta, parts) in state.merged.iter().filter(|(owner, ..)| *owner == index) {
@@ -150,10 +153,14 @@ impl TaskFacts {
         self.kind.needs_language_model()
     }
 
-    /// The module's name in the model that Python loads: `AutoModel` has it bare,
-    /// `AutoModelForCausalLM` below the transformer's own name. Checkpoints may put that name in
-    /// front or not.
-    fn module_name(&self, target: &str) -> String {
+    /// PEFT's name of the task.
+    pub(super) fn peft_task(&self) -> &'static str {
+        if self.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" }
+    }
+
+    /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
+    /// transformer's own name. Checkpoints may put that name in front or not.
+    pub(super) fn module_name(&self, target: &str) -> String {
         let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
         let bare = architecture.strip(target);
         let prefix = if self.is_language() { architecture.language_prefix } else { "" };
@@ -186,7 +193,7 @@ impl PeftWeights {
             self.shapes.iter().filter(|shape| shape.2 != alpha).map(|shape| (&shape.0, number(shape.2))).collect();
         json!({
             "peft_type": "LORA",
-            "task_type": if task.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" },
+            "task_type": task.peft_task(),
             "auto_mapping": null,
             "base_model_name_or_path": base_model_name,
             "revision": null,

@@ -1,43 +1,64 @@
-//! Factors of the base weight itself: W0 ~ U_r . diag(S_r) . V_r. Needs no data and costs no privacy.
+//! The singular value decomposition of the base weight itself, W0 = U . diag(S) . V: its largest triplets, or its
+//! smallest. Needs no data and costs no privacy.
 //!
 //! A client computes them from its own copy of the base and uploads them once; the others' copies cross-check.
 
-use crate::delta::Delta;
-use crate::dim::Dim;
-use crate::law::LawKind;
-use crate::layout::{Origin, Role, Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix, truncated_svd};
-use crate::method::{Statistic, WarmUp};
 use crate::tensor::{Tensor, TensorSet};
 
-/// Left vectors, `[out, r]`.
+/// Left vectors of the largest triplets, `[out, r]`.
 pub const U: &str = "svd_u";
-/// Singular values, `[r]`.
+/// Largest singular values, `[r]`.
 pub const S: &str = "svd_s";
-/// Right vectors as rows, `[r, in]`.
+/// Right vectors of the largest triplets as rows, `[r, in]`.
 pub const V: &str = "svd_v";
+/// Left vectors of the smallest triplets, `[out, r]`.
+pub const TAIL_U: &str = "svd_tail_u";
+/// Smallest singular values, `[r]`, descending.
+pub const TAIL_S: &str = "svd_tail_s";
+/// Right vectors of the smallest triplets as rows, `[r, in]`.
+pub const TAIL_V: &str = "svd_tail_v";
 
-/// The warm-up that collects the factors.
-pub fn warm_up(target: &Target, rank: usize) -> WarmUp {
-    let part = |name: &str, dims: &[Dim]| {
-        let role = Role::Frozen { from: Origin::Base };
-        TensorSpec::new(name, target.shape(rank, dims), role, Travel::Up, Start::Artefact)
-    };
-    WarmUp {
-        statistic: Statistic::BaseFactors,
-        examples: 0,
-        layout: vec![part(U, &[Dim::Out, Dim::Rank]), part(S, &[Dim::Rank]), part(V, &[Dim::Rank, Dim::In])],
-        delta: Delta::Product(vec![Delta::mat(U), Delta::Diag(S.to_owned()), Delta::mat(V)]),
-        law: LawKind::Agree,
+/// Names of the three parts that a factorisation has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) left: &'static str,
+    pub(super) middle: &'static str,
+    pub(super) right: &'static str,
+}
+
+impl Parts {
+    pub(super) fn named(self, tensors: [Tensor; 3]) -> TensorSet {
+        [self.left, self.middle, self.right].into_iter().map(str::to_owned).zip(tensors).collect()
     }
 }
+
+pub(super) const HEAD: Parts = Parts { left: U, middle: S, right: V };
+pub(super) const TAIL: Parts = Parts { left: TAIL_U, middle: TAIL_S, right: TAIL_V };
 
 /// What a client uploads for one target: the leading `rank` triplets of its weight `[out, in]`, by part name.
 pub fn factors(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
     let svd = truncated_svd(weight, rank)?;
-    Ok(TensorSet::from([
-        (U.to_owned(), Tensor::from_matrix(&svd.u)),
-        (S.to_owned(), Tensor::from_vector(&svd.s)),
-        (V.to_owned(), Tensor::from_matrix(&svd.v)),
+    Ok(HEAD.named([Tensor::from_matrix(&svd.u), Tensor::from_vector(&svd.s), Tensor::from_matrix(&svd.v)]))
+}
+
+/// The last `rank` triplets of a weight `[out, in]`, those of the smallest singular values.
+pub(super) fn tail(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
+    let (rows, cols) = (weight.rows(), weight.cols());
+    let all = rows.min(cols);
+    let Some(first) = all.checked_sub(rank).filter(|_| rank > 0) else {
+        return Err(LinalgError::Rank { rank, rows, cols });
+    };
+    let svd = truncated_svd(weight, all)?;
+    let columns = svd.u.transposed();
+    let row_range = |matrix: &Matrix| {
+        let kept = matrix.data()[first * matrix.cols()..].to_vec();
+        Matrix::new(rank, matrix.cols(), kept)
+    };
+    let left = row_range(&columns).transposed();
+    Ok(TAIL.named([
+        Tensor::from_matrix(&left),
+        Tensor::from_vector(&svd.s[first..]),
+        Tensor::from_matrix(&row_range(&svd.v)),
     ]))
 }

@@ -13,7 +13,7 @@ use crate::init::seeded::sketch_bound;
 use crate::law::LawKind;
 use crate::layout::{Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix, Svd, least_squares, qr, truncated_svd};
-use crate::method::{Statistic, WarmUp};
+use crate::warm_up::{Statistic, WarmUp};
 
 /// Range probe, `[out, k]`; its gradient is Y.
 pub const P: &str = "sketch_p";

@@ -9,7 +9,7 @@ use crate::dim::Dim;
 use crate::law::LawKind;
 use crate::layout::{Start, Target, TensorSpec, Travel};
 use crate::linalg::{LinalgError, Matrix, Svd, truncated_svd};
-use crate::method::{Statistic, WarmUp};
+use crate::warm_up::{Statistic, WarmUp};
 
 /// The dense probe, `[out, in]`; its gradient is G.
 pub const DENSE: &str = "dense";

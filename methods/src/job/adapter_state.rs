@@ -1,5 +1,6 @@
 //! The state of an adapter, and the metadata keys of the files that it comes from.
 
+use crate::at::Instance;
 use crate::delta::Delta;
 use crate::tensor::TensorSet;
 
@@ -18,11 +19,20 @@ pub type MergedDelta = (usize, Delta, TensorSet);
 pub struct AdapterState {
     /// The round in which it trains, from 1; 0 where it is not a round's: then nothing of it rests.
     pub round: u32,
+    /// The client whose adapter it is; empty for what all clients share.
+    pub client: String,
     /// Its rank.
     pub rank: usize,
     /// Every tensor of the layout, by full name, head included.
     pub tensors: TensorSet,
     /// What is merged into the base before the adapter is attached, in order: what the run
-    /// started from, and what methods that accumulate have published.
+    /// started from, the method's constant offset, and what methods that accumulate have published.
     pub merged: Vec<MergedDelta>,
+}
+
+impl AdapterState {
+    /// Whose adapter it is, in which round and at which rank.
+    pub fn instance(&self) -> Instance<'_> {
+        Instance::in_round(self.round).with_rank(self.rank).of_client(&self.client)
+    }
 }

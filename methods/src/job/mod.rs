@@ -1,11 +1,13 @@
 //! A job: a run file resolved against a base model and a registry. What every other crate calls.
 
 mod adapter_state;
+mod check;
 mod manifest;
 mod resolve;
 mod starting;
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
@@ -13,14 +15,17 @@ use rondo_proto::run_file::{Dtype, Pooling, Server, TaskKind};
 pub use adapter_state::{AdapterState, MergedDelta};
 pub(crate) use adapter_state::{SEEDS, STARTED, VERSION};
 
+use crate::answers::{DpSupport, Exactness, Publication};
+use crate::at::{At, Instance};
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::head::HeadShape;
 use crate::law::LawKind;
 use crate::layout::{NamedSpec, Target};
-use crate::method::{Exactness, Method, Publication, Statistic, WarmUp};
+use crate::method::Method;
 use crate::start_adapter::PlacedAdapter;
+use crate::warm_up::{Statistic, WarmUp};
 
 /// Which upload of a run is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -32,19 +37,26 @@ pub enum Kind {
     Train,
 }
 
-/// What a client does in the warm-up round.
+/// One thing that a client computes in the warm-up round, of all targets that ask for it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WarmUpPlan {
+pub struct WarmUpStep {
     /// What to compute.
     pub statistic: Statistic,
-    /// Examples over which a gradient is averaged; 0 where none is needed.
+    /// Examples over which a gradient is averaged; 0 where no data are read.
     pub examples: u32,
-    /// The probe's tensors, all targets.
+    /// The probes, in the order of the targets.
+    pub probes: Vec<Probe>,
+}
+
+/// What a warm-up asks of one target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Index into [`Job::targets`].
+    pub target: usize,
+    /// The probe's tensors. What travels up is uploaded.
     pub layout: Vec<NamedSpec>,
-    /// What the probe adds to a target's weight, over the probe's part names; the same for each target.
+    /// What the probe adds to the weight, over the probe's part names.
     pub delta: Delta,
-    /// How the statistics become one.
-    pub law: LawKind,
 }
 
 /// A resolved run. Cheap to clone.
@@ -62,8 +74,10 @@ struct Inner {
     head: Option<HeadShape>,
     wire: Dtype,
     server: Option<Server>,
-    /// One per target, or none at all.
-    warm_up: Vec<WarmUp>,
+    /// One list per target, or none at all.
+    warm_up: Vec<Vec<WarmUp>>,
+    /// Sizes in which tensors are drawn that the targets share, by the name under which they do.
+    shared: BTreeMap<String, Vec<usize>>,
     task: TaskFacts,
 }
 
@@ -76,6 +90,8 @@ pub(crate) struct TaskFacts {
     pub(crate) labels: Vec<String>,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: usize,
+    /// Count of training rounds.
+    pub(crate) rounds: u32,
 }
 
 impl Job {
@@ -117,7 +133,7 @@ impl Job {
 
     /// True when clients may train with ranks below the run's.
     pub fn mixed_ranks(&self) -> bool {
-        self.inner.method.mixed_ranks()
+        self.inner.method.mixed_ranks(&self.inner.config)
     }
 
     /// The rank a client trains with: `wanted`, 0 standing for the run's. Refuses what the method cannot mix.
@@ -139,14 +155,40 @@ impl Job {
         }
     }
 
-    /// Whether the aggregate is exact.
-    pub fn exactness(&self) -> Exactness {
-        self.inner.method.exactness(&self.inner.config)
+    /// Whether the aggregate of a round (from 1) is exact.
+    pub fn exactness(&self, round: u32) -> Exactness {
+        self.inner.method.exactness(&self.inner.config, round)
+    }
+
+    /// Whether the aggregates of all rounds are exact: the first that is not says why.
+    pub fn exactness_of_run(&self) -> Exactness {
+        let mut answers = (1..=self.task().rounds.max(1)).map(|round| self.exactness(round));
+        answers.find(|answer| *answer != Exactness::Exact).unwrap_or(Exactness::Exact)
+    }
+
+    /// How trained tensors become one.
+    pub fn law(&self) -> LawKind {
+        self.inner.method.law(&self.inner.config)
     }
 
     /// What becomes of published files.
     pub fn publication(&self) -> Publication {
-        self.inner.method.publication()
+        self.inner.method.publication(&self.inner.config)
+    }
+
+    /// True when trained and seeded tensors start anew in every round.
+    pub fn fresh_each_round(&self) -> bool {
+        self.inner.method.fresh_each_round(&self.inner.config)
+    }
+
+    /// True when the adapter changes nothing before the first training step.
+    pub fn starts_at_base(&self) -> bool {
+        self.inner.method.starts_at_base(&self.inner.config)
+    }
+
+    /// What a private run would release.
+    pub fn dp_support(&self) -> DpSupport {
+        self.inner.method.dp_support(&self.inner.config)
     }
 
     /// True when round 0 collects a statistic.
@@ -154,37 +196,49 @@ impl Job {
         !self.inner.warm_up.is_empty()
     }
 
-    /// Examples per client for the warm-up's gradient; 0 where none is needed.
-    pub fn warm_up_examples(&self) -> u32 {
-        self.inner.warm_up.first().map_or(0, |warm_up| warm_up.examples)
+    /// True when a warm-up reads examples, so that a run with privacy must pay for it.
+    pub fn warm_up_reads_data(&self) -> bool {
+        self.inner.warm_up.iter().flatten().any(|asked| asked.statistic.reads_data())
     }
 
-    /// What clients do in the warm-up round.
-    pub fn warm_up(&self) -> Option<WarmUpPlan> {
-        self.inner.warm_up.first().map(|first| WarmUpPlan {
-            statistic: first.statistic,
-            examples: first.examples,
-            layout: self.warm_up_layout(),
-            delta: first.delta.clone(),
-            law: first.law,
-        })
+    /// What clients do in the warm-up round, one after the other; empty without a warm-up. Statistics of one kind over
+    /// equally many examples are one step.
+    pub fn warm_up(&self) -> Vec<WarmUpStep> {
+        let mut steps: Vec<WarmUpStep> = Vec::new();
+        for (target, asked) in self.inner.warm_up.iter().enumerate() {
+            for asked in asked {
+                let probe = Probe { target, layout: self.probe_layout(target, asked), delta: asked.delta.clone() };
+                let WarmUp { statistic, examples, .. } = *asked;
+                match steps.iter_mut().find(|step| (step.statistic, step.examples) == (statistic, examples)) {
+                    Some(step) => step.probes.push(probe),
+                    None => steps.push(WarmUpStep { statistic, examples, probes: vec![probe] }),
+                }
+            }
+        }
+        steps
     }
 
-    /// The change of a target's weight over the layout's part names; the same for each target. Rank 0 stands for the
-    /// run's.
-    pub fn delta(&self, rank: usize) -> Delta {
-        self.inner.method.delta(&self.inner.config, self.rank_or_own(rank))
+    /// What a question to the method about a target (an index among [`Job::targets`]) is about.
+    pub fn at<'a>(&'a self, target: usize, instance: Instance<'a>) -> At<'a> {
+        let Instance { round, rank, client } = instance;
+        At { target: &self.inner.targets[target], rank: rank.unwrap_or_else(|| self.rank()), round, client }
     }
 
-    fn rank_or_own(&self, rank: usize) -> usize {
-        if rank == 0 { self.rank() } else { rank }
+    /// The change of a target's weight over the layout's part names. `target` is an index among [`Job::targets`].
+    pub fn delta(&self, target: usize, instance: Instance<'_>) -> Delta {
+        self.inner.method.delta(&self.inner.config, self.at(target, instance))
+    }
+
+    /// The constant change that the method adds to a target's weight, over frozen parts of the run's layout.
+    pub fn offset(&self, target: usize) -> Option<Delta> {
+        self.inner.method.offset(&self.inner.config, self.at(target, Instance::OF_RUN))
     }
 
     pub(crate) fn task(&self) -> &TaskFacts {
         &self.inner.task
     }
 
-    pub(crate) fn probes(&self) -> &[WarmUp] {
+    pub(crate) fn probes(&self) -> &[Vec<WarmUp>] {
         &self.inner.warm_up
     }
 }

@@ -33,7 +33,13 @@ impl Job {
 
     /// The warm-up's probe at its start, on the base that the run starts from.
     pub fn warm_up_state(&self, rank: usize) -> Result<AdapterState, MethodError> {
-        Ok(AdapterState { round: 0, rank, tensors: self.warm_up_initial(), merged: self.start_deltas()? })
+        Ok(AdapterState {
+            round: 0,
+            client: String::new(),
+            rank,
+            tensors: self.warm_up_initial(),
+            merged: self.start_deltas()?,
+        })
     }
 
     /// What is merged into the base before anything that the run publishes.

@@ -25,6 +25,7 @@ pub(super) const AGREE: LawDefinition = LawDefinition {
     stacks: false,
     needs_pair: false,
     only_for_warm_up: true,
+    serves_warm_up: true,
     server_steps: Err("it is for warm-up statistics only"),
 };
 

@@ -17,6 +17,7 @@ pub(super) const MEAN: LawDefinition = LawDefinition {
     stacks: false,
     needs_pair: false,
     only_for_warm_up: false,
+    serves_warm_up: true,
     server_steps: Ok(()),
 };
 
@@ -30,6 +31,7 @@ pub(super) const PADDED: LawDefinition = LawDefinition {
     stacks: false,
     needs_pair: false,
     only_for_warm_up: false,
+    serves_warm_up: false,
     server_steps: Ok(()),
 };
 

@@ -4,6 +4,7 @@ mod agree;
 mod mean;
 mod residual;
 mod stack;
+mod sum;
 mod truncate;
 
 use std::collections::BTreeMap;
@@ -39,13 +40,15 @@ pub enum LawKind {
     /// The best approximation of the mean of the deltas at the run's rank, by QR of the stack and
     /// an SVD of its core.
     Truncate,
+    /// The sum of each tensor, whatever the clients' shares; of warm-up statistics only.
+    Sum,
     /// All clients computed the same thing: what more than half of them sent is taken, the
     /// outliers are named.
     Agree,
 }
 
 /// One client's tensors of one target.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct TargetUpdate<'a> {
     /// The client.
     pub client: &'a str,
@@ -138,6 +141,8 @@ struct LawDefinition {
     needs_pair: bool,
     /// See [`LawKind::only_for_warm_up`].
     only_for_warm_up: bool,
+    /// See [`LawKind::serves_warm_up`].
+    serves_warm_up: bool,
     /// See [`LawKind::server_steps`].
     server_steps: Result<(), &'static str>,
 }
@@ -151,6 +156,7 @@ impl LawKind {
             Self::Stack => stack::STACK,
             Self::Residual => residual::RESIDUAL,
             Self::Truncate => truncate::TRUNCATE,
+            Self::Sum => sum::SUM,
             Self::Agree => agree::AGREE,
         }
     }
@@ -197,6 +203,11 @@ impl LawKind {
     /// True when it serves warm-up statistics and no training updates.
     pub fn only_for_warm_up(self) -> bool {
         self.definition().only_for_warm_up
+    }
+
+    /// True when it can make one of the clients' warm-up statistics.
+    pub fn serves_warm_up(self) -> bool {
+        self.definition().serves_warm_up
     }
 
     /// Whether a server optimiser can step from the last published tensors towards what it makes.

@@ -33,6 +33,7 @@ pub(super) const RESIDUAL: LawDefinition = LawDefinition {
     stacks: true,
     needs_pair: false,
     only_for_warm_up: false,
+    serves_warm_up: false,
     server_steps: Err("its residual makes up for the plain mean, and for nothing else"),
 };
 

@@ -49,6 +49,7 @@ pub(super) const STACK: LawDefinition = LawDefinition {
     stacks: true,
     needs_pair: false,
     only_for_warm_up: false,
+    serves_warm_up: false,
     server_steps: Err("its aggregate is merged into the base, so there are no tensors to step from"),
 };
 

@@ -18,6 +18,7 @@ pub(super) const TRUNCATE: LawDefinition = LawDefinition {
     stacks: true,
     needs_pair: true,
     only_for_warm_up: false,
+    serves_warm_up: false,
     server_steps: Err("its factors are derived anew in every round, so moments of them mean nothing"),
 };
 

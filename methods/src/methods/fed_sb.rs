@@ -1,16 +1,19 @@
 //! Fed-SB: a small square matrix R between two frozen orthonormal factors is all that trains and travels.
 
 use super::{A, B};
+use crate::answers::{DpSupport, Exactness};
+use crate::at::At;
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
 use crate::dim::Dim;
 use crate::error::MethodError;
-use crate::init::{base_svd, gradient_sketch, update_approximation};
+use crate::init::{base_factors, base_svd, gradient_sketch, update_approximation};
 use crate::law::LawKind;
 use crate::layout::{Origin, Start, Target, TensorSpec, Travel};
 use crate::linalg::{Matrix, Svd};
-use crate::method::{DpSupport, Exactness, Method, WarmUp};
+use crate::method::Method;
 use crate::tensor::{Tensor, TensorSet, full_name};
+use crate::warm_up::{BaseFactors, Statistics, WarmUp};
 
 /// The trained matrix, `[r, r]`.
 const R: &str = "lora_R";
@@ -126,14 +129,14 @@ impl Method for FedSb {
         Ok(())
     }
 
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         let from = if init(config) == BASE { Origin::Base } else { Origin::WarmUp };
         let run = config.rank;
-        let r = TensorSpec::trained(R, target.shape(run, &[Dim::Rank, Dim::Rank]), Travel::Both, Start::Artefact);
+        let r = TensorSpec::trained(R, at.target.shape(run, &[Dim::Rank, Dim::Rank]), Travel::Both, Start::Artefact);
         vec![
-            TensorSpec::shipped(A, target.shape(run, &[Dim::Rank, Dim::In]), from),
-            TensorSpec::shipped(B, target.shape(run, &[Dim::Out, Dim::Rank]), from),
-            r.with_block(&[rank, rank]),
+            TensorSpec::shipped(A, at.target.shape(run, &[Dim::Rank, Dim::In]), from),
+            TensorSpec::shipped(B, at.target.shape(run, &[Dim::Out, Dim::Rank]), from),
+            r.with_block(&[at.rank, at.rank]),
         ]
     }
 
@@ -141,24 +144,26 @@ impl Method for FedSb {
         !starts_with_a_step(config)
     }
 
-    fn warm_up(&self, config: &MethodConfig, target: &Target) -> Option<WarmUp> {
+    fn warm_up(&self, config: &MethodConfig, at: At<'_>) -> Vec<WarmUp> {
         let examples = config.count(EXAMPLES).and_then(|count| u32::try_from(count).ok()).unwrap_or(256);
-        Some(match init(config) {
-            BASE => base_svd::warm_up(target, config.rank),
-            UPDATE => update_approximation::warm_up(target, examples),
+        vec![match init(config) {
+            BASE => base_factors::probe(BaseFactors::SvdHead, at.target, config.rank),
+            UPDATE => update_approximation::warm_up(at.target, examples),
             _ => {
                 let oversample = config.count(OVERSAMPLE).and_then(|count| usize::try_from(count).ok()).unwrap_or(8);
-                gradient_sketch::warm_up(target, config.rank, oversample, examples)
+                gradient_sketch::warm_up(at.target, config.rank, oversample, examples)
             }
-        })
+        }]
     }
 
     fn finish_warm_up(
         &self,
         config: &MethodConfig,
-        target: &Target,
-        statistic: &TensorSet,
+        at: At<'_>,
+        statistics: &Statistics<'_>,
     ) -> Result<TensorSet, MethodError> {
+        let target = at.target;
+        let statistic = statistics.of(target)?;
         let part = |name: &str| {
             statistic.get(name).map(Tensor::to_matrix).ok_or_else(|| MethodError::Missing {
                 tensor: full_name(&target.name, name),
@@ -198,23 +203,23 @@ impl Method for FedSb {
         ]))
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
-    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, _config: &MethodConfig, _at: At<'_>) -> Delta {
         Delta::product(&[B, R, A])
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
 
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Central { released: vec![R.into()] }
     }
 }

@@ -2,12 +2,14 @@
 
 use super::ffa_lora::{NEW_BASIS, refactored, trained_b};
 use super::{A, B};
+use crate::answers::{DpSupport, Exactness};
+use crate::at::At;
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::law::LawKind;
-use crate::layout::{Target, TensorSpec, Travel};
-use crate::method::{DpSupport, Exactness, Method};
+use crate::layout::{TensorSpec, Travel};
+use crate::method::Method;
 use crate::tensor::TensorSet;
 
 const EVERY: &str = "refactor_every";
@@ -40,11 +42,11 @@ impl Method for FedSvd {
         }]
     }
 
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
-        trained_b(config, target, rank, Travel::Down)
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
+        trained_b(config, at, Travel::Down)
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
@@ -52,29 +54,28 @@ impl Method for FedSvd {
         Err(format!("it {NEW_BASIS}"))
     }
 
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, config: &MethodConfig, _at: At<'_>) -> Delta {
         Delta::product(&[B, A]).scaled(config.scale())
     }
 
     fn refactor(
         &self,
         config: &MethodConfig,
-        round: u32,
-        target: &Target,
+        at: At<'_>,
         tensors: &TensorSet,
     ) -> Result<Option<TensorSet>, MethodError> {
-        refactored(config.count(EVERY).unwrap_or(1), config, round, target, tensors)
+        refactored(config.count(EVERY).unwrap_or(1), config, at, tensors)
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
 
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Central { released: vec![B.into()] }
     }
 }

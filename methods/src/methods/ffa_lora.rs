@@ -1,15 +1,17 @@
 //! FFA-LoRA: A is frozen, only B is trained and averaged; optionally refactored as in FedSVD.
 
 use super::{A, B};
+use crate::answers::{DpSupport, Exactness};
+use crate::at::At;
 use crate::config::{MethodConfig, OptionKind, OptionSpec};
 use crate::delta::Delta;
 use crate::dim::Dim;
 use crate::error::MethodError;
 use crate::init::seeded::kaiming_bound;
 use crate::law::LawKind;
-use crate::layout::{Start, Target, TensorSpec, Travel};
+use crate::layout::{Start, TensorSpec, Travel};
 use crate::linalg::{Matrix, truncated_svd_of_product};
-use crate::method::{DpSupport, Exactness, Method};
+use crate::method::Method;
 use crate::tensor::{Tensor, TensorSet};
 
 const REFACTOR_EVERY: &str = "refactor_every";
@@ -32,29 +34,30 @@ pub(super) const NEW_BASIS: &str =
     "turns the factors into another basis, in which the optimiser's moments mean nothing";
 
 /// A from the seed, and B of which a client trains the leading columns.
-pub(super) fn trained_b(config: &MethodConfig, target: &Target, rank: usize, travel_of_a: Travel) -> Vec<TensorSpec> {
+pub(super) fn trained_b(config: &MethodConfig, at: At<'_>, travel_of_a: Travel) -> Vec<TensorSpec> {
+    let target = at.target;
     let mut a = TensorSpec::seeded(A, target.shape(config.rank, &[Dim::Rank, Dim::In]), kaiming_bound(target.inp));
     a.travel = travel_of_a;
     let b = TensorSpec::trained(B, target.shape(config.rank, &[Dim::Out, Dim::Rank]), Travel::Both, Start::Zero);
-    vec![a, b.with_block(&[target.out, rank])]
+    vec![a, b.with_block(&[target.out, at.rank])]
 }
 
 /// After every `every`-th round (0 = never): (B, A) <- (U_r diag(S_r), V_r) of B.A = U S V.
 pub(super) fn refactored(
     every: u64,
     config: &MethodConfig,
-    round: u32,
-    target: &Target,
+    at: At<'_>,
     tensors: &TensorSet,
 ) -> Result<Option<TensorSet>, MethodError> {
-    if every == 0 || !u64::from(round).is_multiple_of(every) {
+    let is_due = |round: u32| every > 0 && u64::from(round).is_multiple_of(every);
+    if !at.round.is_some_and(is_due) {
         return Ok(None);
     }
     let (Some(b), Some(a)) = (tensors.get(B), tensors.get(A)) else {
         return Ok(None);
     };
     let svd = truncated_svd_of_product(&b.to_matrix(), &a.to_matrix(), config.rank)
-        .map_err(|source| MethodError::linalg(&target.name, source))?;
+        .map_err(|source| MethodError::linalg(&at.target.name, source))?;
     let new_b = svd.u.times(&Matrix::diagonal(&svd.s));
     Ok(Some(TensorSet::from([
         (A.to_owned(), Tensor::from_matrix(&svd.v)),
@@ -84,42 +87,41 @@ impl Method for FfaLora {
         }]
     }
 
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         let travel = if refactor_every(config) > 0 { Travel::Down } else { Travel::Never };
-        trained_b(config, target, rank, travel)
+        trained_b(config, at, travel)
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, config: &MethodConfig, _at: At<'_>) -> Delta {
         Delta::product(&[B, A]).scaled(config.scale())
     }
 
     fn refactor(
         &self,
         config: &MethodConfig,
-        round: u32,
-        target: &Target,
+        at: At<'_>,
         tensors: &TensorSet,
     ) -> Result<Option<TensorSet>, MethodError> {
-        refactored(refactor_every(config), config, round, target, tensors)
+        refactored(refactor_every(config), config, at, tensors)
     }
 
     fn server_steps(&self, config: &MethodConfig) -> Result<(), String> {
         if refactor_every(config) == 0 { Ok(()) } else { Err(format!("`{REFACTOR_EVERY}` {NEW_BASIS}")) }
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
 
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Central { released: vec![B.into()] }
     }
 }

@@ -1,11 +1,13 @@
 //! RoLoRA: the two factors take turns, so that each round's average is exact.
 
 use super::{A, B, trained_pair};
+use crate::answers::{DpSupport, Exactness};
+use crate::at::At;
 use crate::config::MethodConfig;
 use crate::delta::Delta;
 use crate::law::LawKind;
-use crate::layout::{Target, TensorSpec, Travel};
-use crate::method::{DpSupport, Exactness, Method};
+use crate::layout::{TensorSpec, Travel};
+use crate::method::Method;
 
 /// dW = (alpha / r) B.A; in odd rounds only B trains and travels up, in even ones only A (B begins: while it is zero, A has
 /// no gradient). dW is linear in the one that moves, so the mean of the factors gives the mean of the dW_k. A client of rank
@@ -26,19 +28,20 @@ impl Method for RoLora {
         "Chen et al., Robust Federated Finetuning of LLMs via Alternating Optimization of LoRA, 2025, arXiv:2502.01755"
     }
 
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         let block = |spec: TensorSpec| match spec.part.as_str() {
-            A => spec.with_block(&[rank, target.inp]),
-            _ => spec.with_block(&[target.out, rank]),
+            A => spec.with_block(&[at.rank, at.target.inp]),
+            _ => spec.with_block(&[at.target.out, at.rank]),
         };
-        trained_pair(target, config.rank, Travel::Both).into_iter().map(block).collect()
+        trained_pair(at.target, config.rank, Travel::Both).into_iter().map(block).collect()
     }
 
-    fn trains_in(&self, _config: &MethodConfig, round: u32, part: &str) -> bool {
-        part == if round.is_multiple_of(2) { A } else { B }
+    fn trains_in(&self, _config: &MethodConfig, at: At<'_>, part: &str) -> bool {
+        let is_even = at.round.is_some_and(|round| round.is_multiple_of(2));
+        part == if is_even { A } else { B }
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
@@ -47,19 +50,19 @@ impl Method for RoLora {
             .into())
     }
 
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, config: &MethodConfig, _at: At<'_>) -> Delta {
         Delta::product(&[B, A]).scaled(config.scale())
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
 
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Central { released: vec![A.into(), B.into()] }
     }
 }

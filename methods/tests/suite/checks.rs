@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rondo_methods::export::peft;
 use rondo_methods::tensor::parts_of;
 use rondo_methods::{
-    AdapterState, Exactness, ExportInfo, Job, Kind, Matrix, Registry, Role, TensorFile, TensorSet, UpdateRefusal,
+    AdapterState, Contribution, Exactness, ExportInfo, Instance, Job, Kind, Matrix, Registry, Role, TensorFile,
+    TensorSet, UpdateRefusal,
 };
 use rondo_proto::run_file::{Dtype, ServerOptimiser};
 
@@ -20,11 +21,19 @@ pub struct Case<'a> {
 
 const TIGHT: f64 = 1e-6;
 
-/// True where a client's frozen tensors depend on its name: then no two clients can be equal, nor
-/// renamed.
-fn names_are_seeds(federation: &Federation) -> bool {
+/// True where a client's tensors depend on its name: then no two clients can be equal, nor renamed.
+fn names_matter(federation: &Federation) -> bool {
+    let layout = |client| federation.job.layout(federation.instance(client, 0));
+    if layout("anna") != layout("bert") {
+        return true;
+    }
     let frozen = |named: &rondo_methods::NamedSpec| named.target.is_some() && named.spec.role != Role::Trained;
-    federation.job.method().fresh_each_round() && federation.job.layout(0, 0).iter().any(frozen)
+    federation.job.fresh_each_round() && federation.job.layout(Instance::OF_RUN).iter().any(frozen)
+}
+
+/// The adapter that an update is of.
+fn instance_of(round: u32, update: &Contribution) -> Instance<'_> {
+    Instance::in_round(round).with_rank(update.rank).of_client(&update.client)
 }
 
 impl Case<'_> {
@@ -59,9 +68,12 @@ impl Case<'_> {
     fn zero_start(&self) {
         let federation = self.start();
         let deltas = federation.deltas(&federation.state("anna", 0));
-        let starts_at_base = federation.job.method().starts_at_base(federation.job.config());
-        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), starts_at_base);
-        assert_eq!(federation.job.layout(0, 0), federation.job.layout(0, federation.job.rank()));
+        let promised = federation.job.starts_at_base();
+        assert_eq!(deltas.iter().all(|delta| delta.norm() == 0.0), promised);
+        assert_eq!(
+            federation.job.layout(Instance::OF_RUN),
+            federation.job.layout(Instance::in_round(0).with_rank(federation.job.rank()))
+        );
         // All clients begin with the same head, fresh adapters or not.
         let head = |client: &str, round| {
             let mut tensors = federation.job.initial(round, client, 0);
@@ -103,14 +115,14 @@ impl Case<'_> {
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         let round = federation.round;
         for update in &updates {
-            federation.job.check_update(Kind::Train, round, update.rank, &update.path, None).unwrap();
-            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, round, update.rank));
+            federation.job.check_update(Kind::Train, instance_of(round, update), &update.path, None).unwrap();
+            assert_eq!(data_bytes(&update.path), federation.job.upload_bytes(Kind::Train, instance_of(round, update)));
         }
         let output = federation.finish(Kind::Train, updates).unwrap();
         let after = federation.state("observer", 0);
         let got = federation.deltas(&after);
         let error = output.error.unwrap();
-        match federation.job.exactness() {
+        match federation.job.exactness(round) {
             Exactness::Exact => {
                 assert!(error <= TIGHT, "reported {error:e}");
                 assert!(distance(&got, &expected) <= TIGHT, "measured {:e}", distance(&got, &expected));
@@ -125,7 +137,9 @@ impl Case<'_> {
                 assert!((error - measured).abs() <= TIGHT, "reported {error:e}, measured {measured:e}");
             }
         }
-        for named in federation.job.layout(round, 0).iter().filter(|named| named.spec.role == Role::Trained) {
+        for named in
+            federation.job.layout(Instance::in_round(round)).iter().filter(|named| named.spec.role == Role::Trained)
+        {
             if named.spec.trained_shape().is_none() && output.frozen.is_none() {
                 assert_eq!(after.tensors[&named.name], before.tensors[&named.name], "{} does not rest", named.name);
             }
@@ -138,7 +152,7 @@ impl Case<'_> {
     /// no exact methods.)
     fn nothing_decays(&self) {
         let mut federation = self.start();
-        if !federation.job.mixed_ranks() || federation.job.exactness() != Exactness::Exact {
+        if !federation.job.mixed_ranks() || federation.job.exactness_of_run() != Exactness::Exact {
             return;
         }
         let trained = federation.three();
@@ -156,7 +170,7 @@ impl Case<'_> {
     /// The trained tensors that are published, head included.
     fn published(federation: &Federation) -> TensorSet {
         let mut tensors = federation.state("observer", 0).tensors;
-        let trained = federation.job.layout(0, 0);
+        let trained = federation.job.layout(Instance::OF_RUN);
         tensors.retain(|name, _| trained.iter().any(|named| named.name == *name && named.spec.role == Role::Trained));
         tensors
     }
@@ -250,7 +264,7 @@ impl Case<'_> {
         let one = federation.aggregate(Kind::Train, updates, "one").unwrap();
         let two = federation.aggregate(Kind::Train, reversed, "two").unwrap();
         assert_eq!(bytes_of(&one.global), bytes_of(&two.global));
-        if names_are_seeds(&federation) {
+        if names_matter(&federation) {
             return;
         }
         let mut renamed = trained.clone();
@@ -263,7 +277,7 @@ impl Case<'_> {
     /// client's own model.
     fn equal_clients_are_one(&self) {
         let federation = self.start();
-        if names_are_seeds(&federation) {
+        if names_matter(&federation) {
             return;
         }
         let rank = federation.job.rank();
@@ -283,7 +297,7 @@ impl Case<'_> {
     /// A client split into two with the same tensors and half the weight each changes nothing.
     fn halves_are_a_whole(&self) {
         let federation = self.start();
-        if names_are_seeds(&federation) {
+        if names_matter(&federation) {
             return;
         }
         let whole = federation.three();
@@ -298,8 +312,8 @@ impl Case<'_> {
     fn forward_equals_merge(&self) {
         let federation = self.start();
         let trained = federation.train("anna", 1.0, 0, "forward");
-        let delta = federation.job.delta(federation.job.rank());
-        for target in federation.job.targets() {
+        for (index, target) in federation.job.targets().iter().enumerate() {
+            let delta = federation.job.delta(index, federation.instance("anna", 0));
             let parts = parts_of(&trained.tensors, &target.name);
             let dense = delta.dense(&parts).unwrap();
             let weight = noise("weight", &[target.out, target.inp], 1.0).to_matrix();
@@ -371,7 +385,7 @@ impl Case<'_> {
         let mut federation = self.start();
         if federation.job.needs_warm_up() {
             let upload = federation.dir.path().join("warm-up-a.safetensors");
-            assert_eq!(data_bytes(&upload), federation.job.upload_bytes(Kind::WarmUp, 0, federation.job.rank()));
+            assert_eq!(data_bytes(&upload), federation.job.upload_bytes(Kind::WarmUp, Instance::in_round(0)));
             assert_eq!(data_bytes(&federation.published[0]), federation.job.published_bytes(&[]));
             assert_eq!(data_bytes(federation.frozen.as_ref().unwrap()), federation.job.frozen_bytes());
         }
@@ -381,10 +395,10 @@ impl Case<'_> {
         for update in &updates {
             assert_eq!(
                 data_bytes(&update.path),
-                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+                federation.job.upload_bytes(Kind::Train, instance_of(federation.round, update))
             );
             let manifest = TensorFile::open(&update.path).unwrap().entries();
-            assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, federation.round, update.rank));
+            assert_eq!(manifest, federation.job.upload_manifest(Kind::Train, instance_of(federation.round, update)));
         }
         let output = federation.finish(Kind::Train, updates).unwrap();
         assert_eq!(data_bytes(&output.global), federation.job.published_bytes(&ranks));
@@ -400,10 +414,11 @@ impl Case<'_> {
         let federation = self.start();
         let job = &federation.job;
         let rank = job.rank();
-        let trained = federation.train("anna", 1.0, rank, "validated");
+        let anna = federation.instance("anna", rank);
+        let trained = federation.train("anna", 1.0, rank, "door");
         let update = federation.upload(&trained);
-        let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, 1, rank, path, limit);
-        let sent = job.upload_manifest(Kind::Train, 1, rank);
+        let check = |path: &std::path::Path, limit| job.check_update(Kind::Train, anna, path, limit);
+        let sent = job.upload_manifest(Kind::Train, anna);
         let squares = sent.iter().flat_map(|entry| &trained.tensors[&entry.name].data).map(|&x| f64::from(x).powi(2));
         let norm = squares.sum::<f64>().sqrt();
         let facts = check(&update.path, None).unwrap();
@@ -436,7 +451,10 @@ impl Case<'_> {
         let bytes = bytes_of(&update.path);
         std::fs::write(&other, &bytes[..bytes.len() - 1]).unwrap();
         assert!(matches!(check(&other, None), Err(UpdateRefusal::Unreadable(_))));
-        assert!(matches!(job.check_update(Kind::Train, 1, rank + 1, &update.path, None), Err(UpdateRefusal::Rank(_))));
+        assert!(matches!(
+            job.check_update(Kind::Train, anna.with_rank(rank + 1), &update.path, None),
+            Err(UpdateRefusal::Rank(_))
+        ));
     }
 
     /// With bf16 on the wire everything still fits, at bf16's precision.
@@ -446,14 +464,17 @@ impl Case<'_> {
         let expected = Self::mean(&federation, &trained);
         let updates: Vec<_> = trained.iter().map(|trained| federation.upload(trained)).collect();
         for update in &updates {
-            federation.job.check_update(Kind::Train, federation.round, update.rank, &update.path, None).unwrap();
+            federation
+                .job
+                .check_update(Kind::Train, instance_of(federation.round, update), &update.path, None)
+                .unwrap();
             assert_eq!(
                 data_bytes(&update.path),
-                federation.job.upload_bytes(Kind::Train, federation.round, update.rank)
+                federation.job.upload_bytes(Kind::Train, instance_of(federation.round, update))
             );
         }
         federation.finish(Kind::Train, updates).unwrap();
-        if federation.job.exactness() == Exactness::Exact {
+        if federation.job.exactness_of_run() == Exactness::Exact {
             let got = federation.deltas(&federation.state("observer", 0));
             assert!(distance(&got, &expected) < 2e-2, "{:e}", distance(&got, &expected));
         }

@@ -4,16 +4,17 @@
 
 pub mod checks;
 pub mod outside;
+pub mod questions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rondo_methods::init::base_svd;
+use rondo_methods::init::base_factors;
 use rondo_methods::init::seeded::{Identity, uniform};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{
-    AdapterState, AggregateInput, AggregateOutput, Contribution, Job, Kind, Matrix, MethodError, OptionKind, Registry,
-    Statistic, Tensor, TensorSet,
+    AdapterState, AggregateInput, AggregateOutput, BaseFactors, Contribution, Instance, Job, Kind, Matrix, MethodError,
+    OptionKind, Probe, Registry, Statistic, Tensor, TensorSet,
 };
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
@@ -85,7 +86,14 @@ pub fn variants(registry: &Registry, id: &str) -> Vec<String> {
                 let counts = std::collections::BTreeSet::from([1.clamp(min, max), 2.clamp(min, max)]);
                 lines.extend(counts.iter().map(|count| format!("{} = {count}", option.name)));
             }
-            OptionKind::Positive => lines.push(format!("{} = 0.25", option.name)),
+            OptionKind::Positive | OptionKind::Fraction => lines.push(format!("{} = 0.25", option.name)),
+            OptionKind::NonNegative => lines.extend([0.0, 0.25].map(|x| format!("{} = {x:?}", option.name))),
+            OptionKind::Toggle => lines.extend([true, false].map(|x| format!("{} = {x}", option.name))),
+            OptionKind::Counts { min, max } => {
+                let second = (min + 1).min(max);
+                lines.extend([format!("{} = [{min}]", option.name), format!("{} = [{second}, {min}]", option.name)]);
+            }
+            OptionKind::Names => lines.push(format!("{} = [\"query\", \"other\"]", option.name)),
         }
     }
     // A method may refuse a scale, but then it says so.
@@ -136,6 +144,11 @@ impl Federation {
         federation
     }
 
+    /// A client's adapter in this round.
+    pub fn instance<'a>(&self, client: &'a str, rank: usize) -> Instance<'a> {
+        Instance::in_round(self.round).with_rank(rank).of_client(client)
+    }
+
     pub fn state(&self, client: &str, rank: usize) -> AdapterState {
         self.job.state(self.round, client, rank, self.frozen.as_deref(), &self.published).unwrap()
     }
@@ -143,7 +156,7 @@ impl Federation {
     /// A client's state with everything that trains in this round moved by noise of its own.
     pub fn train(&self, client: &str, weight: f64, rank: usize, salt: &str) -> Trained {
         let mut trained = self.idle(client, weight, rank);
-        for named in self.job.layout(self.round, rank) {
+        for named in self.job.layout(self.instance(client, rank)) {
             let Some(shape) = named.spec.trained_shape() else { continue };
             let whole = trained.tensors.remove(&named.name).unwrap();
             let mut block = whole.leading(shape);
@@ -175,7 +188,9 @@ impl Federation {
 
     pub fn upload(&self, trained: &Trained) -> Contribution {
         let path = self.dir.path().join(format!("{}-{}.safetensors", self.round, trained.client));
-        self.job.write_update(Kind::Train, self.round, trained.rank, &trained.tensors, &path).unwrap();
+        self.job
+            .write_update(Kind::Train, self.instance(&trained.client, trained.rank), &trained.tensors, &path)
+            .unwrap();
         Contribution { client: trained.client.clone(), weight: trained.weight, rank: trained.rank, path }
     }
 
@@ -229,42 +244,49 @@ impl Federation {
 
     /// The changes of one client's own adapter, without what was merged before.
     pub fn own_deltas(&self, trained: &Trained) -> Vec<Matrix> {
-        let delta = self.job.delta(trained.rank);
-        let dense = |name: &str| delta.dense(&parts_of(&trained.tensors, name)).unwrap();
-        self.job.targets().iter().map(|target| dense(&target.name)).collect()
+        let instance = self.instance(&trained.client, trained.rank);
+        let dense = |(index, target): (usize, &rondo_methods::Target)| {
+            self.job.delta(index, instance).dense(&parts_of(&trained.tensors, &target.name)).unwrap()
+        };
+        self.job.targets().iter().enumerate().map(dense).collect()
     }
 
     /// The changes that a client's whole model holds: its own adapter and what was merged before.
     pub fn models(&self, trained: &Trained) -> Vec<Matrix> {
         let merged = self.state(&trained.client, trained.rank).merged;
         let (round, rank, tensors) = (self.round, trained.rank, trained.tensors.clone());
-        self.deltas(&AdapterState { round, rank, tensors, merged })
+        self.deltas(&AdapterState { round, client: trained.client.clone(), rank, tensors, merged })
     }
 
     /// Warm-up uploads of these clients.
     pub fn statistics(&self, clients: &[(&str, f64)]) -> Vec<Contribution> {
-        let plan = self.job.warm_up().unwrap();
+        let plan = self.job.warm_up();
         let upload = |&(client, weight): &(&str, f64)| {
-            let tensors = match plan.statistic {
-                Statistic::BaseFactors => self.base_factors(),
-                Statistic::Gradient => self.probe_gradients(client),
-            };
+            let mut tensors = TensorSet::new();
+            for probe in plan.iter().flat_map(|step| step.probes.iter().map(|probe| (step.statistic, probe))) {
+                tensors.extend(match probe {
+                    (Statistic::Base(factors), probe) => self.base_factors(factors, probe),
+                    (Statistic::Gradient, probe) => self.probe_gradients(client, probe),
+                });
+            }
             let path = self.dir.path().join(format!("warm-up-{client}.safetensors"));
-            self.job.write_update(Kind::WarmUp, 0, self.job.rank(), &tensors, &path).unwrap();
+            self.job.write_update(Kind::WarmUp, Instance::in_round(0).of_client(client), &tensors, &path).unwrap();
             Contribution { client: client.to_owned(), weight, rank: self.job.rank(), path }
         };
         clients.iter().map(upload).collect()
     }
 
-    fn base_factors(&self) -> TensorSet {
-        let mut tensors = TensorSet::new();
-        for target in self.job.targets() {
-            let weight = noise(&format!("base {}", target.name), &[target.out, target.inp], 1.0).to_matrix();
-            for (part, tensor) in base_svd::factors(&weight, self.job.rank()).unwrap() {
-                tensors.insert(full_name(&target.name, &part), tensor);
-            }
-        }
-        tensors
+    /// A base weight, which every client has.
+    pub fn base_weight(&self, target: usize) -> Matrix {
+        let target = &self.job.targets()[target];
+        noise(&format!("base {}", target.name), &[target.out, target.inp], 1.0).to_matrix()
+    }
+
+    fn base_factors(&self, factors: BaseFactors, probe: &Probe) -> TensorSet {
+        let rank = base_factors::rank_of(factors, probe.layout.iter().map(|named| &named.spec)).unwrap();
+        let parts = base_factors::compute(factors, &self.base_weight(probe.target), rank).unwrap();
+        let target = &self.job.targets()[probe.target].name;
+        parts.into_iter().map(|(part, tensor)| (full_name(target, &part), tensor)).collect()
     }
 
     /// The true full gradient of a client, which no real client forms.
@@ -275,17 +297,16 @@ impl Federation {
 
     /// dL/dX of every trained part X of the probe: the delta is linear in each while the others are
     /// zero, so the derivative is the inner product of the gradient with the delta of a unit entry.
-    fn probe_gradients(&self, client: &str) -> TensorSet {
-        let plan = self.job.warm_up().unwrap();
+    fn probe_gradients(&self, client: &str, asked: &Probe) -> TensorSet {
         let mut probe = self.job.warm_up_initial();
         let mut gradients = TensorSet::new();
-        for named in plan.layout.iter().filter(|named| named.spec.travel.goes_up()) {
-            let target = named.target.unwrap();
-            let (name, gradient) = (self.job.targets()[target].name.clone(), self.gradient(client, target));
+        for named in asked.layout.iter().filter(|named| named.spec.travel.goes_up()) {
+            let name = self.job.targets()[asked.target].name.clone();
+            let gradient = self.gradient(client, asked.target);
             let mut values = Tensor::zeros(&named.spec.shape);
             for index in 0..values.len() {
                 probe.get_mut(&named.name).unwrap().data[index] = 1.0;
-                let delta = plan.delta.dense(&parts_of(&probe, &name)).unwrap();
+                let delta = asked.delta.dense(&parts_of(&probe, &name)).unwrap();
                 values.data[index] = delta.data().iter().zip(gradient.data()).map(|(d, g)| d * g).sum::<f64>() as f32;
                 probe.get_mut(&named.name).unwrap().data[index] = 0.0;
             }

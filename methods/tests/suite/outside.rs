@@ -1,9 +1,11 @@
 //! Methods that the crate does not know. They are registered from outside and must pass everything
 //! the built-in ones do.
 
+use super::questions;
+
 use rondo_methods::init::seeded::{kaiming_bound, sketch_bound};
 use rondo_methods::{
-    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, OptionKind, OptionSpec, Registry, Start, Target,
+    At, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, OptionKind, OptionSpec, Registry, Start,
     TensorSpec, Travel,
 };
 
@@ -24,27 +26,27 @@ impl Method for Vector {
     fn options(&self) -> &[OptionSpec] {
         &[OptionSpec { name: "gain", kind: OptionKind::Positive, default: Some("2.0"), help: "scale of the delta" }]
     }
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
-    fn layout(&self, config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::trained("d", &[config.rank], Travel::Both, Start::Zero).with_block(&[rank]),
-            TensorSpec::seeded("a", &[config.rank, target.inp], sketch_bound(target.inp)),
-            TensorSpec::seeded("b", &[target.out, config.rank], sketch_bound(target.out)),
+            TensorSpec::trained("d", &[config.rank], Travel::Both, Start::Zero).with_block(&[at.rank]),
+            TensorSpec::seeded("a", &[config.rank, at.target.inp], sketch_bound(at.target.inp)),
+            TensorSpec::seeded("b", &[at.target.out, config.rank], sketch_bound(at.target.out)),
         ]
     }
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, config: &MethodConfig, _at: At<'_>) -> Delta {
         let factors = vec![Delta::mat("b"), Delta::Diag("d".into()), Delta::mat("a")];
         Delta::Product(factors).scaled(config.number("gain").unwrap_or(2.0))
     }
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Central { released: vec!["d".into()] }
     }
 }
@@ -63,33 +65,33 @@ impl Method for Braid {
     fn paper(&self) -> &str {
         "none"
     }
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
-        let start = Start::SeededUniform { bound: kaiming_bound(target.inp) };
+    fn layout(&self, _config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
+        let start = Start::SeededUniform { bound: kaiming_bound(at.target.inp) };
         vec![
-            TensorSpec::trained("b", &[target.out, rank], Travel::Up, Start::Zero),
-            TensorSpec::trained("z", &[target.inp, rank], Travel::Up, start),
-            TensorSpec::trained("c", &[rank, rank], Travel::Up, start),
-            TensorSpec::trained("a", &[rank, target.inp], Travel::Up, start),
+            TensorSpec::trained("b", &[at.target.out, at.rank], Travel::Up, Start::Zero),
+            TensorSpec::trained("z", &[at.target.inp, at.rank], Travel::Up, start),
+            TensorSpec::trained("c", &[at.rank, at.rank], Travel::Up, start),
+            TensorSpec::trained("a", &[at.rank, at.target.inp], Travel::Up, start),
         ]
     }
-    fn fresh_each_round(&self) -> bool {
+    fn fresh_each_round(&self, _config: &MethodConfig) -> bool {
         true
     }
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Stack
     }
-    fn delta(&self, config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, config: &MethodConfig, _at: At<'_>) -> Delta {
         let first = Delta::Product(vec![Delta::mat("b"), Delta::mat("z").transposed()]);
         let second = Delta::product(&["b", "c", "a"]).scaled(-0.5);
         Delta::Sum(vec![first, second]).scaled(config.scale())
     }
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::LocalOnly("stacked".into())
     }
 }
@@ -108,28 +110,28 @@ impl Method for Drawn {
     fn paper(&self) -> &str {
         "none"
     }
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, _config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::trained("b", &[target.out, rank], Travel::Up, Start::Zero),
-            TensorSpec::seeded("a", &[rank, target.inp], kaiming_bound(target.inp)),
+            TensorSpec::trained("b", &[at.target.out, at.rank], Travel::Up, Start::Zero),
+            TensorSpec::seeded("a", &[at.rank, at.target.inp], kaiming_bound(at.target.inp)),
         ]
     }
-    fn fresh_each_round(&self) -> bool {
+    fn fresh_each_round(&self, _config: &MethodConfig) -> bool {
         true
     }
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Stack
     }
-    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, _config: &MethodConfig, _at: At<'_>) -> Delta {
         Delta::product(&["b", "a"])
     }
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Exact
     }
-    fn mixed_ranks(&self) -> bool {
+    fn mixed_ranks(&self, _config: &MethodConfig) -> bool {
         true
     }
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::LocalOnly("stacked".into())
     }
 }
@@ -140,5 +142,6 @@ pub fn registry() -> Registry {
     registry.register(Box::new(Vector)).unwrap();
     registry.register(Box::new(Braid)).unwrap();
     registry.register(Box::new(Drawn)).unwrap();
+    questions::register(&mut registry);
     registry
 }

@@ -1,5 +1,6 @@
 //! What comes back: from clients at work, and from the executor.
 
+use rondo_methods::Instance;
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
 use crate::effect::{Reply, UploadOutcome};
@@ -68,7 +69,8 @@ impl Engine {
         let job = self.jobs.get(&work.run).ok_or_else(|| Rejection::UnknownRun { run: work.run.clone() })?;
         let rank = run.members.get(client).and_then(|member| member.participation.as_ref()).map_or(0, |part| part.rank);
         let kind = run.live.open.kind;
-        let layout_bytes = job.upload_bytes(kind.into(), work.round, rank as usize);
+        let instance = Instance::in_round(work.round).with_rank(rank as usize).of_client(client.as_str());
+        let layout_bytes = job.upload_bytes(kind.into(), instance);
         let clipped = run.clip().map(|clip| Box::new(Clipped { clip, start: run.adapter(None) }));
         Ok(ExpectedUpload::Wanted { kind, rank, layout_bytes, max_norm: run.update_norm_limit(), clipped })
     }

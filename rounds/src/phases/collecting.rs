@@ -1,6 +1,7 @@
 //! What warm-up and training have in common: updates come in until the round policy says to go on
 //! or to give up.
 
+use rondo_methods::Instance;
 use rondo_proto::{ClientId, Digest, v1};
 
 use crate::effect::UploadOutcome;
@@ -122,7 +123,8 @@ pub(crate) fn store(
 /// Adds an upload to its client's bytes; the same upload once.
 fn count_bytes(ctx: &mut RunContext<'_>, client: &ClientId, update: &StoredUpdate) {
     let open = &ctx.run().live.open;
-    let layout_bytes = ctx.job.upload_bytes(open.kind.into(), open.round, update.rank as usize);
+    let instance = Instance::in_round(open.round).with_rank(update.rank as usize).of_client(client.as_str());
+    let layout_bytes = ctx.job.upload_bytes(open.kind.into(), instance);
     let Some(part) = ctx.participation(client).filter(|part| part.counted != Some(update.digest)) else { return };
     part.counted = Some(update.digest);
     part.bytes_up = part.bytes_up.saturating_add(update.bytes_up);

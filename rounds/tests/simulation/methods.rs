@@ -1,9 +1,11 @@
 //! The methods that are simulated: those of the crate, and one that it does not know.
 
+use std::collections::BTreeMap;
+
 use rondo_methods::{
-    Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Publication, Registry, Start, Target, TensorSpec,
-    Travel,
+    At, Delta, DpSupport, Exactness, LawKind, Method, MethodConfig, Publication, Registry, Start, TensorSpec, Travel,
 };
+use rondo_proto::run_file::MethodChoice;
 
 use crate::model::Setup;
 
@@ -19,17 +21,17 @@ impl Setup {
 
     /// Whether clients may train with ranks of their own.
     pub(crate) fn mixes_ranks(&self) -> bool {
-        registry().get(self.method_id()).unwrap().mixed_ranks()
+        asked(self.method_id(), |method, config| method.mixed_ranks(config))
     }
 
     /// Whether every published entry stays part of the adapter.
     pub(crate) fn accumulates(&self) -> bool {
-        registry().get(self.method_id()).unwrap().publication() == Publication::Accumulate
+        asked(self.method_id(), |method, config| method.publication(config)) == Publication::Accumulate
     }
 
     /// Whether the coordinator adds noise to sums.
     pub(crate) fn is_central(&self) -> bool {
-        let support = registry().get(self.method_id()).unwrap().dp_support();
+        let support = asked(self.method_id(), |method, config| method.dp_support(config));
         self.epsilon.is_some() && self.per_client && matches!(support, DpSupport::Central { .. })
     }
 
@@ -43,6 +45,15 @@ impl Setup {
     pub(crate) fn refactors(&self) -> bool {
         self.method_id() == "ffa-lora" && self.refactor_every > 0
     }
+}
+
+/// What a method answers under its default settings.
+fn asked<T>(id: &str, question: impl Fn(&dyn Method, &MethodConfig) -> T) -> T {
+    let registry = registry();
+    let method = registry.get(id).unwrap();
+    let choice =
+        MethodChoice { id: id.to_owned(), rank: 4, alpha: None, targets: Vec::new(), options: BTreeMap::new() };
+    question(method, &MethodConfig::new(&choice, method.options(), 1e-3, 0).unwrap())
 }
 
 /// The crate's methods and one from outside.
@@ -68,29 +79,29 @@ impl Method for VectorBank {
         "Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, ICLR 2024, arXiv:2310.11454"
     }
 
-    fn layout(&self, _config: &MethodConfig, target: &Target, rank: usize) -> Vec<TensorSpec> {
+    fn layout(&self, _config: &MethodConfig, at: At<'_>) -> Vec<TensorSpec> {
         vec![
-            TensorSpec::seeded("bank_A", &[rank, target.inp], 1.0),
-            TensorSpec::seeded("bank_B", &[target.out, rank], 1.0),
-            TensorSpec::trained("bank_d", &[rank], Travel::Both, Start::SeededUniform { bound: 0.1 }),
-            TensorSpec::trained("bank_b", &[target.out], Travel::Both, Start::Zero),
+            TensorSpec::seeded("bank_A", &[at.rank, at.target.inp], 1.0),
+            TensorSpec::seeded("bank_B", &[at.target.out, at.rank], 1.0),
+            TensorSpec::trained("bank_d", &[at.rank], Travel::Both, Start::SeededUniform { bound: 0.1 }),
+            TensorSpec::trained("bank_b", &[at.target.out], Travel::Both, Start::Zero),
         ]
     }
 
-    fn law(&self) -> LawKind {
+    fn law(&self, _config: &MethodConfig) -> LawKind {
         LawKind::Mean
     }
 
-    fn delta(&self, _config: &MethodConfig, _rank: usize) -> Delta {
+    fn delta(&self, _config: &MethodConfig, _at: At<'_>) -> Delta {
         let diag = |part: &str| Delta::Diag(part.to_owned());
         Delta::Product(vec![diag("bank_b"), Delta::mat("bank_B"), diag("bank_d"), Delta::mat("bank_A")])
     }
 
-    fn exactness(&self, _config: &MethodConfig) -> Exactness {
+    fn exactness(&self, _config: &MethodConfig, _round: u32) -> Exactness {
         Exactness::Approximate("the product of averaged vectors is not the average of the products".to_owned())
     }
 
-    fn dp_support(&self) -> DpSupport {
+    fn dp_support(&self, _config: &MethodConfig) -> DpSupport {
         DpSupport::Unsupported("it only serves tests".to_owned())
     }
 }

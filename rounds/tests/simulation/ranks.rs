@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rondo_methods::Instance;
 use rondo_proto::v1;
 use rondo_rounds::{ExpectedUpload, Rejection};
 
@@ -61,7 +62,8 @@ fn bytes_validation_plan_and_record_go_by_the_clients_own_rank() {
                 let ExpectedUpload::Wanted { rank: expected_rank, layout_bytes, .. } = expected else {
                     panic!("{expected:?}")
                 };
-                assert_eq!((expected_rank, layout_bytes), (rank, job.upload_bytes(kind, 1, rank as usize)));
+                let instance = Instance::in_round(1).with_rank(rank as usize);
+                assert_eq!((expected_rank, layout_bytes), (rank, job.upload_bytes(kind, instance)));
                 // One that was trained with another rank is not taken.
                 let other = World::spoil(&packed, crate::model::Wrong::Rank);
                 assert!(matches!(world.upload(client, &other).rejection(), Rejection::UpdateRank { .. }));
@@ -76,7 +78,7 @@ fn bytes_validation_plan_and_record_go_by_the_clients_own_rank() {
             (0..6).for_each(|client| world.obey(client));
             (0..6).for_each(|client| world.work(client));
             for (part, rank) in world.closed(1).participants.iter().zip(by_plan) {
-                let bytes = job.upload_bytes(kind, 1, rank as usize);
+                let bytes = job.upload_bytes(kind, Instance::in_round(1).with_rank(rank as usize));
                 assert_eq!((part.rank, part.layout_bytes_up), (rank, bytes), "{id} {}", part.client);
             }
             world.heal();

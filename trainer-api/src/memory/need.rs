@@ -3,8 +3,7 @@
 //! Counts are of numbers per token, read off what the tape of one layer holds (`docs/memory.md` says which). Of the constants
 //! below, [`PROCESS`] was set by measured steps, those in `docs/memory.md`; the others follow from how a step is built.
 
-use rondo_methods::method::Publication;
-use rondo_methods::{Job, Role};
+use rondo_methods::{Instance, Job, NamedSpec, Publication, Role};
 use rondo_proto::run_file::{Dtype, Quantise, RunFile};
 use rondo_proto::v1;
 use serde::Serialize;
@@ -45,8 +44,8 @@ pub struct Load {
     pub frozen: u64,
     /// Rows that the widest layer's adapters give per token.
     pub narrow: u64,
-    /// Numbers that are merged into the base: of the adapter that the run starts from, and of stacks published in earlier
-    /// rounds, at the run's end (of methods that accumulate).
+    /// Numbers that are merged into the base: of the adapter that the run starts from, of the method's constant offset, and of
+    /// stacks published in earlier rounds, at the run's end (of methods that accumulate).
     pub stacked: u64,
     /// Numbers of the weights that they change, which are held a second time.
     pub merged: u64,
@@ -97,18 +96,30 @@ pub struct Need {
     pub parts: Vec<Part>,
 }
 
+/// Numbers of the parts of which a method makes its constant offset.
+fn offset_numbers(job: &Job) -> u64 {
+    let layout = job.layout(Instance::OF_RUN);
+    let is_named = |named: &&NamedSpec| {
+        let offset = named.target.and_then(|target| job.offset(target));
+        offset.is_some_and(|offset| offset.parts().contains(&named.spec.part.as_str()))
+    };
+    layout.iter().filter(is_named).map(|named| named.spec.numbers() as u64).sum()
+}
+
 impl Load {
     /// What this run asks of this base, at this client's rank.
     pub fn new(outline: Outline, run: &RunFile, job: &Job, rank: usize) -> Self {
-        let layout = job.layout(1, rank);
+        let layout = job.layout(Instance::in_round(1).with_rank(rank));
         let numbers = |trained: bool| -> u64 {
             let of_role = layout.iter().filter(|named| (named.spec.role == Role::Trained) == trained);
             of_role.map(|named| named.spec.numbers() as u64).sum()
         };
         let accumulates = job.publication() == Publication::Accumulate;
-        let targets: u64 = job.targets().iter().map(|target| (target.out * target.inp) as u64).sum();
-        let (trained, layers) = (numbers(true), outline.layers.max(1));
         let earlier = u64::from(run.rounds.count.saturating_sub(1)) * u64::from(run.rounds.cohort);
+        let stacks = accumulates && earlier > 0;
+        let changed = job.targets().iter().enumerate().filter(|(index, _)| stacks || job.offset(*index).is_some());
+        let changed = changed.map(|(_, target)| (target.out * target.inp) as u64).sum();
+        let (trained, layers) = (numbers(true), outline.layers.max(1));
         Self {
             dtype: run.train.dtype,
             quantise: run.train.quantise,
@@ -117,8 +128,8 @@ impl Load {
             trained,
             frozen: numbers(false),
             narrow: 2 * rank as u64 * (job.targets().len() as u64).div_ceil(layers),
-            stacked: if accumulates { trained * earlier } else { 0 },
-            merged: if accumulates && earlier > 0 { targets } else { 0 },
+            stacked: if accumulates { trained * earlier } else { 0 } + offset_numbers(job),
+            merged: changed,
             proximal: run.train.proximal != 0.0,
             copies: run.privacy.as_ref().is_some_and(|asked| asked.unit == "example"),
             outline,
@@ -128,11 +139,14 @@ impl Load {
     /// The same for a run that starts from an adapter, if it does.
     pub fn starting_from(mut self, initial: Option<&v1::InitialAdapter>, base: &v1::BaseModel, job: &Job) -> Self {
         let Some(initial) = initial else { return self };
-        let stacks = self.merged > 0;
-        let is_changed = |linear: &&v1::LinearLayer| {
-            initial.targets.contains(&linear.name)
-                || stacks && job.targets().iter().any(|target| target.name == linear.name)
+        let targets: u64 = job.targets().iter().map(|target| (target.out * target.inp) as u64).sum();
+        // Stacks change every target; an offset may change some.
+        let all = self.merged > 0 && self.merged == targets;
+        let is_target = |linear: &v1::LinearLayer| {
+            let index = job.targets().iter().position(|target| target.name == linear.name);
+            index.is_some_and(|index| all || job.offset(index).is_some())
         };
+        let is_changed = |linear: &&v1::LinearLayer| initial.targets.contains(&linear.name) || is_target(linear);
         let changed = base.linears.iter().filter(is_changed);
         self.merged = changed.map(|linear| u64::from(linear.out_features) * u64::from(linear.in_features)).sum();
         self.stacked += initial.layout_bytes / 4;

@@ -4,6 +4,10 @@ use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{Dtype, Quantise, RunFile};
 use rondo_proto::v1;
 
+#[path = "../../../methods/tests/suite/questions.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the suite of the methods")]
+mod questions;
+
 use super::*;
 use crate::limits::{Checkpoint, Limits};
 
@@ -111,6 +115,30 @@ fn an_adapter_to_start_from_counts_with_the_layers_it_changes() {
         let starts = bare().starting_from(Some(&initial), &base, &job);
         assert_eq!((starts.stacked - bare().stacked, starts.merged), (1000, changed), "{method}");
     }
+}
+
+/// dW = L.diag(m).R with an offset over L, m0 and R: 2 x (10 + 10) + 2 numbers of a target, whose weight is there twice.
+#[test]
+fn an_offset_counts_with_the_layers_it_changes() {
+    let run = r#"
+        name = "x"
+        base = { model = "tiny" }
+        task = { kind = "classification", dataset = "d", labels = ["a", "b"] }
+        method = { id = "shifted", rank = 2, targets = ["query"] }
+        train = { local_steps = 1, batch = 1, lr = 1e-3 }
+        rounds = { count = 2, cohort = 1, quorum = 1 }
+    "#;
+    let run = RunFile::parse(run).unwrap();
+    let linear = |name: &str, out| v1::LinearLayer { name: name.into(), out_features: out, in_features: 10 };
+    let base = v1::BaseModel { linears: vec![linear("0.query", 10), linear("0.key", 7)], ..Default::default() };
+    let mut registry = Registry::empty();
+    questions::register(&mut registry);
+    let job = Job::new(&registry, &run, &base).unwrap();
+    let bare = Load::new(load().outline, &run, &job, 2);
+    assert_eq!((bare.stacked, bare.merged), (42, 100));
+    let initial = v1::InitialAdapter { layout_bytes: 4000, targets: vec!["0.key".into()], ..Default::default() };
+    let starts = bare.starting_from(Some(&initial), &base, &job);
+    assert_eq!((starts.stacked, starts.merged), (1042, 170));
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Linears {
     }
 
     /// Takes a layer in and returns its number.
-    pub(super) fn push(&mut self, name: &str, weight: Weight, bias: Option<Tensor>) -> usize {
+    pub(crate) fn push(&mut self, name: &str, weight: Weight, bias: Option<Tensor>) -> usize {
         self.layers.push(Linear { name: name.to_owned(), weight, bias });
         self.layers.len() - 1
     }

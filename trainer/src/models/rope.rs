@@ -181,9 +181,12 @@ impl Rotary {
 
     fn stretched(&self, batch: &Batch, device: Device, kind: Kind) -> Result<(Tensor, Tensor), TrainerError> {
         let mut angles = Vec::new();
-        for (start, end) in batch.offsets().iter().zip(batch.ends()) {
+        for ((start, end), extent) in batch.offsets().iter().zip(batch.ends()).zip(batch.extents()) {
             let (frequencies, _) = self.frequencies(end as usize);
-            angles.extend((*start..end).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f)));
+            // What fills a text up has angles too; nothing reads what comes of them.
+            angles.extend(
+                (*start..start + extent).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f)),
+            );
         }
         self.table(angles, 1.0, device, kind)
     }

@@ -39,15 +39,22 @@ pub struct Foretold {
 impl Foretold {
     /// The counting tokens of these texts, in order. A text's first token is foretold by nothing.
     pub fn new(encoded: &Encoded, texts: &[usize]) -> Self {
+        Self::in_rows(encoded, texts, texts.iter().map(|&text| encoded.text(text).len() as i64))
+    }
+
+    /// The same where each text has so many rows in the packed batch, as of [`Batch::extents`].
+    ///
+    /// [`Batch::extents`]: super::batch::Batch::extents
+    pub fn in_rows(encoded: &Encoded, texts: &[usize], extents: impl IntoIterator<Item = i64>) -> Self {
         let mut found = Self::default();
         let mut first = 0;
-        for &text in texts {
+        for (&text, extent) in texts.iter().zip(extents) {
             let ids = encoded.text(text);
             for (place, _) in encoded.counts(text).iter().enumerate().skip(1).filter(|(_, counts)| **counts) {
                 found.rows.push(first + place as i64 - 1);
                 found.tokens.push(ids[place]);
             }
-            first += ids.len() as i64;
+            first += extent;
         }
         found
     }

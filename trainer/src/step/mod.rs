@@ -85,7 +85,11 @@ pub fn gradients(
 }
 
 /// The texts of each micro-batch, and what they are trained towards.
-fn micro_batches<'t>(texts: &'t [usize], goal: Goal<'t>, plan: Plan) -> impl Iterator<Item = (&'t [usize], Goal<'t>)> {
+fn micro_batches<'t>(
+    texts: &'t [usize],
+    goal: Goal<'t>,
+    plan: Plan,
+) -> impl Iterator<Item = (&'t [usize], Goal<'t>)> + use<'t> {
     let size = if plan.micro_batch == 0 { texts.len() } else { plan.micro_batch }.max(1);
     texts.chunks(size).enumerate().map(move |(number, part)| match goal {
         Goal::Labels(labels) => (part, Goal::Labels(&labels[number * size..number * size + part.len()])),

@@ -2,10 +2,12 @@
 //! gradient is clipped over all trained tensors together, the clipped ones are summed as integers, and one draw of
 //! discrete Gaussian noise covers the sum.
 //!
-//! What an example adds to the sum does not depend on the others of its batch, but for rounding: padding and the shape of
-//! its micro-batch choose the kernels and the order in which they add, and in f32 that may move its gradient by about 1e-6
-//! of its size, which no figure covers. (In bf16 it is up to 0.4 % of the clip, and so that is refused.) The integers are
-//! summed exactly, in any order. The sum is divided by the expected batch size, a constant; an empty batch releases noise alone.
+//! What an example adds to the sum does not depend on the others of its batch. Texts are worked on together only where
+//! their own lengths give them equally many cells, nothing of one text is added to another's, and a trial at the start
+//! of training ([`crate::neighbours`]) shows whether the kernels here give six texts at once the bits of one by one.
+//! Where they do not, texts are worked on one at a time. (In bf16 one rounding is up to 0.4 % of the clip, and so that is
+//! refused.) The integers are summed exactly, in any order. The sum is divided by the expected batch size, a constant; an
+//! empty batch releases noise alone.
 //! Nothing else that depends on an example leaves this file.
 
 use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, SecureRng, poisson_sample};
@@ -44,17 +46,17 @@ impl<'p> DpSgd<'p> {
         rows: &Rows<'_>,
         plan: Plan,
     ) -> Result<Gradients, TrainerError> {
-        let mut batch = poisson_sample(rows.len(), self.plan.sampling_rate, &mut self.rng);
-        // Like lengths together, so that little is padded; a sum of integers knows no order.
-        let lengths = rows.lengths();
-        batch.sort_by_key(|&row| lengths[row]);
+        let batch = poisson_sample(rows.len(), self.plan.sampling_rate, &mut self.rng);
         let taken = rows.take(&batch)?;
-        let labels = taken.labels();
+        // Like lengths together, so that few micro-batches do; a sum of integers knows no order.
+        let mut order = taken.indices();
+        order.sort_by_key(|&text| taken.encoded.text(text).len());
+        let labels: Vec<i64> = order.iter().map(|&text| i64::from(taken.examples[text].label())).collect();
         let goal = local::goal(work, &labels);
         let mut sum = vec![0; self.mechanism.lattice().dimension()];
         let lattice = *self.mechanism.lattice();
         let mut add = |gradients: &[Tensor]| add_clipped(&lattice, gradients, &mut sum);
-        step::per_text(session, &taken.encoded, &taken.indices(), goal, plan, &mut add)?;
+        step::per_text(session, &taken.encoded, &order, goal, plan, &mut add)?;
         let noised = self.mechanism.release(&sum)?;
         Ok(Gradients { loss: 0.0, units: 1, tensors: self.mean(&noised, session)? })
     }

@@ -146,9 +146,9 @@ pub(super) fn usable(rows: &Rows<'_>) -> u64 {
 }
 
 /// What the job uploads, out of the trained tensors. A tensor may go up without having been trained; it goes as received.
-pub(super) fn upload(work: &Work, kind: Kind, mut trained: TensorSet) -> Result<TensorSet, TrainerError> {
+pub(crate) fn upload(work: &Work, kind: Kind, mut trained: TensorSet) -> Result<TensorSet, TrainerError> {
     let mut upload = TensorSet::new();
-    for entry in work.job.upload_manifest(kind, work.round, work.rank) {
+    for entry in work.job.upload_manifest(kind, work.instance()) {
         let tensor = trained.remove(&entry.name).or_else(|| work.state.tensors.get(&entry.name).cloned());
         let Some(tensor) = tensor else {
             let problem = "the upload names it, but the adapter does not have it".to_owned();

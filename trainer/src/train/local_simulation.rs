@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rondo_methods::{AdapterState, AggregateInput, Contribution, Job, Kind, MethodError, TensorSet};
+use rondo_methods::{AdapterState, AggregateInput, Contribution, Instance, Job, Kind, MethodError, TensorSet};
 use tempfile::TempDir;
 
 /// The one client's name, part of the key of everything that is drawn for it.
@@ -45,7 +45,8 @@ impl Solo {
         std::fs::create_dir_all(&out_dir).map_err(|source| MethodError::Io { path: out_dir.clone(), source })?;
         let path = out_dir.join("update.safetensors");
         let rank = self.job.rank();
-        self.job.write_update(kind, round, rank, tensors, &path)?;
+        let instance = Instance::in_round(round).with_rank(rank).of_client(CLIENT);
+        self.job.write_update(kind, instance, tensors, &path)?;
         let output = self.job.aggregate(AggregateInput {
             kind,
             round,

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use rondo_methods::init::base_svd;
+use rondo_methods::init::base_factors;
 use rondo_methods::tensor::full_name;
-use rondo_methods::{Kind as MethodKind, MethodError, TensorSet};
+use rondo_methods::{BaseFactors, MethodError, Statistic, TensorSet, WarmUpStep};
 use tch::{Kind, Tensor};
 
 use crate::adapters;
@@ -73,7 +73,7 @@ pub fn gradient(
     let tensors: TensorSet =
         named.map(|((name, _), sum)| Ok((name.clone(), to_plain(sum)?))).collect::<Result<_, TrainerError>>()?;
     Ok(LocalUpdate {
-        tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
+        tensors,
         examples: local::usable(rows),
         train_loss: total * share,
         seconds: started.elapsed().as_secs_f64(),
@@ -81,18 +81,35 @@ pub fn gradient(
     })
 }
 
-/// The truncated SVD of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts
-/// from in it. Needs no data.
+/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples and its loss are those
+/// of the later step that read data.
+pub(crate) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
+    let told = if statistic.reads_data() { &after } else { &before };
+    let (examples, train_loss) = (told.examples, told.train_loss);
+    let seconds = before.seconds + after.seconds;
+    let mut tensors = before.tensors;
+    tensors.extend(after.tensors);
+    LocalUpdate { tensors, examples, train_loss, seconds, before: None }
+}
+
+/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts from in
+/// it. Needs no data.
 pub fn base_factors(
     model: &dyn Transformer,
     work: &Work,
+    factors: BaseFactors,
+    asked: &WarmUpStep,
     progress: &mut OnProgress<'_>,
 ) -> Result<LocalUpdate, TrainerError> {
     let started = Instant::now();
-    let targets = work.job.targets();
-    let steps = targets.len() as u32;
+    let steps = asked.probes.len() as u32;
     let mut tensors = TensorSet::new();
-    for (step, (index, target)) in (1..=steps).zip(targets.iter().enumerate()) {
+    for (step, probe) in (1..=steps).zip(&asked.probes) {
+        let index = probe.target;
+        let target = &work.job.targets()[index];
+        let specs = probe.layout.iter().map(|named| &named.spec);
+        // Probes of other parts were refused when the job was made.
+        let rank = base_factors::rank_of(factors, specs).unwrap_or(work.rank);
         let failed = |source| TrainerError::Method(source);
         let mut weight = to_plain(&adapters::base_weight(model.linears(), &target.name)?)?.to_matrix();
         for (_, delta, parts) in work.state.merged.iter().filter(|(layer, ..)| *layer == index) {
@@ -100,15 +117,15 @@ pub fn base_factors(
                 delta.dense(parts).map_err(|source| MethodError::Delta { target: target.name.clone(), source });
             weight.add_scaled(1.0, &change.map_err(failed)?);
         }
-        let factors = base_svd::factors(&weight, work.job.rank())
+        let made = base_factors::compute(factors, &weight, rank)
             .map_err(|source| failed(MethodError::Linalg { target: target.name.clone(), source }))?;
-        tensors.extend(factors.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));
+        tensors.extend(made.into_iter().map(|(part, tensor)| (full_name(&target.name, &part), tensor)));
         if progress(Progress { step, steps, loss: 0.0 }) == ControlFlow::Break(()) {
             return Err(TrainerError::Interrupted);
         }
     }
     Ok(LocalUpdate {
-        tensors: local::upload(work, MethodKind::WarmUp, tensors)?,
+        tensors,
         // No data was read, and with privacy not even their number is told.
         examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
         train_loss: 0.0,

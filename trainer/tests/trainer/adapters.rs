@@ -35,7 +35,8 @@ fn the_delta_in_torch_is_the_delta_in_plain_rust() {
         for (index, target) in job.targets().iter().enumerate() {
             let what = format!("{} {}", job.method().id(), target.name);
             let expected = Tensor::from_matrix(&job.dense_delta(&state, index).unwrap());
-            let (delta, parts) = (job.delta(state.rank), torch_parts(&parts_of(&state.tensors, &target.name)));
+            let (delta, parts) =
+                (job.delta(index, state.instance()), torch_parts(&parts_of(&state.tensors, &target.name)));
             let change = dense(&delta, &parts, target.inp as i64, Device::Cpu).unwrap();
             let found = Tensor { shape: vec![target.out, target.inp], data: numbers(&change) };
             assert_close(&what, &found, &expected, 1e-5);
@@ -95,7 +96,7 @@ fn a_zero_start_leaves_the_logits_unchanged() {
         let of_state = |state| Session::of_state(&*encoder, Device::Cpu, job, state, Pooling::Mean, false).unwrap();
         let base = Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
         let off = distance(&logits(&of_state(&state)), &logits(&base));
-        if job.method().starts_at_base(job.config()) {
+        if job.starts_at_base() {
             promised += 1;
             assert_eq!(off, 0.0, "{}", job.method().id());
         } else {
@@ -117,8 +118,9 @@ fn merging_equals_attaching_and_forming_the_weight() {
         stir(job, &mut state);
         let attached = Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, false).unwrap();
         let mut merged = Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
-        for target in job.targets() {
-            merged.merge(&target.name, &job.delta(state.rank), &parts_of(&state.tensors, &target.name)).unwrap();
+        for (index, target) in job.targets().iter().enumerate() {
+            let delta = job.delta(index, state.instance());
+            merged.merge(&target.name, &delta, &parts_of(&state.tensors, &target.name)).unwrap();
         }
         let off = distance(&logits(&attached), &logits(&merged));
         assert!(off < 2e-5, "{}: off by {off}", job.method().id());
@@ -159,7 +161,7 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
         stir(job, &mut state);
         let session = Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, true).unwrap();
         let expected: BTreeSet<String> = job
-            .layout(state.round, state.rank)
+            .layout(state.instance())
             .into_iter()
             .filter(|named| named.spec.trained_shape().is_some())
             .map(|named| named.name)
@@ -178,7 +180,7 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
         }
         let update = trainer.train(&solo.work(1), &mut go_on).unwrap();
         let uploaded: Vec<String> = update.tensors.keys().cloned().collect();
-        let manifest = job.upload_manifest(rondo_methods::Kind::Train, 1, job.rank());
+        let manifest = job.upload_manifest(rondo_methods::Kind::Train, solo.work(1).instance());
         assert_eq!(uploaded, manifest.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>());
         for entry in &manifest {
             assert_eq!(update.tensors[&entry.name].shape, entry.shape);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rondo_data::{Content, Dataset, Example};
 use rondo_methods::init::{base_svd, gradient_sketch};
 use rondo_methods::tensor::{full_name, parts_of};
-use rondo_methods::{AdapterState, Delta, Job, Matrix, Registry, Tensor, TensorSet};
+use rondo_methods::{AdapterState, BaseFactors, Delta, Job, Matrix, Registry, Tensor, TensorSet};
 use rondo_proto::run_file::{Pooling, RunFile};
 use rondo_trainer::session::Session;
 use rondo_trainer::step::{self, Goal, Plan};
@@ -53,17 +53,18 @@ fn stirred(job: &Job, round: u32, rank: usize) -> AdapterState {
     for (seed, tensor) in (1..).zip(tensors.values_mut()) {
         *tensor = numbers([tensor.shape[0], tensor.shape[1]], seed);
     }
-    AdapterState { round, rank, tensors, merged: Vec::new() }
+    AdapterState { round, client: String::new(), rank, tensors, merged: Vec::new() }
 }
 
 #[test]
 fn sketches_are_the_mean_gradient_times_the_seeded_matrices() {
     for name in MODELS {
         let run = speaking(name, 8, "id = \"fed-sb\"\nrank = 3\nwarm_up_examples = 8", "");
-        let (model, mut tokens, plan) = (encoder(&golden(name)), tokens(), run.job.warm_up().unwrap());
+        let (model, mut tokens, plan) = (encoder(&golden(name)), tokens(), run.job.warm_up().remove(0));
         let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
         let probe = run.job.warm_up_initial();
-        let state = AdapterState { round: 0, rank: 3, tensors: probe.clone(), merged: Vec::new() };
+        let state =
+            AdapterState { round: 0, client: String::new(), rank: 3, tensors: probe.clone(), merged: Vec::new() };
         let work = run.work(0, state);
 
         // Each weight's own gradient, of the mean over all texts' tokens, on one tape.
@@ -102,8 +103,16 @@ fn base_factors_rebuild_what_the_weight_is_when_unpacked() {
     for (name, rank) in MODELS.into_iter().zip([16, 32]) {
         let run = speaking(name, 2, &format!("id = \"fed-sb\"\nrank = {rank}\ninit = \"base-svd\""), "");
         let model = encoder(&golden(name));
-        let state = AdapterState { round: 0, rank, tensors: TensorSet::new(), merged: Vec::new() };
-        let update = warm_up::base_factors(&*model, &run.work(0, state), &mut go_on).unwrap();
+        let state =
+            AdapterState { round: 0, client: String::new(), rank, tensors: TensorSet::new(), merged: Vec::new() };
+        let update = warm_up::base_factors(
+            &*model,
+            &run.work(0, state),
+            BaseFactors::SvdHead,
+            &run.job.warm_up()[0],
+            &mut go_on,
+        )
+        .unwrap();
         for target in run.job.targets() {
             let parts = parts_of(&update.tensors, &target.name);
             let part = |name: &str| parts[name].to_matrix();

@@ -10,7 +10,11 @@ mod generation;
 mod language_rounds;
 mod language_tasks;
 mod llama;
+mod offsets;
 mod per_text;
+#[path = "../../../methods/tests/suite/questions.rs"]
+#[allow(unreachable_pub, reason = "shared with the suite of the methods")]
+mod questions;
 mod refusals;
 mod step;
 mod step_packed;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rondo_data::Dataset;
 use rondo_methods::file::{self, TensorFile};
-use rondo_methods::{AdapterState, AggregateInput, Contribution, Job, Kind, Registry, Tensor, TensorSet};
+use rondo_methods::{AdapterState, AggregateInput, Contribution, Instance, Job, Kind, Registry, Tensor, TensorSet};
 use rondo_proto::run_file::{Dtype, Pooling, RunFile};
 use rondo_proto::v1;
 use rondo_trainer::LibtorchTrainer;
@@ -18,6 +18,8 @@ use rondo_trainer::models::{self, Transformer};
 use rondo_trainer_api::work::{LocalUpdate, Progress, Protection, Trainer, Work};
 use tch::Device;
 use tempfile::TempDir;
+
+use crate::questions;
 
 /// A file among the goldens.
 pub(crate) fn golden(name: &str) -> PathBuf {
@@ -150,13 +152,16 @@ impl TestRun {
         );
         let run = RunFile::parse(&text).unwrap();
         let base = rondo_base::describe(&tiny(), "tiny").unwrap();
-        let job = Job::new(&Registry::builtin(), &run, &base).unwrap();
+        let mut registry = Registry::builtin();
+        questions::register(&mut registry);
+        let job = Job::new(&registry, &run, &base).unwrap();
         Self { run: Arc::new(run), base: Arc::new(base), job, data: Arc::new(separable()) }
     }
 
-    /// One run of each built-in method.
+    /// One run of each built-in method, and of two that ask what no built-in one does.
     pub(crate) fn of_every_method() -> Vec<Self> {
-        let methods: Vec<String> = Registry::builtin().iter().map(|method| method.id().to_owned()).collect();
+        let mut methods: Vec<String> = Registry::builtin().iter().map(|method| method.id().to_owned()).collect();
+        methods.extend(["tiled".to_owned(), "woven".to_owned()]);
         methods.iter().map(|id| Self::new(&format!("id = \"{id}\"\nrank = 4"))).collect()
     }
 
@@ -226,7 +231,7 @@ impl Solo {
         let (job, out_dir) = (&self.run.job, self.dir.path().join(round.to_string()));
         std::fs::create_dir_all(&out_dir).unwrap();
         let path = out_dir.join("update.safetensors");
-        job.write_update(kind, round, job.rank(), tensors, &path).unwrap();
+        job.write_update(kind, Instance::in_round(round).of_client("solo"), tensors, &path).unwrap();
         let updates = vec![Contribution { client: "solo".into(), weight: 1.0, rank: job.rank(), path }];
         let (frozen, published) = (self.frozen.clone(), self.published.clone());
         let input = AggregateInput {
@@ -248,7 +253,7 @@ impl Solo {
 
 /// Replaces every trained tensor by small numbers that depend on its name, so that no factor is zero.
 pub(crate) fn stir(job: &Job, state: &mut AdapterState) {
-    for named in job.layout(state.round, state.rank) {
+    for named in job.layout(state.instance()) {
         if named.spec.role == rondo_methods::Role::Trained {
             let seed = named.name.bytes().fold(7_u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
             let tensor = state.tensors.get_mut(&named.name).unwrap();

@@ -121,8 +121,10 @@ fn the_gradient_of_r_is_the_projected_gradient() {
 
     // The full gradient at the same point: the adapter merged into the weights.
     let mut merged = Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
-    for target in run.job.targets() {
-        merged.merge(&target.name, &run.job.delta(4), &parts_of(&state.tensors, &target.name)).unwrap();
+    for (index, target) in run.job.targets().iter().enumerate() {
+        merged
+            .merge(&target.name, &run.job.delta(index, state.instance()), &parts_of(&state.tensors, &target.name))
+            .unwrap();
     }
     let full = dense_gradients(run, &mut merged, &examples);
     let mut compared = 0;

@@ -117,12 +117,12 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
     let parts = shapes::tensors(method)?;
     check_names(&files, &parts)?;
     let ranks = ranks(&files, &parts, &args.ranks)?;
-    if !method.mixed_ranks() && ranks.windows(2).any(|pair| pair[0] != pair[1]) {
+    let config = shapes::config(method, ranks.iter().copied().max().unwrap_or(1), args.alpha)?;
+    if !method.mixed_ranks(&config) && ranks.windows(2).any(|pair| pair[0] != pair[1]) {
         let problem = format!("ranks {ranks:?} differ, and method `{}` cannot mix ranks", method.id());
         return Err(CliError::failed(problem).hint("`rondo method list` shows which methods can"));
     }
     check_shapes(&files, &parts)?;
-    let config = shapes::config(method, ranks.iter().copied().max().unwrap_or(1), args.alpha)?;
     method.validate(&config, &[])?;
 
     let update = |((path, weight), rank): ((&PathBuf, &f64), &usize)| Contribution {
@@ -149,8 +149,8 @@ pub(super) fn run(args: AggregateArgs, context: &mut Context) -> Result<(), CliE
     let note = "no aggregation error: the files do not hold all factors of the change, or it is zero; see --frozen";
     let aggregated = Aggregated {
         method: method.id().to_owned(),
-        law: method.law(),
-        exactness: method.exactness(&config).to_string(),
+        law: method.law(&config),
+        exactness: method.exactness(&config, 1).to_string(),
         out: args.out,
         bytes: done.bytes,
         inputs: updates

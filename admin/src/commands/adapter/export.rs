@@ -50,6 +50,8 @@ pub struct ExportArgs {
 enum Format {
     /// Hugging Face PEFT, LoRA
     Peft,
+    /// Hugging Face PEFT, in its own type for the run's method, where there is one
+    PeftNative,
     /// The base model's weights with the adapter in them, in their own shards and number formats
     Merged,
 }
@@ -79,8 +81,8 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
     if args.recompress == Some(0) {
         return Err(CliError::usage("--recompress 0 leaves nothing; ask for 1 or more"));
     }
-    if args.format == Format::Merged && args.recompress.is_some() {
-        return Err(CliError::usage("--recompress is for --format peft; full weights take the whole change"));
+    if let Some(why) = not_compressed(args.format).filter(|_| args.recompress.is_some()) {
+        return Err(CliError::usage(format!("--recompress is for --format peft; {why}")));
     }
     check_empty(&args.out)?;
     let mut client = context.administration().await?;
@@ -98,6 +100,9 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
         check_model(model, &base)?;
     }
     let mut job = job(&reply)?;
+    if args.format == Format::PeftNative {
+        job.native()?;
+    }
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;
     if !state.initial_digest.is_empty() {
         job = job.starting_from(&blobs::fetch(&mut client, &run, &state.initial_digest, folder.path()).await?)?;
@@ -132,14 +137,25 @@ pub(super) async fn run(args: ExportArgs, context: &mut Context) -> Result<(), C
             (exported.files, exported.merged, exported.rounding) = (files, Some(merged), rounding);
         }
         (Format::Merged, None) => return Err(CliError::usage("--format merged needs --model DIR")),
-        (Format::Peft, _) => {
-            let ExportReport { files, rank, parameters, recompression_error } =
-                job.export_peft(&adapter, &exported.out, &info)?;
+        (Format::Peft | Format::PeftNative, _) => {
+            let ExportReport { files, rank, parameters, recompression_error } = match args.format {
+                Format::PeftNative => job.export_native(&adapter, &exported.out, &info)?,
+                _ => job.export_peft(&adapter, &exported.out, &info)?,
+            };
             (exported.files, exported.rank, exported.parameters) = (files, Some(rank), Some(parameters));
             exported.recompression_error = recompression_error;
         }
     }
     context.output.show(&exported, words)
+}
+
+/// Why a format takes no compression; `None` for the one that does.
+fn not_compressed(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Peft => None,
+        Format::PeftNative => Some("a type of the method's own takes its tensors as they are"),
+        Format::Merged => Some("full weights take the whole change"),
+    }
 }
 
 /// Full weights are written from the registered base's own files, which must be a folder.
