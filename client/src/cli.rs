@@ -5,8 +5,6 @@ use rondo_proto::wording::Wording;
 
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
-#[cfg(feature = "torch")]
-use crate::commands::offline::OfflineCommand;
 use crate::commands::{join::JoinArgs, ledger::LedgerArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -42,7 +40,7 @@ pub enum Command {
     /// Without a coordinator.
     #[cfg(feature = "torch")]
     #[command(flatten)]
-    Offline(OfflineCommand),
+    Offline(crate::commands::offline::OfflineCommand),
 }
 
 impl Command {

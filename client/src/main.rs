@@ -10,8 +10,13 @@ use rondo_client::{commands, logging};
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
+    // Libtorch reads its settings when it is loaded: commands that compute restart the process with them.
     #[cfg(feature = "torch")]
-    commands::restart_with_libtorch_settings(&cli.command);
+    match &cli.command {
+        Command::Run(_) => rondo_trainer::environment::restart_with_settings(true),
+        Command::Offline(command) => rondo_trainer::environment::restart_with_settings(command.trains()),
+        _ => {}
+    }
     // Some messages are written long before they are
     // shown, so the wording holds for the whole command.
     cli.command.wording().scope(|| carry_out(&cli))

@@ -22,8 +22,8 @@ use rondo_proto::files::{self, FileAccess};
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::disk::{self, Disk, WriteTensors};
-use entry::Meta;
 
+use entry::Meta;
 pub use entry::{Charge, Entry, Facts, Key};
 
 /// The tensors' file in an entry's folder.

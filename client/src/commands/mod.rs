@@ -7,17 +7,3 @@ pub mod ledger;
 #[cfg(feature = "torch")]
 pub mod offline;
 pub mod run;
-
-/// Restarts the process with the settings that libtorch reads
-/// when it is loaded, where the command computes.
-#[cfg(feature = "torch")]
-pub fn restart_with_libtorch_settings(command: &crate::cli::Command) {
-    use crate::cli::Command;
-
-    let trains = match command {
-        Command::Run(_) => true,
-        Command::Offline(command) => command.trains(),
-        _ => return,
-    };
-    rondo_trainer::environment::restart_with_settings(trains);
-}

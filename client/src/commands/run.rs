@@ -1,5 +1,6 @@
 //! `rondo-client run`: the daemon.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,9 +101,8 @@ pub enum RunError {
     #[error("signals: {0}")]
     Signals(std::io::Error),
     /// The device of `[limits]`.
-    #[cfg(feature = "torch")]
-    #[error(transparent)]
-    Trainer(#[from] rondo_trainer::error::TrainerError),
+    #[error("{0}")]
+    Trainer(Box<dyn Error + Send + Sync>),
     /// Built without the feature `torch`.
     #[error("this rondo-client was built without libtorch and cannot train; build it with the feature `torch`")]
     NoTrainer,
@@ -174,7 +174,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 #[cfg(feature = "torch")]
 fn make_trainer(limits: &Limits) -> Result<MakeTrainer, RunError> {
-    Ok(rondo_trainer::maker(limits)?)
+    rondo_trainer::maker(limits).map_err(|error| RunError::Trainer(Box::new(error)))
 }
 
 #[cfg(not(feature = "torch"))]

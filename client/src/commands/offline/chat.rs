@@ -13,11 +13,11 @@ use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
 
+use super::adapted_model;
 use super::arguments::DeviceArgs;
 use super::error::OfflineError;
 use super::generate::{dtype, write_token};
 use super::sampling::SamplingArgs;
-use super::subject;
 
 const HELP: &str = "/reset          forget the conversation
 /system TEXT    set the instructions and forget the conversation; without TEXT, none
@@ -63,12 +63,12 @@ pub type Stop = AtomicBool;
 /// Talks until the input ends. A line is a message, or a command where it starts with `/`.
 pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.7)?;
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
-    let session = subject::language(&*loaded.model, device, &args.model, named)?;
+    let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let stops = loaded.tokens.ends().to_vec();
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops };
     // A model without a chat template is refused before a word is typed.
@@ -78,7 +78,7 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
         return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
     loaded.tokens.conversation(&[Message { role: Role::User, content: "?".into() }])?;
-    let mut talk = Talk {
+    let mut conversation = Conversation {
         session: &session,
         tokens: &loaded.tokens,
         options,
@@ -88,12 +88,12 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
         // Prompts are for people.
         prompts: !args.json && io::stdin().is_terminal() && io::stdout().is_terminal(),
     };
-    talk.system(args.system.as_deref().unwrap_or_default());
-    talk.run(input, out, stop)
+    conversation.system(args.system.as_deref().unwrap_or_default());
+    conversation.run(input, out, stop)
 }
 
 /// A conversation in progress.
-struct Talk<'s, 'm> {
+struct Conversation<'s, 'm> {
     session: &'s Session<'m>,
     tokens: &'s Tokens,
     options: Options,
@@ -103,7 +103,7 @@ struct Talk<'s, 'm> {
     prompts: bool,
 }
 
-impl Talk<'_, '_> {
+impl Conversation<'_, '_> {
     fn run(&mut self, input: &mut dyn BufRead, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         let mut line = String::new();
         loop {

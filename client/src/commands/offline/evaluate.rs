@@ -22,7 +22,7 @@ use super::generate::dtype;
 use super::out_dir::check_file;
 use super::progress_bar::Bar;
 use super::task::TaskArgs;
-use super::{figures, logits, predictions, subject};
+use super::{adapted_model, figures, logits, predictions};
 
 /// Evaluates an adapter, or a bare base model, on local data, without a coordinator
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     for (option, path) in [("--predictions", &args.predictions), ("--logits", &args.logits)] {
         path.as_ref().map_or(Ok(()), |path| check_file(option, path, &[&args.data.data, &args.model]))?;
     }
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let head = trained_head(args, adapter.as_ref())?;
     let kind = kind(args, head.as_ref())?;
     if args.logits.is_some() && kind != TaskKind::CausalLm {
@@ -162,10 +162,10 @@ fn session<'m>(
             let problem = "belongs to --task classification alone".to_owned();
             return Err(OfflineError::Value { option: "--labels", problem });
         }
-        subject::language(model, device, &args.model, named)?
+        adapted_model::language(model, device, &args.model, named)?
     } else {
         let head = match trained {
-            Some(trained) => taken(args, trained, adapter.is_some(), &mut task)?,
+            Some(trained) => with_trained_head(args, trained, adapter.is_some(), &mut task)?,
             None if adapter.is_some() => {
                 return Err(OfflineError::NoHead { dir: args.adapter.clone().unwrap_or_default() });
             }
@@ -173,12 +173,12 @@ fn session<'m>(
         };
         let mut session = match (Session::new(model, device, &head, task.pooling), named) {
             (Err(source), Some((dir, adapter))) => {
-                return Err(subject::another_base(&args.model, dir, adapter, source));
+                return Err(adapted_model::another_base(&args.model, dir, adapter, source));
             }
             (session, _) => session?,
         };
         if let Some((dir, adapter)) = named {
-            subject::attach(&mut session, &args.model, dir, adapter)?;
+            adapted_model::attach(&mut session, &args.model, dir, adapter)?;
         }
         session
     };
@@ -190,7 +190,12 @@ fn session<'m>(
 }
 
 /// A trained head, with its labels, pooling and limit.
-fn taken(args: &EvaluateArgs, head: Head, of_adapter: bool, task: &mut Task) -> Result<TensorSet, OfflineError> {
+fn with_trained_head(
+    args: &EvaluateArgs,
+    head: Head,
+    of_adapter: bool,
+    task: &mut Task,
+) -> Result<TensorSet, OfflineError> {
     if let Some(labels) = args.labels.as_ref().filter(|labels| **labels != head.labels) {
         let whose = if of_adapter { "the adapter" } else { "the head beside the model" };
         let problem = format!("says {}, {whose} has {}", labels.join(","), head.labels.join(","));

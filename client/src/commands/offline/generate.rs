@@ -12,10 +12,10 @@ use rondo_trainer::generate::{Generated, Options, Spoken, generate as run};
 use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
 
+use super::adapted_model;
 use super::arguments::DeviceArgs;
 use super::error::OfflineError;
 use super::sampling::SamplingArgs;
-use super::subject;
 
 /// Generates text from a prompt, with or without an adapter
 #[derive(Debug, Args)]
@@ -61,12 +61,12 @@ pub struct GenerateArgs {
 pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.0)?;
     let prompt = prompt(args)?;
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
-    let session = subject::language(&*loaded.model, device, &args.model, named)?;
+    let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
     if let Some(problem) = tokens.lacks_chat_template().filter(|_| args.chat) {
         let fix = "leave --chat out, and write the prompt as the model is to read it";

@@ -1,5 +1,6 @@
 //! Commands that train, evaluate and generate without a coordinator, one file each.
 
+mod adapted_model;
 mod arguments;
 pub mod chat;
 mod error;
@@ -13,7 +14,6 @@ pub mod plan;
 mod predictions;
 mod progress_bar;
 mod sampling;
-mod subject;
 mod task;
 pub mod train;
 #[cfg(test)]

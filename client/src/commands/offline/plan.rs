@@ -12,6 +12,7 @@ use rondo_trainer_api::limits::{Checkpoint, Limits};
 use rondo_trainer_api::memory::{self, Choice, Load, Outline, Phase};
 use serde_json::json;
 
+use super::arguments::option;
 use super::error::OfflineError;
 
 /// Predicts how much memory a training step takes and how this machine would carry it out
@@ -129,7 +130,7 @@ pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     };
     let asked = planned(Step::Asked)?;
     let plain = if args.compare { Some(planned(Step::Plain)?) } else { None };
-    report(args, &asked, plain.as_ref(), out)
+    print(args, &asked, plain.as_ref(), out)
 }
 
 /// The arguments that mean this step.
@@ -140,21 +141,16 @@ fn of_step(args: &PlanArgs, step: Step) -> PlanArgs {
     }
 }
 
-fn report(
-    args: &PlanArgs,
-    asked: &StepPlan,
-    plain: Option<&StepPlan>,
-    out: &mut dyn Write,
-) -> Result<(), OfflineError> {
+fn print(args: &PlanArgs, asked: &StepPlan, plain: Option<&StepPlan>, out: &mut dyn Write) -> Result<(), OfflineError> {
     let Choice { way, need } = &asked.choice;
     let available = memory::machine::room();
     if args.json {
         let plain = plain.map(|plain| json!({ "peak": plain.choice.need.peak, "measured": plain.measured }));
-        let report = json!({
+        let printed = json!({
             "checkpoint": way.checkpoint, "micro_batch": way.micro_batch, "peak": need.peak, "parts": need.parts,
             "available": available, "measured": asked.measured, "plain": plain,
         });
-        return Ok(writeln!(out, "{report}")?);
+        return Ok(writeln!(out, "{printed}")?);
     }
     for part in &need.parts {
         let when = match part.phase {
@@ -260,11 +256,4 @@ fn measured(step: Step) -> Result<Measured, OfflineError> {
         return Err(failed(format!("it ended with {}", output.status)));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
-}
-
-/// `KEY=VALUE`; a value that is no TOML is a word, which on a command line needs no quotes.
-fn option(text: &str) -> Result<(String, toml::Value), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
-    Ok((key.to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()))))
 }

@@ -164,8 +164,8 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         ..ExportInfo::default()
     };
     solo.job().export_peft(&work.state, &args.out, &info)?;
-    let outcome = Outcome { before, warm_up, update, after };
-    report(args, work.run.task.kind, &outcome, out)
+    let report = TrainingReport { before, warm_up, update, after };
+    print(args, work.run.task.kind, &report, out)
 }
 
 /// The round before the first one, which some methods need: what it took, in seconds.
@@ -183,7 +183,7 @@ fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut Solo, work: &Work) -> Resul
 }
 
 /// The outcome.
-struct Outcome {
+struct TrainingReport {
     before: Option<v1::Evaluation>,
     /// Seconds of the warm-up, where the method has one.
     warm_up: Option<f64>,
@@ -200,17 +200,17 @@ fn evaluation(trainer: &mut LibtorchTrainer, work: &Work) -> Result<Option<v1::E
     Ok(Some(trainer.evaluate(work, &mut |progress| bar.show(progress))?))
 }
 
-fn report(args: &TrainArgs, kind: TaskKind, outcome: &Outcome, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let Outcome { before, warm_up, update, after } = outcome;
+fn print(args: &TrainArgs, kind: TaskKind, report: &TrainingReport, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let TrainingReport { before, warm_up, update, after } = report;
     let LocalUpdate { examples, train_loss, seconds, .. } = update;
     if args.json {
         let figures = |evaluation: &Option<v1::Evaluation>| evaluation.as_ref().map(|it| figures::json(kind, it));
-        let report = json!({
+        let printed = json!({
             "method": args.method, "rank": args.rank, "steps": args.steps, "examples": examples,
             "train_loss": train_loss, "train_seconds": seconds, "warm_up_seconds": warm_up,
             "before": figures(before), "after": figures(after), "out": args.out,
         });
-        return Ok(writeln!(out, "{report}")?);
+        return Ok(writeln!(out, "{printed}")?);
     }
     for (when, evaluation) in [("before", before), ("after", after)] {
         if let Some(evaluation) = evaluation {

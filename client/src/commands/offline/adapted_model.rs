@@ -13,7 +13,7 @@ use rondo_trainer::session::Session;
 use super::error::OfflineError;
 
 /// Reads an adapter's folder; "none" and nothing are the bare base.
-pub(super) fn adapter(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
+pub(super) fn read_optional(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
     let Some(dir) = dir.filter(|dir| dir.as_os_str() != "none") else { return Ok(None) };
     Ok(Some(read(dir)?))
 }
