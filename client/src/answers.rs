@@ -1,4 +1,5 @@
-//! What this client answered to which run, kept over restarts: work is done only for the very run file that was answered.
+//! What this client answered to which run, kept over restarts. Work is done
+//! only for the very run file that was answered.
 
 use std::fs;
 use std::io;
@@ -8,7 +9,7 @@ use rondo_proto::files::{self, FileAccess};
 use rondo_proto::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
-/// Runs that are remembered; the longest unchanged are forgotten first.
+/// Runs that are remembered. The answer that is unchanged for longest is dropped first.
 const REMEMBERED: usize = 200;
 
 /// An answer and what it was an answer to.
@@ -37,7 +38,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Reads the record; a lost or damaged one means that runs are judged anew.
+    /// Reads the record. Without one, or with a damaged one, every run is decided anew.
     pub fn open(path: PathBuf) -> Self {
         let all = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Self { path, all }

@@ -49,10 +49,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the folder and makes it where it is lacking.
+    /// Opens the folder, or makes it.
     pub fn open(root: PathBuf) -> Result<Self, CacheError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
-        // The list only says what may go; without it every blob is forgotten and fetched again when asked for.
+        // The list only says what may go; without it every blob
+        // is forgotten and fetched again when asked for.
         let needs = fs::read(root.join("runs.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
         Ok(Self { root, needs: needs.unwrap_or_default() })
     }
@@ -76,7 +77,7 @@ impl Cache {
         Receiver::open(&self.root.join(digest.hex()), digest).map_err(|error| self.explain(digest, error))
     }
 
-    /// Tells a full disk from other failures.
+    /// Distinguishes a full disk from other failures.
     pub fn explain(&self, digest: Digest, error: ReceiveError) -> CacheError {
         match error {
             ReceiveError::Io { source, .. } if files::is_full(&source) => {

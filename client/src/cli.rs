@@ -1,11 +1,10 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
+use rondo_proto::wording::Wording;
 
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
-#[cfg(feature = "torch")]
-use crate::commands::offline::OfflineCommand;
 use crate::commands::{join::JoinArgs, ledger::LedgerArgs, run::RunArgs};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -41,7 +40,7 @@ pub enum Command {
     /// Without a coordinator.
     #[cfg(feature = "torch")]
     #[command(flatten)]
-    Offline(OfflineCommand),
+    Offline(crate::commands::offline::OfflineCommand),
 }
 
 impl Command {
@@ -50,12 +49,13 @@ impl Command {
         matches!(self, Self::Run(args) if args.json)
     }
 
-    /// An error's message in the words of the command: offline commands are set by options, not by keys of files.
-    pub fn wording(&self, message: &str) -> String {
+    /// How errors of this command name settings: offline commands have options in place of the keys
+    /// of run files and of client.toml.
+    pub fn wording(&self) -> Wording {
         match self {
             #[cfg(feature = "torch")]
-            Self::Offline(_) => crate::commands::offline::wording::with_options(message),
-            _ => message.to_owned(),
+            Self::Offline(_) => Wording::Options,
+            _ => Wording::Keys,
         }
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_is_told_apart() {
+    fn wrong_usage_has_an_exit_code_of_its_own() {
         let error = Cli::try_parse_from(["rondo-client", "run"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(Cli::try_parse_from(["rondo-client", "run", "--dir", "d", "--json"]).unwrap().command.json_logs());

@@ -6,12 +6,11 @@ mod keys;
 
 use std::path::{Path, PathBuf};
 
+use rondo_data::Source;
+use rondo_trainer_api::limits::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-
-use rondo_data::Source;
-use rondo_trainer_api::limits::Limits;
 
 /// A whole client.toml. Every table may be absent.
 ///
@@ -70,8 +69,8 @@ pub struct Config {
 /// A base model; a `[[model]]` table with either `path` or `hub`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Model {
-    /// Folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. A relative path starts at the folder of
-    /// client.toml. Empty where `hub` is given.
+    /// Folder with config.json, *.safetensors and tokenizer.json, or a .gguf file. A relative path
+    /// starts at the folder of client.toml. Empty where `hub` is given.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub path: PathBuf,
     /// Repository of a Hugging Face hub, "owner/name".
@@ -80,7 +79,8 @@ pub struct Model {
     /// Commit, tag or branch of the repository; absent = "main".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// The one .gguf file of the repository that is the model; absent = config, tokenizer and .safetensors files.
+    /// The one .gguf file of the repository that is the model;
+    /// absent = config, tokenizer and .safetensors files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
@@ -89,8 +89,8 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// The `[policy]` table: what a run must be like for this client to take part. An empty list allows everything, 0 is no
-/// limit.
+/// The `[policy]` table: what a run must be like for this client to take part.
+/// An empty list allows everything, 0 is no limit.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyConfig {
     /// Methods by id, for example "fed-sb".
@@ -105,11 +105,12 @@ pub struct PolicyConfig {
     /// Only runs with `privacy.unit = "example"`, which this client keeps by itself.
     #[serde(default)]
     pub require_privacy: bool,
-    /// With `require_privacy`: runs with `privacy.unit = "client"` too, whose updates reach the coordinator without noise.
+    /// With `require_privacy`: runs with `privacy.unit = "client"` too,
+    /// whose updates reach the coordinator without noise.
     #[serde(default)]
     pub accept_unit_client: bool,
-    /// Largest epsilon of a run's privacy budget (dimensionless); absent = any. Runs without privacy are a matter of
-    /// `require_privacy`.
+    /// Largest epsilon of a run's privacy budget (dimensionless); absent = any. Runs without
+    /// privacy are a matter of `require_privacy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_epsilon: Option<f64>,
     /// Largest delta of a run's privacy budget; absent = any.
@@ -129,8 +130,9 @@ pub struct PolicyConfig {
     pub max_tokens: u32,
 }
 
-/// A `[[privacy]]` table: the budget of one privacy domain. Runs that it cannot be held against, all but those with
-/// `privacy.unit = "example"`, do not get the domain's data. A domain without one is held to each run's own epsilon alone.
+/// A `[[privacy]]` table: the budget of one privacy domain. Runs that it cannot be held against,
+/// all but those with `privacy.unit = "example"`, do not get the domain's data. A domain without
+/// one is held to each run's own epsilon alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PrivacyBudget {
     /// A data set's `privacy_domain`, or its name where it has none.
@@ -144,7 +146,8 @@ pub struct PrivacyBudget {
 /// The `[poll]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Poll {
-    /// Milliseconds between polls while there is nothing to do; the coordinator may ask for less often.
+    /// Milliseconds between polls while there is nothing
+    /// to do; the coordinator may ask for less often.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u64,
     /// Milliseconds between heartbeats while working.
@@ -188,7 +191,8 @@ impl Config {
             file: file.to_owned(),
             problem: error.to_string().trim_end().to_owned(),
         };
-        // Keys first: a misspelt key often leaves a needed one out, and the misspelling is the better thing to tell.
+        // Keys first: a misspelt key often leaves a needed one out, and
+        // the misspelling is the better thing to report.
         if let Some(unknown) = keys::unknown(&toml::from_str(text).map_err(syntax)?, file) {
             return Err(unknown);
         }

@@ -35,7 +35,7 @@ pub enum HomeError {
 }
 
 impl Home {
-    /// Makes the folder where it is lacking and locks it.
+    /// Opens the folder, or makes it, and locks it.
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -72,7 +72,7 @@ impl Home {
         self.dir.join("models.json")
     }
 
-    /// What was promised and released with privacy.
+    /// What was set aside and released with privacy.
     pub fn ledger(&self) -> PathBuf {
         self.dir.join(LEDGER)
     }

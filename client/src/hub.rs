@@ -1,8 +1,8 @@
 //! Models from a Hugging Face hub, through the `hf-hub` crate and its cache folder.
 //!
-//! What is fetched is decided here: the files that a base is made of and a few that tell how to use it, never code or
-//! pickles. The run's digest decides later whether they are the right ones. A download that was cut goes on where it
-//! stopped, also after a restart.
+//! What is fetched is decided here: the files that a base is made of and a few that say how to use
+//! it, never code or pickles. The run's digest decides later whether they are the right ones. A
+//! download that was cut goes on where it stopped, also after a restart.
 
 mod error;
 
@@ -20,7 +20,8 @@ pub use error::HubError;
 
 /// The revision where none is given.
 pub const DEFAULT_REVISION: &str = "main";
-/// How often a download that stops is taken up again, and how long after; each attempt goes on where the last one stopped.
+/// How often a download that stops is taken up again, and how long after;
+/// each attempt goes on where the last one stopped.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 const INDEX: &str = "model.safetensors.index.json";
@@ -43,7 +44,7 @@ impl Wanted {
     /// # Errors
     /// [`HubError::Name`]: names become parts of addresses and of paths in the cache.
     pub fn new(repository: &str, revision: &str, file: Option<&str>) -> Result<Self, HubError> {
-        let refuse = |what, name: &str, mend| Err(HubError::Name { what, name: name.to_owned(), mend });
+        let refuse = |what, name: &str, fix| Err(HubError::Name { what, name: name.to_owned(), fix });
         if !is_plain_path(repository) || repository.split('/').count() > 2 {
             return refuse("repository", repository, "write it as owner/name");
         }
@@ -57,12 +58,14 @@ impl Wanted {
     }
 
     fn unfit(&self, problem: impl Into<String>) -> HubError {
-        let (repository, revision) = (self.repository.clone(), self.revision.clone());
+        let repository = self.repository.clone();
+        let revision = self.revision.clone();
         HubError::Unfit { repository, revision, problem: problem.into() }
     }
 
     fn request(&self, what: &str, source: ApiError) -> HubError {
-        let (repository, revision) = (self.repository.clone(), self.revision.clone());
+        let repository = self.repository.clone();
+        let revision = self.revision.clone();
         HubError::Request { repository, revision, what: what.to_owned(), source: Box::new(source) }
     }
 }
@@ -93,8 +96,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// By HF_ENDPOINT (default: the public hub) and HF_HOME (default: ~/.cache/huggingface), as Hugging Face's own
-    /// programs do.
+    /// By HF_ENDPOINT (default: the public hub) and HF_HOME (default: ~/.cache/huggingface), as
+    /// Hugging Face's own programs do.
     ///
     /// # Errors
     /// No place for the cache.
@@ -113,8 +116,8 @@ impl Hub {
         Self { endpoint, cache: home.join("hub") }
     }
 
-    /// The model's folder or .gguf file out of the cache, and only if it is not there whole, from the hub. So a daemon
-    /// starts without a network, and a branch is looked up once.
+    /// The model's folder or .gguf file out of the cache, and only if it is not there whole, from
+    /// the hub. So a daemon starts without a network, and a branch is looked up once.
     ///
     /// # Errors
     /// [`HubError`].
@@ -262,14 +265,15 @@ fn shards(index: &Path, wanted: &Wanted) -> Result<BTreeSet<String>, HubError> {
         serde_json::from_slice(&text).map_err(|error| wanted.unfit(format!("has a broken {INDEX}: {error}")))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|name| !is_weights(name)) {
-        Some(odd) => {
-            Err(wanted.unfit(format!("has an {INDEX} that names {odd:?}, which is no .safetensors file beside it")))
+        Some(other) => {
+            Err(wanted.unfit(format!("has an {INDEX} that names {other:?}, which is no .safetensors file beside it")))
         }
         None => Ok(files),
     }
 }
 
-/// Without an index: the one file with the usual name, else all but copies in another layout and adapters.
+/// Without an index: the one file with the usual name, else
+/// all but copies in another layout and adapters.
 fn weights<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
     let other = |name: &str| name.starts_with("consolidated") || name.starts_with("adapter_");
     let all: BTreeSet<String> = names.filter(|name| is_weights(name) && !other(name)).map(str::to_owned).collect();
@@ -281,7 +285,7 @@ fn is_weights(name: &str) -> bool {
     is_plain_path(name) && !name.contains('/') && rondo_base::is_weights(name)
 }
 
-/// The mend where a repository holds .gguf files.
+/// The fix where a repository holds .gguf files.
 fn gguf_files(sizes: &BTreeMap<&str, Option<u64>>) -> String {
     let names: Vec<&str> = sizes.keys().copied().filter(|name| name.ends_with(".gguf")).collect();
     match names.as_slice() {

@@ -7,7 +7,8 @@ use super::*;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A hub on the loopback: the list of files, addresses that redirect to where the bytes are, and byte ranges there.
+/// A hub on the loopback: the list of files, addresses that redirect
+/// to where the bytes are, and byte ranges there.
 struct FakeHub {
     endpoint: String,
     /// "path from-which-byte" of every request for bytes.
@@ -32,10 +33,14 @@ impl FakeHub {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
         let hub =
             Self { endpoint, asked: Arc::default(), rules: Arc::new(Mutex::new(Rules { files, ..Rules::default() })) };
-        let (asked, rules, base) = (hub.asked.clone(), hub.rules.clone(), hub.endpoint.clone());
+        let asked = hub.asked.clone();
+        let rules = hub.rules.clone();
+        let base = hub.endpoint.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (asked, rules, base) = (asked.clone(), rules.clone(), base.clone());
+                let asked = asked.clone();
+                let rules = rules.clone();
+                let base = base.clone();
                 std::thread::spawn(move || answer(stream.unwrap(), &asked, &rules, &base));
             }
         });
@@ -124,7 +129,8 @@ fn wanted(revision: &str, file: Option<&str>) -> Wanted {
 
 #[test]
 fn a_model_is_fetched_once_and_a_cut_download_goes_on() {
-    let (fake, home) = (tiny_bert(), tempfile::tempdir().unwrap());
+    let fake = tiny_bert();
+    let home = tempfile::tempdir().unwrap();
     let whole = golden("tiny-bert/model.safetensors").len();
     fake.rules.lock().unwrap().cuts.insert("model.safetensors".to_owned(), vec![1000, 500]);
     let folder = fake.hub(home.path()).cached_or_fetched(&wanted("main", None)).unwrap();
@@ -154,7 +160,8 @@ fn a_model_is_fetched_once_and_a_cut_download_goes_on() {
 
 #[test]
 fn a_download_that_was_given_up_goes_on_later() {
-    let (fake, home) = (tiny_bert(), tempfile::tempdir().unwrap());
+    let fake = tiny_bert();
+    let home = tempfile::tempdir().unwrap();
     fake.rules.lock().unwrap().cuts.insert("model.safetensors".to_owned(), vec![100; ATTEMPTS as usize]);
     let error = fake.hub(home.path()).fetch(&wanted(COMMIT, None)).unwrap_err().to_string();
     assert!(error.contains("model.safetensors"), "{error}");
@@ -164,7 +171,8 @@ fn a_download_that_was_given_up_goes_on_later() {
 
 #[test]
 fn a_server_that_ignores_ranges_is_noticed() {
-    let (fake, home) = (tiny_bert(), tempfile::tempdir().unwrap());
+    let fake = tiny_bert();
+    let home = tempfile::tempdir().unwrap();
     {
         let mut rules = fake.rules.lock().unwrap();
         rules.cuts.insert("model.safetensors".to_owned(), vec![1000]);
@@ -181,7 +189,8 @@ fn a_server_that_ignores_ranges_is_noticed() {
 #[test]
 fn one_gguf_file_is_a_model() {
     let tiny = golden("gguf/tiny.gguf");
-    let (fake, home) = (FakeHub::start(&[("tiny.gguf", &tiny), ("README.md", b"")]), tempfile::tempdir().unwrap());
+    let fake = FakeHub::start(&[("tiny.gguf", &tiny), ("README.md", b"")]);
+    let home = tempfile::tempdir().unwrap();
     let hub = fake.hub(home.path());
     let path = hub.cached_or_fetched(&wanted("main", Some("tiny.gguf"))).unwrap();
     assert_eq!(fs::read(path).unwrap(), tiny);
@@ -202,7 +211,8 @@ fn shards_are_those_of_the_index() {
         ("model-2.safetensors", b"2"),
         ("consolidated.safetensors", b"3"),
     ];
-    let (fake, home) = (FakeHub::start(&files), tempfile::tempdir().unwrap());
+    let fake = FakeHub::start(&files);
+    let home = tempfile::tempdir().unwrap();
     let folder = fake.hub(home.path()).fetch(&wanted("main", None)).unwrap();
     assert!(folder.join("model-2.safetensors").exists() && !folder.join("consolidated.safetensors").exists());
     for (index, says) in [
@@ -234,7 +244,8 @@ fn names_that_would_leave_the_cache_are_refused() {
         );
     }
     assert!(Wanted::new("gpt2", "refs/pr/1", Some("sub/m.gguf")).is_ok());
-    let (fake, home) = (tiny_bert(), tempfile::tempdir().unwrap());
+    let fake = tiny_bert();
+    let home = tempfile::tempdir().unwrap();
     fake.rules.lock().unwrap().sha = Some("../../x".to_owned());
     let error = fake.hub(home.path()).fetch(&wanted("main", None)).unwrap_err().to_string();
     assert!(error.contains("the commit \"../../x\", which is none"), "{error}");

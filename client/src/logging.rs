@@ -1,4 +1,5 @@
-//! What the program tells on standard error: log lines, for people or as one JSON object each, and how it failed.
+//! What the program writes to standard error: log lines, for people
+//! or as one JSON object each, and how it failed.
 
 use std::io::{self, IsTerminal};
 
@@ -39,16 +40,16 @@ pub fn start(as_json: bool) -> Result<(), LoggingError> {
     started.map_err(|error| LoggingError::Started(error.to_string()))
 }
 
-/// An error's message and those of its causes that it does not tell already.
+/// An error's message and those of its causes that it does not contain already.
 pub fn with_causes(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
     for cause in error.chain().skip(1) {
-        let told = cause.to_string();
+        let reason = cause.to_string();
         // "is not there" says what the system would say, and more.
         let absent = cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let is_told = message.contains(&told) || absent && message.contains(" is not there");
-        if !is_told {
-            message = format!("{message}: {told}");
+        let is_known = message.contains(&reason) || absent && message.contains(" is not there");
+        if !is_known {
+            message = format!("{message}: {reason}");
         }
     }
     message
@@ -59,9 +60,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once() {
-        let told = anyhow::anyhow!("no space left").context("update.safetensors: no space left").context("round 1");
-        assert_eq!(with_causes(&told), "round 1: update.safetensors: no space left");
+    fn a_cause_is_reported_once() {
+        let error = anyhow::anyhow!("no space left").context("update.safetensors: no space left").context("round 1");
+        assert_eq!(with_causes(&error), "round 1: update.safetensors: no space left");
         let absent =
             anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound)).context("x.tsv is not there; name another");
         assert_eq!(with_causes(&absent), "x.tsv is not there; name another");

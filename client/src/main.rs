@@ -6,16 +6,30 @@ use std::process::ExitCode;
 use clap::Parser;
 use rondo_client::cli::{Cli, Command};
 use rondo_client::{commands, logging};
+#[cfg(feature = "torch")]
+use rondo_trainer::environment::{Computation, restart_with_settings};
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
+    // Libtorch reads its settings when it is loaded: commands that compute restart the process with them.
     #[cfg(feature = "torch")]
-    commands::restart_with_libtorch_settings(&cli.command);
-    match run(&cli) {
+    match &cli.command {
+        Command::Run(_) => restart_with_settings(Computation::Training),
+        Command::Offline(command) if command.trains() => restart_with_settings(Computation::Training),
+        Command::Offline(_) => restart_with_settings(Computation::Inference),
+        _ => {}
+    }
+    // Some messages are written long before they are
+    // shown, so the wording holds for the whole command.
+    cli.command.wording().scope(|| carry_out(&cli))
+}
+
+fn carry_out(cli: &Cli) -> ExitCode {
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let message = cli.command.wording(&logging::with_causes(&error));
+            let message = logging::with_causes(&error);
             // Nobody reads it when standard error is closed.
             let _ = writeln!(io::stderr(), "error: {message}");
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! The base models at hand, known by digest. Hashing gigabytes at every start would be slow, so a digest is taken again
-//! only when a file's size or time has changed.
+//! The base models at hand, known by digest. Hashing gigabytes at every start would be slow, so a
+//! digest is taken again only when a file's size or time has changed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use crate::config::Model;
 #[cfg(feature = "hub")]
 use crate::hub;
 
-/// Why a model is not to be had.
+/// Why a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The folder or file holds no model that can be used.
@@ -36,42 +36,43 @@ pub enum ModelError {
         /// The cause.
         source: io::Error,
     },
-    /// A model of a hub cannot be had.
+    /// A model of a hub cannot be fetched.
     #[error("model {repository:?}: {problem}")]
     Hub {
         /// The repository.
         repository: String,
-        /// What is wrong, and the mend.
+        /// What is wrong, and the fix.
         problem: String,
     },
-    /// No model here has the digest that the run names.
-    #[error("base model {name:?} ({digest}) is not here: {}", explain(.here, .differences))]
+    /// No model of client.toml has the digest that the run names.
+    #[error("base model {name:?} ({digest}) is not here: {}", explain(.known, .differences))]
     Absent {
         /// The run's name for it.
         name: String,
         /// The digest the run names.
         digest: String,
-        /// Folders and digests of the models that are here.
-        here: Vec<(PathBuf, String)>,
+        /// Folders and digests of the models of client.toml.
+        known: Vec<(PathBuf, String)>,
         /// For models of the same architecture: what differs. For folders that cannot be used: why.
         differences: Vec<String>,
     },
 }
 
-fn explain(here: &[(PathBuf, String)], differences: &[String]) -> String {
-    if here.is_empty() && differences.is_empty() {
+fn explain(known: &[(PathBuf, String)], differences: &[String]) -> String {
+    if known.is_empty() && differences.is_empty() {
         return "client.toml lists no [[model]]".to_owned();
     }
-    let models: Vec<String> = here.iter().map(|(dir, digest)| format!("{} is {digest}", dir.display())).collect();
+    let models: Vec<String> = known.iter().map(|(dir, digest)| format!("{} is {digest}", dir.display())).collect();
     let models = (!models.is_empty()).then(|| models.join(", "));
-    let told: Vec<&str> = models.iter().chain(differences).map(String::as_str).collect();
-    told.join("; ")
+    let parts: Vec<&str> = models.iter().chain(differences).map(String::as_str).collect();
+    parts.join("; ")
 }
 
-/// Where the models of client.toml lie: folders and .gguf files. Those of a hub that are not here yet are fetched first.
+/// Where the models of client.toml lie: folders and .gguf files. Models of a
+/// hub that are not in the cache are fetched first.
 ///
 /// # Errors
-/// A hub's model cannot be had, or this program was built without the feature `hub`.
+/// A hub's model cannot be fetched, or this program was built without the feature `hub`.
 pub fn places(models: &[Model]) -> Result<Vec<PathBuf>, ModelError> {
     models.iter().map(place).collect()
 }
@@ -93,7 +94,8 @@ fn place(model: &Model) -> Result<PathBuf, ModelError> {
     ))
 }
 
-/// A file of a model as the file system describes it: name, bytes, modification time in ns since 1970.
+/// A file of a model as the file system describes it:
+/// name, bytes, modification time in ns since 1970.
 type Stamp = (String, u64, u64);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,7 +116,8 @@ impl Models {
     /// Looks at every folder or .gguf file, with the help of the record of an earlier look.
     ///
     /// # Errors
-    /// A folder without a model that can be used: client.toml is wrong, which is best told at the start.
+    /// A folder without a model that can be used: client.toml
+    /// is wrong, which is best reported at the start.
     pub fn open(dirs: Vec<PathBuf>, record: PathBuf) -> Result<Self, ModelError> {
         // The record only saves time; without it everything is hashed again.
         let known = fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -125,8 +128,8 @@ impl Models {
         }
     }
 
-    /// Looks again at what has changed since the last look. Answers the folders that cannot be used any more; they are
-    /// left out.
+    /// Looks again at what has changed since the last look. Answers the folders
+    /// that cannot be used any more; they are left out.
     pub fn refresh(&mut self) -> Vec<ModelError> {
         let before = self.known.len();
         self.known.retain(|dir, _| self.dirs.contains(dir));
@@ -160,11 +163,12 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
-    /// The folder or .gguf file of the model that a run names, looked at anew. Other folders that cannot be used do not matter.
+    /// The folder or .gguf file of the model that a run names, looked at anew.
+    /// Other folders that cannot be used do not matter.
     ///
     /// # Errors
-    /// [`ModelError::Absent`] tells what is here instead, for a model of the same kind which file differs, and which
-    /// folders cannot be used.
+    /// [`ModelError::Absent`] lists the models of client.toml, for a model of the same kind the
+    /// file that differs, and the folders that cannot be used.
     pub fn find(&mut self, wanted: &BaseModel) -> Result<PathBuf, ModelError> {
         let unusable = self.refresh();
         for error in &unusable {
@@ -173,14 +177,14 @@ impl Models {
         if let Some((dir, _)) = self.known.iter().find(|(_, known)| known.base.digest == wanted.digest) {
             return Ok(dir.clone());
         }
-        let here = self.known.iter().map(|(dir, known)| (dir.clone(), known.base.digest.clone())).collect();
-        let kin = self.known.iter().filter(|(_, known)| {
+        let known = self.known.iter().map(|(dir, known)| (dir.clone(), known.base.digest.clone())).collect();
+        let same_kind = self.known.iter().filter(|(_, known)| {
             known.base.architecture == wanted.architecture && known.base.hidden_size == wanted.hidden_size
         });
         let differences =
-            kin.filter_map(|(dir, _)| rondo_base::check(dir, wanted).err()).map(|error| error.to_string());
+            same_kind.filter_map(|(dir, _)| rondo_base::check(dir, wanted).err()).map(|error| error.to_string());
         let differences = differences.chain(unusable.iter().map(ToString::to_string)).collect();
-        Err(ModelError::Absent { name: wanted.name.clone(), digest: wanted.digest.clone(), here, differences })
+        Err(ModelError::Absent { name: wanted.name.clone(), digest: wanted.digest.clone(), known, differences })
     }
 }
 
@@ -256,7 +260,8 @@ mod tests {
     fn a_gguf_file_is_found_by_its_digest() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/gguf/tiny.gguf");
         let temp = tempfile::tempdir().unwrap();
-        let (path, record) = (temp.path().join("tiny.gguf"), temp.path().join("models.json"));
+        let path = temp.path().join("tiny.gguf");
+        let record = temp.path().join("models.json");
         fs::copy(golden, &path).unwrap();
         fs::write(temp.path().join("beside.txt"), "of no matter").unwrap();
         let wanted = rondo_base::describe(&path, "tiny").unwrap();

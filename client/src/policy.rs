@@ -1,12 +1,12 @@
-//! What this client takes part in: its own word, checked against every run before it is answered.
+//! The policy of this client: which runs it takes part in. It is checked before a run is answered.
 
 use rondo_proto::run_file::RunFile;
-
-use crate::config::PolicyConfig;
 use rondo_trainer_api::limits::Limits;
 use rondo_trainer_api::memory::TooLarge;
 
-/// Why a run is declined; told to the coordinator in these words.
+use crate::config::PolicyConfig;
+
+/// Why a run is declined. The coordinator gets these words.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Decline {
     /// A value that the policy's list does not hold.
@@ -19,10 +19,10 @@ pub enum Decline {
         /// What the policy lists.
         allowed: Vec<String>,
     },
-    /// The run keeps no privacy and the policy asks for it.
+    /// The run has no privacy and the policy asks for it.
     #[error("this client's policy asks for privacy, and the run has no [privacy] table")]
     NoPrivacy,
-    /// The run leaves the noise to the coordinator, and the policy asks for what is kept here.
+    /// The run leaves the noise to the coordinator, and the policy asks for noise on this machine.
     #[error(
         "this client's policy asks for privacy.unit = \"example\", and the run has \"client\", whose updates reach the \
          coordinator without noise"
@@ -37,7 +37,7 @@ pub enum Decline {
         /// The data set.
         dataset: String,
     },
-    /// The run measures on data that are somebody's.
+    /// The run measures on data that are not public.
     #[error(
         "a run with privacy is measured on public data alone, and this client does not call data set {dataset:?} public \
          (public = true in its [[dataset]] table)"
@@ -89,7 +89,8 @@ fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks a run and gives the rank to train with: the run's, or this client's largest where the method can mix ranks.
+/// Checks a run and gives the rank to train with: the run's, or this
+/// client's largest where the method can mix ranks.
 pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks: bool) -> Result<u32, Decline> {
     let task = run.task.kind.name();
     for (what, found, allowed) in [
@@ -112,7 +113,8 @@ pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks:
             return Err(Decline::TooLarge { what, found, limit });
         }
     }
-    let (found, limit) = (run.method.rank, limits.max_rank);
+    let found = run.method.rank;
+    let limit = limits.max_rank;
     if limit == 0 || found <= limit as usize {
         // The run file bounds the rank by the targets' dimensions, far below u32.
         return Ok(u32::try_from(found).unwrap_or(u32::MAX));
@@ -120,7 +122,7 @@ pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks:
     if mixed_ranks { Ok(limit) } else { Err(Decline::Rank { found, limit }) }
 }
 
-/// Whether a run promises enough.
+/// Whether a run's privacy is enough.
 fn privacy(policy: &PolicyConfig, run: &RunFile) -> Result<(), Decline> {
     let Some(asked) = &run.privacy else {
         return if policy.require_privacy { Err(Decline::NoPrivacy) } else { Ok(()) };

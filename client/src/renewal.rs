@@ -11,8 +11,8 @@ use crate::api::GrpcApi;
 /// How often the certificate is looked at.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// Looks at the certificate from time to time and renews it in the last third of its life. A failure is tried again at
-/// the next look.
+/// Looks at the certificate from time to time and renews it in the last third of its life. A
+/// failure is tried again at the next look.
 pub async fn keep_fresh(mut identity: Identity, dir: PathBuf, api: GrpcApi) {
     loop {
         if due(&identity.cert_pem, unix_millis() / 1000) {
@@ -35,13 +35,14 @@ pub async fn keep_fresh(mut identity: Identity, dir: PathBuf, api: GrpcApi) {
     }
 }
 
-/// Whether less than a third of the certificate's life is left at `now` (seconds since 1970). One that cannot be read is
-/// not renewed: the coordinator will say what is wrong with it.
+/// Whether less than a third of the certificate's life is left at `now` (seconds since 1970). One
+/// that cannot be read is not renewed: the coordinator will say what is wrong with it.
 fn due(cert_pem: &str, now: i64) -> bool {
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()) else { return false };
     let Ok(certificate) = pem.parse_x509() else { return false };
     let validity = certificate.validity();
-    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let begin = validity.not_before.timestamp();
+    let end = validity.not_after.timestamp();
     now >= end - (end - begin) / 3
 }
 

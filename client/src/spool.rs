@@ -1,12 +1,14 @@
 //! Updates that were trained and not yet settled with the coordinator, one folder each:
 //! `spool/<run>/<round>.<attempt>/{update.safetensors,meta.json}`.
 //!
-//! An entry is written beside its place, flushed, and renamed into it: it is there as a whole or not at all. It stays
-//! through restarts of either side until one of these comes:
-//! - the coordinator accepted it, and a poll after that brings something else than the same assignment. No published
-//!   round has to name it for that: the coordinator says "accepted" only once the update and the record of it are on its
-//!   disk, where the aggregation will find them, however often it is restarted. That the entry outlives the acceptance by
-//!   one poll covers the one case left: a coordinator that lost its disk asks for the update again, and it is still here;
+//! An entry is written beside its place, flushed, and renamed into it: it is there as a whole or
+//! not at all. It stays through restarts of either side until one of these comes:
+//! - the coordinator accepted it, and a poll after that brings something else than the same
+//!   assignment. No published round has to name it for that: the coordinator says
+//!   "accepted" only once the update and the record of it are on its disk, where the
+//!   aggregation will find them, however often it is restarted. That the entry outlives the
+//!   acceptance by one poll covers the one case left: a coordinator that lost its disk asks
+//!   for the update again, and it is still here;
 //! - the coordinator refused it for good, or says that it is settled (`upload_settled`).
 
 mod entry;
@@ -72,7 +74,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the folder, makes it where it is lacking, and clears away entries that were never finished.
+    /// Opens the folder, or makes it, and removes entries that were never finished.
     pub fn open(root: PathBuf, disk: Box<dyn Disk>) -> Result<Self, SpoolError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
         for found in fs::read_dir(&root).map_err(io_error(&root))? {
@@ -84,10 +86,12 @@ impl Spool {
         Ok(Self { root, disk })
     }
 
-    /// Keeps an update, whose file `write` makes. An entry that is already there under the key is replaced.
+    /// Keeps an update, whose file `write` makes. An entry
+    /// that is already there under the key is replaced.
     ///
     /// # Errors
-    /// [`SpoolError::NoSpace`] on a full disk. Nothing is left of the new entry then, and all others are untouched.
+    /// [`SpoolError::NoSpace`] on a full disk. Nothing is left of the
+    /// new entry then, and all others are untouched.
     pub fn put(&self, key: &Key, facts: &Facts, write: &WriteTensors<'_>) -> Result<Entry, SpoolError> {
         let new = self.root.join(format!("{UNFINISHED}{}-{}.{}", key.run, key.round, key.attempt));
         let written = self.write_entry(&new, key, facts, write).and_then(|meta| {
@@ -132,8 +136,8 @@ impl Spool {
         Ok(meta)
     }
 
-    /// The entry under a key, once its file was found to be whole. A damaged entry is cleared away: its work is done
-    /// again.
+    /// The entry under a key, if its file is whole. A damaged
+    /// entry is removed, and its work is done again.
     pub fn find(&self, key: &Key) -> Result<Option<Entry>, SpoolError> {
         let place = self.place(key);
         if !place.exists() {
@@ -143,7 +147,7 @@ impl Spool {
         match self.read(&place).filter(|entry| entry.key == *key && whole(entry)) {
             Some(entry) => Ok(Some(entry)),
             None => {
-                tracing::warn!(%key, path = %place.display(), "a damaged spool entry is cleared away");
+                tracing::warn!(%key, path = %place.display(), "a damaged spool entry is removed");
                 self.remove(key)?;
                 Ok(None)
             }
@@ -180,10 +184,12 @@ impl Spool {
 
     /// The same bytes for a later attempt at the same round; the entry of the earlier one is gone.
     pub fn readdress(&self, entry: &Entry, key: &Key) -> Result<Entry, SpoolError> {
-        let (from, to) = (self.place(&entry.key), self.place(key));
+        let from = self.place(&entry.key);
+        let to = self.place(key);
         let entry = Entry { key: key.clone(), path: to.join(UPDATE), accepted: false, ..entry.clone() };
         let folder = self.root.join(key.run.as_str());
-        // The place says which attempt it is for, so that a crash between the two leaves a whole entry either way.
+        // The place says which attempt it is for, so that a crash between the two leaves a whole
+        // entry either way.
         let moved = disk::remove(&to).and_then(|()| fs::rename(&from, &to)).and_then(|()| files::sync_folder(&folder));
         moved.map_err(io_error(&to))?;
         self.note(&to, &entry, entry.facts.charge.clone(), false)?;
@@ -220,7 +226,8 @@ impl Spool {
         let mut meta: Meta = serde_json::from_slice(&fs::read(place.join(META)).ok()?).ok()?;
         let key = key_of(place)?;
         if meta.key != key {
-            // One that was on its way to another attempt; the coordinator holds nothing for this one.
+            // One that was on its way to another attempt;
+            // the coordinator holds nothing for this one.
             meta.accepted = false;
         }
         let same_round = (&meta.key.run, meta.key.round) == (&key.run, key.round);

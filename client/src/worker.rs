@@ -1,5 +1,6 @@
-//! The thread that owns the trainer. Libtorch's tensors may not be shared between threads, and no tensor may wait in an
-//! async task: work goes in by one channel, its outcome comes back by another.
+//! The thread that owns the trainer. Libtorch's tensors may not be shared
+//! between threads, and no tensor may wait in an async task: work goes in by
+//! one channel, its outcome comes back by another.
 
 use std::any::Any;
 use std::ops::ControlFlow;
@@ -9,13 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rondo_proto::v1;
+use rondo_trainer_api::work::{LocalUpdate, MakeTrainer, Progress, Trainer, Work, WorkError};
 use tokio::sync::oneshot;
 
-use rondo_trainer_api::work::{LocalUpdate, MakeTrainer, Progress, Trainer, Work, WorkError};
-
-/// What to do with a piece of work.
+/// Which call of the trainer a piece of work is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum Activity {
     /// [`Trainer::warm_up`].
     WarmUp,
     /// [`Trainer::train`].
@@ -33,8 +33,8 @@ pub enum Outcome {
     Evaluation(v1::Evaluation),
 }
 
-struct Order {
-    task: Task,
+struct TrainingOrder {
+    activity: Activity,
     work: Work,
     stop: Arc<AtomicBool>,
     progress: Arc<Mutex<Progress>>,
@@ -44,14 +44,14 @@ struct Order {
 /// The thread and the way to it.
 #[derive(Debug)]
 pub struct Worker {
-    orders: Option<mpsc::Sender<Order>>,
+    orders: Option<mpsc::Sender<TrainingOrder>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// Starts the thread.
     pub fn start(mut make: MakeTrainer) -> std::io::Result<Self> {
-        let (orders, inbox) = mpsc::channel::<Order>();
+        let (orders, inbox) = mpsc::channel::<TrainingOrder>();
         let thread = thread::Builder::new().name("trainer".to_owned()).spawn(move || {
             let mut trainer = None;
             for order in inbox {
@@ -63,20 +63,21 @@ impl Worker {
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Hands over a piece of work. Dropping what comes back stops it at its next step.
-    pub fn give(&self, task: Task, work: Work) -> InHand {
+    /// Hands over a piece of work. Dropping the handle stops the work at its next step.
+    pub fn submit(&self, activity: Activity, work: Work) -> TrainingHandle {
         let (done, outcome) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let progress = Arc::new(Mutex::new(Progress::default()));
-        let order = Order { task, work, stop: Arc::clone(&stop), progress: Arc::clone(&progress), done };
+        let order = TrainingOrder { activity, work, stop: Arc::clone(&stop), progress: Arc::clone(&progress), done };
         // Should the thread be gone, `done` is dropped with the order and the outcome says so.
         if let Some(orders) = &self.orders {
             let _ = orders.send(order);
         }
-        InHand { outcome, stop, progress }
+        TrainingHandle { outcome, stop, progress }
     }
 
-    /// Waits until the work in hand, which should have been dropped before, has come to its next step.
+    /// Waits until the present work has come to its next
+    /// step. Its handle should have been dropped before.
     pub fn finish(mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -85,16 +86,16 @@ impl Worker {
     }
 }
 
-/// A piece of work on its way.
+/// A piece of work that the trainer does.
 #[derive(Debug)]
-pub struct InHand {
+pub struct TrainingHandle {
     outcome: oneshot::Receiver<Result<Outcome, WorkError>>,
     stop: Arc<AtomicBool>,
     progress: Arc<Mutex<Progress>>,
 }
 
-impl InHand {
-    /// Where it stands; can be read while the outcome is waited for.
+impl TrainingHandle {
+    /// How far it is; can be read while the outcome is waited for.
     pub fn progress(&self) -> Arc<Mutex<Progress>> {
         Arc::clone(&self.progress)
     }
@@ -106,7 +107,7 @@ impl InHand {
     }
 }
 
-impl Drop for InHand {
+impl Drop for TrainingHandle {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -115,13 +116,13 @@ impl Drop for InHand {
 fn carry_out(
     trainer: &mut Option<Box<dyn Trainer>>,
     make: &mut MakeTrainer,
-    order: &Order,
+    order: &TrainingOrder,
 ) -> Result<Outcome, WorkError> {
-    let mut told = |progress: Progress| {
+    let mut report = |progress: Progress| {
         *order.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
         if order.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    if told(Progress::default()).is_break() {
+    if report(Progress::default()).is_break() {
         return Err(WorkError::Interrupted);
     }
     // A trainer that panicked is not used again, so its broken insides are never seen.
@@ -131,10 +132,10 @@ fn carry_out(
             Some(trainer) => trainer,
             None => taken.insert(make()?),
         };
-        match order.task {
-            Task::WarmUp => trainer.warm_up(&order.work, &mut told).map(Outcome::Update),
-            Task::Train => trainer.train(&order.work, &mut told).map(Outcome::Update),
-            Task::Evaluate => trainer.evaluate(&order.work, &mut told).map(Outcome::Evaluation),
+        match order.activity {
+            Activity::WarmUp => trainer.warm_up(&order.work, &mut report).map(Outcome::Update),
+            Activity::Train => trainer.train(&order.work, &mut report).map(Outcome::Update),
+            Activity::Evaluate => trainer.evaluate(&order.work, &mut report).map(Outcome::Evaluation),
         }
     }));
     match result {
@@ -142,11 +143,11 @@ fn carry_out(
             *trainer = taken;
             result
         }
-        Err(panic) => Err(WorkError::Panicked(words(panic.as_ref()))),
+        Err(panic) => Err(WorkError::Panicked(panic_message(panic.as_ref()))),
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
 }

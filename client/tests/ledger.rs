@@ -1,4 +1,5 @@
-//! `rondo-client ledger` from outside: the account, the entries, and files that are not what was written.
+//! `rondo-client ledger` from outside: the account, the
+//! entries, and files that are not what was written.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -46,25 +47,26 @@ fn write(dir: &Path) -> Ledger {
 fn the_account_is_what_the_entries_add_up_to_while_the_daemon_has_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let open = write(dir.path());
-    let told = json(dir.path(), &[]);
-    assert_eq!((told["entries"].as_u64(), told["head"].as_str()), (Some(7), Some(&*open.head().to_string())));
-    assert!(told["history"].is_null());
-    let run = |at: usize| &told["runs"][at];
+    let report = json(dir.path(), &[]);
+    assert_eq!((report["entries"].as_u64(), report["head"].as_str()), (Some(7), Some(&*open.head().to_string())));
+    assert!(report["history"].is_null());
+    let run = |at: usize| &report["runs"][at];
     assert_eq!([run(0), run(1), run(2)].map(|run| run["run"].as_str().unwrap()), ["notes-1", "topics-1", "topics-2"]);
     assert_eq!([run(0), run(1), run(2)].map(|run| run["open"].as_bool().unwrap()), [true, false, true]);
     assert_eq!(run(2)["released"], serde_json::json!([1, 2]));
     assert_eq!((run(2)["plan"]["rounds"].as_u64(), run(2)["plan"]["noise_multiplier"].as_f64()), (Some(4), Some(2.0)));
-    let books = open.state();
-    let spent = books.runs["topics-2"].released.epsilon_enforced(1e-5).unwrap();
+    let state = open.state();
+    let spent = state.runs["topics-2"].released.epsilon_enforced(1e-5).unwrap();
     assert_eq!(run(2)["epsilon"].as_f64(), Some(spent));
 
-    let (notes, reviews) = (&told["domains"][0], &told["domains"][1]);
-    let budget = books.domains["reviews"].budget.unwrap();
+    let notes = &report["domains"][0];
+    let reviews = &report["domains"][1];
+    let budget = state.domains["reviews"].budget.unwrap();
     assert_eq!(reviews["budget"]["order"].as_f64(), Some(budget.order));
     let cost = |name: &str| reviews["costs"][0][name].as_f64().unwrap();
-    let released = budget.cost(&books.domains["reviews"].released.curve()).unwrap();
+    let released = budget.cost(&state.domains["reviews"].released.curve()).unwrap();
     assert!((cost("spent") - released).abs() < 1e-9, "{reviews}");
-    assert_eq!(cost("with_set_aside"), budget.cost(&books.committed("reviews").unwrap()).unwrap());
+    assert_eq!(cost("with_set_aside"), budget.cost(&state.committed("reviews").unwrap()).unwrap());
     assert!(cost("spent") < cost("with_set_aside"));
     assert!(notes["budget"].is_null() && notes["costs"][0]["spent"] == 0.0 && notes["costs"][0]["delta"] == 1e-6);
 
@@ -86,8 +88,8 @@ fn entries_are_listed_with_times_and_heads() {
         let read = Ledger::read(&dir.path().join("ledger.jsonl")).unwrap();
         read.entries.iter().map(|(_, head)| head.to_string()).collect()
     };
-    let told = json(dir.path(), &["--entries"]);
-    let history = told["history"].as_array().unwrap();
+    let report = json(dir.path(), &["--entries"]);
+    let history = report["history"].as_array().unwrap();
     assert_eq!(history.iter().map(|entry| entry["head"].as_str().unwrap()).collect::<Vec<_>>(), heads);
     assert_eq!(
         (&history[1]["kind"], &history[1]["number"], &history[1]["round"]),
@@ -126,8 +128,8 @@ fn an_edited_file_is_refused_by_line_one_that_lost_entries_too_and_a_torn_last_l
     // As a crash leaves it: the entry was never answered for.
     fs::write(&path, torn).unwrap();
     fs::write(dir.path().join("ledger.head"), head_of_six).unwrap();
-    let told = json(dir.path(), &["--entries"]);
-    assert_eq!((told["entries"].as_u64(), told["history"].as_array().unwrap().len()), (Some(6), 6));
+    let report = json(dir.path(), &["--entries"]);
+    assert_eq!((report["entries"].as_u64(), report["history"].as_array().unwrap().len()), (Some(6), 6));
     assert_eq!(fs::read_to_string(&path).unwrap(), torn, "it is read, and nothing else");
 }
 
@@ -138,9 +140,9 @@ fn a_coordinators_ledger_is_read_too() {
     let event = rondo_dp::Event::new(2.0, 1.0, 1).unwrap();
     open.release("topics-1", "reviews", (1, 1), event, 1_700_000_000_000).unwrap();
     open.release("topics-1", "reviews", (1, 2), event, 1_700_000_060_000).unwrap();
-    let told = json(dir.path(), &[]);
-    assert_eq!(told["central"][0]["releases"], serde_json::json!([[1, 1], [1, 2]]));
-    assert_eq!(told["head"].as_str(), Some(&*open.head().to_string()));
+    let report = json(dir.path(), &[]);
+    assert_eq!(report["central"][0]["releases"], serde_json::json!([[1, 1], [1, 2]]));
+    assert_eq!(report["head"].as_str(), Some(&*open.head().to_string()));
     let (code, text, _) = ledger(dir.path(), &["--entries"]);
     assert_eq!(code, Some(0));
     assert!(text.contains("released 2 times by the coordinator, in run topics-1\n"), "{text}");
@@ -153,9 +155,9 @@ fn without_a_ledger_nothing_was_promised() {
     let dir = tempfile::tempdir().unwrap();
     let (code, text, _) = ledger(dir.path(), &["--entries"]);
     assert!(code == Some(0) && text.starts_with("nothing was ever promised here"), "{text}");
-    let told = json(dir.path(), &[]);
+    let report = json(dir.path(), &[]);
     assert_eq!(
-        (&told["entries"], &told["domains"], &told["runs"]),
+        (&report["entries"], &report["domains"], &report["runs"]),
         (&0.into(), &Value::Array(vec![]), &Value::Array(vec![]))
     );
     assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is made");

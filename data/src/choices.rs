@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use rondo_proto::wording::SettingKey;
 use serde_json::Value;
 
 use super::column::{self, Column};
@@ -88,7 +89,7 @@ impl Choices {
         let said = row.field(&self.answer).scalar()?;
         let said = match &self.answer_after {
             Some(words) => said.rsplit_once(words.as_str()).map(|(_, answer)| answer).ok_or_else(|| {
-                row.bad(format!("column `{}` does not hold {words:?} (answer_after)", self.answer.name))
+                row.bad(format!("column `{}` does not hold {words:?} ({})", self.answer.name, SettingKey::AnswerAfter))
             })?,
             None => &said,
         };

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rondo_proto::run_file::TaskKind;
+use rondo_proto::wording::Advice;
 
 use super::{RowFormat, task_spec};
 
@@ -39,9 +40,9 @@ pub enum DataError {
     },
     /// Neither `format` nor the extension says how to read it.
     #[error(
-        "{}: unknown format; name the file .jsonl, .json, .csv, .tsv or .parquet, or set `format` to one of \"jsonl\", \
+        "{}: unknown format; name the file .jsonl, .json, .csv, .tsv or .parquet, or {} \"jsonl\", \
          \"json\", \"csv\", \"tsv\", \"parquet\"",
-        .file.display()
+        .file.display(), Advice::ChooseFormat
     )]
     UnknownFormat {
         /// The data file.
@@ -72,7 +73,7 @@ pub enum DataError {
         problem: String,
     },
     /// A column that the row format needs is not there.
-    #[error("{}{at}: missing column `{column}`; there are {}; name the column there is in the [[dataset]] table", .file.display(), list(.there))]
+    #[error("{}{at}: missing column `{column}`; there are {}; {}", .file.display(), list(.there), Advice::NameColumn)]
     MissingColumn {
         /// The data file.
         file: PathBuf,
@@ -85,9 +86,8 @@ pub enum DataError {
     },
     /// The columns fit none of the row formats that the task can use.
     #[error(
-        "{}{at}: the columns {} fit no row format that {} can use: {}; name the columns in the [[dataset]] table, \
-         for example `question = \"their name\"`, or set `rows`",
-        .file.display(), list(.there), a_run(*.kind), task_spec::described(*.kind)
+        "{}{at}: the columns {} fit no row format that {} can use: {}; {}",
+        .file.display(), list(.there), a_run(*.kind), task_spec::described(*.kind), Advice::NameColumns
     )]
     UnknownRowFormat {
         /// The data file.
@@ -101,9 +101,8 @@ pub enum DataError {
     },
     /// The columns fit none of the row formats that any task can use.
     #[error(
-        "{}{at}: no task can use rows with the columns {}; name the columns in the [[dataset]] table, for example \
-         `question = \"their name\"`, or set `rows`",
-        .file.display(), list(.there)
+        "{}{at}: no task can use rows with the columns {}; {}",
+        .file.display(), list(.there), Advice::NameColumns
     )]
     NoTask {
         /// The data file.
@@ -142,10 +141,8 @@ pub enum DataError {
     },
     /// A label that the run does not have.
     #[error(
-        "{}{at}: column `{column}`: unknown label {label}; the labels are {} (map others under [dataset.labels] or \
-         leave their rows out with `skip_labels`)",
-        .file.display(),
-        list(.known)
+        "{}{at}: column `{column}`: unknown label {label}; the labels are {} ({})",
+        .file.display(), list(.known), Advice::MapLabels
     )]
     UnknownLabel {
         /// The data file.
@@ -170,7 +167,7 @@ pub enum DataError {
         problem: String,
     },
     /// More rows are bad than may be skipped.
-    #[error("{}: {bad} of {seen} rows cannot be used, more than the share `max_bad_rows` = {most}; the first is {first}", .file.display())]
+    #[error("{}: {bad} of {seen} rows cannot be used, more than the share {}; the first is {first}", .file.display(), Advice::MostBadRows(*.most))]
     TooManyBad {
         /// The data file.
         file: PathBuf,
@@ -217,7 +214,7 @@ fn unread(file: &Path, source: &io::Error) -> String {
     let file = file.display();
     match source.kind() {
         io::ErrorKind::NotFound => {
-            format!("the data file {file} is not there; set the right `path` in its [[dataset]] table")
+            format!("the data file {file} is not there; {}", Advice::CorrectPath)
         }
         _ => format!("{file}: {source}"),
     }

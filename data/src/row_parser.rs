@@ -6,6 +6,7 @@ mod unusable;
 use std::borrow::Cow;
 
 use rondo_proto::run_file::{TaskKind, Template};
+use rondo_proto::wording::SettingKey;
 use serde_json::Value;
 
 use super::column::{self, Column};
@@ -166,9 +167,9 @@ impl RowParser {
                 let question = not_empty(row, question, row.field(question).text()?)?;
                 let mut answer = not_empty(row, answer, row.field(answer).scalar()?)?;
                 if let Some(words) = answer_after {
-                    let (_, after) = answer
-                        .rsplit_once(words.as_str())
-                        .ok_or_else(|| row.bad(format!("the answer does not hold {words:?} (answer_after)")))?;
+                    let (_, after) = answer.rsplit_once(words.as_str()).ok_or_else(|| {
+                        row.bad(format!("the answer does not hold {words:?} ({})", SettingKey::AnswerAfter))
+                    })?;
                     answer = after.trim().to_owned().into();
                 }
                 let before = if self.chat { "" } else { " " };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use rondo_proto::wording::SettingKey;
 
 use super::{Message, Role};
 
@@ -26,7 +27,8 @@ pub type SpecialTokens = std::collections::BTreeMap<String, String>;
 pub enum TemplateError {
     /// The template is not Jinja as we know it.
     #[error(
-        "the model's chat template cannot be read: {0}; set task.template = \"plain\", or fix the model's chat_template"
+        "the model's chat template cannot be read: {0}; {plain}, or fix the model's chat_template",
+        plain = SettingKey::Template.set("plain")
     )]
     Syntax(String),
     /// The template refused the conversation, or failed on it.
@@ -35,7 +37,8 @@ pub enum TemplateError {
     /// The assistant's turns cannot be separated from the rest.
     #[error(
         "the chat template lays turn {turn} out otherwise when more turns follow, so that what the assistant says cannot be \
-         separated; set task.loss_on = \"all\", or task.template = \"plain\""
+         separated; {}, or {}",
+        SettingKey::LossOn.set("all"), SettingKey::Template.with("plain")
     )]
     NotAPrefix {
         /// The assistant's turn, from 1.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rondo_proto::wording::{self, SettingKey};
+
 use crate::delta::DeltaError;
 use crate::file::FileError;
 use crate::linalg::LinalgError;
@@ -21,7 +23,10 @@ pub enum MethodError {
         known: Vec<String>,
     },
     /// The run file sets an option that the method does not have.
-    #[error("run file: unknown key `method.{option}` for method `{method}`{}; {}", hint(.nearest), options(.known))]
+    #[error(
+        "{}unknown key {} for method `{method}`{}; {}",
+        wording::run_file_prefix(), method_key(.option), hint(.nearest), options(.known)
+    )]
     UnknownOption {
         /// The method.
         method: String,
@@ -33,7 +38,7 @@ pub enum MethodError {
         known: Vec<String>,
     },
     /// An option has a value the method cannot work with.
-    #[error("run file: `method.{option}` of method `{method}` {problem}")]
+    #[error("{}{} of method `{method}` {problem}", wording::run_file_prefix(), method_key(.option))]
     OptionValue {
         /// The method.
         method: String,
@@ -43,7 +48,7 @@ pub enum MethodError {
         problem: String,
     },
     /// A value of the run file, outside of its method's table, that the method cannot work with.
-    #[error("run file: `{key}` does not go with method `{method}`: {problem}")]
+    #[error("{}{} does not go with method `{method}`: {problem}", wording::run_file_prefix(), wording::quoted(.key))]
     RunValue {
         /// Dotted path of the key.
         key: &'static str,
@@ -79,10 +84,13 @@ pub enum MethodError {
         problem: String,
     },
     /// The targets of the run file do not fit the base model.
-    #[error("run file: `method.targets`: {0}")]
+    #[error("{prefix}{key}: {0}", prefix = wording::run_file_prefix(), key = SettingKey::Targets.quoted())]
     Targets(#[from] rondo_base::BaseError),
     /// A rank that a target's weight cannot have.
-    #[error("rank {rank} is outside 1 to {largest} for target `{target}` of shape [{out}, {inp}]; lower `method.rank`")]
+    #[error(
+        "rank {rank} is outside 1 to {largest} for target `{target}` of shape [{out}, {inp}]; lower {}",
+        SettingKey::Rank.quoted()
+    )]
     Rank {
         /// The rank asked for.
         rank: usize,
@@ -223,6 +231,11 @@ impl MethodError {
 
 fn hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default()
+}
+
+/// The name of a method's option, as the run file or the command line has it.
+fn method_key(option: &str) -> String {
+    wording::quoted(&format!("method.{option}"))
 }
 
 fn options(known: &[String]) -> String {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rondo_proto::manifest::diff;
+use rondo_proto::wording::SettingKey;
 
 use crate::at::Instance;
 use crate::change::{RoundStart, norm};
@@ -40,7 +41,7 @@ pub enum UpdateRefusal {
         difference: String,
     },
     /// A number is NaN or infinite.
-    #[error("tensor `{tensor}` holds {value} at position {position}: training diverged, lower `train.lr`")]
+    #[error("tensor `{tensor}` holds {value} at position {position}: training diverged, lower {}", SettingKey::Lr.quoted())]
     NotFinite {
         /// Full name.
         tensor: String,

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod manifest;
 pub mod nearest;
 pub mod run_file;
+pub mod wording;
 
 pub use digest::Digest;
 pub use ids::{ClientId, RunId};

@@ -15,6 +15,7 @@ pub use task::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKin
 
 use crate::digest::Digest;
 use crate::v1::BaseModel;
+use crate::wording;
 
 /// A parsed run file. See `examples/` for commented ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,10 +182,10 @@ impl Dtype {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RunFileError {
     /// Not TOML, or a value of the wrong kind.
-    #[error("run file: {0}")]
+    #[error("{prefix}{0}", prefix = wording::run_file_prefix())]
     Syntax(String),
     /// An unknown key.
-    #[error("run file: unknown key `{key}`{}", .nearest.as_ref().map(|near| format!(", did you mean `{near}`?")).unwrap_or_default())]
+    #[error("{}unknown key {}{}", wording::run_file_prefix(), wording::quoted(.key), did_you_mean(.nearest))]
     UnknownKey {
         /// Dotted path of the key.
         key: String,
@@ -192,13 +193,17 @@ pub enum RunFileError {
         nearest: Option<String>,
     },
     /// A value outside what makes sense.
-    #[error("run file: `{key}` {problem}")]
+    #[error("{}{} {problem}", wording::run_file_prefix(), wording::quoted(.key))]
     Value {
         /// Dotted path of the key.
         key: &'static str,
         /// What is wrong and what is allowed.
         problem: String,
     },
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|near| format!(", did you mean {}?", wording::quoted(near))).unwrap_or_default()
 }
 
 impl RunFile {

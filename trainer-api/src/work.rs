@@ -9,6 +9,7 @@ use rondo_dp::ExamplePlan;
 use rondo_methods::{AdapterState, Instance, Job, TensorSet};
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1;
+use rondo_proto::wording::SettingKey;
 
 use crate::memory::TooLarge;
 
@@ -124,7 +125,10 @@ pub enum WorkError {
         problem: String,
     },
     /// The loss or a tensor is no longer finite.
-    #[error("round {round}, step {step}: {what} is not finite; a lower `train.lr` or `train.max_grad_norm` may help")]
+    #[error(
+        "round {round}, step {step}: {what} is not finite; a lower {} or {} may help",
+        SettingKey::Lr.quoted(), SettingKey::MaxGradNorm.quoted()
+    )]
     NotFinite {
         /// The round.
         round: u32,

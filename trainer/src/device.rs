@@ -7,7 +7,8 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use tch::{Cuda, Device};
+use tch::Cuda;
+pub use tch::Device;
 
 /// A device as the configuration names it: `cpu`, `cuda` (= `cuda:0`), `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

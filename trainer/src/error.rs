@@ -7,6 +7,7 @@ use rondo_trainer_api::work::WorkError;
 
 use crate::device::DeviceError;
 use crate::models::ModelError;
+use rondo_proto::wording::{Advice, SettingKey};
 
 /// Why the libtorch trainer refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub enum TrainerError {
     #[error(transparent)]
     Data(#[from] rondo_data::DataError),
     /// The run wants longer inputs than the model has positions for.
-    #[error("task.max_tokens = {asked}, but the model has {limit} positions; lower task.max_tokens")]
+    #[error("{}, but the model has {limit} positions; lower {}", SettingKey::MaxTokens.with(.asked), SettingKey::MaxTokens)]
     TooLong {
         /// Tokens asked for.
         asked: usize,
@@ -65,7 +66,7 @@ pub enum TrainerError {
         problem: String,
     },
     /// There is nothing to train or evaluate on.
-    #[error("{what} has no examples; check the data set's path, labels and eval_fraction")]
+    #[error("{what} has no examples; {}", Advice::CheckDataset)]
     NoExamples {
         /// "the training part" or "the held-out part".
         what: &'static str,
@@ -80,7 +81,8 @@ pub enum TrainerError {
     },
     /// There are texts, but no token of them counts in a loss.
     #[error(
-        "no token of {what} counts in the loss: every text is cut before what the model should say; raise task.max_tokens"
+        "no token of {what} counts in the loss: every text is cut before what the model should say; raise {}",
+        SettingKey::MaxTokens
     )]
     NothingCounts {
         /// "the held-out part".
@@ -88,7 +90,9 @@ pub enum TrainerError {
     },
     /// References without an answer.
     #[error(
-        "no reference of {what} holds an answer by the rule task.answer; set it to \"text\" where answers are no numbers"
+        "no reference of {what} holds an answer by the rule {}; {} where answers are no numbers",
+        SettingKey::Answer,
+        Advice::AnswerAsText
     )]
     NoAnswer {
         /// "the held-out part".

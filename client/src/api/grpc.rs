@@ -64,7 +64,8 @@ impl Api for GrpcApi {
     async fn download(&self, request: v1::DownloadRequest) -> Result<Chunks, ApiError> {
         let chunks = self.call("download", self.timeout, self.client().download(request)).await?;
         let limit = self.timeout;
-        // The limit holds for each chunk, not for the whole: a large blob on a slow line is no failure.
+        // The limit holds for each chunk, not for the
+        // whole: a large blob on a slow line is no failure.
         Ok(Box::pin(chunks.timeout(limit).map(move |chunk| match chunk {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(status)) => Err(ApiError::of("download", &status)),

@@ -1,4 +1,5 @@
-//! The coordinator as the daemon sees it: a port, so that tests can stand in for it, and the gRPC adapter behind it.
+//! The coordinator as the daemon sees it: a port, so that tests can
+//! stand in for it, and the gRPC adapter behind it.
 
 mod grpc;
 mod retry;
@@ -18,8 +19,8 @@ pub use retry::{Backoff, Retry};
 /// A blob's chunks as they come.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<v1::Chunk, ApiError>> + Send>>;
 
-/// An upload's header and chunks as they go. (A type of its own: with the bare box, the compiler cannot prove that the
-/// call may change threads.)
+/// An upload's header and chunks as they go. (A type of its own: with the bare box, the compiler
+/// cannot prove that the call may change threads.)
 pub struct UploadMessages(Pin<Box<dyn Stream<Item = v1::UploadMessage> + Send>>);
 
 impl UploadMessages {
@@ -54,7 +55,7 @@ pub trait Api: Send + Sync + 'static {
         bytes: u64,
         messages: UploadMessages,
     ) -> impl Future<Output = Result<v1::UploadReply, ApiError>> + Send;
-    /// Tells the progress of the work in hand; the reply may stop it.
+    /// Reports the progress of the present work; the reply may stop it.
     fn heartbeat(
         &self,
         request: v1::HeartbeatRequest,
@@ -75,7 +76,7 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// What went wrong.
     pub message: String,
-    /// How to mend it, when that is known.
+    /// How to fix it, when that is known.
     pub hint: Option<String>,
 }
 
@@ -97,7 +98,8 @@ impl ApiError {
         self.code.retryable()
     }
 
-    /// Whether the coordinator has decided against the request itself, so that repeating it is of no use.
+    /// Whether the coordinator has decided against the
+    /// request itself, so that repeating it is of no use.
     pub fn is_final(&self) -> bool {
         matches!(
             self.code,

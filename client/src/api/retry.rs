@@ -1,4 +1,5 @@
-//! Trying again: exponential pauses with jitter, so that a coordinator that comes back is not met by all clients at once.
+//! Trying again: exponential pauses with jitter, so that a coordinator that
+//! comes back is not met by all clients at once.
 
 use std::future::Future;
 use std::time::Duration;
@@ -48,7 +49,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Calls until it succeeds, fails for good, or the time is over; the last error is the answer then.
+    /// Calls until it succeeds, fails for good, or the
+    /// time is over; the last error is the answer then.
     pub async fn call<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, ApiError>
     where
         F: Future<Output = Result<T, ApiError>>,

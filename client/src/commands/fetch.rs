@@ -59,14 +59,14 @@ pub enum FetchError {
     Output(io::Error),
 }
 
-/// Fetches, puts the files in place and tells the digest that run files name.
+/// Fetches, puts the files in place and prints the digest that run files name.
 pub fn fetch(args: &FetchArgs, out: &mut dyn Write) -> Result<(), FetchError> {
     let wanted = Wanted::new(&args.repository, &args.revision, args.file.as_deref())?;
     let cached = Hub::from_env()?.fetch(&wanted)?;
     let path = place(&cached, &args.to)?;
     let name = args.repository.rsplit('/').next().unwrap_or_default();
     let base = rondo_base::describe(&path, name)?;
-    let told = if args.json {
+    let printed = if args.json {
         writeln!(
             out,
             "{}",
@@ -82,7 +82,7 @@ pub fn fetch(args: &FetchArgs, out: &mut dyn Write) -> Result<(), FetchError> {
             base.digest
         )
     };
-    told.map_err(FetchError::Output)
+    printed.map_err(FetchError::Output)
 }
 
 /// Puts a cached file, or the files of a cached folder, into `to`; answers the model's path there.
@@ -107,7 +107,8 @@ fn place(cached: &Path, to: &Path) -> Result<PathBuf, FetchError> {
     Ok(to.to_owned())
 }
 
-/// A second name for the file where the file system allows, so that weights take their space once; else a copy.
+/// A second name for the file where the file system allows, so
+/// that weights take their space once; else a copy.
 fn link_or_copy(from: &Path, path: &Path) -> io::Result<()> {
     // The cache's own entries are links to its contents.
     let from = fs::canonicalize(from)?;

@@ -51,17 +51,17 @@ pub enum JoinError {
     Output(#[from] io::Error),
 }
 
-/// Enrols and tells the outcome.
+/// Enrols and prints the outcome.
 pub async fn join(args: &JoinArgs, out: &mut dyn Write) -> Result<(), JoinError> {
     let enrolled = identity::enrol(&args.url, &args.token, &args.ca_fingerprint, &args.name, &args.dir).await?;
-    tell(&enrolled, &args.dir, args.json, out)?;
+    print(&enrolled, &args.dir, args.json, out)?;
     if enrolled.identity.role == "client" { Ok(()) } else { Err(JoinError::Role) }
 }
 
-fn tell(enrolled: &Enrolled, dir: &Path, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
+fn print(enrolled: &Enrolled, dir: &Path, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
     let identity = &enrolled.identity;
     if as_json {
-        let told = json!({
+        let report = json!({
             "name": identity.name,
             "role": identity.role,
             "url": identity.url,
@@ -69,7 +69,7 @@ fn tell(enrolled: &Enrolled, dir: &Path, as_json: bool, out: &mut dyn Write) -> 
             "approved": enrolled.approved,
             "expires_at_ms": enrolled.expires_at_ms,
         });
-        return writeln!(out, "{told}");
+        return writeln!(out, "{report}");
     }
     writeln!(out, "joined {} as {}", identity.url, identity.name)?;
     if !enrolled.approved {

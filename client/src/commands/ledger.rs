@@ -1,4 +1,4 @@
-//! `rondo-client ledger`: what this client has promised and released with privacy, as its own ledger has it.
+//! `rondo-client ledger`: what this client has set aside and released with privacy.
 
 mod account;
 mod text;
@@ -6,11 +6,11 @@ mod text;
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
+use account::LedgerReport;
 use clap::Args;
 use rondo_dp::{AccountingError, Contents, Ledger, LedgerError};
 
 use crate::home::LEDGER;
-use account::LedgerReport;
 
 /// Shows what was promised and released with privacy here: budgets by domain, costs by run
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub enum LedgerCommandError {
     Output(#[from] io::Error),
 }
 
-/// Reads the ledger and tells what it says.
+/// Reads the ledger and prints what it says.
 pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
     let path = args.dir.join(LEDGER);
     let contents = match Ledger::read(&path) {
@@ -67,8 +67,8 @@ pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerComman
     };
     let account = LedgerReport::new(path, contents, args.entries)?;
     if args.json {
-        let told = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
-        return Ok(writeln!(out, "{told}")?);
+        let report = serde_json::to_string_pretty(&account).map_err(io::Error::from)?;
+        return Ok(writeln!(out, "{report}")?);
     }
-    Ok(text::tell(&account, out)?)
+    Ok(text::print(&account, out)?)
 }

@@ -1,21 +1,22 @@
 //! `rondo-client run`: the daemon.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use rondo_methods::Registry;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::work::MakeTrainer;
 use rondo_wire::identity::{self, IdentityError};
 use tokio::signal;
 
 use crate::api::GrpcApi;
 use crate::config::{Config, ConfigError};
-use crate::daemon::{Daemon, Parts, StartError};
+use crate::daemon::{Daemon, DaemonSetup, StartError};
 use crate::disk::LocalDisk;
 use crate::home::{Home, HomeError};
 use crate::renewal;
-use rondo_trainer_api::limits::Limits;
-use rondo_trainer_api::work::MakeTrainer;
 
 /// Runs the daemon until SIGTERM or Ctrl-C
 #[derive(Debug, Args)]
@@ -100,9 +101,8 @@ pub enum RunError {
     #[error("signals: {0}")]
     Signals(std::io::Error),
     /// The device of `[limits]`.
-    #[cfg(feature = "torch")]
-    #[error(transparent)]
-    Trainer(#[from] rondo_trainer::error::TrainerError),
+    #[error("{0}")]
+    Trainer(Box<dyn Error + Send + Sync>),
     /// Built without the feature `torch`.
     #[error("this rondo-client was built without libtorch and cannot train; build it with the feature `torch`")]
     NoTrainer,
@@ -118,16 +118,24 @@ pub async fn run(args: &RunArgs) -> Result<(), RunError> {
         error => error.into(),
     })?;
     if identity.role != "client" {
-        let (role, name) = (identity.role, identity.name);
+        let role = identity.role;
+        let name = identity.name;
         return Err(RunError::Role { dir: args.dir.clone(), role, name });
     }
     let api = GrpcApi::new(identity::channel(&identity)?, Duration::from_millis(config.poll.timeout_ms));
     let renewing = tokio::spawn(renewal::keep_fresh(identity.clone(), args.dir.clone(), api.clone()));
     let trainer = make_trainer(&config.limits)?;
-    let (registry, disk) = (Registry::builtin(), Box::new(LocalDisk));
-    let parts = Parts { home, config, client: identity.name, api, registry, trainer, disk };
+    let setup = DaemonSetup {
+        home,
+        config,
+        client: identity.name,
+        api,
+        registry: Registry::builtin(),
+        trainer,
+        disk: Box::new(LocalDisk),
+    };
     // Models are hashed at the first start, which takes a while for large ones.
-    let daemon = tokio::task::block_in_place(|| Daemon::new(parts))?;
+    let daemon = tokio::task::block_in_place(|| Daemon::new(setup))?;
     daemon.run(stop).await;
     renewing.abort();
     Ok(())
@@ -141,12 +149,14 @@ fn read_config(args: &RunArgs) -> Result<Config, RunError> {
     Ok(Config::read(&file)?)
 }
 
-/// Resolves at the first SIGTERM or Ctrl-C. Listening starts here, so that none is missed while the daemon starts.
+/// Resolves at the first SIGTERM or Ctrl-C. Listening starts here,
+/// so that none is missed while the daemon starts.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use signal::unix::{SignalKind, signal};
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
         Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -164,7 +174,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 #[cfg(feature = "torch")]
 fn make_trainer(limits: &Limits) -> Result<MakeTrainer, RunError> {
-    Ok(rondo_trainer::maker(limits)?)
+    rondo_trainer::maker(limits).map_err(|error| RunError::Trainer(Box::new(error)))
 }
 
 #[cfg(not(feature = "torch"))]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rondo_data::Source;
 use rondo_methods::Registry;
 use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::TaskKind;
 
 use super::{Config, ConfigError, is_empty};
-use rondo_data::Source;
 
 impl Config {
     /// Refuses values outside what makes sense.
@@ -109,7 +109,8 @@ impl Config {
         Ok(())
     }
 
-    /// Refuses one file under two budgets, or as public and as somebody's: whoever holds it twice is asked twice as much.
+    /// Refuses one file under two budgets, or as public and as somebody's:
+    /// whoever holds it twice is asked twice as much.
     fn check_domains(&self, file: &Path) -> Result<(), ConfigError> {
         let refuse = |key: String, problem: String| Err(ConfigError::Value { file: file.to_owned(), key, problem });
         let folder = file.parent().unwrap_or(Path::new(""));

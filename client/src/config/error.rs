@@ -1,4 +1,4 @@
-//! Why client.toml was refused, told so that one can go to the place and mend it.
+//! Why client.toml was refused, with the place of what is to be fixed.
 
 use std::path::PathBuf;
 

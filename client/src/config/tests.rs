@@ -74,24 +74,26 @@ fn one_file_has_one_domain_and_is_public_or_not() {
     std::fs::create_dir(dir.path().join("data")).unwrap();
     std::fs::write(dir.path().join("data/a.tsv"), "").unwrap();
     let file = dir.path().join("client.toml");
-    let told = |first: &str, second: &str, rest: &str| {
+    let problem = |first: &str, second: &str, rest: &str| {
         let table = |name: &str, path: &str, keys: &str| format!("[[dataset]]\nname='{name}'\npath='{path}'\n{keys}\n");
         let text = format!("{}{}{rest}", table("a", "data/a.tsv", first), table("b", "data/../data/a.tsv", second));
         Config::parse(&text, &file).map_err(|error| error.to_string()).err().unwrap_or_default()
     };
     assert!(
-        told("", "", "").contains("`dataset[1].privacy_domain` is \"b\", and dataset[0] with the same file has \"a\"")
+        problem("", "", "")
+            .contains("`dataset[1].privacy_domain` is \"b\", and dataset[0] with the same file has \"a\"")
     );
-    assert_eq!(told("", "privacy_domain='a'", ""), "");
-    assert_eq!(told("privacy_domain='x'", "privacy_domain='x'", ""), "");
+    assert_eq!(problem("", "privacy_domain='a'", ""), "");
+    assert_eq!(problem("privacy_domain='x'", "privacy_domain='x'", ""), "");
     assert!(
-        told("", "public=true", "")
+        problem("", "public=true", "")
             .contains("`dataset[1].public` is true, and dataset[0] with the same file says false")
     );
-    assert_eq!(told("public=true", "public=true", ""), "");
+    assert_eq!(problem("public=true", "public=true", ""), "");
     let budget = "[[privacy]]\ndomain='a'\nepsilon=8.0\ndelta=1e-6";
     assert!(
-        told("public=true", "public=true", budget).contains("`dataset[0].public` is true, but its domain \"a\" has a")
+        problem("public=true", "public=true", budget)
+            .contains("`dataset[0].public` is true, but its domain \"a\" has a")
     );
 }
 

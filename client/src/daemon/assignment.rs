@@ -1,41 +1,33 @@
 //! One assignment from its first byte to its report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rondo_methods::{AdapterState, Instance, Job, Kind, MethodError};
-use rondo_proto::error::ErrorCode;
+use rondo_methods::{AdapterState, Job, MethodError};
 use rondo_proto::{Digest, RunId, v1};
+use rondo_trainer_api::work::{Work, WorkError};
 use tokio::task::spawn_blocking;
 
-use crate::api::{Api, ApiError, Retry};
-use crate::spool::{Charge, Entry, Facts, Key};
-use crate::worker::{Outcome, Task};
-use rondo_trainer_api::work::{LocalUpdate, Work, WorkError};
-
-use super::beat::{self, Beat};
+use super::accepted_run::AcceptedRun;
 use super::failure::Failure;
-use super::judge::Agreed;
-use super::{Daemon, REPORT_WITHIN, promise, stop_point, transfer};
-
-/// Whether an update that the coordinator refused can be dropped. One that has a cost and only came too late for its attempt
-/// may serve the next.
-pub(super) fn is_useless(entry: &Entry, error: &ApiError) -> bool {
-    error.is_final() && (!entry.facts.charge.is_some() || error.code == ErrorCode::InvalidArgument)
-}
+use super::heartbeat::{self, HeartbeatState};
+use super::{Daemon, REPORT_WITHIN, privacy_terms, transfer};
+use crate::api::{Api, Retry};
+use crate::spool::Key;
+use crate::worker::{Activity, Outcome};
 
 /// What an assignment's upload is known by.
-pub(super) fn key(assignment: &v1::Assignment) -> Result<Key, Failure> {
+pub(super) fn key_of(assignment: &v1::Assignment) -> Result<Key, Failure> {
     let run = RunId::new(assignment.run.as_str())?;
     Ok(Key { run, round: assignment.round, attempt: assignment.attempt })
 }
 
-fn task(assignment: &v1::Assignment) -> Result<Task, Failure> {
+fn activity_of(assignment: &v1::Assignment) -> Result<Activity, Failure> {
     match assignment.kind() {
-        v1::WorkKind::WarmUp => Ok(Task::WarmUp),
-        v1::WorkKind::Train => Ok(Task::Train),
-        v1::WorkKind::Evaluate => Ok(Task::Evaluate),
+        v1::WorkKind::WarmUp => Ok(Activity::WarmUp),
+        v1::WorkKind::Train => Ok(Activity::Train),
+        v1::WorkKind::Evaluate => Ok(Activity::Evaluate),
         v1::WorkKind::Unspecified => {
             let problem = format!("work of kind {} is not known to this version of the client", assignment.kind);
             Err(Failure::NotAgreed(problem))
@@ -47,8 +39,8 @@ impl<A: Api> Daemon<A> {
     /// Does an assignment and reports when it cannot be done.
     pub(super) async fn assignment(&mut self, assignment: v1::Assignment) {
         let v1::Assignment { run, round, attempt, .. } = &assignment;
-        let (key, task) = match (key(&assignment), task(&assignment)) {
-            (Ok(key), Ok(task)) => (key, task),
+        let (key, activity) = match (key_of(&assignment), activity_of(&assignment)) {
+            (Ok(key), Ok(activity)) => (key, activity),
             (Err(failure), _) | (_, Err(failure)) => {
                 tracing::error!(run, round, error = %failure, "an assignment makes no sense");
                 self.report_failure(&assignment, failure.for_coordinator()).await;
@@ -56,44 +48,44 @@ impl<A: Api> Daemon<A> {
             }
         };
         // The coordinator may not have taken notice yet.
-        if let Some((last_key, last_task, failed)) = &self.last
-            && (last_key, *last_task) == (&key, task)
+        if let Some((last_key, last_activity, failed)) = &self.last
+            && (last_key, *last_activity) == (&key, activity)
         {
             let failed = failed.clone();
             self.idle(0).await;
             // A finished update that only failed to arrive is sent again.
             if let Some(reason) = failed
-                && !(task != Task::Evaluate && self.is_spooled(&key).await)
+                && !(activity != Activity::Evaluate && self.is_spooled(&key).await)
             {
                 return self.report_failure(&assignment, reason).await;
             }
         }
-        tracing::info!(run, round, attempt, ?task, "assignment");
-        let beat = Arc::new(Beat::new(task));
+        tracing::info!(run, round, attempt, ?activity, "assignment");
+        let heartbeat = Arc::new(HeartbeatState::new(activity));
         let every = Duration::from_millis(self.config.poll.heartbeat_ms);
-        let beats = beat::until_stopped(Arc::clone(&self.api), &assignment, Arc::clone(&beat), every);
+        let stopped = heartbeat::until_stopped(Arc::clone(&self.api), &assignment, Arc::clone(&heartbeat), every);
         let done = tokio::select! {
-            done = self.carry_out(&assignment, &key, task, &beat) => done,
-            reason = beats => Err(Failure::Stopped(reason)),
+            done = self.carry_out(&assignment, &key, activity, &heartbeat) => done,
+            reason = stopped => Err(Failure::Stopped(reason)),
         };
         let failed = match done {
             Ok(()) => {
-                tracing::info!(run, round, attempt, ?task, "done");
+                tracing::info!(run, round, attempt, ?activity, "done");
                 None
             }
             Err(failure @ (Failure::Stopped(_) | Failure::Work(WorkError::Interrupted))) => {
-                tracing::info!(run, round, attempt, ?task, reason = %failure, "given up");
+                tracing::info!(run, round, attempt, ?activity, reason = %failure, "given up");
                 None
             }
-            // A coordinator that refused the result need not be told. Asked again for an update that it refused, the
-            // client says that it has no other.
+            // A coordinator that refused the result knows of it. Asked again for an update that it
+            // refused, the client says that it has no other.
             Err(Failure::Api(error)) if error.is_final() && error.call != "download" => {
-                tracing::error!(run, round, attempt, ?task, %error, "refused by the coordinator");
+                tracing::error!(run, round, attempt, ?activity, %error, "refused by the coordinator");
                 self.idle(0).await;
                 error.call.starts_with("upload").then_some(error.message)
             }
             Err(failure) => {
-                tracing::error!(run, round, attempt, ?task, error = %failure, "failed");
+                tracing::error!(run, round, attempt, ?activity, error = %failure, "failed");
                 let reason = failure.for_coordinator();
                 self.report_failure(&assignment, reason.clone()).await;
                 if failure.ends_the_run_here() {
@@ -102,134 +94,112 @@ impl<A: Api> Daemon<A> {
                 Some(reason)
             }
         };
-        self.last = Some((key, task, failed));
+        self.last = Some((key, activity, failed));
     }
 
-    async fn carry_out(&self, assignment: &v1::Assignment, key: &Key, task: Task, beat: &Beat) -> Result<(), Failure> {
-        if task != Task::Evaluate
-            && let Some(entry) = self.spooled(key).await?
-        {
-            tracing::info!(%key, "the update is in the spool already");
-            return self.deliver(entry, beat).await;
-        }
-        let (judge, judged) = (Arc::clone(&self.judge), assignment.clone());
-        let agreed =
-            spawn_blocking(move || judge.lock().unwrap_or_else(PoisonError::into_inner).assigned(&judged)).await??;
-        let measures = agreed.run.evaluation.as_ref().filter(|_| !assignment.dataset.is_empty());
-        if let Some(named) = measures.filter(|named| task != Task::Evaluate || named.client != self.client) {
-            let problem = format!("run {} names client {:?} to measure on {:?}", key.run, named.client, named.dataset);
-            return Err(Failure::NotAgreed(problem));
-        }
-        // Whoever measures alone, on public data, is no part of the promise.
-        if agreed.run.privacy.is_none() || !assignment.dataset.is_empty() {
-            return self.work_on(assignment, key, task, &agreed, beat).await;
-        }
-        promise::refuse_measuring(assignment, task, &agreed)?;
-        beat.keep_losses();
-        self.work_on(assignment, key, task, &agreed, beat).await.map_err(Failure::of_private_run)
-    }
-
-    async fn work_on(
+    async fn carry_out(
         &self,
         assignment: &v1::Assignment,
         key: &Key,
-        task: Task,
-        agreed: &Agreed,
-        beat: &Beat,
+        activity: Activity,
+        heartbeat: &HeartbeatState,
+    ) -> Result<(), Failure> {
+        if activity != Activity::Evaluate
+            && let Some(entry) = self.spooled(key).await?
+        {
+            tracing::info!(%key, "the update is in the spool already");
+            return self.deliver(entry, heartbeat).await;
+        }
+        let admission = Arc::clone(&self.admission);
+        let described = assignment.clone();
+        let accepted =
+            spawn_blocking(move || admission.lock().unwrap_or_else(PoisonError::into_inner).accepted_run(&described))
+                .await??;
+        let measures = accepted.run.evaluation.as_ref().filter(|_| !assignment.dataset.is_empty());
+        if let Some(named) = measures.filter(|named| activity != Activity::Evaluate || named.client != self.client) {
+            let problem = format!("run {} names client {:?} to measure on {:?}", key.run, named.client, named.dataset);
+            return Err(Failure::NotAgreed(problem));
+        }
+        // A client that only measures, on public data, is not bound by the privacy terms.
+        if accepted.run.privacy.is_none() || !assignment.dataset.is_empty() {
+            return self.work(assignment, key, activity, &accepted, heartbeat).await;
+        }
+        privacy_terms::refuse_measuring(assignment, activity, &accepted)?;
+        heartbeat.withhold_losses();
+        self.work(assignment, key, activity, &accepted, heartbeat).await.map_err(Failure::of_private_run)
+    }
+
+    async fn work(
+        &self,
+        assignment: &v1::Assignment,
+        key: &Key,
+        activity: Activity,
+        accepted: &AcceptedRun,
+        heartbeat: &HeartbeatState,
     ) -> Result<(), Failure> {
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
-        if agreed.privacy.is_some() && task == Task::Train {
+        if accepted.privacy.is_some() && activity == Activity::Train {
             if let Some(entry) = self.made_before(key, published).await? {
                 tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
                 let entry = self.spool.readdress(&entry, key)?;
-                return self.deliver(entry, beat).await;
+                return self.deliver(entry, heartbeat).await;
             }
             self.guard.check(&key.run)?;
         }
-        let (job, state) = self.state(assignment, &key.run, task, agreed).await?;
+        let (job, state) = self.state(assignment, &key.run, activity, accepted).await?;
 
         let limit = self.config.limits.max_eval_examples as usize;
         let work = Work {
             job,
-            run: Arc::clone(&agreed.run),
-            base: Arc::clone(&agreed.base),
-            model_dir: agreed.model_dir.clone(),
-            data: Arc::clone(&agreed.data),
+            run: Arc::clone(&accepted.run),
+            base: Arc::clone(&accepted.base),
+            model_dir: accepted.model_dir.clone(),
+            data: Arc::clone(&accepted.data),
             client: self.client.clone(),
             round: assignment.round,
-            rank: agreed.rank as usize,
+            rank: accepted.rank as usize,
             state,
-            protection: promise::protection(assignment, task, agreed)?,
+            protection: privacy_terms::protection(assignment, activity, accepted)?,
             evaluate_before: assignment.evaluate_before,
             max_eval_examples: (limit > 0).then_some(limit),
         };
-        let in_hand = self.worker.give(task, work);
-        beat.follow(in_hand.progress());
-        match in_hand.outcome().await? {
+        let handle = self.worker.submit(activity, work);
+        heartbeat.follow(handle.progress());
+        match handle.outcome().await? {
             Outcome::Evaluation(evaluation) => {
-                let (loss, accuracy) = (evaluation.loss, evaluation.accuracy);
+                let v1::Evaluation { loss, accuracy, .. } = evaluation;
                 let report = v1::EvaluationReport {
                     run: assignment.run.clone(),
                     round: assignment.round,
                     evaluation: Some(evaluation),
                 };
-                beat.reporting();
+                heartbeat.reporting();
                 tracing::info!(run = %key.run, round = key.round, loss, accuracy, "evaluated");
                 Ok(self.retry.call(|| self.api.report_evaluation(report.clone())).await?)
             }
             Outcome::Update(update) => {
-                let entry = self.spool_update(key, task, agreed, published, update).await?;
-                self.deliver(entry, beat).await
+                let entry = self.spool_update(key, activity, accepted, published, update).await?;
+                self.deliver(entry, heartbeat).await
             }
         }
     }
 
-    /// An update of an earlier attempt at the same round, from the same state: to send it costs at most once, to make
-    /// another would cost again.
-    async fn made_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
-        let spool = Arc::clone(&self.spool);
-        let entries = spawn_blocking(move || spool.list()).await??;
-        let version = u32::try_from(published).unwrap_or(u32::MAX);
-        Ok(entries.into_iter().rfind(|entry| {
-            (&entry.key.run, entry.key.round) == (&key.run, key.round)
-                && entry.facts.base_version == version
-                && entry.facts.charge.is_some()
-        }))
-    }
-
-    /// Enters an update that has yet to be paid for into the ledger. Only what comes out of here may leave.
-    pub(super) async fn release(&self, entry: Entry) -> Result<Entry, Failure> {
-        if entry.facts.charge != Charge::Due {
-            return Ok(entry);
-        }
-        let (guard, spool) = (self.guard.clone(), Arc::clone(&self.spool));
-        spawn_blocking(move || -> Result<Entry, Failure> {
-            stop_point::reached("spooled");
-            let report = guard.release(&entry)?;
-            stop_point::reached("entered");
-            let v1::PrivacyReport { epsilon, total_steps, .. } = report;
-            tracing::info!(key = %entry.key, epsilon, total_steps, "release entered into the ledger");
-            let paid = spool.mark_paid(entry, report)?;
-            stop_point::reached("paid");
-            Ok(paid)
-        })
-        .await?
-    }
-
-    /// Fetches what the state needs and builds it; with it comes the run as it starts from its adapter, if it does.
+    /// Fetches what the adapter's state needs and builds it. The job that is returned starts from
+    /// the run's start adapter, where there is one.
     async fn state(
         &self,
         assignment: &v1::Assignment,
         run: &RunId,
-        task: Task,
-        agreed: &Agreed,
+        activity: Activity,
+        accepted: &AcceptedRun,
     ) -> Result<(Job, AdapterState), Failure> {
         let described = assignment.state.clone().unwrap_or_default();
         let read = |text: &str| {
             text.parse::<Digest>().map_err(|error| Failure::NotAgreed(format!("the state of run {run}: {error}")))
         };
         let some = |text: &str| if text.is_empty() { Ok(None) } else { read(text).map(Some) };
-        let (initial, frozen) = (some(&described.initial_digest)?, some(&described.frozen_digest)?);
+        let initial = some(&described.initial_digest)?;
+        let frozen = some(&described.frozen_digest)?;
         let published =
             described.published.iter().map(|published| read(&published.digest)).collect::<Result<Vec<_>, _>>()?;
         let needed = initial.iter().chain(&frozen).chain(&published).copied();
@@ -237,16 +207,20 @@ impl<A: Api> Daemon<A> {
         let initial = self.fetch(assignment, initial).await?.pop();
         let frozen = self.fetch(assignment, frozen).await?.pop();
         let published = self.fetch(assignment, published).await?;
-        let (job, client, rank) = (agreed.job.clone(), self.client.clone(), agreed.rank as usize);
+        let job = accepted.job.clone();
+        let client = self.client.clone();
+        let rank = accepted.rank as usize;
         let round = assignment.round;
         let build = move || {
             let job = match initial {
                 Some(path) => job.starting_from(&path)?,
                 None => job,
             };
-            let state = match task {
-                Task::WarmUp => job.warm_up_state(rank)?,
-                Task::Train | Task::Evaluate => job.state(round, &client, rank, frozen.as_deref(), &published)?,
+            let state = match activity {
+                Activity::WarmUp => job.warm_up_state(rank)?,
+                Activity::Train | Activity::Evaluate => {
+                    job.state(round, &client, rank, frozen.as_deref(), &published)?
+                }
             };
             Ok::<_, MethodError>((job, state))
         };
@@ -266,74 +240,12 @@ impl<A: Api> Daemon<A> {
         Ok(paths)
     }
 
-    /// Checks what the trainer made and puts it into the spool.
-    async fn spool_update(
-        &self,
-        key: &Key,
-        task: Task,
-        agreed: &Agreed,
-        base_version: usize,
-        update: LocalUpdate,
-    ) -> Result<Entry, Failure> {
-        let update = if agreed.run.privacy.is_some() { promise::told_nothing(update) } else { update };
-        let LocalUpdate { tensors, examples, train_loss, seconds, before } = update;
-        let kind = if task == Task::WarmUp { Kind::WarmUp } else { Kind::Train };
-        let unfit = tensors.iter().find(|(_, tensor)| tensor.data.iter().any(|number| !number.is_finite()));
-        if unfit.is_some() || !train_loss.is_finite() {
-            let what = unfit.map_or("the training loss".to_owned(), |(name, _)| format!("tensor {name}"));
-            return Err(WorkError::NotFinite { round: key.round, step: agreed.run.train.local_steps, what }.into());
-        }
-        let facts = Facts {
-            examples,
-            train_loss,
-            train_seconds: seconds,
-            rank: agreed.rank,
-            base_version: u32::try_from(base_version).unwrap_or(u32::MAX),
-            before,
-            charge: if agreed.privacy.is_some() && task == Task::Train { Charge::Due } else { Charge::None },
-        };
-        tracing::info!(%key, examples, train_loss, seconds, "trained");
-        let (spool, key) = (Arc::clone(&self.spool), key.clone());
-        let (job, round, rank) = (agreed.job.clone(), key.round, agreed.rank as usize);
-        let client = self.client.clone();
-        let write = move |path: &Path| {
-            let instance = Instance::in_round(round).with_rank(rank).of_client(&client);
-            job.write_update(kind, instance, &tensors, path)
-        };
-        Ok(spawn_blocking(move || spool.put(&key, &facts, &write)).await??)
-    }
-
-    /// The finished update under a key, when there is one.
-    async fn spooled(&self, key: &Key) -> Result<Option<Entry>, Failure> {
-        let (spool, key) = (Arc::clone(&self.spool), key.clone());
-        Ok(spawn_blocking(move || spool.find(&key)).await??)
-    }
-
-    async fn is_spooled(&self, key: &Key) -> bool {
-        self.spooled(key).await.is_ok_and(|entry| entry.is_some())
-    }
-
-    /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.
-    async fn deliver(&self, entry: Entry, beat: &Beat) -> Result<(), Failure> {
-        let entry = self.release(entry).await?;
-        beat.uploading();
-        match transfer::upload(self.api.as_ref(), &self.retry, &entry).await {
-            Ok(()) => Ok(self.spool.mark_accepted(&entry)?),
-            Err(error) => {
-                if is_useless(&entry, &error) {
-                    self.spool.remove(&entry.key)?;
-                }
-                Err(error.into())
-            }
-        }
-    }
-
     /// Takes back that this client takes part in a run.
     async fn leave(&self, run: &str, reason: String) {
         let answer = v1::AnswerRequest { run: run.to_owned(), accept: false, reason, ..v1::AnswerRequest::default() };
         let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
         if let Err(error) = retry.call(|| self.api.answer(answer.clone())).await {
-            tracing::error!(run, %error, "the coordinator was not told that this client leaves the run");
+            tracing::error!(run, %error, "the coordinator does not know that this client leaves the run");
         }
     }
 

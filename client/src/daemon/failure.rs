@@ -1,24 +1,24 @@
-//! Why an assignment came to nothing, in two tellings: the whole of it for this machine's log, and one without paths,
-//! file names or anything out of the data for the coordinator.
+//! Why an assignment failed, in two messages: the whole of it for this machine's log, and one
+//! without paths, file names or anything out of the data for the coordinator.
 
+use rondo_data::DataError;
 use rondo_dp::{LedgerError, PlanError, PrivacyError};
 use rondo_methods::MethodError;
 use rondo_proto::ids::InvalidId;
 use rondo_proto::run_file::RunFileError;
+use rondo_trainer_api::memory::ModelSizesError;
+use rondo_trainer_api::work::WorkError;
 
 use crate::api::ApiError;
 use crate::cache::CacheError;
 use crate::models::ModelError;
 use crate::policy::Decline;
 use crate::spool::SpoolError;
-use rondo_data::DataError;
-use rondo_trainer_api::memory::ModelSizesError;
-use rondo_trainer_api::work::WorkError;
 
 /// Why an invitation was declined or an assignment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The coordinator told the client to stop; nothing went wrong here.
+    /// The coordinator asked the client to stop; nothing failed.
     #[error("stopped by the coordinator: {0}")]
     Stopped(String),
     /// The coordinator asked for something that makes no sense or was not agreed.
@@ -33,13 +33,13 @@ pub enum Failure {
     /// This client's policy says no.
     #[error(transparent)]
     Policy(#[from] Decline),
-    /// No such data set here.
-    #[error("data set {name:?} is not here; client.toml has {}", names(.here))]
+    /// client.toml has no such data set.
+    #[error("data set {name:?} is not here; client.toml has {}", names(.known))]
     NoDataset {
         /// The run's name for it.
         name: String,
-        /// The data sets that are here.
-        here: Vec<String>,
+        /// The data sets of client.toml.
+        known: Vec<String>,
     },
     /// The data set cannot be used.
     #[error("data set {name:?}: {source}")]
@@ -63,14 +63,14 @@ pub enum Failure {
     },
     /// The run asks for a guarantee that makes no sense.
     #[error(transparent)]
-    Promise(#[from] PrivacyError),
+    PrivacyTerms(#[from] PrivacyError),
     /// The run's guarantee cannot be kept with the data here.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The privacy ledger says no.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The base model is not here.
+    /// This machine does not have the base model.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The base model's sizes cannot be read.
@@ -91,8 +91,8 @@ pub enum Failure {
     /// The coordinator refused a call.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Of a run with privacy: what went wrong may go by what stands in the data, so that the coordinator is told one thing
-    /// whatever it was.
+    /// A failure of a run with privacy. It may depend on what stands in the data, so the
+    /// coordinator gets one and the same message for all of them.
     #[error(transparent)]
     Unserved(Box<Failure>),
     /// A thread of ours died.
@@ -101,8 +101,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The same of a run with privacy, where what may depend on a single row is not for the coordinator: it could ask again
-    /// and again, and no noise covers the answers.
+    /// The failure as one of a run with privacy: what may depend on a single row is kept from the
+    /// coordinator, which could ask again and again, with no noise on the answers.
     #[must_use]
     pub fn of_private_run(self) -> Self {
         match self {
@@ -118,7 +118,8 @@ impl Failure {
         }
     }
 
-    /// Whether the run has no room in this client's budget, so that it need not be asked in the next attempt.
+    /// Whether the run has no room in this client's budget, so
+    /// that it need not be asked in the next attempt.
     pub fn ends_the_run_here(&self) -> bool {
         matches!(
             self,
@@ -126,17 +127,18 @@ impl Failure {
         )
     }
 
-    /// What the coordinator is told. Paths, file names and what stands in the data stay here; the log has them.
+    /// The message for the coordinator. Paths, file names and what
+    /// stands in the data stay in this machine's log.
     pub fn for_coordinator(&self) -> String {
         let log = "the client's log says more";
         match self {
             Self::Unserved(_) => "this client's data do not serve this run".to_owned(),
             Self::NoDataset { name, .. } => format!("data set {name:?} is not here"),
             Self::Data { name, source } => format!("data set {name:?} {}; {log}", data(source)),
-            Self::Model(ModelError::Absent { name, digest, here, .. }) => {
-                let here: Vec<String> = here.iter().map(|(_, digest)| digest.clone()).collect();
-                let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
-                format!("base model {name:?} with digest {digest} is not here; the digests here are {here}")
+            Self::Model(ModelError::Absent { name, digest, known, .. }) => {
+                let known: Vec<String> = known.iter().map(|(_, digest)| digest.clone()).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                format!("base model {name:?} with digest {digest} is not here; the digests here are {known}")
             }
             Self::Model(_) | Self::ModelSizes(_) | Self::Work(WorkError::Model { .. }) => {
                 format!("the base model cannot be read; {log}")
@@ -200,7 +202,7 @@ mod tests {
     use rondo_data::Place;
 
     #[test]
-    fn a_private_run_hears_one_thing_whatever_the_data_did() {
+    fn a_private_run_gets_one_message_for_all_faults_of_data() {
         let at =
             |problem: &str| DataError::Row { file: "a.tsv".into(), at: Place::Line(3), problem: problem.to_owned() };
         let data = |source| Failure::Data { name: "notes".to_owned(), source: Box::new(source) };
@@ -214,7 +216,8 @@ mod tests {
             Failure::Work(WorkError::Panicked("row 3".to_owned())),
         ];
         for failure in failures {
-            let (whole, failure) = (failure.to_string(), failure.of_private_run());
+            let whole = failure.to_string();
+            let failure = failure.of_private_run();
             assert_eq!(failure.for_coordinator(), "this client's data do not serve this run");
             assert_eq!(failure.to_string(), whole, "the log has it all");
         }
@@ -239,7 +242,7 @@ mod tests {
             Failure::Model(ModelError::Absent {
                 name: "m".to_owned(),
                 digest: "blake3:1".to_owned(),
-                here: vec![(file.clone(), "blake3:2".to_owned())],
+                known: vec![(file.clone(), "blake3:2".to_owned())],
                 differences: vec!["/srv/secret/config.json differs".to_owned()],
             }),
             Failure::Work(WorkError::Model { dir: file.clone(), problem: "x".to_owned() }),
@@ -248,9 +251,9 @@ mod tests {
             Failure::Method(MethodError::Io { path: file, source: io() }),
         ];
         for failure in failures {
-            let told = failure.for_coordinator();
+            let message = failure.for_coordinator();
             for secret in ["/srv", "secret", "patients", "influenza", "diagnosis"] {
-                assert!(!told.contains(secret), "{told}");
+                assert!(!message.contains(secret), "{message}");
             }
         }
     }

@@ -1,17 +1,19 @@
-//! The daemon: asks the coordinator what to do, does it, and asks again, until it is told to end.
+//! The daemon asks the coordinator what to do, does it, and asks again, until it is shut down.
 //!
-//! One assignment is in hand at a time, of whichever run. Everything may be dropped at any await: the spool, the cache
-//! and the record of answers are on the disk, the coordinator gives an open assignment again, and every call may be
-//! repeated. So a shutdown drops the turn in hand, and a crash is a shutdown that nobody waited for.
+//! One assignment is in work at a time, of whichever run. Everything may be dropped at any await:
+//! the spool, the cache and the record of answers are on the disk, the coordinator gives an open
+//! assignment again, and every call may be repeated. So a shutdown drops the work at hand, and a
+//! crash is a shutdown that nobody waited for.
 
+mod accepted_run;
+mod admission;
 mod assignment;
-mod beat;
+mod delivery;
 mod failure;
-mod guard;
-mod judge;
-mod outfit;
-mod promise;
-mod stop_point;
+mod heartbeat;
+mod privacy_guard;
+mod privacy_terms;
+mod startup_checks;
 mod transfer;
 
 use std::future::Future;
@@ -19,9 +21,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rondo_data::DataError;
 use rondo_dp::LedgerError;
 use rondo_methods::Registry;
 use rondo_proto::v1::{self, poll_reply::Next};
+use rondo_trainer_api::work::MakeTrainer;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -33,25 +37,25 @@ use crate::disk::Disk;
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
 use crate::spool::{Charge, Entry, Key, Spool, SpoolError};
-use crate::worker::{Task, Worker};
-use rondo_data::DataError;
-use rondo_trainer_api::work::MakeTrainer;
+use crate::worker::{Activity, Worker};
 
+pub use accepted_run::AcceptedRun;
+pub use admission::Admission;
 pub use failure::Failure;
-pub use guard::{Guard, promise};
-pub use judge::{Agreed, Judge};
+pub use privacy_guard::PrivacyGuard;
+pub use privacy_terms::privacy_terms;
 
 /// Longest pause between tries while the coordinator is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a report is tried before the daemon goes on without it.
 const REPORT_WITHIN: Duration = Duration::from_secs(120);
 /// Updates that nobody asks for are offered no more often than this.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const LEFTOVERS_EVERY: Duration = Duration::from_secs(30);
 /// How long a shutdown waits for the trainer to reach its next step.
 const LAST_STEP: Duration = Duration::from_secs(60);
 
-/// What a daemon is made of.
-pub struct Parts<A> {
+/// What a daemon is built from.
+pub struct DaemonSetup<A> {
     /// Its folder, locked.
     pub home: Home,
     /// client.toml.
@@ -111,56 +115,60 @@ pub struct Daemon<A> {
     client: String,
     config: Arc<Config>,
     api: Arc<A>,
-    judge: Arc<Mutex<Judge>>,
-    guard: Guard,
+    admission: Arc<Mutex<Admission>>,
+    guard: PrivacyGuard,
     spool: Arc<Spool>,
     cache: Arc<Mutex<Cache>>,
     worker: Worker,
     retry: Retry,
-    away: Backoff,
-    /// The assignment that ended last, and the reason when it failed: given again, it is not done again.
-    last: Option<(Key, Task, Option<String>)>,
-    next_sweep: Instant,
+    backoff: Backoff,
+    /// The assignment that ended last, and the reason when
+    /// it failed: given again, it is not done again.
+    last: Option<(Key, Activity, Option<String>)>,
+    next_leftovers: Instant,
     _home: Home,
 }
 
 impl<A: Api> Daemon<A> {
-    /// Opens the folder's records and looks at the models and data files that the configuration names.
-    pub fn new(parts: Parts<A>) -> Result<Self, StartError> {
-        let Parts { home, config, client, api, registry, trainer, disk } = parts;
-        outfit::check(&config)?;
+    /// Opens the folder's records and looks at the models
+    /// and data files that the configuration names.
+    pub fn new(setup: DaemonSetup<A>) -> Result<Self, StartError> {
+        let DaemonSetup { home, config, client, api, registry, trainer, disk } = setup;
+        startup_checks::check(&config)?;
         let models = Models::open(models::places(&config.models)?, home.models())?;
         let config = Arc::new(config);
-        let guard = Guard::open(&home.ledger(), Arc::clone(&config))?;
-        for domain in guard.forgotten() {
+        let guard = PrivacyGuard::open(&home.ledger(), Arc::clone(&config))?;
+        for domain in guard.unnamed_domains() {
             tracing::warn!(
                 domain,
                 "the privacy ledger has releases of a domain that no data set of client.toml names; if its data are here under \
                  another, that one has started at zero: give it this `privacy_domain`"
             );
         }
-        let (answers, registry) = (Answers::open(home.answers()), Arc::new(registry));
-        let judge = Judge::new(Arc::clone(&config), registry, models, answers, guard.clone());
+        let answers = Answers::open(home.answers());
+        let registry = Arc::new(registry);
+        let admission = Admission::new(Arc::clone(&config), registry, models, answers, guard.clone());
         let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);
         let retry = Retry { first, most: LONGEST_PAUSE, within: None };
         Ok(Self {
             client,
             config,
             api: Arc::new(api),
-            judge: Arc::new(Mutex::new(judge)),
+            admission: Arc::new(Mutex::new(admission)),
             guard,
             spool: Arc::new(Spool::open(home.spool(), disk)?),
             cache: Arc::new(Mutex::new(Cache::open(home.cache())?)),
             worker: Worker::start(trainer).map_err(StartError::Thread)?,
-            away: retry.backoff(),
+            backoff: retry.backoff(),
             retry,
             last: None,
-            next_sweep: Instant::now(),
+            next_leftovers: Instant::now(),
             _home: home,
         })
     }
 
-    /// Works until `shutdown` comes. Whatever is in hand then is dropped and taken up again by the next start.
+    /// Works until `shutdown` resolves. Work that is not done then is
+    /// dropped, and the next start takes it up again.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         tracing::info!(client = self.client, "ready");
         tokio::pin!(shutdown);
@@ -168,37 +176,38 @@ impl<A: Api> Daemon<A> {
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                () = self.turn() => {}
+                () = self.poll_once() => {}
             }
         }
         tracing::info!(client = self.client, "shutting down");
         let Self { worker, .. } = self;
-        // A step of training is not broken off; the process may end without it when it takes too long.
+        // A step of training is not broken off; the process
+        // may end without it when it takes too long.
         if tokio::time::timeout(LAST_STEP, spawn_blocking(move || worker.finish())).await.is_err() {
             tracing::warn!("the trainer did not come to its next step in time");
         }
     }
 
     /// One poll and what it brings.
-    async fn turn(&mut self) {
-        let introduction = self.judge.lock().unwrap_or_else(PoisonError::into_inner).introduction();
+    async fn poll_once(&mut self) {
+        let introduction = self.admission.lock().unwrap_or_else(PoisonError::into_inner).introduction();
         let reply = match self.api.poll(introduction).await {
             Ok(reply) => reply,
             Err(error) => {
-                let pause = if error.is_passing() { self.away.pause() } else { LONGEST_PAUSE };
+                let pause = if error.is_passing() { self.backoff.pause() } else { LONGEST_PAUSE };
                 tracing::warn!(%error, retry_in_ms = pause.as_millis() as u64, "no work from the coordinator");
                 return sleep(pause).await;
             }
         };
-        self.away.reset();
-        self.settle(&reply);
+        self.backoff.reset();
+        self.drop_settled(&reply);
         self.guard.close(&reply.ended_runs);
         match reply.next {
             Some(Next::Invitation(invitation)) => self.answer(invitation).await,
             Some(Next::Assignment(assignment)) => self.assignment(assignment).await,
             Some(Next::Wait(v1::Wait { retry_after_ms, reason })) => {
                 tracing::debug!(reason, "waiting");
-                self.sweep().await;
+                self.offer_leftovers().await;
                 self.idle(retry_after_ms).await;
             }
             None => self.idle(0).await,
@@ -210,13 +219,13 @@ impl<A: Api> Daemon<A> {
     }
 
     async fn answer(&mut self, invitation: v1::Invitation) {
-        let judge = Arc::clone(&self.judge);
-        let judged =
-            spawn_blocking(move || judge.lock().unwrap_or_else(PoisonError::into_inner).invited(&invitation)).await;
-        let answer = match judged {
+        let admission = Arc::clone(&self.admission);
+        let decision =
+            spawn_blocking(move || admission.lock().unwrap_or_else(PoisonError::into_inner).answer(&invitation)).await;
+        let answer = match decision {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::error!(%error, "an invitation could not be judged");
+                tracing::error!(%error, "an invitation could not be decided");
                 return self.idle(0).await;
             }
         };
@@ -227,12 +236,12 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Drops updates that the coordinator holds and no longer asks for, and one of which it says that it is settled. One
-    /// that it asks for again (it may have lost a disk) is still here.
-    fn settle(&self, reply: &v1::PollReply) {
+    /// Drops updates that the coordinator holds and no longer asks for, and an update that it says
+    /// is settled. An update that it asks for again (it may have lost a disk) stays in the spool.
+    fn drop_settled(&self, reply: &v1::PollReply) {
         let (asked, decided) = match &reply.next {
             Some(Next::Assignment(assignment)) => {
-                let key = assignment::key(assignment).ok();
+                let key = assignment::key_of(assignment).ok();
                 if assignment.upload_settled { (None, key) } else { (key, None) }
             }
             _ => (None, None),
@@ -256,14 +265,14 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// Offers updates that the coordinator has not asked for: a round may have gone on without them, or this client may
-    /// have been away. What it refuses for good is dropped. What has yet to be paid for is not
-    /// offered: the round may have no use for it.
-    async fn sweep(&mut self) {
-        if Instant::now() < self.next_sweep {
+    /// Offers updates that the coordinator has not asked for: a round may have gone on without
+    /// them, or this client may have been offline. What it refuses for good is dropped. What has
+    /// yet to be paid for is not offered: the round may have no use for it.
+    async fn offer_leftovers(&mut self) {
+        if Instant::now() < self.next_leftovers {
             return;
         }
-        self.next_sweep = Instant::now() + SWEEP_EVERY;
+        self.next_leftovers = Instant::now() + LEFTOVERS_EVERY;
         let entries = self.spool.list().unwrap_or_else(|error| {
             tracing::warn!(%error, "spool");
             Vec::new()
@@ -273,7 +282,7 @@ impl<A: Api> Daemon<A> {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(key = %entry.key, %error, "an update left over");
-                    assignment::is_useless(&entry, &error)
+                    delivery::can_be_dropped(&entry, &error)
                 }
             };
             if settled && let Err(error) = self.spool.remove(&entry.key) {

@@ -9,21 +9,21 @@ use rondo_wire::transfer;
 use tokio::task::spawn_blocking;
 use tokio_stream::StreamExt;
 
+use super::failure::Failure;
 use crate::api::{Api, ApiError, Retry, UploadMessages};
 use crate::cache::Cache;
 use crate::spool::{Charge, Entry};
 
-use super::failure::Failure;
-
-/// Blobs that may come broken before the assignment is given up, and uploads that may fail for reasons that trying again
-/// does not usually mend.
+/// How many blobs may come broken before the assignment is given up, and how many uploads may fail
+/// for reasons that trying again does not usually fix.
 const TRIES: u32 = 3;
 
 fn locked(cache: &Mutex<Cache>) -> MutexGuard<'_, Cache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Fetches a blob unless it is here, and checks its digest. Breaks of the connection are waited out.
+/// Fetches a blob that is not in the cache, and checks its
+/// digest. Breaks of the connection are waited out.
 pub(super) async fn fetch<A: Api>(
     api: &A,
     retry: &Retry,
@@ -63,7 +63,8 @@ pub(super) async fn fetch<A: Api>(
         };
         match &failure {
             Failure::Api(error) if error.is_passing() => {}
-            // A part that the coordinator does not recognise, or bytes that are not the blob's: start again.
+            // A part that the coordinator does not recognise,
+            // or bytes that are not the blob's: start again.
             Failure::Api(ApiError { code: ErrorCode::OutOfRange | ErrorCode::DataLoss, .. })
             | Failure::Cache(crate::cache::CacheError::Received(_))
                 if broken < TRIES =>
@@ -77,14 +78,14 @@ pub(super) async fn fetch<A: Api>(
     }
 }
 
-/// Uploads an entry until the coordinator holds it, from whatever offset it has reached. Breaks of the connection are
-/// waited out.
+/// Uploads an entry until the coordinator holds it, from whatever offset it has reached. Breaks of
+/// the connection are waited out.
 ///
 /// # Errors
 /// The coordinator's refusal.
 pub(super) async fn upload<A: Api>(api: &A, retry: &Retry, entry: &Entry) -> Result<(), ApiError> {
     let mut backoff = retry.backoff();
-    let mut odd = 0;
+    let mut failures = 0;
     loop {
         let error = match upload_once(api, entry).await {
             Ok(true) => return Ok(()),
@@ -96,12 +97,13 @@ pub(super) async fn upload<A: Api>(api: &A, retry: &Retry, entry: &Entry) -> Res
             },
             Err(error) => error,
         };
-        // Aborted means damage on the way or a newer stream: both pass, unless it is the file here that is damaged.
+        // Aborted means damage on the way or a newer stream: both
+        // pass, unless it is the file here that is damaged.
         let passing = error.is_passing() && error.code != ErrorCode::Aborted;
-        if error.is_final() || error.code == ErrorCode::Unauthenticated || (!passing && odd >= TRIES) {
+        if error.is_final() || error.code == ErrorCode::Unauthenticated || (!passing && failures >= TRIES) {
             return Err(error);
         }
-        odd += u32::from(!passing);
+        failures += u32::from(!passing);
         tracing::warn!(key = %entry.key, %error, "upload is tried again");
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -144,8 +146,10 @@ pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, 
     };
     let offset = header.offset;
     let messages = transfer::upload_messages(header, &entry.path).map_err(unreadable)?;
-    let (key, path) = (entry.key.clone(), entry.path.clone());
-    // A stream of messages cannot say that the file failed; it ends short, and the coordinator keeps what came.
+    let key = entry.key.clone();
+    let path = entry.path.clone();
+    // A stream of messages cannot say that the file failed; it
+    // ends short, and the coordinator keeps what came.
     let readable = transfer::stream(messages).map_while(move |message| {
         message.map_err(|error| tracing::error!(%key, path = %path.display(), %error, "spooled update")).ok()
     });

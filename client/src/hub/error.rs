@@ -9,14 +9,14 @@ use hf_hub::api::sync::ApiError;
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// A name that no repository, revision or file has.
-    #[error("{what} {name:?} is no name of a hub's; {mend}")]
+    #[error("{what} {name:?} is no name of a hub's; {fix}")]
     Name {
         /// What it should name.
         what: &'static str,
         /// The name.
         name: String,
         /// What is allowed.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// The repository is none that can be used.
     #[error("{repository} at {revision} {problem}")]
@@ -25,7 +25,7 @@ pub enum HubError {
         repository: String,
         /// The revision.
         revision: String,
-        /// What is wrong, and the mend.
+        /// What is wrong, and the fix.
         problem: String,
     },
     /// The hub does not answer, or with an error.

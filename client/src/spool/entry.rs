@@ -1,11 +1,13 @@
-//! One update in the spool: what it is for, what is told beside its tensors, and what its release costs.
+//! One update in the spool: what it is for, what is reported
+//! beside its tensors, and what its release costs.
 
 use std::path::PathBuf;
 
 use rondo_proto::{Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
-/// What an update is for; its place in the spool says so too. The coordinator counts one per client and key.
+/// What an update is for; its place in the spool says so too.
+/// The coordinator counts one per client and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The run.
@@ -22,7 +24,7 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// What is told about an update beside its tensors.
+/// What is reported about an update beside its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Training examples, by which the update weighs.
@@ -57,7 +59,7 @@ pub(super) struct Meta {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Charge {
-    /// Nothing: the run promises no privacy, or the update rests on no data.
+    /// Nothing: the run has no privacy, or the update rests on no data.
     #[default]
     None,
     /// The ledger must have it before the update leaves.
@@ -67,7 +69,8 @@ pub enum Charge {
 }
 
 impl Charge {
-    /// Whether the update costs something: it is kept as long as its round may ask for it, since another would cost again.
+    /// Whether the update costs something: it is kept as long as its round
+    /// may ask for it, since another would cost again.
     pub fn is_some(&self) -> bool {
         *self != Self::None
     }
@@ -84,7 +87,7 @@ pub struct Entry {
     pub bytes: u64,
     /// The safetensors file.
     pub path: PathBuf,
-    /// What is told beside it.
+    /// What is reported beside it.
     pub facts: Facts,
     /// The coordinator said that it holds the update.
     pub accepted: bool,

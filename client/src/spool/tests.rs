@@ -107,7 +107,7 @@ impl Disk for Full {
 }
 
 #[test]
-fn a_full_disk_is_told_and_loses_nothing_wherever_it_strikes() {
+fn a_full_disk_is_reported_and_loses_nothing_wherever_it_strikes() {
     let dir = tempfile::tempdir().unwrap();
     let whole = put(&open(dir.path()), &key(1, 1), 1.0).unwrap().bytes as i64;
     let room = Arc::new(AtomicI64::new(0));
@@ -129,8 +129,8 @@ fn a_full_disk_is_told_and_loses_nothing_wherever_it_strikes() {
     assert_eq!(spool.list().unwrap().len(), 2);
 }
 
-/// A crash while an update is put under another attempt leaves its folder moved and its record as it was; an earlier
-/// version left the record changed and the folder where it was.
+/// A crash while an update is put under another attempt leaves its folder moved and its record as
+/// it was; an earlier version left the record changed and the folder where it was.
 #[test]
 fn a_crash_while_an_update_is_readdressed_leaves_it_whole() {
     let dir = tempfile::tempdir().unwrap();

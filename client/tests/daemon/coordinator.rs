@@ -1,4 +1,5 @@
-//! A coordinator that hands out a list of work and remembers what it was told. Breaks on demand.
+//! A coordinator that hands out a list of work and
+//! remembers what was reported to it. Breaks on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

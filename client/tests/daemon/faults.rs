@@ -209,7 +209,7 @@ async fn a_shutdown_in_training_is_prompt_and_the_work_is_taken_up_again() {
     machine.invite("one", &run_file);
     machine.train("one", 1, &run_file);
     machine.start();
-    machine.coordinator.until("training", |book| book.heartbeats.iter().any(|beat| beat.step > 0)).await;
+    machine.coordinator.until("training", |book| book.heartbeats.iter().any(|heartbeat| heartbeat.step > 0)).await;
     tokio::time::timeout(Duration::from_secs(10), machine.stop()).await.unwrap();
     assert!(machine.coordinator.book().failures.is_empty());
     machine.pretender.steps.store(3, Ordering::SeqCst);

@@ -62,15 +62,17 @@ async fn a_run_from_invitation_to_evaluation() {
     assert_eq!(book.uploads[&("sentiment-1".to_owned(), 2, 1)].1.base_version, 1);
     // One download served the evaluation and the next round.
     assert_eq!(book.download_offsets, [0]);
-    let states: std::collections::BTreeSet<&str> = book.heartbeats.iter().map(|beat| beat.state.as_str()).collect();
+    let states: std::collections::BTreeSet<&str> =
+        book.heartbeats.iter().map(|heartbeat| heartbeat.state.as_str()).collect();
     assert!(states.contains("training") && states.contains("evaluating"), "{states:?}");
-    assert!(book.heartbeats.iter().any(|beat| beat.steps == 3 && beat.loss == 0.5));
+    assert!(book.heartbeats.iter().any(|heartbeat| heartbeat.steps == 3 && heartbeat.loss == 0.5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_runs_one_after_another_and_a_warm_up() {
     let mut machine = Machine::new();
-    let (first, second) = (machine.run_file("fed-sb", 2), machine.run_file("flora", 4));
+    let first = machine.run_file("fed-sb", 2);
+    let second = machine.run_file("flora", 4);
     machine.config += "[limits]\nmax_rank = 3\n";
     machine.invite("one", &first);
     machine.invite("two", &second);
@@ -84,7 +86,7 @@ async fn several_runs_one_after_another_and_a_warm_up() {
     let book = machine.coordinator.book();
     let ranks: Vec<(bool, u32)> = book.answers.iter().map(|answer| (answer.accept, answer.rank)).collect();
     assert_eq!(ranks, [(true, 2), (true, 3)], "flora mixes ranks and takes this client's largest");
-    assert!(book.heartbeats.iter().any(|beat| beat.state == "warm-up"));
+    assert!(book.heartbeats.iter().any(|heartbeat| heartbeat.state == "warm-up"));
     let (uploaded, header) = &book.uploads[&("two".to_owned(), 1, 1)];
     assert_eq!(header.rank, 3);
     let path = machine.dir.path().join("update");

@@ -1,4 +1,5 @@
-//! A data owner's machine: a folder, a configuration, a base model, a data set, and a trainer that only pretends.
+//! A data owner's machine: a folder, a configuration, a base model,
+//! a data set, and a trainer that only pretends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use rondo_client::api::Api;
 use rondo_client::config::Config;
-use rondo_client::daemon::{Daemon, Parts};
+use rondo_client::daemon::{Daemon, DaemonSetup};
 use rondo_client::disk::{Disk, LocalDisk};
 use rondo_client::home::Home;
 use rondo_methods::{Job, Kind, Registry, Tensor};
@@ -78,7 +79,7 @@ impl Trainer for Handle {
 
     fn evaluate(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, WorkError> {
         self.steps(progress)?;
-        // The sum of the state tells the test which state came.
+        // The sum of the state says which state came.
         let sum: f32 = work.state.tensors.values().flat_map(|tensor| &tensor.data).sum();
         Ok(v1::Evaluation {
             loss: f64::from(sum),
@@ -146,12 +147,13 @@ impl Machine {
     pub fn start_with<A: Api>(&mut self, api: A, disk: Box<dyn Disk>) {
         let file = self.dir.path().join("client.toml");
         fs::write(&file, &self.config).unwrap();
-        let (pretender, other) = (Arc::clone(&self.pretender), self.trainer);
+        let pretender = Arc::clone(&self.pretender);
+        let other = self.trainer;
         let make = move || match other {
             Some(make) => make(),
             None => Ok(Box::new(Handle(Arc::clone(&pretender))) as Box<dyn Trainer>),
         };
-        let parts = Parts {
+        let parts = DaemonSetup {
             home: Home::open(self.dir.path()).unwrap(),
             config: Config::read(&file).unwrap(),
             client: self.client.to_owned(),

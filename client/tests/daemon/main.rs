@@ -1,12 +1,13 @@
-//! The daemon against a coordinator and a trainer that are played by the tests: no network, and libtorch in one test alone.
+//! The daemon against a coordinator and a trainer that are played by the
+//! tests: no network, and libtorch in one test alone.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod admission;
 mod coordinator;
 mod earlier_version;
 mod faults;
 mod flow;
 mod grpc;
-mod judging;
 mod machine;
 mod private;

@@ -1,4 +1,4 @@
-//! What a run with privacy may ask of a client, and what it is told.
+//! What a run with privacy may ask of a client, and what the client reports.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -16,12 +16,13 @@ fn private(machine: &Machine, method: &str, unit: &str) -> String {
     machine.run_file(method, 2) + &privacy
 }
 
-fn books(machine: &Machine) -> LedgerState {
+fn ledger(machine: &Machine) -> LedgerState {
     Ledger::read(&machine.dir.path().join("ledger.jsonl")).unwrap().state
 }
 
-/// Starts, waits for so many answers and failures, and gives the reasons: first those of the answers.
-async fn told(machine: &mut Machine, answers: usize, failures: usize) -> Vec<String> {
+/// Starts, waits for so many answers and failures, and
+/// gives the reasons: first those of the answers.
+async fn reasons(machine: &mut Machine, answers: usize, failures: usize) -> Vec<String> {
     machine.start();
     let all = |book: &crate::coordinator::Book| book.answers.len() >= answers && book.failures.len() >= failures;
     machine.coordinator.until("all answers and failures", all).await;
@@ -36,11 +37,11 @@ async fn a_warm_up_that_reads_gradients_is_refused_and_another_tells_no_number()
     let mut machine = Machine::new();
     let sketch = private(&machine, "fed-sb", "example");
     machine.invite("one", &sketch);
-    for run in ["one", "uninvited"] {
+    for run in ["one", "not-invited"] {
         machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::WarmUp, run, 0, &sketch)));
     }
-    for reason in told(&mut machine, 1, 2).await {
-        assert!(reason.contains("would tell gradients of this client's data"), "{reason}");
+    for reason in reasons(&mut machine, 1, 2).await {
+        assert!(reason.contains("would reveal gradients of this client's data"), "{reason}");
         assert!(reason.contains("init = \"base-svd\""), "{reason}");
     }
     assert_eq!(machine.trained(), 0);
@@ -66,7 +67,7 @@ async fn nothing_is_measured_and_nothing_told_beside_the_tensors() {
     before.evaluate_before = true;
     machine.coordinator.give(Next::Assignment(before));
     machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::Evaluate, "one", 2, &run_file)));
-    for reason in &told(&mut machine, 1, 2).await[1..] {
+    for reason in &reasons(&mut machine, 1, 2).await[1..] {
         assert!(reason.contains("a measurement on this client's data would leak"), "{reason}");
     }
     assert_eq!(machine.trained(), 0);
@@ -81,8 +82,8 @@ async fn nothing_is_measured_and_nothing_told_beside_the_tensors() {
     let header = &book.uploads[&("one".to_owned(), 3, 1)].1;
     assert_eq!((header.examples, header.train_loss, header.train_seconds), (0, 0.0, 0.0));
     assert!(header.privacy.is_some() && header.before.is_none());
-    assert!(book.heartbeats.iter().any(|beat| beat.step > 0));
-    assert!(book.heartbeats.iter().all(|beat| beat.loss == 0.0), "the trainer says 0.5");
+    assert!(book.heartbeats.iter().any(|heartbeat| heartbeat.step > 0));
+    assert!(book.heartbeats.iter().all(|heartbeat| heartbeat.loss == 0.0), "the trainer says 0.5");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +125,7 @@ async fn data_with_a_budget_are_for_runs_that_it_can_be_held_against() {
     machine.invite("plain", &machine.run_file("ffa-lora", 2));
     machine.invite("client", &private(&machine, "ffa-lora", "client").replace("cohort = 1", "cohort = 2"));
     machine.invite("example", &private(&machine, "ffa-lora", "example"));
-    let reasons = told(&mut machine, 3, 0).await;
+    let reasons = reasons(&mut machine, 3, 0).await;
     assert!(
         reasons[..2].iter().all(|reason| reason.contains("data set \"reviews\" has a privacy budget here")),
         "{reasons:?}"
@@ -144,9 +145,9 @@ async fn a_budget_declared_while_a_run_is_open_ends_it_here() {
     machine.stop().await;
     machine.config += &BUDGET.replace("8.0", "0.1");
     machine.train("one", 2, &run_file);
-    let reasons = told(&mut machine, 1, 1).await;
+    let reasons = reasons(&mut machine, 1, 1).await;
     assert!(reasons[1].contains("privacy budget has no room"), "{reasons:?}");
-    assert_eq!((machine.trained(), books(&machine).runs["one"].updates.len()), (1, 1));
+    assert_eq!((machine.trained(), ledger(&machine).runs["one"].updates.len()), (1, 1));
 }
 
 /// Neither a refusal nor the sampling rate depends on the labels that a run asks about.
@@ -178,23 +179,24 @@ async fn what_fails_for_the_data_is_told_in_one_sentence() {
     machine.invite("one", &run_file);
     machine.pretender.diverges.store(true, Ordering::SeqCst);
     machine.train("one", 1, &run_file);
-    assert_eq!(told(&mut machine, 1, 1).await, ["", UNSERVED]);
+    assert_eq!(reasons(&mut machine, 1, 1).await, ["", UNSERVED]);
     machine.pretender.panics.store(true, Ordering::SeqCst);
     machine.train("one", 2, &run_file);
-    assert_eq!(told(&mut machine, 1, 2).await, ["", UNSERVED, UNSERVED]);
-    assert!(books(&machine).runs["one"].updates.is_empty());
+    assert_eq!(reasons(&mut machine, 1, 2).await, ["", UNSERVED, UNSERVED]);
+    assert!(ledger(&machine).runs["one"].updates.is_empty());
 
     let mut machine = Machine::new();
     fs::write(machine.dir.path().join("reviews.tsv"), "text\tlabel\n").unwrap();
     machine.invite("one", &private(&machine, "ffa-lora", "example"));
     machine.invite("two", &private(&machine, "ffa-lora", "client").replace("cohort = 1", "cohort = 2"));
     machine.invite("three", &machine.run_file("ffa-lora", 2));
-    let reasons = told(&mut machine, 3, 0).await;
+    let reasons = reasons(&mut machine, 3, 0).await;
     assert_eq!(reasons[..2], [UNSERVED, UNSERVED]);
     assert!(reasons[2].contains("has no rows"), "{reasons:?}");
 }
 
-/// That a training diverged tells of the data: it is an update like any other, and charged.
+/// That a training diverged says something of the
+/// data: it is an update like any other, and charged.
 #[cfg(feature = "torch")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
@@ -217,7 +219,7 @@ async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
     assert!(book.failures.is_empty(), "{:?}", book.failures);
     let (bytes, header) = &book.uploads[&("one".to_owned(), 1, 1)];
     assert!(header.privacy.is_some());
-    assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+    assert_eq!(ledger(&machine).runs["one"].updates.len(), 1);
     let path = machine.dir.path().join("update");
     fs::write(&path, bytes).unwrap();
     let update = rondo_methods::file::TensorFile::open(&path).unwrap().read_all(|_| true).unwrap();
@@ -225,7 +227,8 @@ async fn a_training_that_diverges_is_charged_and_gives_no_reason() {
     assert!(!update.is_empty() && update.iter().all(|(name, tensor)| start[name] == *tensor), "nothing has changed");
 }
 
-/// The update of run "one", round 1, made and paid for in attempt 1, which was over when it came; not yet asked for again.
+/// The update of run "one", round 1, made and paid for in attempt 1, which
+/// was over when it came; not yet asked for again.
 async fn late(machine: &mut Machine) {
     let run_file = private(machine, "ffa-lora", "example");
     machine.invite("one", &run_file);
@@ -237,7 +240,8 @@ async fn late(machine: &mut Machine) {
     machine.coordinator.book().trouble.stale_attempts = 0;
 }
 
-/// What a full disk between the ledger and the note in the spool leaves; with `other` the ledger has it not.
+/// What a full disk between the ledger and the note in the
+/// spool leaves; with `other` the ledger has it not.
 fn unpay(machine: &Machine, other: bool) {
     let entries = machine.spooled();
     assert_eq!(entries.len(), 1);
@@ -263,7 +267,7 @@ async fn an_update_that_came_too_late_serves_the_next_attempt_and_is_paid_once()
         machine.stop().await;
         let attempt = machine.coordinator.book().accepted.first().unwrap().2;
         assert!(attempt > 2 && machine.trained() == 1, "attempt {attempt}, trained {} times", machine.trained());
-        assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+        assert_eq!(ledger(&machine).runs["one"].updates.len(), 1);
     }
 }
 
@@ -281,6 +285,6 @@ async fn an_update_that_nobody_asks_for_is_never_paid_for() {
     machine.coordinator.until("more polls", |book| book.polls > polls + 8).await;
     machine.stop().await;
     assert!(machine.spooled().is_empty());
-    assert_eq!(books(&machine).runs["one"].updates.len(), 1);
+    assert_eq!(ledger(&machine).runs["one"].updates.len(), 1);
     assert!(machine.coordinator.book().uploads.is_empty());
 }

@@ -73,7 +73,7 @@ async fn a_clip_that_is_too_small_grows_from_round_to_round() {
     .await;
     let clips: Vec<f64> = rounds.iter().map(|record| record.released.as_ref().unwrap().clip).collect();
     assert_eq!(clips[0], 1e-4);
-    // Both changes are clipped in every round: by e^0.1, give or take the count's noise. Clients that did not follow would
-    // be refused at the door.
+    // Both changes are clipped in every round: by e^0.1, give or take the count's noise. Clients
+    // that did not follow would be refused at the door.
     assert!(clips.windows(2).all(|pair| (pair[1] / pair[0]).ln() > 0.02), "{clips:?}");
 }

@@ -73,7 +73,8 @@ impl Client {
         Self::start_dying_at(name, dir, "")
     }
 
-    /// Runs the daemon, which dies when it gets to this place (`daemon/stop_point.rs`); empty for none.
+    /// Runs the daemon, which dies when it gets to this
+    /// place (`daemon/stop_point.rs`); empty for none.
     pub fn start_dying_at(name: &str, dir: PathBuf, place: &str) -> Self {
         let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let mut daemon = program();
@@ -97,7 +98,8 @@ impl Client {
     }
 }
 
-/// Sentences whose one telling word says the label; each client has a thing of its own to say them about.
+/// Sentences of which one word says the label; each
+/// client has a thing of its own to say them about.
 fn rows(name: &str) -> String {
     let mut rows = "text\tlabel\n".to_owned();
     for (word, label) in [("bad", "negative"), ("awful", "negative"), ("good", "positive"), ("great", "positive")] {

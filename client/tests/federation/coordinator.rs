@@ -1,4 +1,5 @@
-//! A coordinator in this process, in a runtime of its own, so that it can be stopped as abruptly as a process.
+//! A coordinator in this process, in a runtime of its own, so
+//! that it can be stopped as abruptly as a process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,7 +68,8 @@ impl Coordinator {
         let config = Config { listen: self.address, ..self.config.clone() };
         let (end, ended) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (data, clock) = (DataDir::new(&self.dir), Arc::clone(&self.clock));
+        let data = DataDir::new(&self.dir);
+        let clock = Arc::clone(&self.clock);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
@@ -127,13 +129,14 @@ impl Coordinator {
         let total_bytes = std::fs::metadata(initial).unwrap().len();
         let header = v1::InitialHeader { base: base.name, digest: digest.clone(), total_bytes };
         let messages = transfer::start_adapter_messages(header, initial).unwrap().map(Result::unwrap);
-        let told = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
-        assert_eq!(told.digest, digest);
+        let stored = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
+        assert_eq!(stored.digest, digest);
         let request = v1::CreateRunRequest { run_file, initial_digest: digest };
         api.create_run(request).await.unwrap().into_inner().run
     }
 
-    /// Where a run stands, and the files of which its adapter is made: initial, frozen and published.
+    /// Where a run stands, and the files of which its
+    /// adapter is made: initial, frozen and published.
     pub async fn adapter(&self, run: &str, dir: &Path) -> (v1::GetAdapterReply, [Vec<PathBuf>; 3]) {
         let mut api = self.api();
         let request = v1::GetAdapterRequest { run: run.into(), round: None };

@@ -1,4 +1,5 @@
-//! Whole federations: a coordinator on loopback and real `rondo-client` processes that train a tiny model with libtorch.
+//! Whole federations: a coordinator on loopback and real `rondo-client`
+//! processes that train a tiny model with libtorch.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::print_stderr)]
 

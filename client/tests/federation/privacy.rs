@@ -1,4 +1,5 @@
-//! A client with privacy is killed again and again: what left it stands in its ledger, and the run still ends.
+//! A client with privacy is killed again and again: what left it
+//! stands in its ledger, and the run still ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -26,7 +27,7 @@ fn private(base: &v1::BaseModel, rounds: u32, privacy: &str) -> String {
     run_file(base, "ffa-lora", &tables)
 }
 
-fn books(client: &Client) -> LedgerState {
+fn ledger(client: &Client) -> LedgerState {
     Ledger::read(&client.dir.join("ledger.jsonl")).map(|read| read.state).unwrap_or_default()
 }
 
@@ -42,11 +43,11 @@ fn came(staging: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has: what lies in staging, and what was
-/// accepted of the run. Adds what was found.
+/// Bytes that reached the coordinator, whole or in part, are bytes that the ledger has: what lies
+/// in staging, and what was accepted of the run. Adds what was found.
 async fn assert_entered(data: &Path, coordinator: &Coordinator, run: &str, client: &Client, found: &mut Found) {
-    let books = books(client);
-    let entered: BTreeSet<&str> = books
+    let state = ledger(client);
+    let entered: BTreeSet<&str> = state
         .runs
         .values()
         .flat_map(|run| run.updates.keys())
@@ -66,7 +67,7 @@ async fn assert_entered(data: &Path, coordinator: &Coordinator, run: &str, clien
     found.accepted.extend(accepted);
 }
 
-/// What was ever found at the coordinator, so that a test can tell that it looked at something.
+/// What was ever found at the coordinator, so that a test can see that it looked at something.
 #[derive(Default)]
 struct Found {
     staged: BTreeSet<String>,
@@ -85,8 +86,10 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     let mut client = Client::join(&coordinator, dir.path(), "books").await;
     coordinator.until_seen("books").await;
     let run = coordinator.create_run(base.clone(), private(&base, rounds, "epsilon = 20.0")).await;
-    // Not random, but as good as: the points fall everywhere from the start of the process to the end of a round.
-    let (mut wait, mut found) = (7_u64, Found::default());
+    // Not random, but as good as: the points fall everywhere from
+    // the start of the process to the end of a round.
+    let mut wait = 7_u64;
+    let mut found = Found::default();
     for _ in 0..kills {
         wait = wait * 48_271 % 2_147_483_647;
         tokio::time::sleep(Duration::from_millis(50 + wait % 900)).await;
@@ -100,7 +103,7 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     eprintln!("{} uploads were found under way, {} accepted", found.staged.len(), found.accepted.len());
     assert_eq!(found.accepted.len() as u32, rounds, "every round's update was looked up in the ledger");
 
-    let account = &books(&client).runs[&run];
+    let account = &ledger(&client).runs[&run];
     let records = coordinator.rounds(&run).await;
     let mut counted = BTreeMap::new();
     for record in records.iter().filter(|record| record.kind == "training") {
@@ -129,7 +132,8 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
     let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
     let home = Client::enrol(&coordinator, dir.path(), "books").await;
     let run = coordinator.create_run(base.clone(), private(&base, 2, "epsilon = 20.0")).await;
-    let (mut found, mut first) = (Found::default(), BTreeMap::new());
+    let mut found = Found::default();
+    let mut first = BTreeMap::new();
     for (place, entered) in [("spooled", 0), ("entered", 1), ("paid", 1)] {
         let mut client = Client::start_dying_at("books", home.clone(), place);
         let end = std::time::Instant::now() + Duration::from_secs(120);
@@ -139,7 +143,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
         }
         assert_entered(&data, &coordinator, &run, &client, &mut found).await;
         assert!(found.staged.is_empty() && found.accepted.is_empty(), "something left before it was paid for: {place}");
-        let updates = books(&client).runs[&run].updates.clone();
+        let updates = ledger(&client).runs[&run].updates.clone();
         assert_eq!(updates.len(), entered, "{place}");
         assert!(updates == first || first.is_empty(), "what was made once is made once: {updates:?} {first:?}");
         first = updates;
@@ -148,7 +152,7 @@ async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {
     let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
     assert_eq!(ended.outcome, "completed");
     assert_entered(&data, &coordinator, &run, &client, &mut found).await;
-    let updates = &books(&client).runs[&run].updates;
+    let updates = &ledger(&client).runs[&run].updates;
     assert_eq!((updates.len(), found.accepted.len()), (2, 2));
     assert!(
         first.keys().all(|digest| found.accepted.contains(digest)),
@@ -178,13 +182,14 @@ async fn a_run_ends_at_its_epsilon_and_a_domain_at_its_budget() {
     assert!(report.epsilon <= 6.0 && report.next_epsilon > 6.0, "{report:?}");
     assert!(ended.privacy.contains("spent at most"), "{}", ended.privacy);
 
-    // Over the same data a second run of this size does not fit, and the client says so before any work.
+    // Over the same data a second run of this size does
+    // not fit, and the client says so before any work.
     let second = private(&base, 9, "epsilon = 6.0, noise_multiplier = 0.7").replace("\"sentiment\"", "\"second\"");
     let second = coordinator.create_run(base.clone(), second).await;
     let declined = coordinator.until(&second, "the client answers", |run| !run.willing.is_empty()).await;
     assert!(!declined.willing[0].accepted);
     assert!(declined.willing[0].reason.contains("privacy budget has no room"), "{:?}", declined.willing);
-    let books = books(&client);
-    assert!(!books.runs.contains_key(&second), "nothing is set aside for it");
-    assert_eq!(books.runs[&run].updates.len() as u32, last.round);
+    let state = ledger(&client);
+    assert!(!state.runs.contains_key(&second), "nothing is set aside for it");
+    assert_eq!(state.runs[&run].updates.len() as u32, last.round);
 }

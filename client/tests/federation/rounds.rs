@@ -35,7 +35,8 @@ async fn federation(method: &str, grace_s: u32) -> Federation {
     for name in NAMES {
         clients.push(Client::join(&coordinator, dir.path(), name).await);
     }
-    // All of them poll before there is a run, so that it does not start with three while the fourth is still starting.
+    // All of them poll before there is a run, so that it does not start
+    // with three while the fourth is still starting.
     for name in NAMES {
         coordinator.until_seen(name).await;
     }

@@ -75,11 +75,13 @@ async fn a_run_goes_on_where_the_export_of_another_method_stands() {
     let start: BTreeMap<String, _> =
         peft::load(&path("peft")).unwrap().targets.into_iter().map(|target| (target.name.clone(), target)).collect();
 
-    // Other layers on purpose: `query` is changed by the adapter alone, `output.dense` by the run alone.
+    // Other layers on purpose: `query` is changed by the
+    // adapter alone, `output.dense` by the run alone.
     let targets = r#""value", "output.dense""#;
     for method in ["ffa-lora", "fed-sb"] {
         let text = run_file(method, 1, targets);
-        let (file, initial) = (RunFile::parse(&text).unwrap(), path(&format!("{method}.safetensors")));
+        let file = RunFile::parse(&text).unwrap();
+        let initial = path(&format!("{method}.safetensors"));
         convert(&path("peft"), &described, &file.task, &initial).unwrap();
         let run = coordinator.create_run_from(described.clone(), &initial, text).await;
         if method == "ffa-lora" {
@@ -102,7 +104,8 @@ async fn a_run_goes_on_where_the_export_of_another_method_stands() {
         let merged = path(&format!("{method}-merged"));
         job.export_merged(&state, &model_dir(), &merged, &ExportInfo::default()).unwrap();
         let [old, new] = [model_dir(), merged].map(|dir| TensorFile::open(&dir.join("model.safetensors")).unwrap());
-        let (mut by_start, mut by_run) = (0, 0);
+        let mut by_start = 0;
+        let mut by_run = 0;
         for layer in job.layers() {
             let name = old.entries().into_iter().map(|entry| entry.name);
             let name = name.into_iter().find(|name| name.ends_with(&format!("{}.weight", layer.name))).unwrap();

@@ -6,7 +6,5 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the suite of the methods")]
 mod questions;
 mod speaking;
-#[path = "../../../trainer/tests/trainer/support.rs"]
-#[allow(dead_code, unused_imports, reason = "the trainer's own tests use all of it")]
 mod support;
 mod training;

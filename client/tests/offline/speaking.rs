@@ -12,27 +12,6 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// Runs a command line with an input and returns what it printed, or the error.
-fn run_with(arguments: &[&str], input: &str) -> Result<String, String> {
-    let cli = Cli::try_parse_from([&["rondo-client"], arguments].concat()).map_err(|error| error.to_string())?;
-    let (mut out, mut input) = (Vec::new(), Cursor::new(input.as_bytes().to_vec()));
-    let told = match &cli.command {
-        Command::Offline(OfflineCommand::Train(args)) => offline::train::train(args, &mut out),
-        Command::Offline(OfflineCommand::Evaluate(args)) => offline::evaluate::evaluate(args, &mut out),
-        Command::Offline(OfflineCommand::Generate(args)) => offline::generate::generate(args, &mut out),
-        Command::Offline(OfflineCommand::Chat(args)) => {
-            offline::chat::chat(args, &mut input, &mut out, &AtomicBool::new(false))
-        }
-        other => panic!("{other:?}"),
-    };
-    told.map_err(|error| error.to_string())?;
-    Ok(String::from_utf8(out).unwrap())
-}
-
-fn run(arguments: &[&str]) -> Result<String, String> {
-    run_with(arguments, "")
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -45,7 +24,9 @@ const HERE: [&str; 2] = ["--device=cpu", "--threads=1"];
 
 #[test]
 fn generate_says_what_transformers_says() {
-    let (facts, model, adapter) = (facts(), path(&golden("tiny-llama")), path(&golden("tiny-llama-lora")));
+    let facts = facts();
+    let model = path(&golden("tiny-llama"));
+    let adapter = path(&golden("tiny-llama-lora"));
     let prompt = facts["prompts"][0].as_str().unwrap();
     let said = |more: &[&str]| {
         let words = [&["generate", "--model", &model, "--prompt", prompt, "--max-new-tokens", "3"][..], &HERE, more];
@@ -80,14 +61,14 @@ fn chat_keeps_the_conversation_and_obeys_commands() {
     let words = ["chat", "--model", &model, "--temperature=0", "--max-new-tokens=2", "--system", "S", "--json"];
     let words = [&words[..], &HERE].concat();
     let input = format!("Hi\nyou\n/save {saved}\n/reset\nHi\n/system\nHi\n/nonsense\n/save\n/quit\nHi\n");
-    let told = run_with(&words, &input).unwrap();
-    let lines: Vec<&str> = told.lines().collect();
-    // With --json every line is an object, whatever it tells.
+    let output = run_with(&words, &input).unwrap();
+    let lines: Vec<&str> = output.lines().collect();
+    // With --json every line is an object, whatever it says.
     let objects: Vec<Value> = lines.iter().map(|line| json(line)).collect();
     let answers: Vec<&Value> = objects.iter().filter(|object| object.get("text").is_some()).collect();
-    assert_eq!(answers.len(), 4, "{told}");
+    assert_eq!(answers.len(), 4, "{output}");
     assert_eq!(answers[0], answers[2], "/reset keeps the instructions");
-    assert!(told.contains("there is no /nonsense") && told.contains("/save takes"), "{told}");
+    assert!(output.contains("there is no /nonsense") && output.contains("/save takes"), "{output}");
     let row = json(&fs::read_to_string(&saved).unwrap());
     let roles: Vec<&str> = row["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
@@ -96,9 +77,9 @@ fn chat_keeps_the_conversation_and_obeys_commands() {
     let words = ["generate", "--model", &model, "--chat", "--system", "S", "--prompt", "Hi", "--max-new-tokens=2"];
     let said = run(&[&words[..], &HERE].concat()).unwrap();
     assert_eq!(said.trim_end_matches('\n'), answers[0]["text"].as_str().unwrap());
-    // A conversation that fills the context is told, and goes on after a /reset.
+    // A conversation that fills the context is reported, and goes on after a /reset.
     let long = "x".repeat(80);
-    let told = run_with(
+    let output = run_with(
         &[&words[1..3], &["--temperature=0", "--max-new-tokens=2"], &HERE].concat().iter().fold(
             vec!["chat"],
             |mut all, word| {
@@ -109,7 +90,7 @@ fn chat_keeps_the_conversation_and_obeys_commands() {
         &format!("{long}\n/reset\nHi\n"),
     )
     .unwrap();
-    assert!(told.contains("/reset starts anew") && told.lines().count() >= 2, "{told}");
+    assert!(output.contains("/reset starts anew") && output.lines().count() >= 2, "{output}");
 }
 
 #[test]
@@ -134,15 +115,16 @@ fn a_wish_to_stop_ends_the_answer_and_not_the_conversation() {
     let stop = AtomicBool::new(false);
     let mut out = Impatient(Vec::new(), &stop);
     offline::chat::chat(&args, &mut Cursor::new(b"Hi\nHo\n".to_vec()), &mut out, &stop).unwrap();
-    let told = String::from_utf8_lossy(&out.0).into_owned();
-    assert_eq!(told.matches("[...]").count(), 2, "{told}");
-    assert!(told.chars().count() < 40, "{told}");
+    let output = String::from_utf8_lossy(&out.0).into_owned();
+    assert_eq!(output.matches("[...]").count(), 2, "{output}");
+    assert!(output.chars().count() < 40, "{output}");
 }
 
 #[test]
 fn a_language_model_is_trained_and_measured() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, out) = (path(&dir.path().join("rows.jsonl")), path(&dir.path().join("adapter")));
+    let data = path(&dir.path().join("rows.jsonl"));
+    let out = path(&dir.path().join("adapter"));
     let rows: String = (0..24)
         .map(|n| format!("{{\"prompt\":\"{n} and {n} is\",\"completion\":\" {}\",\"kind\":\"k{}\"}}\n", 2 * n, n % 2))
         .collect();
@@ -151,17 +133,17 @@ fn a_language_model_is_trained_and_measured() {
     let common = [&["--model", &model, "--data", &data, "--data-option", "group=kind"][..], &HERE].concat();
     let more = ["--task", "exact-answer", "--method", "ffa-lora", "--rank", "4", "--lr", "0.05", "--steps", "12"];
     let size = ["--batch", "6", "--max-new-tokens", "4", "--eval-fraction", "0.25", "--out", &out, "--json"];
-    let told = json(&run(&[&["train"], &common[..], &more, &size].concat()).unwrap());
-    let loss = |when: &str| told[when]["loss"].as_f64().unwrap();
-    assert!(loss("after") < 0.9 * loss("before"), "{told}");
+    let output = json(&run(&[&["train"], &common[..], &more, &size].concat()).unwrap());
+    let loss = |when: &str| output[when]["loss"].as_f64().unwrap();
+    assert!(loss("after") < 0.9 * loss("before"), "{output}");
 
     let predictions = path(&dir.path().join("predictions.jsonl"));
     let held_out = ["--dataset=data", "--held-out=0.25", "--max-new-tokens=4", "--predictions", &predictions, "--json"];
     let evaluate = [&["evaluate", "--task", "exact-answer", "--adapter", &out][..], &common, &held_out].concat();
     let found = json(&run(&evaluate).unwrap());
-    assert_eq!(found["examples"], told["after"]["examples"]);
-    assert!((found["loss"].as_f64().unwrap() - loss("after")).abs() < 1e-4, "{found} {told}");
-    assert_eq!(found["groups"], told["after"]["groups"]);
+    assert_eq!(found["examples"], output["after"]["examples"]);
+    assert!((found["loss"].as_f64().unwrap() - loss("after")).abs() < 1e-4, "{found} {output}");
+    assert_eq!(found["groups"], output["after"]["groups"]);
     let rows = fs::read_to_string(&predictions).unwrap();
     assert_eq!(rows.lines().count() as u64, found["examples"].as_u64().unwrap());
     for row in rows.lines().map(json) {
@@ -175,7 +157,8 @@ fn a_language_model_is_trained_and_measured() {
 
 #[test]
 fn what_cannot_speak_is_refused_by_name() {
-    let (model, encoder) = (path(&golden("tiny-llama")), path(&tiny()));
+    let model = path(&golden("tiny-llama"));
+    let encoder = path(&tiny());
     let generate = |more: &[&str]| run(&[&["generate", "--device=cpu", "--prompt", "Hi"], more].concat()).unwrap_err();
     let here = |more: &[&str]| generate(&[&["--model", &model], more].concat());
     assert!(here(&["--adapter", "nowhere"]).contains("no adapter in nowhere"));

@@ -3,35 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use clap::Parser;
-use rondo_client::cli::{Cli, Command};
-use rondo_client::commands::offline::wording::with_options;
-use rondo_client::commands::offline::{self, OfflineCommand};
 use serde_json::Value;
 
 use crate::support::*;
-
-/// Runs a command line and returns what it printed, or the error.
-fn run(arguments: &[&str]) -> Result<String, String> {
-    let cli = Cli::try_parse_from([&["rondo-client"], arguments].concat()).map_err(|error| error.to_string())?;
-    let mut out = Vec::new();
-    match &cli.command {
-        Command::Offline(OfflineCommand::Train(args)) => {
-            offline::train::train(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Evaluate(args)) => {
-            offline::evaluate::evaluate(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Generate(args)) => {
-            offline::generate::generate(args, &mut out).map_err(|error| error.to_string())?
-        }
-        Command::Offline(OfflineCommand::Merge(args)) => {
-            offline::merge::merge(args, &mut out).map_err(|error| error.to_string())?
-        }
-        other => panic!("{other:?}"),
-    }
-    Ok(String::from_utf8(out).unwrap())
-}
 
 /// The separable task as a file whose columns and labels have other names than the run's.
 fn write_data(path: &Path) {
@@ -58,10 +32,12 @@ const DATA: [&str; 10] = [
 #[test]
 fn what_train_writes_evaluate_reads() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, model) = (dir.path().join("reviews.tsv"), tiny());
+    let data = dir.path().join("reviews.tsv");
+    let model = tiny();
     write_data(&data);
     let path = |path: &Path| path.to_str().unwrap().to_owned();
-    let (data, model) = (path(&data), path(&model));
+    let data = path(&data);
+    let model = path(&model);
     let predictions = path(&dir.path().join("predictions.jsonl"));
     let common =
         [&["--model", &model, "--data", &data, "--dataset=tiny", "--device=cpu", "--threads=1"][..], &DATA].concat();
@@ -70,18 +46,18 @@ fn what_train_writes_evaluate_reads() {
         let wanted =
             ["--method", method, "--rank", "8", "--steps", "160", "--batch", "8", "--lr", "0.02", "--max-tokens", "24"];
         let more = ["--labels", "negative,positive", "--eval-fraction", "0.25", "--out", &out, "--json"];
-        let told = run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap();
-        let told: Value = serde_json::from_str(&told).unwrap();
-        let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
-        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{told}");
-        assert_eq!(told["warm_up_seconds"].is_f64(), method == "fed-sb", "{told}");
+        let report = run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let accuracy = |when: &str| report[when]["accuracy"].as_f64().unwrap();
+        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{report}");
+        assert_eq!(report["warm_up_seconds"].is_f64(), method == "fed-sb", "{report}");
 
         let more = ["--adapter", &out, "--held-out", "0.25", "--predictions", &predictions, "--json"];
         let evaluated = run(&[&["evaluate"], &common[..], &more].concat()).unwrap();
         let evaluated: Value = serde_json::from_str(&evaluated).unwrap();
-        assert_eq!(evaluated["examples"], told["after"]["examples"]);
-        assert_eq!(evaluated["accuracy"], told["after"]["accuracy"]);
-        let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
+        assert_eq!(evaluated["examples"], report["after"]["examples"]);
+        assert_eq!(evaluated["accuracy"], report["after"]["accuracy"]);
+        let off = evaluated["loss"].as_f64().unwrap() - report["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{method}: {off}");
         let rows: Vec<Value> =
             fs::read_to_string(&predictions).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -105,7 +81,8 @@ fn other_architectures_train_and_evaluate() {
         ("tiny-distilbert", "fed-sb", "q_lin,v_lin"),
         ("tiny-gpt2", "fedit", "c_attn,mlp.c_proj"),
     ] {
-        let (folder, out) = (golden(model), dir.path().join(model));
+        let folder = golden(model);
+        let out = dir.path().join(model);
         let out = out.to_str().unwrap();
         let common = [
             &["--model", folder.to_str().unwrap(), "--data", data, "--dataset=tiny", "--device=cpu", "--threads=1"][..],
@@ -115,15 +92,15 @@ fn other_architectures_train_and_evaluate() {
         .concat();
         let wanted = ["--method", method, "--targets", targets, "--rank=8", "--steps=160", "--batch=8", "--lr=0.02"];
         let more = ["--max-tokens=24", "--labels=negative,positive", "--eval-fraction=0.25", "--out", out];
-        let told: Value =
+        let report: Value =
             serde_json::from_str(&run(&[&["train"], &common[..], &wanted, &more].concat()).unwrap()).unwrap();
-        let accuracy = |when: &str| told[when]["accuracy"].as_f64().unwrap();
-        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {told}");
+        let accuracy = |when: &str| report[when]["accuracy"].as_f64().unwrap();
+        assert!(accuracy("after") > 0.85 && accuracy("after") > accuracy("before"), "{model}: {report}");
         let more = ["--adapter", out, "--held-out=0.25"];
         let evaluated: Value =
             serde_json::from_str(&run(&[&["evaluate"], &common[..], &more].concat()).unwrap()).unwrap();
-        assert_eq!(evaluated["accuracy"], told["after"]["accuracy"], "{model}");
-        let off = evaluated["loss"].as_f64().unwrap() - told["after"]["loss"].as_f64().unwrap();
+        assert_eq!(evaluated["accuracy"], report["after"]["accuracy"], "{model}");
+        let off = evaluated["loss"].as_f64().unwrap() - report["after"]["loss"].as_f64().unwrap();
         assert!(off.abs() < 1e-5, "{model}: {off}");
     }
 }
@@ -138,7 +115,8 @@ fn merged_weights_say_what_the_adapter_did() {
         .map(|prompt| format!("{{\"prompt\": \"{prompt}\", \"completion\": \" very good .\"}}\n"));
     fs::write(&data, rows.concat()).unwrap();
     for (model, targets) in [("tiny-llama", "q_proj,down_proj"), ("tiny-gpt2", "c_attn,mlp.c_fc")] {
-        let (folder, adapter) = (golden(model).to_str().unwrap().to_owned(), path(model));
+        let folder = golden(model).to_str().unwrap().to_owned();
+        let adapter = path(model);
         let of = |model: &str| {
             ["--data", &data, "--task=causal-lm", "--max-tokens=32", "--device=cpu", "--threads=1", "--model", model]
                 .map(str::to_owned)
@@ -175,8 +153,9 @@ fn merged_weights_say_what_the_adapter_did() {
             let pairs = left.iter().zip(right).flat_map(|(left, right)| left.data.iter().zip(&right.data));
             pairs.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
         };
-        let (bare, beside, inside) =
-            (logits(&folder, &[]), logits(&folder, &["--adapter", &adapter]), logits(&merged, &[]));
+        let bare = logits(&folder, &[]);
+        let beside = logits(&folder, &["--adapter", &adapter]);
+        let inside = logits(&merged, &[]);
         assert!(beside[0].shape[0] >= 6 && beside[0].shape == inside[0].shape);
         assert!(far(&beside, &inside) < 1e-4 && far(&bare, &beside) > 1e-2, "{model}");
     }
@@ -200,11 +179,14 @@ fn offline_commands_refuse_what_makes_no_sense() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("reviews.tsv");
     write_data(&data);
-    let (data, model, out) = (data.to_str().unwrap(), tiny(), dir.path().join("out"));
-    let (model, out) = (model.to_str().unwrap(), out.to_str().unwrap());
+    let data = data.to_str().unwrap();
+    let model = tiny();
+    let out = dir.path().join("out");
+    let model = model.to_str().unwrap();
+    let out = out.to_str().unwrap();
     let train = |more: &[&str]| {
         let base = ["train", "--model", model, "--data", data, "--out", out, "--labels", "negative,positive"];
-        with_options(&run(&[&base[..], more].concat()).unwrap_err())
+        run(&[&base[..], more].concat()).unwrap_err()
     };
     let named = train(&["--device=cpu", "--max-tokens=24"]);
     assert!(named.contains("missing column `text`") && named.contains("with --text-column"), "{named}");
@@ -222,12 +204,15 @@ fn offline_commands_refuse_what_makes_no_sense() {
     assert!(nothing.contains("adapter_config.json"), "{nothing}");
 }
 
-/// A classifier's head lies beside merged weights: the folder is a base all the same, and says what the adapter said.
+/// A classifier's head lies beside merged weights: the folder is a base
+/// all the same, and says what the adapter said.
 #[test]
 fn a_merged_classifier_is_a_base_with_a_head() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, adapter, merged) = (path("reviews.tsv"), path("adapter"), path("merged"));
+    let data = path("reviews.tsv");
+    let adapter = path("adapter");
+    let merged = path("merged");
     write_data(Path::new(&data));
     // A program's own notes on the folder are not the model's.
     let folder = dir.path().join("base");
@@ -243,7 +228,7 @@ fn a_merged_classifier_is_a_base_with_a_head() {
         let more = ["--labels=negative,positive", "--eval-fraction=0.25", "--model", model, "--out", out];
         run(&[&["train"], &common[..], &wanted, &more].concat())
     };
-    let told: Value = serde_json::from_str(&train(folder, &adapter).unwrap()).unwrap();
+    let report: Value = serde_json::from_str(&train(folder, &adapter).unwrap()).unwrap();
     run(&["merge", "--model", folder, "--adapter", &adapter, "--out", &merged]).unwrap();
     assert!(!Path::new(&merged).join(".rondo-setup").exists());
 
@@ -255,7 +240,7 @@ fn a_merged_classifier_is_a_base_with_a_head() {
     let evaluate =
         |more: &[&str]| run(&[&["evaluate", "--held-out=0.25", "--model", &merged], &common[..], more].concat());
     let evaluated: Value = serde_json::from_str(&evaluate(&[]).unwrap()).unwrap();
-    assert_eq!(evaluated["accuracy"], told["after"]["accuracy"]);
+    assert_eq!(evaluated["accuracy"], report["after"]["accuracy"]);
     assert_eq!(evaluated["labels"], serde_json::json!(["negative", "positive"]));
     let other = evaluate(&["--labels=positive,negative"]).unwrap_err();
     assert!(other.contains("the head beside the model has negative,positive"), "{other}");
@@ -263,10 +248,12 @@ fn a_merged_classifier_is_a_base_with_a_head() {
 }
 
 #[test]
-fn an_adapter_of_a_smaller_base_is_told_as_that() {
+fn an_adapter_of_a_smaller_base_is_reported_as_that() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, adapter, model) = (path("reviews.tsv"), path("adapter"), tiny());
+    let data = path("reviews.tsv");
+    let adapter = path("adapter");
+    let model = tiny();
     write_data(Path::new(&data));
     let common = [&["--model", model.to_str().unwrap(), "--data", &data, "--device=cpu", "--threads=1"][..], &DATA];
     let common = common.concat();
@@ -274,7 +261,8 @@ fn an_adapter_of_a_smaller_base_is_told_as_that() {
     run(&[&["train"], &common[..], &["--max-tokens=24"], &more].concat()).unwrap();
     let head = Path::new(&adapter).join("rondo_head.safetensors");
     let file = rondo_methods::TensorFile::open(&head).unwrap();
-    let (mut tensors, metadata) = (file.read_all(|_| true).unwrap(), file.metadata().clone());
+    let mut tensors = file.read_all(|_| true).unwrap();
+    let metadata = file.metadata().clone();
     tensors.insert("head.weight".to_owned(), rondo_methods::Tensor::zeros(&[2, 16]));
     rondo_methods::file::write(&head, &tensors, rondo_proto::run_file::Dtype::F32, &metadata).unwrap();
     let error = run(&[&["evaluate", "--adapter", &adapter], &common[..]].concat()).unwrap_err();
@@ -301,13 +289,15 @@ fn a_folder_in_use_is_refused_before_the_training() {
 fn advice_is_in_the_words_of_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (data, out, rows) = (path("reviews.tsv"), path("out"), path("rows.jsonl"));
+    let data = path("reviews.tsv");
+    let out = path("out");
+    let rows = path("rows.jsonl");
     write_data(Path::new(&data));
     fs::write(&rows, "{\"prompt\": \"the film was\", \"completion\": \" good\"}\n").unwrap();
     let model = golden("tiny-llama");
     let model = model.to_str().unwrap();
-    let told = |words: &[&str]| {
-        let error = with_options(&run(&[words, &["--device=cpu", "--model", model]].concat()).unwrap_err());
+    let refused = |words: &[&str]| {
+        let error = run(&[words, &["--device=cpu", "--model", model]].concat()).unwrap_err();
         for key in ["client.toml", "[[dataset]]", "task.", "method.", "train.", "run file"] {
             assert!(!error.contains(key), "{error}");
         }
@@ -316,26 +306,26 @@ fn advice_is_in_the_words_of_the_command_line() {
     // Without a kind or labels nothing is asked of the data yet.
     let train = ["train", "--data", &rows, "--out", &out];
     let both = "--task is needed: classification (with --labels), causal-lm";
-    assert!(told(&train).contains(both));
-    assert!(told(&["evaluate", "--data", &rows]).contains(both));
-    assert!(told(&[&train[..], &["--task=classification"]].concat()).contains("--labels is needed"));
+    assert!(refused(&train).contains(both));
+    assert!(refused(&["evaluate", "--data", &rows]).contains(both));
+    assert!(refused(&[&train[..], &["--task=classification"]].concat()).contains("--labels is needed"));
     let causal = [&train[..], &["--task=causal-lm", "--max-tokens=32", "--targets=q_proj"]].concat();
-    let misspelt = told(&[&causal[..], &["--text-column=nosuch"]].concat());
+    let misspelt = refused(&[&causal[..], &["--text-column=nosuch"]].concat());
     assert!(misspelt.contains("missing column `nosuch`; there are `completion`, `prompt`"), "{misspelt}");
     let gpt2 = golden("tiny-gpt2");
     let of_gpt2 = ["--device=cpu", "--model", gpt2.to_str().unwrap()];
     let chat = ["--task=causal-lm", "--max-tokens=32", "--template=chat", "--eval-fraction=0", "--targets=c_attn"];
-    let chat = with_options(&run(&[&train[..], &chat, &of_gpt2].concat()).unwrap_err());
+    let chat = run(&[&train[..], &chat, &of_gpt2].concat()).unwrap_err();
     assert!(chat.contains("give --template plain") && !chat.contains("task."), "{chat}");
     let generate = run(&[&["generate", "--chat", "--prompt=Hi"], &of_gpt2[..]].concat()).unwrap_err();
     assert!(generate.contains("has no chat template") && generate.contains("leave --chat out"), "{generate}");
     let nowhere =
         run(&["evaluate", "--task=causal-lm", "--data", &rows, "--model=nowhere", "--device=cpu"]).unwrap_err();
     assert!(nowhere.contains("nowhere/config.json is not there; a model is a folder with"), "{nowhere}");
-    let missing = told(&["evaluate", "--task=causal-lm", "--data=none.jsonl"]);
+    let missing = refused(&["evaluate", "--task=causal-lm", "--data=none.jsonl"]);
     assert!(missing.contains("none.jsonl is not there; name the right one with --data"), "{missing}");
-    let exact = told(&["evaluate", "--task=exact-answer", "--data", &data]);
+    let exact = refused(&["evaluate", "--task=exact-answer", "--data", &data]);
     assert!(exact.contains("that an exact-answer run can use") && exact.contains("--data-option"), "{exact}");
-    let label = told(&["evaluate", "--data", &data, "--text-column=review", "--label-column=mood", "--labels=a,b"]);
+    let label = refused(&["evaluate", "--data", &data, "--text-column=review", "--label-column=mood", "--labels=a,b"]);
     assert!(label.contains("with --map-label") && label.contains("--skip-label LABEL"), "{label}");
 }

@@ -9,6 +9,8 @@ mod separated;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
+use rondo_proto::wording::SettingKey;
+
 use super::error::Place;
 use super::{DataError, Format, Record, Source};
 
@@ -124,6 +126,6 @@ fn syntax(source: &Source, at: Place, problem: String) -> DataError {
 }
 
 fn too_long(source: &Source, at: Place) -> DataError {
-    let problem = format!("a row of more than {} MiB; is `format` right?", LONGEST >> 20);
+    let problem = format!("a row of more than {} MiB; is {} right?", LONGEST >> 20, SettingKey::Format.quoted());
     DataError::Syntax { file: source.path.clone(), at, problem }
 }

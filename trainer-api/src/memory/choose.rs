@@ -1,5 +1,6 @@
 //! The fastest mode of a step that fits.
 
+use rondo_proto::wording::SettingKey;
 use serde::Serialize;
 
 use super::estimate::{MemoryEstimate, StepMode, Workload};
@@ -29,10 +30,11 @@ pub struct TooLarge {
 fn explain(estimate: &MemoryEstimate, room: u64, limited: bool) -> String {
     let place = if limited { "`limits.memory_mb`" } else { "this machine" };
     format!(
-        "a training step needs {} MB, and {place} has {} MB; a lower `task.max_tokens`, a quantised base, \
+        "a training step needs {} MB, and {place} has {} MB; a lower {}, a quantised base, \
          `limits.checkpoint = \"auto\"` and `limits.micro_batch = 0` need less",
         estimate.peak.div_ceil(1_000_000),
-        room / 1_000_000
+        room / 1_000_000,
+        SettingKey::MaxTokens.quoted()
     )
 }
 

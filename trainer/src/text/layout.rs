@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rondo_data::template::{ChatTemplate, TemplateError};
 use rondo_data::{Content, Example, Message, Role};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
+use rondo_proto::wording::SettingKey;
 use tokenizers::Tokenizer;
 
 use crate::error::TrainerError;
@@ -139,8 +140,9 @@ impl Codec {
         if !counts.iter().skip(1).any(|&counts| counts) {
             let problem = if tokens > layout.max_tokens {
                 format!(
-                    "nothing of its completion is within the first {} of its {tokens} tokens (task.max_tokens)",
-                    layout.max_tokens
+                    "nothing of its completion is within the first {} of its {tokens} tokens ({})",
+                    layout.max_tokens,
+                    SettingKey::MaxTokens
                 )
             } else {
                 "it has no token that could be predicted from one before it".to_owned()
@@ -180,7 +182,8 @@ impl Codec {
             let tokens = ids.len();
             let most = layout.max_tokens;
             return Err(Refusal::Row(format!(
-                "the question with an option has {tokens} tokens, more than task.max_tokens = {most}; options are never cut"
+                "the question with an option has {tokens} tokens, more than {}; options are never cut",
+                SettingKey::MaxTokens.with(most)
             )));
         }
         if !counts.iter().skip(1).any(|&counts| counts) {
@@ -247,7 +250,9 @@ impl Codec {
         }
         self.chat.as_ref().map_err(|missing| {
             let problem = match missing {
-                MissingTemplate::Absent => format!("the model {}; set task.template = \"plain\"", missing.reason()),
+                MissingTemplate::Absent => {
+                    format!("the model {}; {}", missing.reason(), SettingKey::Template.set("plain"))
+                }
                 MissingTemplate::Unreadable(error) => error.to_string(),
             };
             Refusal::All(self.error(problem))

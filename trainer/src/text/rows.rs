@@ -8,6 +8,7 @@ use crate::error::TrainerError;
 use crate::text::encode::{self, EncodedDataset, encode_all};
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, Refusal};
+use rondo_proto::wording::SettingKey;
 
 /// Rows that [`Rows::chunks`] takes together.
 const CHUNK: usize = 512;
@@ -66,9 +67,10 @@ impl<'d> Rows<'d> {
             let too_many = skipped as f64 > part.dataset().max_bad_rows() * total as f64;
             if too_many && part.dataset().on_bad_row() != OnBadRow::Keep {
                 let problem = format!(
-                    "{skipped} of {total} rows cannot be used within task.max_tokens = {} by the task's template, more \
-                     than `max_bad_rows` allows",
-                    layout.max_tokens
+                    "{skipped} of {total} rows cannot be used within {} by the task's template, more \
+                     than {} allows",
+                    SettingKey::MaxTokens.with(layout.max_tokens),
+                    SettingKey::MaxBadRows.quoted()
                 );
                 let file = part.dataset().file().map_or_else(|| dataset.into(), ToOwned::to_owned);
                 return Err(TrainerError::Data(DataError::File { file, problem }));

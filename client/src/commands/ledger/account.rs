@@ -50,7 +50,8 @@ pub(super) struct RunReport {
     pub(super) run: String,
     pub(super) domain: String,
     pub(super) plan: ExamplePlan,
-    /// The rounds whose updates were released, in order; a round that was trained once more is there twice.
+    /// The rounds whose updates were released, in order; a
+    /// round that was trained once more is there twice.
     pub(super) released: Vec<u32>,
     /// What that cost.
     pub(super) epsilon: f64,
@@ -58,7 +59,8 @@ pub(super) struct RunReport {
     pub(super) open: bool,
 }
 
-/// A run that a coordinator releases. What it costs its own records say, which have the run's delta.
+/// A run that a coordinator releases. What it costs
+/// its own records say, which have the run's delta.
 #[derive(Debug, Serialize)]
 pub(super) struct CentralReport {
     pub(super) run: String,
@@ -77,7 +79,7 @@ pub(super) struct Dated {
 }
 
 impl LedgerReport {
-    /// Adds up; tells the entries themselves where that is asked for.
+    /// Adds up; has the entries themselves where that is asked for.
     pub(super) fn new(ledger: PathBuf, contents: Contents, with_entries: bool) -> Result<Self, LedgerError> {
         let Contents { state, head, entries } = contents;
         let state = &state;
@@ -97,7 +99,8 @@ impl LedgerReport {
 }
 
 fn domain_report(state: &LedgerState, name: &str, domain: &DomainAccount) -> Result<DomainReport, LedgerError> {
-    let (spent, committed) = (state.spent(name), state.committed(name)?);
+    let spent = state.spent(name);
+    let committed = state.committed(name)?;
     let costs = match domain.budget {
         Some(budget) => vec![DomainCost {
             delta: budget.delta,
@@ -106,7 +109,8 @@ fn domain_report(state: &LedgerState, name: &str, domain: &DomainAccount) -> Res
         }],
         None => {
             let at = |delta: f64| {
-                let (spent, with_set_aside) = (spent.epsilon_enforced(delta)?, committed.epsilon_enforced(delta)?);
+                let spent = spent.epsilon_enforced(delta)?;
+                let with_set_aside = committed.epsilon_enforced(delta)?;
                 Ok(DomainCost { delta, spent, with_set_aside })
             };
             deltas(state, name).into_iter().map(at).collect::<Result<_, LedgerError>>()?

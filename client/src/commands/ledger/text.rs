@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use rondo_dp::Entry;
+use rondo_dp::{Entry, ExamplePlan};
 use time::OffsetDateTime;
 
 use super::account::{Dated, DomainCost, DomainReport, LedgerReport, RunReport};
 
-/// Tells all of it.
-pub(super) fn tell(account: &LedgerReport, out: &mut dyn Write) -> io::Result<()> {
+/// Prints all of it.
+pub(super) fn print(account: &LedgerReport, out: &mut dyn Write) -> io::Result<()> {
     let path = account.ledger.display();
     if account.entries == 0 {
         return writeln!(out, "nothing was ever promised here: {path} has no entries");
@@ -20,10 +20,10 @@ pub(super) fn tell(account: &LedgerReport, out: &mut dyn Write) -> io::Result<()
          its place"
     )?;
     for domain in &account.domains {
-        tell_domain(domain, out)?;
+        print_domain(domain, out)?;
         let runs: Vec<&RunReport> = account.runs.iter().filter(|run| run.domain == domain.domain).collect();
         if !runs.is_empty() {
-            tell_runs(&runs, out)?;
+            print_runs(&runs, out)?;
         }
         for run in account.central.iter().filter(|run| run.domain == domain.domain) {
             writeln!(out, "  released {} times by the coordinator, in run {}", run.releases.len(), run.run)?;
@@ -31,10 +31,10 @@ pub(super) fn tell(account: &LedgerReport, out: &mut dyn Write) -> io::Result<()
     }
     let Some(history) = &account.history else { return Ok(()) };
     writeln!(out, "\nentries")?;
-    history.iter().try_for_each(|dated| tell_entry(dated, out))
+    history.iter().try_for_each(|dated| print_entry(dated, out))
 }
 
-fn tell_domain(domain: &DomainReport, out: &mut dyn Write) -> io::Result<()> {
+fn print_domain(domain: &DomainReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\ndomain {}", domain.domain)?;
     match &domain.budget {
         Some(budget) => writeln!(
@@ -55,7 +55,7 @@ fn tell_domain(domain: &DomainReport, out: &mut dyn Write) -> io::Result<()> {
 
 const TITLES: [&str; 9] = ["RUN", "STATE", "NOISE", "RATE", "STEPS", "ROUNDS", "RELEASED", "EPSILON", "DELTA"];
 
-fn tell_runs(runs: &[&RunReport], out: &mut dyn Write) -> io::Result<()> {
+fn print_runs(runs: &[&RunReport], out: &mut dyn Write) -> io::Result<()> {
     let row = |run: &&RunReport| {
         let plan = &run.plan;
         [
@@ -79,14 +79,15 @@ fn tell_runs(runs: &[&RunReport], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn tell_entry(Dated { number, head, entry }: &Dated, out: &mut dyn Write) -> io::Result<()> {
+fn print_entry(Dated { number, head, entry }: &Dated, out: &mut dyn Write) -> io::Result<()> {
     let (at_ms, what) = match entry {
         Entry::Reserve { run, domain, plan, budget, at_ms } => {
             let held = budget.map_or_else(String::new, |budget| {
                 format!(", within epsilon {} at delta {:e}", budget.epsilon, budget.delta)
             });
-            let (rounds, steps, noise, rate) = (plan.rounds, plan.steps, plan.noise_multiplier, plan.sampling_rate);
-            let plan = format!("{rounds} rounds of {steps} steps, noise {noise:.4}, rate {rate:.6}");
+            let ExamplePlan { rounds, steps, noise_multiplier, sampling_rate, .. } = plan;
+            let plan =
+                format!("{rounds} rounds of {steps} steps, noise {noise_multiplier:.4}, rate {sampling_rate:.6}");
             (at_ms, format!("reserved for run {run} in domain {domain}{held}: {plan}"))
         }
         Entry::Spend { run, round, update, at_ms, .. } => {

@@ -17,8 +17,8 @@ pub struct DataArgs {
     /// The rows: a .jsonl, .json, .csv, .tsv or .parquet file
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// The data set's name in runs. It decides which rows are held out: the same file under another name is split
-    /// otherwise
+    /// The data set's name in runs. It decides which rows are held out: the
+    /// same file under another name is split otherwise
     #[arg(long, default_value = "data")]
     pub dataset: String,
     /// Format of the file [default: by its extension]
@@ -39,8 +39,8 @@ pub struct DataArgs {
     /// Leave rows with this label (as the file has it) out; may be repeated
     #[arg(long, value_name = "LABEL")]
     pub skip_label: Vec<String>,
-    /// A further key of a [[dataset]] table of client.toml (docs/data.md), for example group=category or
-    /// on_bad_row=skip; may be repeated
+    /// A further key of a [[dataset]] table of client.toml (docs/data.md), for example
+    /// group=category or on_bad_row=skip; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = option)]
     pub data_option: Vec<(String, toml::Value)>,
 }

@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use rondo_proto::run_file::Quantise;
-use serde_json::json;
-
-use super::arguments::DeviceArgs;
-use super::error::OfflineError;
-use super::generate::{dtype, tell};
-use super::sampling::SamplingArgs;
-use super::subject;
 use rondo_data::{Message, Role};
+use rondo_proto::run_file::Quantise;
 use rondo_trainer::error::TrainerError;
 use rondo_trainer::generate::{FinishReason, Memory, Options, StreamDecoder};
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
+use serde_json::json;
+
+use super::adapted_model;
+use super::arguments::DeviceArgs;
+use super::error::OfflineError;
+use super::generate::{dtype, write_token};
+use super::sampling::SamplingArgs;
 
 const HELP: &str = "/reset          forget the conversation
 /system TEXT    set the instructions and forget the conversation; without TEXT, none
@@ -37,7 +37,8 @@ pub struct ChatArgs {
     /// The base model: a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote [default: none, the bare base]
+    /// Folder of an adapter that `rondo-client train` or `rondo
+    /// adapter export` wrote [default: none, the bare base]
     #[arg(long, value_name = "DIR|none")]
     pub adapter: Option<PathBuf>,
     /// Instructions before the conversation
@@ -57,28 +58,28 @@ pub struct ChatArgs {
     pub json: bool,
 }
 
-/// A person's wish to stop the answer in hand; set from outside, for example by Ctrl-C.
+/// Set from outside, for example by Ctrl-C, to stop the present answer.
 pub type Stop = AtomicBool;
 
 /// Talks until the input ends. A line is a message, or a command where it starts with `/`.
 pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.7)?;
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
-    let session = subject::language(&*loaded.model, device, &args.model, named)?;
+    let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let stops = loaded.tokens.ends().to_vec();
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops };
     // A model without a chat template is refused before a word is typed.
-    if let Some(lacks) = loaded.tokens.lacks_chat_template() {
-        let mend =
+    if let Some(problem) = loaded.tokens.lacks_chat_template() {
+        let fix =
             "talk with a model that was tuned for chats, or have this one go on from a text: `rondo-client generate`";
-        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
     loaded.tokens.conversation(&[Message { role: Role::User, content: "?".into() }])?;
-    let mut talk = Talk {
+    let mut conversation = Conversation {
         session: &session,
         tokens: &loaded.tokens,
         options,
@@ -88,12 +89,12 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
         // Prompts are for people.
         prompts: !args.json && io::stdin().is_terminal() && io::stdout().is_terminal(),
     };
-    talk.system(args.system.as_deref().unwrap_or_default());
-    talk.run(input, out, stop)
+    conversation.system(args.system.as_deref().unwrap_or_default());
+    conversation.run(input, out, stop)
 }
 
 /// A conversation in progress.
-struct Talk<'s, 'm> {
+struct Conversation<'s, 'm> {
     session: &'s Session<'m>,
     tokens: &'s Tokens,
     options: Options,
@@ -103,7 +104,7 @@ struct Talk<'s, 'm> {
     prompts: bool,
 }
 
-impl Talk<'_, '_> {
+impl Conversation<'_, '_> {
     fn run(&mut self, input: &mut dyn BufRead, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         let mut line = String::new();
         loop {
@@ -158,11 +159,12 @@ impl Talk<'_, '_> {
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         self.messages.push(Message { role: Role::User, content: text.into() });
         let ids = self.tokens.conversation(&self.messages)?;
-        let (mut spoken, mut failed) = (StreamDecoder::default(), None);
+        let mut spoken = StreamDecoder::default();
+        let mut failed = None;
         stop.store(false, Ordering::SeqCst);
         let reply = self.memory.reply(self.session, &ids, &self.options, &mut |_, id| {
             if !self.json
-                && let Err(error) = tell(&mut spoken, id, self.tokens, out)
+                && let Err(error) = write_token(&mut spoken, id, self.tokens, out)
             {
                 failed = Some(error);
                 return ControlFlow::Break(());
@@ -183,7 +185,8 @@ impl Talk<'_, '_> {
         };
         let said = self.tokens.text(&generated.ids)?;
         if self.json {
-            let (tokens, ending) = (generated.ids.len(), generated.finish_reason);
+            let tokens = generated.ids.len();
+            let ending = generated.finish_reason;
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
             let cut = if generated.finish_reason == FinishReason::Stop { "" } else { " [...]" };

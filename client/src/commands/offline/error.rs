@@ -39,21 +39,21 @@ pub enum OfflineError {
     /// Training or evaluating.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// The adapter's folder holds no head and the labels were not said.
+    /// The adapter's folder holds no head and no labels are given.
     #[error("{} holds no classifier head (rondo_head.safetensors); only adapters that Rondo exported can be evaluated", .dir.display())]
     NoHead {
         /// The folder.
         dir: PathBuf,
     },
     /// A conversation without the template that lays it out.
-    #[error("the model in {} {lacks}; {mend}", .model.display())]
+    #[error("the model in {} {problem}; {fix}", .model.display())]
     NoChatTemplate {
         /// The base model.
         model: PathBuf,
         /// What is wrong with its template.
-        lacks: String,
+        problem: String,
         /// What to do instead.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// The folder is no adapter.
     #[error("no adapter in {}: adapter_config.json is not there; name a folder that `rondo-client train` or `rondo adapter export` wrote, or leave --adapter out for the bare base", .dir.display())]

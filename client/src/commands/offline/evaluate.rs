@@ -10,6 +10,10 @@ use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::{Tensor, TensorSet};
 use rondo_proto::run_file::{Quantise, Task, TaskKind};
+use rondo_trainer::device::Device;
+use rondo_trainer::models::Transformer;
+use rondo_trainer::session::Session;
+use rondo_trainer::tasks::{self, Outcome};
 use serde_json::json;
 
 use super::arguments::{DataArgs, DeviceArgs};
@@ -18,10 +22,7 @@ use super::generate::dtype;
 use super::out_dir::check_file;
 use super::progress_bar::Bar;
 use super::task::TaskArgs;
-use super::{figures, logits, predictions, subject};
-use rondo_trainer::models::Transformer;
-use rondo_trainer::session::Session;
-use rondo_trainer::tasks::{self, Outcome};
+use super::{adapted_model, figures, logits, predictions};
 
 /// Evaluates an adapter, or a bare base model, on local data, without a coordinator
 #[derive(Debug, Args)]
@@ -34,7 +35,8 @@ use rondo_trainer::tasks::{self, Outcome};
 Without an adapter (or with --adapter none) the bare base model is evaluated; a classifier then has the head beside the
 weights, if the folder is a merged one, or else the head that a run of this --seed starts with.")]
 pub struct EvaluateArgs {
-    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    /// The base model: a Hugging Face folder (config.json,
+    /// *.safetensors, tokenizer.json) or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
     /// Folder that `rondo-client train` or `rondo adapter export` wrote, or "none" [default: none]
@@ -46,13 +48,14 @@ pub struct EvaluateArgs {
     /// What is measured.
     #[command(flatten)]
     pub task: TaskArgs,
-    /// The labels of a classification, in the order of the classifier's outputs [default: the adapter's, or those of a merged
-    /// model's head]
+    /// The labels of a classification, in the order of the classifier's outputs [default: the
+    /// adapter's, or those of a merged model's head]
     #[arg(long, value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
-    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows]. Which rows these are
-    /// depends on the data set's name, so it takes --dataset with the name of the training: a run's data set, or "data"
-    /// after `rondo-client train` without --dataset. Under another name, rows that were trained on would be evaluated
+    /// Evaluate only the rows that a client with this eval_fraction holds out [default: all rows].
+    /// Which rows these are depends on the data set's name, so it takes --dataset with the name of
+    /// the training: a run's data set, or "data" after `rondo-client train` without --dataset.
+    /// Under another name, rows that were trained on would be evaluated
     #[arg(long, value_name = "FRACTION", requires = "dataset")]
     pub held_out: Option<f64>,
     /// Evaluate at most so many rows, a random sample that is the same every time [default: all]
@@ -64,8 +67,8 @@ pub struct EvaluateArgs {
     /// Write one JSON object per row: what the model made of it
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Write every logit of every row of causal-lm, with the token ids: texts.N.tokens and texts.N.logits [tokens,
-    /// vocabulary]; at most 1024 MB, so take --limit
+    /// Write every logit of every row of causal-lm, with the token ids: texts.N.tokens and
+    /// texts.N.logits [tokens, vocabulary]; at most 1024 MB, so take --limit
     #[arg(long, value_name = "FILE.safetensors")]
     pub logits: Option<PathBuf>,
     /// Number format that the model computes in
@@ -79,12 +82,12 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
-/// Evaluates and tells the outcome.
+/// Evaluates and prints the outcome.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     for (option, path) in [("--predictions", &args.predictions), ("--logits", &args.logits)] {
         path.as_ref().map_or(Ok(()), |path| check_file(option, path, &[&args.data.data, &args.model]))?;
     }
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let head = trained_head(args, adapter.as_ref())?;
     let kind = kind(args, head.as_ref())?;
     if args.logits.is_some() && kind != TaskKind::CausalLm {
@@ -94,7 +97,8 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
-    let (model, tokens) = (&*loaded.model, &mut loaded.tokens);
+    let model = &*loaded.model;
+    let tokens = &mut loaded.tokens;
     let (session, task) = session(args, kind, adapter.as_ref(), head, model, device)?;
 
     let data = args.data.load(&task, args.held_out.unwrap_or(0.0))?;
@@ -114,14 +118,14 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         logits::write(path, &session, tokens, &task, part, args.limit)?;
     }
     if args.json {
-        let mut told = figures::json(kind, &evaluation);
-        told["adapter"] = json!(args.adapter);
-        told["predictions"] = json!(args.predictions);
-        told["logits"] = json!(args.logits);
+        let mut report = figures::json(kind, &evaluation);
+        report["adapter"] = json!(args.adapter);
+        report["predictions"] = json!(args.predictions);
+        report["logits"] = json!(args.logits);
         if kind == TaskKind::Classification {
-            told["labels"] = json!(task.labels);
+            report["labels"] = json!(task.labels);
         }
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{report}")?);
     }
     writeln!(out, "{}", figures::line(kind, &evaluation))?;
     Ok(figures::groups(kind, &evaluation, out)?)
@@ -132,7 +136,8 @@ fn kind(args: &EvaluateArgs, head: Option<&Head>) -> Result<TaskKind, OfflineErr
     args.task.kind(args.labels.is_some() || head.is_some())
 }
 
-/// The head that was trained: the adapter's; without an adapter, the one that a merge put beside the weights.
+/// The head that was trained: the adapter's; without an
+/// adapter, the one that a merge put beside the weights.
 fn trained_head(args: &EvaluateArgs, adapter: Option<&PeftAdapter>) -> Result<Option<Head>, OfflineError> {
     match adapter {
         Some(adapter) => Ok(adapter.head.clone()),
@@ -147,7 +152,7 @@ fn session<'m>(
     adapter: Option<&PeftAdapter>,
     trained: Option<Head>,
     model: &'m dyn Transformer,
-    device: tch::Device,
+    device: Device,
 ) -> Result<(Session<'m>, Task), OfflineError> {
     let limit = model.max_positions();
     let named = args.adapter.as_deref().zip(adapter);
@@ -157,10 +162,10 @@ fn session<'m>(
             let problem = "belongs to --task classification alone".to_owned();
             return Err(OfflineError::Value { option: "--labels", problem });
         }
-        subject::language(model, device, &args.model, named)?
+        adapted_model::language(model, device, &args.model, named)?
     } else {
         let head = match trained {
-            Some(trained) => taken(args, trained, adapter.is_some(), &mut task)?,
+            Some(trained) => with_trained_head(args, trained, adapter.is_some(), &mut task)?,
             None if adapter.is_some() => {
                 return Err(OfflineError::NoHead { dir: args.adapter.clone().unwrap_or_default() });
             }
@@ -168,12 +173,12 @@ fn session<'m>(
         };
         let mut session = match (Session::new(model, device, &head, task.pooling), named) {
             (Err(source), Some((dir, adapter))) => {
-                return Err(subject::another_base(&args.model, dir, adapter, source));
+                return Err(adapted_model::another_base(&args.model, dir, adapter, source));
             }
             (session, _) => session?,
         };
         if let Some((dir, adapter)) = named {
-            subject::attach(&mut session, &args.model, dir, adapter)?;
+            adapted_model::attach(&mut session, &args.model, dir, adapter)?;
         }
         session
     };
@@ -185,7 +190,12 @@ fn session<'m>(
 }
 
 /// A trained head, with its labels, pooling and limit.
-fn taken(args: &EvaluateArgs, head: Head, of_adapter: bool, task: &mut Task) -> Result<TensorSet, OfflineError> {
+fn with_trained_head(
+    args: &EvaluateArgs,
+    head: Head,
+    of_adapter: bool,
+    task: &mut Task,
+) -> Result<TensorSet, OfflineError> {
     if let Some(labels) = args.labels.as_ref().filter(|labels| **labels != head.labels) {
         let whose = if of_adapter { "the adapter" } else { "the head beside the model" };
         let problem = format!("says {}, {whose} has {}", labels.join(","), head.labels.join(","));

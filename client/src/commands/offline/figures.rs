@@ -38,19 +38,19 @@ pub(super) fn groups(kind: TaskKind, evaluation: &Evaluation, out: &mut dyn Writ
 /// All figures; language tasks have their tokens, causal-lm its perplexity.
 pub(super) fn json(kind: TaskKind, evaluation: &Evaluation) -> Value {
     let Evaluation { loss, accuracy, examples, tokens, groups } = evaluation;
-    let mut told = json!({ "loss": loss, "accuracy": accuracy, "examples": examples });
+    let mut figures = json!({ "loss": loss, "accuracy": accuracy, "examples": examples });
     if kind.needs_language_model() {
-        told["tokens"] = json!(tokens);
+        figures["tokens"] = json!(tokens);
     }
     if kind == TaskKind::CausalLm {
-        told["perplexity"] = json!(loss.exp());
+        figures["perplexity"] = json!(loss.exp());
     }
     if !groups.is_empty() {
         let named = |group: &GroupEvaluation| {
             let GroupEvaluation { group: name, loss, accuracy, examples, tokens } = group;
             json!({ "group": name, "loss": loss, "accuracy": accuracy, "examples": examples, "tokens": tokens })
         };
-        told["groups"] = groups.iter().map(named).collect();
+        figures["groups"] = groups.iter().map(named).collect();
     }
-    told
+    figures
 }

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rondo_data::{Message, Role};
 use rondo_proto::run_file::{Dtype, Quantise};
+use rondo_trainer::generate::{Generated, Options, StreamDecoder, generate as run};
+use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
 
+use super::adapted_model;
 use super::arguments::DeviceArgs;
 use super::error::OfflineError;
 use super::sampling::SamplingArgs;
-use super::subject;
-use rondo_data::{Message, Role};
-use rondo_trainer::generate::{Generated, Options, StreamDecoder, generate as run};
-use rondo_trainer::text::tokens::Tokens;
 
 /// Generates text from a prompt, with or without an adapter
 #[derive(Debug, Args)]
@@ -27,7 +27,8 @@ pub struct GenerateArgs {
     /// The base model: a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote [default: none, the bare base]
+    /// Folder of an adapter that `rondo-client train` or `rondo
+    /// adapter export` wrote [default: none, the bare base]
     #[arg(long, value_name = "DIR|none")]
     pub adapter: Option<PathBuf>,
     /// The text to go on from
@@ -60,16 +61,16 @@ pub struct GenerateArgs {
 pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.0)?;
     let prompt = prompt(args)?;
-    let adapter = subject::adapter(args.adapter.as_ref())?;
+    let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
     let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
-    let session = subject::language(&*loaded.model, device, &args.model, named)?;
+    let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
-    if let Some(lacks) = tokens.lacks_chat_template().filter(|_| args.chat) {
-        let mend = "leave --chat out, and write the prompt as the model is to read it";
-        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), lacks, mend });
+    if let Some(problem) = tokens.lacks_chat_template().filter(|_| args.chat) {
+        let fix = "leave --chat out, and write the prompt as the model is to read it";
+        return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
     let ids = if args.chat { tokens.conversation(&messages(args, &prompt))? } else { open_ended(tokens, &prompt)? };
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
@@ -82,7 +83,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
         if args.json {
             return ControlFlow::Continue(());
         }
-        match tell(&mut spoken, id, tokens, out) {
+        match write_token(&mut spoken, id, tokens, out) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -95,12 +96,12 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     }
     let generated = texts.swap_remove(0);
     if args.json {
-        let told = json!({
+        let report = json!({
             "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.finish_reason,
             "prompt_tokens": ids.len(), "tokens": generated.ids.len(),
             "prompt_seconds": watch.prompt().as_secs_f64(), "tokens_per_second": watch.rate(),
         });
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{report}")?);
     }
     writeln!(out, "{}", spoken.finish(|ids| tokens.text(ids))?)?;
     if io::stderr().is_terminal() {
@@ -109,8 +110,8 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     Ok(())
 }
 
-/// Writes what a new token makes sure.
-pub(super) fn tell(
+/// Writes the text that is certain once this token has come.
+pub(super) fn write_token(
     spoken: &mut StreamDecoder,
     id: i64,
     tokens: &Tokens,

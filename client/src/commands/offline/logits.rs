@@ -3,23 +3,23 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use rondo_data::Split;
 use rondo_methods::Tensor;
 use rondo_proto::run_file::Task;
-use safetensors::tensor::{Dtype, TensorView};
-
-use super::error::OfflineError;
-use rondo_data::Split;
 use rondo_trainer::logits::of_texts;
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::error::OfflineError;
 
 /// Largest file written: logits are a vocabulary's numbers per token.
 const MOST_BYTES: usize = 1 << 30;
 /// The option's name, for errors.
 const OPTION: &str = "--logits";
 
-/// Writes the logits of the first `limit` rows: `texts.N.tokens` (i64, `[tokens]`) and `texts.N.logits` (f32,
-/// `[tokens, vocabulary]`), N from 0 in the order of the data set.
+/// Writes the logits of the first `limit` rows: `texts.N.tokens` (i64, `[tokens]`) and
+/// `texts.N.logits` (f32, `[tokens, vocabulary]`), N from 0 in the order of the data set.
 pub(super) fn write(
     path: &Path,
     session: &Session<'_>,

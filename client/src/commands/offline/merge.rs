@@ -7,9 +7,9 @@ use clap::Args;
 use rondo_methods::{MergedReport, MethodError};
 use serde_json::json;
 
+use super::adapted_model;
 use super::error::OfflineError;
 use super::out_dir::check_empty;
-use super::subject;
 
 /// Writes a base model's weights with an adapter in them, for programs that know no adapters
 #[derive(Debug, Args)]
@@ -21,7 +21,8 @@ pub struct MergeArgs {
     /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Folder of an adapter that `rondo-client train` or `rondo adapter export` wrote, or another one of PEFT's LoRA format
+    /// Folder of an adapter that `rondo-client train` or `rondo adapter
+    /// export` wrote, or another one of PEFT's LoRA format
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// Folder to make; it must be empty or not there yet
@@ -32,16 +33,16 @@ pub struct MergeArgs {
     pub json: bool,
 }
 
-/// Merges and tells the outcome.
+/// Merges and prints the outcome.
 pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     check_empty(&args.out)?;
-    let adapter = subject::read(&args.adapter)?;
+    let adapter = adapted_model::read(&args.adapter)?;
     if rondo_base::is_gguf(&args.model) {
         return Err(OfflineError::Method(MethodError::PackedBase { path: args.model.clone() }));
     }
     let name = args.model.file_name().map_or_else(|| "base".to_owned(), |name| name.to_string_lossy().into_owned());
     let model = rondo_base::describe(&args.model, &name)?;
-    subject::warn_of_another_base(&args.model, &args.adapter, &adapter, &model);
+    adapted_model::warn_of_another_base(&args.model, &args.adapter, &adapter, &model);
     let MergedReport { files, merged, rounding } = adapter.merge(&model, &args.model, &args.out)?;
     if args.json {
         return Ok(writeln!(out, "{}", json!({ "merged": merged, "rounding": rounding, "files": files }))?);

@@ -1,5 +1,6 @@
 //! Commands that train, evaluate and generate without a coordinator, one file each.
 
+mod adapted_model;
 mod arguments;
 pub mod chat;
 mod error;
@@ -13,10 +14,10 @@ pub mod plan;
 mod predictions;
 mod progress_bar;
 mod sampling;
-mod subject;
 mod task;
 pub mod train;
-pub mod wording;
+#[cfg(test)]
+mod wording_tests;
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl OfflineCommand {
         matches!(self, Self::Train(_) | Self::Plan(_))
     }
 
-    /// Carries the command out on standard input and output; `runtime` listens for Ctrl-C while a model speaks.
+    /// Carries the command out on standard input and output.
+    /// `runtime` listens for Ctrl-C while a model generates.
     ///
     /// # Errors
     /// Whatever stopped the command.

@@ -20,8 +20,8 @@ pub(super) fn check_file(option: &'static str, out: &Path, inputs: &[&Path]) -> 
     }
 }
 
-/// Refuses a folder that holds something, so that no file of another adapter or model stays in it; asked before any work
-/// is done, which a refusal would throw away.
+/// Refuses a folder that holds something, so that no file of another adapter or model stays in it;
+/// asked before any work is done, which a refusal would throw away.
 pub(super) fn check_empty(out: &Path) -> Result<(), OfflineError> {
     let problem = match std::fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
         Ok(true) => return Ok(()),

@@ -1,5 +1,5 @@
-//! `rondo-client plan`: what a training step would take of this machine's memory, told from file headers alone, and
-//! measured on request.
+//! `rondo-client plan`: how much memory a training step would take of this machine, predicted from
+//! file headers alone, and measured on request.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,15 +7,16 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{Quantise, RunFile};
-use serde_json::json;
-
-use super::error::OfflineError;
 use rondo_trainer::measure::{self, Measured};
 use rondo_trainer::models::PackedWeights;
 use rondo_trainer_api::limits::{Checkpoint, Limits};
 use rondo_trainer_api::memory::{self, MemoryPhase, ModelSizes, StepChoice, Workload};
+use serde_json::json;
 
-/// Tells how much memory a training step takes and how this machine would carry it out
+use super::arguments::option;
+use super::error::OfflineError;
+
+/// Predicts how much memory a training step takes and how this machine would carry it out
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
   rondo-client plan --model .rondo/models/minilm-l6 --method fed-sb --rank 64 --targets query,value --batch 32 \\
@@ -61,11 +62,12 @@ pub struct PlanArgs {
     /// How the base's linear layers are held
     #[arg(long, value_parser = ["none", "nf4"], default_value = "none")]
     pub quantise: String,
-    /// Also take one step on random tokens, in a process of its own, and set its peak beside the prediction
+    /// Also take one step on random tokens, in a process of
+    /// its own, and set its peak beside the prediction
     #[arg(long)]
     pub measure: bool,
-    /// Also take the same step, on the same values, with the base as plain numbers and one tape over all layers, and set
-    /// both beside each other
+    /// Also take the same step, on the same values, with the base as plain numbers and one tape
+    /// over all layers, and set both beside each other
     #[arg(long)]
     pub compare: bool,
     /// Hold a quantised base (GGUF blocks, NF4) as plain numbers of the same values
@@ -102,8 +104,8 @@ pub enum CheckpointArg {
     Off,
 }
 
-/// A step as it is told beforehand and, if asked for, as it was.
-struct Told {
+/// The prediction of a step and, if asked for, its measurement.
+struct StepPlan {
     workload: Workload,
     choice: StepChoice,
     measured: Option<Measured>,
@@ -123,14 +125,14 @@ pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
         let measured = measure::one_step(&args.model, &run, &job, &workload, &choice, packed, args.threads)?;
         return Ok(writeln!(out, "{}", json!(measured))?);
     }
-    let told = |which| -> Result<Told, OfflineError> {
+    let planned = |which| -> Result<StepPlan, OfflineError> {
         let (_, _, _, workload, choice) = step(which)?;
         let measured = if args.measure || args.compare { Some(measured(which)?) } else { None };
-        Ok(Told { workload, choice, measured })
+        Ok(StepPlan { workload, choice, measured })
     };
-    let asked = told(Step::Asked)?;
-    let plain = if args.compare { Some(told(Step::Plain)?) } else { None };
-    tell(args, &asked, plain.as_ref(), out)
+    let asked = planned(Step::Asked)?;
+    let plain = if args.compare { Some(planned(Step::Plain)?) } else { None };
+    print(args, &asked, plain.as_ref(), out)
 }
 
 /// The arguments that mean this step.
@@ -141,16 +143,16 @@ fn of_step(args: &PlanArgs, step: Step) -> PlanArgs {
     }
 }
 
-fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write) -> Result<(), OfflineError> {
+fn print(args: &PlanArgs, asked: &StepPlan, plain: Option<&StepPlan>, out: &mut dyn Write) -> Result<(), OfflineError> {
     let StepChoice { mode, estimate } = &asked.choice;
     let available = memory::machine::room();
     if args.json {
         let plain = plain.map(|plain| json!({ "peak": plain.choice.estimate.peak, "measured": plain.measured }));
-        let told = json!({
+        let printed = json!({
             "checkpoint": mode.checkpoint, "micro_batch": mode.micro_batch, "peak": estimate.peak, "parts": estimate.parts,
             "available": available, "measured": asked.measured, "plain": plain,
         });
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{printed}")?);
     }
     for part in &estimate.parts {
         let when = match part.phase {
@@ -160,12 +162,13 @@ fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write
         };
         writeln!(out, "{:34} {:>9.1} MB{when}", part.name, megabytes(part.bytes))?;
     }
-    tell_peak(asked, out)?;
+    print_peak(asked, out)?;
     if let Some(plain) = plain {
         writeln!(out, "\nthe same step, the base as plain numbers, one tape over all layers:")?;
-        tell_peak(plain, out)?;
+        print_peak(plain, out)?;
         if let (Some(asked), Some(plain)) = (&asked.measured, &plain.measured) {
-            let (share, off) = (asked.peak as f64 / plain.peak as f64, (asked.loss - plain.loss).abs());
+            let share = asked.peak as f64 / plain.peak as f64;
+            let off = (asked.loss - plain.loss).abs();
             writeln!(out, "{:34} {share:>9.3}     losses differ by {off:.1e}\n", "measured peaks, share")?;
         }
     }
@@ -177,16 +180,16 @@ fn tell(args: &PlanArgs, asked: &Told, plain: Option<&Told>, out: &mut dyn Write
     };
     let room = match (args.memory_mb, available) {
         (0, Some(bytes)) => format!("{:.0} MB available", megabytes(bytes)),
-        (0, None) => "this system does not tell what is available".to_owned(),
+        (0, None) => "this system does not say what is available".to_owned(),
         (limit, _) => format!("limited to {limit} MB"),
     };
     Ok(writeln!(out, "{how}; {split} ({room})")?)
 }
 
-fn tell_peak(told: &Told, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let predicted = told.choice.estimate.peak;
+fn print_peak(plan: &StepPlan, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let predicted = plan.choice.estimate.peak;
     writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(predicted))?;
-    if let Some(Measured { peak, loss, seconds, .. }) = &told.measured {
+    if let Some(Measured { peak, loss, seconds, .. }) = &plan.measured {
         let off = 100.0 * (predicted as f64 / *peak as f64 - 1.0);
         writeln!(out, "{:34} {:>9.1} MB  (the prediction is {off:+.1} % off)", "measured peak", megabytes(*peak))?;
         writeln!(out, "one step took {seconds:.1} s, loss {loss:.6}")?;
@@ -255,11 +258,4 @@ fn measured(step: Step) -> Result<Measured, OfflineError> {
         return Err(failed(format!("it ended with {}", output.status)));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
-}
-
-/// `KEY=VALUE`; a value that is no TOML is a word, which on a command line needs no quotes.
-fn option(text: &str) -> Result<(String, toml::Value), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
-    Ok((key.to_owned(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()))))
 }

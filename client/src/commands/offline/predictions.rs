@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use rondo_proto::run_file::{Task, TaskKind};
-use serde_json::{Value, json};
-
 use rondo_data::{Content, Example};
+use rondo_proto::run_file::{Task, TaskKind};
 use rondo_trainer::tasks::Verdict;
+use serde_json::{Value, json};
 
 /// Writes them all.
 pub(super) fn write(path: &Path, task: &Task, verdicts: &[(Example, Verdict)]) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! How tokens are drawn, as options of `generate` and `chat`.
 
 use clap::Args;
+use rondo_trainer::generate::sampling::Sampling;
 
 use super::error::OfflineError;
-use rondo_trainer::generate::sampling::Sampling;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Args)]
@@ -11,7 +11,8 @@ pub struct SamplingArgs {
     /// Most tokens generated
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_new_tokens: usize,
-    /// Logits are divided by it; 0 takes the likeliest token [default: 0 for generate, 0.7 for chat]
+    /// Logits are divided by it; 0 takes the likeliest
+    /// token [default: 0 for generate, 0.7 for chat]
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
     /// Draw among the likeliest tokens whose probabilities sum to this

@@ -36,14 +36,15 @@ pub struct TaskArgs {
     /// The kind of task [default: classification, where labels are given or the adapter has them]
     #[arg(long, value_enum, value_name = "KIND")]
     pub task: Option<Kind>,
-    /// Longest input in tokens [default: the adapter's, else 64 for classification and 512 for the others, or what the
-    /// model can take]
+    /// Longest input in tokens [default: the adapter's, else 64 for classification and 512 for the
+    /// others, or what the model can take]
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<usize>,
     /// Which tokens a language model's loss is about
     #[arg(long, value_parser = PossibleValuesParser::new(["completion", "all"]), default_value = "completion")]
     pub loss_on: String,
-    /// How rows become text: "chat" = the model's chat template, "plain" = headings, "auto" = chat for rows of messages
+    /// How rows become text: "chat" = the model's chat template, "plain"
+    /// = headings, "auto" = chat for rows of messages
     #[arg(long, value_parser = PossibleValuesParser::new(["auto", "plain", "chat"]), default_value = "auto")]
     pub template: String,
     /// How the options of a multiple choice compare

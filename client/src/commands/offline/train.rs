@@ -1,4 +1,5 @@
-//! `rondo-client train`: one client's training, offline, with the engine and the methods of a federated run.
+//! `rondo-client train`: one client's training, offline, with
+//! the engine and the methods of a federated run.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,6 +14,9 @@ use rondo_proto::run_file::{
     BaseRef, Dtype, HeadMode, Keep, MethodChoice, Pooling, Quantise, Rounds, RunFile, TaskKind, Train, Wire,
 };
 use rondo_proto::v1;
+use rondo_trainer::LibtorchTrainer;
+use rondo_trainer::train::local_simulation::{CLIENT, LocalSimulation};
+use rondo_trainer_api::work::{LocalUpdate, Protection, Trainer, Work};
 use serde_json::json;
 
 use super::arguments::{DataArgs, DeviceArgs, option};
@@ -21,9 +25,6 @@ use super::figures;
 use super::out_dir::check_empty;
 use super::progress_bar::Bar;
 use super::task::TaskArgs;
-use rondo_trainer::LibtorchTrainer;
-use rondo_trainer::train::local_simulation::{CLIENT, LocalSimulation};
-use rondo_trainer_api::work::{LocalUpdate, Protection, Trainer, Work};
 
 /// Trains an adapter on local data alone, without a coordinator
 #[derive(Debug, Args)]
@@ -37,7 +38,8 @@ use rondo_trainer_api::work::{LocalUpdate, Protection, Trainer, Work};
 
 The folder that --out names loads with Python's PeftModel.from_pretrained.")]
 pub struct TrainArgs {
-    /// The base model: a Hugging Face folder (config.json, *.safetensors, tokenizer.json) or a .gguf file
+    /// The base model: a Hugging Face folder (config.json,
+    /// *.safetensors, tokenizer.json) or a .gguf file
     #[arg(long, value_name = "DIR|FILE.gguf")]
     pub model: PathBuf,
     /// The rows.
@@ -124,7 +126,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
     run.check_base(&base)?;
     let job = Job::new(&Registry::builtin(), &run, &base)?;
     let data = args.data.load(&run.task, args.eval_fraction)?;
-    // A folder that cannot be made is best told before the training.
+    // A folder that cannot be made is an error before the training.
     std::fs::create_dir_all(&args.out).map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
     let mut trainer = args.device.trainer()?;
     let mut solo = LocalSimulation::new(job)?;
@@ -147,7 +149,8 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         true => Some(warm_up(&mut trainer, &mut solo, &work)?),
         false => None,
     };
-    (work.round, work.state) = (1, solo.state(1)?);
+    work.round = 1;
+    work.state = solo.state(1)?;
     let before = evaluation(&mut trainer, &work)?;
     let update = {
         let mut bar = Bar::new("training");
@@ -162,8 +165,8 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         ..ExportInfo::default()
     };
     solo.job().export_peft(&work.state, &args.out, &info)?;
-    let report = Report { before, warm_up, update, after };
-    tell(args, work.run.task.kind, &report, out)
+    let report = TrainingReport { before, warm_up, update, after };
+    print(args, work.run.task.kind, &report, out)
 }
 
 /// The round before the first one, which some methods need: what it took, in seconds.
@@ -180,8 +183,8 @@ fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut LocalSimulation, work: &Wor
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// What there is to tell.
-struct Report {
+/// The outcome.
+struct TrainingReport {
     before: Option<v1::Evaluation>,
     /// Seconds of the warm-up, where the method has one.
     warm_up: Option<f64>,
@@ -198,17 +201,17 @@ fn evaluation(trainer: &mut LibtorchTrainer, work: &Work) -> Result<Option<v1::E
     Ok(Some(trainer.evaluate(work, &mut |progress| bar.show(progress))?))
 }
 
-fn tell(args: &TrainArgs, kind: TaskKind, report: &Report, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let Report { before, warm_up, update, after } = report;
+fn print(args: &TrainArgs, kind: TaskKind, report: &TrainingReport, out: &mut dyn Write) -> Result<(), OfflineError> {
+    let TrainingReport { before, warm_up, update, after } = report;
     let LocalUpdate { examples, train_loss, seconds, .. } = update;
     if args.json {
         let figures = |evaluation: &Option<v1::Evaluation>| evaluation.as_ref().map(|it| figures::json(kind, it));
-        let told = json!({
+        let printed = json!({
             "method": args.method, "rank": args.rank, "steps": args.steps, "examples": examples,
             "train_loss": train_loss, "train_seconds": seconds, "warm_up_seconds": warm_up,
             "before": figures(before), "after": figures(after), "out": args.out,
         });
-        return Ok(writeln!(out, "{told}")?);
+        return Ok(writeln!(out, "{printed}")?);
     }
     for (when, evaluation) in [("before", before), ("after", after)] {
         if let Some(evaluation) = evaluation {

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use rondo_methods::export::peft::{self, CONFIG_FILE, PeftAdapter};
 use rondo_methods::{Delta, TensorSet};
 use rondo_proto::v1::BaseModel;
-use tch::Device;
-
-use super::error::OfflineError;
+use rondo_trainer::device::Device;
 use rondo_trainer::error::TrainerError;
 use rondo_trainer::models::Transformer;
 use rondo_trainer::session::Session;
 
+use super::error::OfflineError;
+
 /// Reads an adapter's folder; "none" and nothing are the bare base.
-pub(super) fn adapter(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
+pub(super) fn read_optional(dir: Option<&PathBuf>) -> Result<Option<PeftAdapter>, OfflineError> {
     let Some(dir) = dir.filter(|dir| dir.as_os_str() != "none") else { return Ok(None) };
     Ok(Some(read(dir)?))
 }
@@ -61,14 +61,16 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// What does not fit, told as the likeliest cause of it.
+/// The error for an adapter that does not fit, with the likeliest cause.
 pub(super) fn another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, source: TrainerError) -> OfflineError {
-    let (dir, model, made_for) = (dir.to_owned(), path.to_owned(), adapter.base_model_name.clone());
+    let dir = dir.to_owned();
+    let model = path.to_owned();
+    let made_for = adapter.base_model_name.clone();
     OfflineError::AnotherBase { dir, model, made_for, source: Box::new(source) }
 }
 
-/// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as a folder and another
-/// as a GGUF file.
+/// Weights of the same shape can be another model's. Nothing is refused: one base has one digest as
+/// a folder and another as a GGUF file.
 pub(super) fn warn_of_another_base(path: &Path, dir: &Path, adapter: &PeftAdapter, found: &BaseModel) {
     let Some(meant) = adapter.provenance.get("rondo.base_digest").filter(|digest| !digest.is_empty()) else { return };
     if found.digest != *meant {

@@ -1,40 +1,29 @@
-//! What keeps this client's promises of privacy: plans held against the ledger before any work, releases entered before
-//! their first byte leaves.
+//! Keeps this client's privacy guarantees: plans are checked against the ledger before any work,
+//! and releases are entered before their first byte leaves.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rondo_dp::{
-    Curve, ExamplePlan, Ledger, LedgerError, LedgerState, Limit, Privacy, PrivacyError, RunAccount, Schedule, Terms,
-};
+use rondo_data::Source;
+use rondo_dp::{Curve, ExamplePlan, Ledger, LedgerError, LedgerState, Limit, Privacy, RunAccount, Schedule};
 use rondo_proto::clock::unix_millis;
-use rondo_proto::run_file::{PrivacyChoice, RunFile};
+use rondo_proto::run_file::RunFile;
 use rondo_proto::{RunId, v1};
 
 use super::failure::Failure;
+use super::privacy_terms::privacy_terms;
 use crate::config::Config;
 use crate::policy::Decline;
 use crate::spool::Entry;
-use rondo_data::Source;
 
 /// The ledger of this client, and the budgets that client.toml declares.
 #[derive(Clone)]
-pub struct Guard {
+pub struct PrivacyGuard {
     ledger: Arc<Mutex<Ledger>>,
     config: Arc<Config>,
 }
 
-/// The guarantee that a run asks its clients for. Every key by name, so that none can be forgotten.
-///
-/// # Errors
-/// A run file with numbers out of range.
-pub fn promise(run: &RunFile) -> Result<Privacy, PrivacyError> {
-    let Some(asked) = &run.privacy else { return Ok(Privacy::None) };
-    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
-    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
-}
-
-impl Guard {
+impl PrivacyGuard {
     /// Opens the ledger.
     ///
     /// # Errors
@@ -47,38 +36,40 @@ impl Guard {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None` without a
-    /// promise per example.
+    /// How this client keeps the run's privacy terms with its data. The ledger sets the whole cost
+    /// of the plan aside. `None` for a run without privacy per example.
     ///
     /// # Errors
-    /// The promise cannot be kept here, or the domain's budget has no room for the run.
-    pub(super) fn agree(
+    /// The terms cannot be kept with these data, or the domain's budget has no room for the run.
+    pub(super) fn reserve(
         &self,
         id: &RunId,
         run: &RunFile,
         source: &Source,
         examples: usize,
     ) -> Result<Option<ExamplePlan>, Failure> {
-        let promise = promise(run)?;
-        // A promise per client is for the coordinator to keep, and to keep books of; `admit` has seen to budgets.
-        if let Privacy::None | Privacy::Client { .. } = promise {
+        let terms = privacy_terms(run)?;
+        // With privacy per client the coordinator adds the noise and keeps the ledger.
+        // `check_dataset` has refused data with a budget.
+        if let Privacy::None | Privacy::Client { .. } = terms {
             return Ok(None);
         }
-        let (train, rounds) = (&run.train, run.rounds.count);
-        let schedule = Schedule { batch: train.batch, steps: train.local_steps, rounds };
-        let plan = ExamplePlan::new(&promise, examples as u64, schedule)?;
+        let train = &run.train;
+        let schedule = Schedule { batch: train.batch, steps: train.local_steps, rounds: run.rounds.count };
+        let plan = ExamplePlan::new(&terms, examples as u64, schedule)?;
         let domain = source.domain();
-        let limit = self.declared(domain)?;
+        let limit = self.declared_limit(domain)?;
         self.ledger().reserve(id.as_str(), domain, &plan, limit, unix_millis())?;
         Ok(Some(plan))
     }
 
-    /// Whether a run may read a data set at all; asked before the file is opened. With `measures` it is measured as a whole.
+    /// Whether a run may read a data set at all; called before the file is opened. With `measures`
+    /// the run measures on the whole data set.
     ///
     /// # Errors
-    /// The domain has a budget, which only a promise per example can be held against; a run with privacy would be told a
-    /// measurement on data that are not public.
-    pub(super) fn admit(&self, run: &RunFile, source: &Source, measures: bool) -> Result<(), Failure> {
+    /// The domain has a budget and the run has no privacy per example, or a run with privacy would
+    /// measure on data that are not public.
+    pub(super) fn check_dataset(&self, run: &RunFile, source: &Source, measures: bool) -> Result<(), Failure> {
         let dataset = source.name.clone();
         let per_example = !measures && run.privacy.as_ref().is_some_and(|asked| !asked.is_per_client());
         if !per_example && self.config.privacy.iter().any(|declared| declared.domain == source.domain()) {
@@ -91,12 +82,12 @@ impl Guard {
     }
 
     /// The budget that client.toml declares for a domain.
-    fn declared(&self, domain: &str) -> Result<Option<Limit>, LedgerError> {
+    fn declared_limit(&self, domain: &str) -> Result<Option<Limit>, LedgerError> {
         let declared = self.config.privacy.iter().find(|declared| declared.domain == domain);
         Ok(declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose()?)
     }
 
-    /// Whether another update of the run may be made; asked before the work.
+    /// Whether another update of the run may be made; called before the work.
     ///
     /// # Errors
     /// The run has spent its budget here, or its domain the budget that client.toml declares now.
@@ -106,21 +97,25 @@ impl Guard {
         self.check_declared(ledger.state(), run.as_str())
     }
 
-    /// Holds one more round of a run against the budget declared now. The ledger holds it against the one that was declared
-    /// when the run was reserved, and that may have been a larger one or none.
-    fn check_declared(&self, books: &LedgerState, run: &str) -> Result<(), LedgerError> {
-        let Some(RunAccount { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
-        let Some(limit) = self.declared(domain)? else { return Ok(()) };
-        let budget = match books.domains.get(domain).and_then(|books| books.budget) {
+    /// Checks one more round of a run against the budget that client.toml declares
+    /// now. The ledger checks it against the budget of the time when the run was
+    /// reserved, which may have been larger, or none.
+    fn check_declared(&self, state: &LedgerState, run: &str) -> Result<(), LedgerError> {
+        let Some(RunAccount { domain, plan, .. }) = state.runs.get(run) else { return Ok(()) };
+        let Some(limit) = self.declared_limit(domain)? else { return Ok(()) };
+        let budget = match state.domains.get(domain).and_then(|account| account.budget) {
             Some(first) => limit.at_order(first.order),
-            // No run was held against a budget yet: the order is that of the domain's first run by name, for all of them.
+            // No run was checked against a budget yet. The order is that of the
+            // domain's first run by name, for all its runs.
             None => {
-                let first = books.runs.values().find(|books| books.domain == *domain).map_or(plan, |books| &books.plan);
+                let first =
+                    state.runs.values().find(|account| account.domain == *domain).map_or(plan, |account| &account.plan);
                 limit.at_best_order(&Curve::of(&first.whole()?))
             }
         };
-        let released = books.spent(domain);
-        let (spent, would_be) = (budget.cost(&released)?, budget.cost(&released.plus(&Curve::of(&plan.round()?)))?);
+        let released = state.spent(domain);
+        let spent = budget.cost(&released)?;
+        let would_be = budget.cost(&released.plus(&Curve::of(&plan.round()?)))?;
         if would_be <= budget.epsilon {
             return Ok(());
         }
@@ -128,32 +123,34 @@ impl Guard {
         Err(LedgerError::Budget { domain, limit: budget.epsilon, delta: budget.delta, spent, would_be })
     }
 
-    /// Domains that something was released of and that no data set of client.toml has: one that was renamed starts at zero.
-    pub(super) fn forgotten(&self) -> Vec<String> {
+    /// Domains with releases that no data set of client.toml
+    /// names: a domain that was renamed starts at zero.
+    pub(super) fn unnamed_domains(&self) -> Vec<String> {
         let ledger = self.ledger();
         let named = |domain: &str| self.config.datasets.iter().any(|source| source.domain() == domain);
-        let spent = ledger.state().domains.iter().filter(|(_, books)| !books.released.events().is_empty());
+        let spent = ledger.state().domains.iter().filter(|(_, account)| !account.released.events().is_empty());
         spent.map(|(domain, _)| domain.clone()).filter(|domain| !named(domain)).collect()
     }
 
-    /// Enters the release of a spooled update and says what the run has cost with it. Once this has returned the update
-    /// may leave; however often it leaves then, it is the same bytes.
+    /// Enters the release of a spooled update and reports what the run has cost with it. Once this
+    /// has returned the update may leave. However often it is sent then, it is the same bytes.
     ///
     /// # Errors
-    /// The release cannot be entered; the update stays here.
+    /// The release cannot be entered; the update must stay on this machine.
     pub(super) fn release(&self, entry: &Entry) -> Result<v1::PrivacyReport, LedgerError> {
         let run = entry.key.run.as_str();
         let mut ledger = self.ledger();
         let update = entry.digest.to_string();
-        if !ledger.state().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
+        if !ledger.state().runs.get(run).is_some_and(|account| account.updates.contains_key(&update)) {
             self.check_declared(ledger.state(), run)?;
         }
         ledger.spend(run, entry.key.round, &update, unix_millis())?;
         let head = ledger.head().to_string();
-        let books = ledger.state().runs.get(run).cloned();
+        let account = ledger.state().runs.get(run).cloned();
         drop(ledger);
-        let books = books.ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
-        let (plan, released) = (&books.plan, &books.released);
+        let account = account.ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
+        let plan = &account.plan;
+        let released = &account.released;
         let epsilon = released.epsilon_enforced(plan.delta)?;
         Ok(v1::PrivacyReport {
             unit: "example".to_owned(),

@@ -1,67 +1,53 @@
-//! What this client says to a run, and whether work it is given is work it agreed to. No network in here.
+//! Decides on invitations and assignments: which runs this client takes part in, and whether work
+//! that it is given belongs to a run that it accepted. This file does no network calls.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rondo_dp::ExamplePlan;
+use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{PrivacyChoice, RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
+use rondo_trainer_api::memory::{self, ModelSizes, Workload};
 
+use super::accepted_run::AcceptedRun;
+use super::failure::Failure;
+use super::privacy_guard::PrivacyGuard;
+use super::privacy_terms;
 use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
-use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
-use rondo_trainer_api::memory::{self, ModelSizes, Workload};
-
-use super::failure::Failure;
-use super::guard::Guard;
-use super::promise;
-
-/// A run as this client can work on it.
-#[derive(Clone)]
-pub struct Agreed {
-    /// The run, resolved against its base.
-    pub job: Job,
-    /// The run file.
-    pub run: Arc<RunFile>,
-    /// The base model.
-    pub base: Arc<v1::BaseModel>,
-    /// Where it lies here.
-    pub model_dir: PathBuf,
-    /// This client's examples.
-    pub data: Arc<Dataset>,
-    /// The rank this client trains with.
-    pub rank: u32,
-    /// How its examples are clipped and noised.
-    pub privacy: Option<ExamplePlan>,
-}
 
 /// A data set that was read, and what it was read from.
-struct Read {
+struct LoadedDataset {
     source: Source,
     task: Task,
     stamp: (u64, Option<SystemTime>),
     data: Arc<Dataset>,
 }
 
-/// Judges runs by what is here and by client.toml.
-pub struct Judge {
+/// Decides on runs by what this machine has and by client.toml.
+pub struct Admission {
     config: Arc<Config>,
     registry: Arc<Registry>,
     models: Models,
     answers: Answers,
-    guard: Guard,
+    guard: PrivacyGuard,
     /// The latest data set; rounds follow one another with the same.
-    read: Option<Read>,
+    loaded: Option<LoadedDataset>,
 }
 
-impl Judge {
-    /// Judges by a configuration, the methods there are, and the models and answers at hand.
-    pub fn new(config: Arc<Config>, registry: Arc<Registry>, models: Models, answers: Answers, guard: Guard) -> Self {
-        Self { config, registry, models, answers, guard, read: None }
+impl Admission {
+    /// Decides by a configuration, the known methods, and the models and answers on this machine.
+    pub fn new(
+        config: Arc<Config>,
+        registry: Arc<Registry>,
+        models: Models,
+        answers: Answers,
+        guard: PrivacyGuard,
+    ) -> Self {
+        Self { config, registry, models, answers, guard, loaded: None }
     }
 
     /// What a poll says of this client.
@@ -75,17 +61,18 @@ impl Judge {
         }
     }
 
-    /// Judges an invitation. The answer is on the disk before it is given.
-    pub fn invited(&mut self, invitation: &v1::Invitation) -> v1::AnswerRequest {
+    /// Answers an invitation. The answer is on the disk before this returns.
+    pub fn answer(&mut self, invitation: &v1::Invitation) -> v1::AnswerRequest {
         let v1::Invitation { run, run_file, base, initial } = invitation;
-        let judged = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
-            let agreed = self.consider(&id, run_file, base.as_ref(), initial.as_ref(), "");
-            let (rank, declined) = match &agreed {
-                Ok(agreed) => (agreed.rank, None),
+        let decision = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
+            let accepted = self.check_text(&id, run_file, base.as_ref(), initial.as_ref(), "");
+            let (rank, declined) = match &accepted {
+                Ok(accepted) => (accepted.rank, None),
                 Err(failure) => (0, Some(failure.for_coordinator())),
             };
             let base = base.as_ref().map(|base| base.digest.clone()).unwrap_or_default();
-            // An answer to another text under the same id stands: the id means the text that was agreed first.
+            // An answer to another text under the same id stands: the id means the text that was
+            // answered first.
             if self.answers.get(&id).is_none_or(|before| before.run_file == Digest::of(run_file.as_bytes())) {
                 let initial = digest_of(initial.as_ref()).to_owned();
                 let answer =
@@ -94,13 +81,14 @@ impl Judge {
                     Failure::NotAgreed(format!("this client cannot note its answer: {}", error.kind()))
                 })?;
             }
-            agreed
+            accepted
         });
-        match judged {
-            Ok(agreed) => {
-                let (method, dataset) = (&agreed.run.method.id, &agreed.run.task.dataset);
-                tracing::info!(run, method, dataset, rank = agreed.rank, "run accepted");
-                v1::AnswerRequest { run: run.clone(), accept: true, reason: String::new(), rank: agreed.rank }
+        match decision {
+            Ok(accepted) => {
+                let method = &accepted.run.method.id;
+                let dataset = &accepted.run.task.dataset;
+                tracing::info!(run, method, dataset, rank = accepted.rank, "run accepted");
+                v1::AnswerRequest { run: run.clone(), accept: true, reason: String::new(), rank: accepted.rank }
             }
             Err(failure) => {
                 tracing::warn!(run, reason = %failure, "run declined");
@@ -109,8 +97,9 @@ impl Judge {
         }
     }
 
-    /// Checks that an assignment belongs to a run as it was agreed, and judges it again by what is here now.
-    pub fn assigned(&mut self, assignment: &v1::Assignment) -> Result<Agreed, Failure> {
+    /// Checks that an assignment belongs to a run as this client accepted it, and checks the run
+    /// again by what this machine has now.
+    pub fn accepted_run(&mut self, assignment: &v1::Assignment) -> Result<AcceptedRun, Failure> {
         let run = RunId::new(assignment.run.as_str())?;
         let declined = self.answers.get(&run).and_then(|answer| answer.declined.clone());
         if let Some(reason) = declined {
@@ -123,28 +112,29 @@ impl Judge {
                 format!("the state of run {run} stands on {state:?}, the run starts from {:?}", digest_of(initial));
             return Err(Failure::NotAgreed(problem));
         }
-        let agreed =
-            self.consider(&run, &assignment.run_file, assignment.base.as_ref(), initial, &assignment.dataset)?;
-        let most = self.answers.get(&run).map_or(agreed.rank, |answer| answer.rank);
-        // Whoever measures alone measures the whole adapter; a limit on ranks is one on what is trained here.
+        let accepted =
+            self.check_text(&run, &assignment.run_file, assignment.base.as_ref(), initial, &assignment.dataset)?;
+        let most = self.answers.get(&run).map_or(accepted.rank, |answer| answer.rank);
+        // A client that only measures takes the whole adapter; a limit on ranks is about training.
         if assignment.rank > most && assignment.dataset.is_empty() {
             let problem = format!("the assignment has rank {}, this client offered {most}", assignment.rank);
             return Err(Failure::NotAgreed(problem));
         }
         let rank = if assignment.rank == 0 { most } else { assignment.rank };
-        Ok(Agreed { rank, ..agreed })
+        Ok(AcceptedRun { rank, ..accepted })
     }
 
-    /// `measured` is the data set that this client alone measures on, the whole of it; empty when it trains, or measures
-    /// on its own held-out examples.
-    fn consider(
+    /// Checks a run by its text. `measured` names the data set that this
+    /// client alone measures on, the whole of it; it is empty when the client
+    /// trains, or measures on its own held-out examples.
+    fn check_text(
         &mut self,
         id: &RunId,
         text: &str,
         base: Option<&v1::BaseModel>,
         initial: Option<&v1::InitialAdapter>,
         measured: &str,
-    ) -> Result<Agreed, Failure> {
+    ) -> Result<AcceptedRun, Failure> {
         let refuse = |problem: String| Err(Failure::NotAgreed(problem));
         let Some(base) = base else {
             return refuse(format!("run {id} comes without a description of its base model"));
@@ -154,45 +144,47 @@ impl Judge {
                 return refuse(format!("the run file of {id} is not the one that this client answered to"));
             }
             if answer.base != base.digest {
-                let (now, then) = (&base.digest, &answer.base);
+                let now = &base.digest;
+                let then = &answer.base;
                 return refuse(format!("run {id} now names base {now}; this client answered to {then}"));
             }
             if answer.initial != digest_of(initial) {
-                let (now, then) = (digest_of(initial), &answer.initial);
+                let now = digest_of(initial);
+                let then = &answer.initial;
                 return refuse(format!("run {id} now starts from adapter {now:?}; this client answered to {then:?}"));
             }
         }
         let run = RunFile::parse(text)?;
         let private = run.privacy.is_some() && measured.is_empty();
-        let agreed = self.consider_run(id, run, base, initial, measured);
-        if private { agreed.map_err(Failure::of_private_run) } else { agreed }
+        let accepted = self.check_run(id, run, base, initial, measured);
+        if private { accepted.map_err(Failure::of_private_run) } else { accepted }
     }
 
-    /// The same once it is known to be the run that was asked for.
-    fn consider_run(
+    /// Checks a run that is known to be the one that was asked for.
+    fn check_run(
         &mut self,
         id: &RunId,
         run: RunFile,
         base: &v1::BaseModel,
         initial: Option<&v1::InitialAdapter>,
         measured: &str,
-    ) -> Result<Agreed, Failure> {
+    ) -> Result<AcceptedRun, Failure> {
         let refuse = |problem: String| Err(Failure::NotAgreed(problem));
         if run.base.digest.is_some_and(|digest| digest.to_string() != base.digest) {
             return refuse(format!("the run file of {id} names another base than {}", base.digest));
         }
-        // Cheap things first, so that a run that is not for this client costs nothing.
+        // Cheap checks first, so that a run that is not for this client costs nothing.
         let measures = !measured.is_empty();
         if measures && run.evaluation.as_ref().is_none_or(|evaluation| evaluation.dataset != measured) {
             return refuse(format!("run {id} does not say that it is measured on data set {measured:?}"));
         }
         let name = if measures { measured } else { run.task.dataset.as_str() };
         let Some(source) = self.config.dataset(name).cloned() else {
-            let here = self.config.datasets.iter().map(|source| source.name.clone()).collect();
-            return Err(Failure::NoDataset { name: name.to_owned(), here });
+            let known = self.config.datasets.iter().map(|source| source.name.clone()).collect();
+            return Err(Failure::NoDataset { name: name.to_owned(), known });
         };
         let private = run.privacy.is_some();
-        self.guard.admit(&run, &source, measures)?;
+        self.guard.check_dataset(&run, &source, measures)?;
         let source = match (measures, private) {
             (true, _) => Source { eval_fraction: 1.0, ..source },
             (false, true) => Source { on_bad_row: OnBadRow::Keep, ..source },
@@ -200,7 +192,7 @@ impl Judge {
         };
         let job = Job::new(&self.registry, &run, base)?;
         if private {
-            promise::refuse_warm_up(id.as_str(), &job)?;
+            privacy_terms::refuse_warm_up(id.as_str(), &job)?;
         }
         // Whole updates that are summed under one clip have one shape.
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);
@@ -215,14 +207,14 @@ impl Judge {
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });
         }
-        // Where another client measures, or nobody does, this one needs nothing held out.
-        let measured_here = run.rounds.eval_every > 0 && run.evaluation.is_none() && !private;
-        if data.held_out().is_empty() && (measures || measured_here) {
+        // Where another client measures, or none does, this one needs no held-out rows.
+        let measures_itself = run.rounds.eval_every > 0 && run.evaluation.is_none() && !private;
+        if data.held_out().is_empty() && (measures || measures_itself) {
             return Err(Failure::NothingToEvaluate { name: name.to_owned() });
         }
         // Last, since it sets something aside.
-        let privacy = if measures { None } else { self.guard.agree(id, &run, &source, data.train().len())? };
-        Ok(Agreed { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank, privacy })
+        let privacy = if measures { None } else { self.guard.reserve(id, &run, &source, data.train().len())? };
+        Ok(AcceptedRun { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank, privacy })
     }
 
     fn dataset(&mut self, source: Source, task: &Task) -> Result<Arc<Dataset>, Failure> {
@@ -230,20 +222,22 @@ impl Judge {
         let about = std::fs::metadata(&source.path)
             .map_err(|error| failure(DataError::Io { file: source.path.clone(), source: error }))?;
         let stamp = (about.len(), about.modified().ok());
-        if let Some(read) = &self.read
-            && (read.stamp, &read.source) == (stamp, &source)
-            && TaskSpec::of(&read.task) == TaskSpec::of(task)
+        if let Some(loaded) = &self.loaded
+            && (loaded.stamp, &loaded.source) == (stamp, &source)
+            && TaskSpec::of(&loaded.task) == TaskSpec::of(task)
         {
-            return Ok(Arc::clone(&read.data));
+            return Ok(Arc::clone(&loaded.data));
         }
         // Two data sets are never held at the same time.
-        self.read = None;
+        self.loaded = None;
         let in_memory = self.config.limits.data_mb << 20;
         let data = Arc::new(Dataset::load(&source, TaskSpec::of(task), in_memory).map_err(failure)?);
-        let (train, held_out) = (data.train().len(), data.held_out().len());
-        let (skipped, streamed) = (data.skipped(), data.is_streamed());
+        let train = data.train().len();
+        let held_out = data.held_out().len();
+        let skipped = data.skipped();
+        let streamed = data.is_streamed();
         tracing::info!(dataset = source.name, train, held_out, skipped, streamed, "data set read");
-        self.read = Some(Read { source, task: task.clone(), stamp, data: Arc::clone(&data) });
+        self.loaded = Some(LoadedDataset { source, task: task.clone(), stamp, data: Arc::clone(&data) });
         Ok(data)
     }
 }

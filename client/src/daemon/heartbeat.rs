@@ -1,36 +1,38 @@
-//! Heartbeats: where the work in hand stands, told every few seconds until the coordinator says stop.
+//! Heartbeats: every few seconds the client reports how far
+//! its work is, until the coordinator says stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rondo_proto::v1;
-
-use crate::api::Api;
-use crate::worker::Task;
 use rondo_trainer_api::work::Progress;
 
-/// What the next heartbeat says. Shared by the work, which sets it, and the heartbeats, which tell it.
+use crate::api::Api;
+use crate::worker::Activity;
+
+/// What the next heartbeat reports. The work sets it, and the heartbeats send it.
 #[derive(Debug)]
-pub(super) struct Beat {
+pub(super) struct HeartbeatState {
     now: Mutex<(&'static str, Arc<Mutex<Progress>>)>,
-    /// The result is being sent: a stop no longer spares any work, and may only mean that the result has arrived.
+    /// The result is being sent: a stop no longer saves any work,
+    /// and may only mean that the result has arrived.
     sending: AtomicBool,
-    /// Losses stay here: the run promises privacy.
-    keeps_losses: AtomicBool,
+    /// Losses are not reported: the run has privacy.
+    withholds_losses: AtomicBool,
 }
 
-impl Beat {
-    pub(super) fn new(task: Task) -> Self {
-        let state = match task {
-            Task::WarmUp => "warm-up",
-            Task::Train => "training",
-            Task::Evaluate => "evaluating",
+impl HeartbeatState {
+    pub(super) fn new(activity: Activity) -> Self {
+        let state = match activity {
+            Activity::WarmUp => "warm-up",
+            Activity::Train => "training",
+            Activity::Evaluate => "evaluating",
         };
         Self {
             now: Mutex::new((state, Arc::default())),
             sending: AtomicBool::new(false),
-            keeps_losses: AtomicBool::new(false),
+            withholds_losses: AtomicBool::new(false),
         }
     }
 
@@ -39,9 +41,9 @@ impl Beat {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).1 = progress;
     }
 
-    /// From here on no loss is told.
-    pub(super) fn keep_losses(&self) {
-        self.keeps_losses.store(true, Ordering::Relaxed);
+    /// From now on no loss is reported.
+    pub(super) fn withhold_losses(&self) {
+        self.withholds_losses.store(true, Ordering::Relaxed);
     }
 
     /// The evaluation is over and its report is on its way.
@@ -67,23 +69,23 @@ impl Beat {
             state: state.to_owned(),
             step: progress.step,
             steps: progress.steps,
-            loss: if self.keeps_losses.load(Ordering::Relaxed) { 0.0 } else { progress.loss },
+            loss: if self.withholds_losses.load(Ordering::Relaxed) { 0.0 } else { progress.loss },
         }
     }
 }
 
-/// Tells heartbeats until one is answered with "stop"; answers the reason. Once the result is being sent, its own call
-/// tells whether it is still wanted. A heartbeat that fails is only logged: the
-/// work goes on while the coordinator is away.
+/// Sends heartbeats until one is answered with "stop", and returns the reason. Once the result is
+/// being sent, a stop is ignored: the answer to the result says whether it is still wanted. A
+/// heartbeat that fails is only logged: the work goes on while the coordinator is offline.
 pub(super) async fn until_stopped<A: Api>(
     api: Arc<A>,
     assignment: &v1::Assignment,
-    beat: Arc<Beat>,
+    heartbeat: Arc<HeartbeatState>,
     every: Duration,
 ) -> String {
     loop {
-        match api.heartbeat(beat.request(assignment)).await {
-            Ok(reply) if reply.stop && !beat.sending.load(Ordering::Relaxed) => return reply.reason,
+        match api.heartbeat(heartbeat.request(assignment)).await {
+            Ok(reply) if reply.stop && !heartbeat.sending.load(Ordering::Relaxed) => return reply.reason,
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, run = assignment.run, "heartbeat"),
         }

@@ -18,14 +18,14 @@ fn private(unit: &str) -> RunFile {
     run(&format!("privacy = {{ unit = \"{unit}\", epsilon = 4.0, delta = 1e-3, clip = 1.0 }}"))
 }
 
-fn guard(path: &Path, budget: Option<f64>, datasets: &[&str]) -> Guard {
+fn guard(path: &Path, budget: Option<f64>, datasets: &[&str]) -> PrivacyGuard {
     let declared = |epsilon| PrivacyBudget { domain: "reviews".to_owned(), epsilon, delta: 1e-3 };
     let config = Config {
         datasets: datasets.iter().map(|name| Source::new(*name, "x")).collect(),
         privacy: budget.map(declared).into_iter().collect(),
         ..Config::default()
     };
-    Guard::open(&path.join("ledger.jsonl"), Arc::new(config)).unwrap()
+    PrivacyGuard::open(&path.join("ledger.jsonl"), Arc::new(config)).unwrap()
 }
 
 fn entry(id: &RunId, round: u32) -> Entry {
@@ -54,7 +54,7 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
     let source = Source::new("reviews", "x");
     let open = |budget| guard(dir.path(), budget, &["reviews"]);
     let free = open(None);
-    free.agree(&id, &private("example"), &source, 100).unwrap();
+    free.reserve(&id, &private("example"), &source, 100).unwrap();
     let spent = free.release(&entry(&id, 1)).unwrap();
     free.check(&id).unwrap();
     drop(free);
@@ -65,7 +65,7 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
     assert!(matches!(small.release(&entry(&id, 2)).unwrap_err(), LedgerError::Budget { .. }));
     // What was paid for before is the same bytes, and the run's own plan is as it was.
     small.release(&entry(&id, 1)).unwrap();
-    assert!(small.agree(&id, &private("example"), &source, 100).unwrap().is_some());
+    assert!(small.reserve(&id, &private("example"), &source, 100).unwrap().is_some());
     drop(small);
 
     let large = open(Some(2.0 * spent.next_epsilon));
@@ -74,23 +74,26 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
 }
 
 #[test]
-fn a_budgeted_domain_is_for_promises_per_example_alone() {
+fn a_budgeted_domain_is_for_privacy_per_example_alone() {
     let dir = tempfile::tempdir().unwrap();
     let source = Source::new("reviews", "x");
-    let (free, bound) = (guard(dir.path(), None, &["reviews"]), guard(dir.path(), Some(8.0), &["reviews"]));
+    let free = guard(dir.path(), None, &["reviews"]);
+    let bound = guard(dir.path(), Some(8.0), &["reviews"]);
     for file in [run(""), private("client")] {
-        free.admit(&file, &source, false).unwrap();
-        let refused = bound.admit(&file, &source, false).unwrap_err().to_string();
+        free.check_dataset(&file, &source, false).unwrap();
+        let refused = bound.check_dataset(&file, &source, false).unwrap_err().to_string();
         assert!(refused.contains("data set \"reviews\" has a privacy budget here"), "{refused}");
     }
-    bound.admit(&private("example"), &source, false).unwrap();
+    bound.check_dataset(&private("example"), &source, false).unwrap();
     for file in [run(""), private("example")] {
-        assert!(bound.admit(&file, &source, true).unwrap_err().to_string().contains("has a privacy budget here"));
+        assert!(
+            bound.check_dataset(&file, &source, true).unwrap_err().to_string().contains("has a privacy budget here")
+        );
     }
-    free.admit(&run(""), &source, true).unwrap();
-    let refused = free.admit(&private("client"), &source, true).unwrap_err().to_string();
+    free.check_dataset(&run(""), &source, true).unwrap();
+    let refused = free.check_dataset(&private("client"), &source, true).unwrap_err().to_string();
     assert!(refused.contains("does not call data set \"reviews\" public"), "{refused}");
-    free.admit(&private("client"), &Source { public: true, ..source }, true).unwrap();
+    free.check_dataset(&private("client"), &Source { public: true, ..source }, true).unwrap();
 }
 
 #[test]
@@ -98,9 +101,9 @@ fn a_domain_that_no_data_set_names_any_more_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let id = RunId::new("r-1").unwrap();
     let first = guard(dir.path(), None, &["reviews"]);
-    first.agree(&id, &private("example"), &Source::new("reviews", "x"), 100).unwrap();
-    assert!(guard(dir.path(), None, &["opinions"]).forgotten().is_empty(), "nothing is released of it yet");
+    first.reserve(&id, &private("example"), &Source::new("reviews", "x"), 100).unwrap();
+    assert!(guard(dir.path(), None, &["opinions"]).unnamed_domains().is_empty(), "nothing is released of it yet");
     first.release(&entry(&id, 1)).unwrap();
-    assert!(first.forgotten().is_empty());
-    assert_eq!(guard(dir.path(), None, &["opinions"]).forgotten(), ["reviews"]);
+    assert!(first.unnamed_domains().is_empty());
+    assert_eq!(guard(dir.path(), None, &["opinions"]).unnamed_domains(), ["reviews"]);
 }

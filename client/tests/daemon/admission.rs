@@ -1,4 +1,4 @@
-//! What the client says no to, and in which words.
+//! Which invitations and assignments the client refuses, and with which words.
 
 use rondo_proto::v1::{self, poll_reply::Next};
 
