@@ -69,8 +69,7 @@ fn strict(current: Option<&str>) -> Option<String> {
     match STRICT_BRANCHES.contains(&branch) {
         true if is_strict => None,
         true => Some(format!("{branch},STRICT")),
-        // The slowest branch is the same for all numbers of rows.
-        false if current == "COMPATIBLE" => None,
+        // COMPATIBLE is the same on all processors, but not for all numbers of rows.
         false => Some(STRICT.to_owned()),
     }
 }
@@ -144,11 +143,17 @@ mod tests {
 
     #[test]
     fn a_strict_value_of_the_user_stays_and_a_weaker_one_does_not() {
-        for kept in ["AUTO,STRICT", "AVX2,STRICT", "AVX512,STRICT", "COMPATIBLE"] {
+        for kept in ["AUTO,STRICT", "AVX2,STRICT", "AVX512,STRICT"] {
             assert_eq!(strict(Some(kept)), None, "{kept}");
         }
-        let replaced =
-            [("AVX2", "AVX2,STRICT"), ("AVX512", "AVX512,STRICT"), ("AUTO", STRICT), ("OFF", STRICT), ("", STRICT)];
+        let replaced = [
+            ("AVX2", "AVX2,STRICT"),
+            ("AVX512", "AVX512,STRICT"),
+            ("AUTO", STRICT),
+            ("COMPATIBLE", STRICT),
+            ("OFF", STRICT),
+            ("", STRICT),
+        ];
         for (weak, strong) in replaced {
             assert_eq!(strict(Some(weak)).as_deref(), Some(strong), "{weak}");
             assert_eq!(strict(Some(strong)), None, "{strong}");
