@@ -96,11 +96,13 @@ impl<'c> Settings<'c> {
     /// Attention with as many heads as `key` says, which share a token's state evenly; its key and
     /// size are given.
     pub(super) fn attention(&self, key: &'static str, hidden: (&str, usize)) -> Result<Attention, ModelError> {
-        let (heads, (hidden, size)) = (self.count(key)?, hidden);
+        let heads = self.count(key)?;
+        let (hidden, size) = hidden;
         if !size.is_multiple_of(heads) {
             return Err(self.malformed(format!("`{hidden}` {size} is no multiple of {heads} heads")));
         }
-        let (heads, head_size) = (heads as i64, (size / heads) as i64);
+        let head_size = (size / heads) as i64;
+        let heads = heads as i64;
         Ok(Attention { heads, kv_heads: heads, head_size, window: None })
     }
 

@@ -109,8 +109,8 @@ fn combinations_have_copies() {
         }
         let found = per_text(&session, &encoded, &indices, Objective::Labels(&labels), Plan::default());
         assert_eq!(found.len(), trained.len() * run.job.targets().len());
-        for text in 0..labels.len() {
-            for (gradient, single) in found.iter().zip(alone(&session, &encoded, text, Some(labels[text]))) {
+        for (text, &label) in labels.iter().enumerate() {
+            for (gradient, single) in found.iter().zip(alone(&session, &encoded, text, Some(label))) {
                 let largest = single.abs().max().double_value(&[]);
                 let off = off(&gradient.get(text as i64), &single);
                 assert!(largest > 0.0 && off <= 1e-5 * largest.max(1e-2), "{trained:?}: {off} of {largest}");
