@@ -18,6 +18,34 @@ use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
+<<<<<<< HEAD:client/src/daemon/admission.rs
+=======
+use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
+use rondo_trainer_api::memory::{self, ModelSizes, Workload};
+
+use super::failure::Failure;
+use super::guard::Guard;
+use super::promise;
+
+/// A run as this client can work on it.
+#[derive(Clone)]
+pub struct Agreed {
+    /// The run, resolved against its base.
+    pub job: Job,
+    /// The run file.
+    pub run: Arc<RunFile>,
+    /// The base model.
+    pub base: Arc<v1::BaseModel>,
+    /// Where it lies here.
+    pub model_dir: PathBuf,
+    /// This client's examples.
+    pub data: Arc<Dataset>,
+    /// The rank this client trains with.
+    pub rank: u32,
+    /// How its examples are clipped and noised.
+    pub privacy: Option<ExamplePlan>,
+}
+>>>>>>> data:client/src/daemon/judge.rs
 
 /// A data set that was read, and what it was read from.
 struct LoadedDataset {
