@@ -47,6 +47,7 @@ fn private_step(criterion: &mut Criterion) {
         rounds: 1,
         epsilon: 100.0,
         delta: 1e-5,
+        warm_up_clip: None,
     };
     let private = Work { protection: Protection::Examples(plan), ..plain.clone() };
     for (name, work) in [("plain", &plain), ("private", &private)] {

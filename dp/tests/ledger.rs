@@ -29,11 +29,11 @@ fn a_run_spends_its_rounds_and_no_more() {
     assert!(matches!(ledger.spend("r", 1, "u1", 0), Err(LedgerError::NotReserved { .. })));
     ledger.reserve("r", "d", &plan, None, 0).unwrap();
     for round in 1..=3 {
-        ledger.check("r").unwrap();
+        ledger.check("r", 1).unwrap();
         ledger.spend("r", round, &format!("u{round}"), 0).unwrap();
     }
     assert!(spent(&ledger, "r") <= 3.0 && spent(&ledger, "r") > 2.99);
-    let reported = ledger.check("r").unwrap_err().to_string();
+    let reported = ledger.check("r", 1).unwrap_err().to_string();
     assert!(reported.contains("has spent its privacy budget") && reported.contains("of 3"), "{reported}");
     assert!(ledger.spend("r", 4, "u4", 0).is_err());
     // The same bytes again cost nothing, and the same reservation counts once.

@@ -19,7 +19,7 @@ use crate::train::{local, warm_up};
 use rondo_trainer_api::limits::Limits;
 use rondo_trainer_api::memory::{self, Load, Outline, machine};
 use rondo_trainer_api::work::MakeTrainer;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Trainer, Work, WorkError};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Protection, Trainer, Work, WorkError};
 
 /// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
 ///
@@ -146,8 +146,13 @@ impl LibtorchTrainer {
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
         let steps = self.plan(work)?;
         let (device, loaded) = self.prepare(work)?;
-        // The daemon refuses such a run; here nothing is read should it not have.
-        if work.run.privacy.is_some() && work.job.warm_up_reads_data() {
+        // The daemon refuses a run that does not pay; here nothing is read should it not have.
+        let paid = match work.protection {
+            Protection::Examples(plan) if work.job.warm_up_passes() <= 1 => plan.of_warm_up(),
+            _ => None,
+        };
+        let is_open = work.run.privacy.is_none() || !work.job.warm_up_reads_data();
+        if !is_open && paid.is_none() && !matches!(work.protection, Protection::WholeChange { .. }) {
             return Err(TrainerError::PrivateWarmUp);
         }
         let mut all: Option<LocalUpdate> = None;
@@ -158,7 +163,14 @@ impl LibtorchTrainer {
                     let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
                     let pooling = work.run.task.pooling;
                     let session = Session::of_probe(&*loaded.model, device, &work.job, &asked, &work.state, pooling)?;
-                    warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?
+                    match (paid, work.protection) {
+                        (Some(paid), _) => warm_up::noised_gradient(&session, work, &paid, &rows, steps, progress)?,
+                        (None, Protection::WholeChange { clip }) => {
+                            let asked = (asked.examples, clip);
+                            warm_up::clipped_gradient(&session, work, asked, &rows, steps, progress)?
+                        }
+                        (None, _) => warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?,
+                    }
                 }
             };
             all = Some(match all {

@@ -138,13 +138,13 @@ impl<A: Api> Daemon<A> {
         beat: &Beat,
     ) -> Result<(), Failure> {
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
-        if agreed.privacy.is_some() && task == Task::Train {
+        if agreed.privacy.is_some() && promise::is_private(task, agreed) {
             if let Some(entry) = self.made_before(key, published).await? {
                 tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
                 let entry = self.spool.readdress(&entry, key)?;
                 return self.deliver(entry, beat).await;
             }
-            self.guard.check(&key.run)?;
+            self.guard.check(&key.run, key.round)?;
         }
         let (job, state) = self.state(assignment, &key.run, task, agreed).await?;
 
@@ -290,7 +290,11 @@ impl<A: Api> Daemon<A> {
             rank: agreed.rank,
             base_version: u32::try_from(base_version).unwrap_or(u32::MAX),
             before,
-            charge: if agreed.privacy.is_some() && task == Task::Train { Charge::Due } else { Charge::None },
+            charge: if agreed.privacy.is_some() && promise::is_private(task, agreed) {
+                Charge::Due
+            } else {
+                Charge::None
+            },
         };
         tracing::info!(%key, examples, train_loss, seconds, "trained");
         let (spool, key) = (Arc::clone(&self.spool), key.clone());

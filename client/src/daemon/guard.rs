@@ -30,8 +30,9 @@ pub struct Guard {
 /// A run file with numbers out of range.
 pub fn promise(run: &RunFile) -> Result<Privacy, PrivacyError> {
     let Some(asked) = &run.privacy else { return Ok(Privacy::None) };
-    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
-    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } =
+        *asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip })
 }
 
 impl Guard {
@@ -96,19 +97,19 @@ impl Guard {
         Ok(declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose()?)
     }
 
-    /// Whether another update of the run may be made; asked before the work.
+    /// Whether another update of round `round` (0 = the warm-up) of the run may be made; asked before the work.
     ///
     /// # Errors
     /// The run has spent its budget here, or its domain the budget that client.toml declares now.
-    pub(super) fn check(&self, run: &RunId) -> Result<(), LedgerError> {
+    pub(super) fn check(&self, run: &RunId, round: u32) -> Result<(), LedgerError> {
         let ledger = self.ledger();
-        ledger.check(run.as_str())?;
-        self.check_declared(ledger.state(), run.as_str())
+        ledger.check(run.as_str(), round)?;
+        self.check_declared(ledger.state(), run.as_str(), round)
     }
 
-    /// Holds one more round of a run against the budget declared now. The ledger holds it against the one that was declared
+    /// Holds one more release of a run, of round `round`, against the budget declared now. The ledger holds it against the one that was declared
     /// when the run was reserved, and that may have been a larger one or none.
-    fn check_declared(&self, books: &LedgerState, run: &str) -> Result<(), LedgerError> {
+    fn check_declared(&self, books: &LedgerState, run: &str, round: u32) -> Result<(), LedgerError> {
         let Some(RunAccount { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared(domain)? else { return Ok(()) };
         let budget = match books.domains.get(domain).and_then(|books| books.budget) {
@@ -120,7 +121,8 @@ impl Guard {
             }
         };
         let released = books.spent(domain);
-        let (spent, would_be) = (budget.cost(&released)?, budget.cost(&released.plus(&Curve::of(&plan.round()?)))?);
+        let (spent, would_be) =
+            (budget.cost(&released)?, budget.cost(&released.plus(&Curve::of(&plan.release_of(round)?)))?);
         if would_be <= budget.epsilon {
             return Ok(());
         }
@@ -146,7 +148,7 @@ impl Guard {
         let mut ledger = self.ledger();
         let update = entry.digest.to_string();
         if !ledger.state().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
-            self.check_declared(ledger.state(), run)?;
+            self.check_declared(ledger.state(), run, entry.key.round)?;
         }
         ledger.spend(run, entry.key.round, &update, now_ms())?;
         let head = ledger.head().to_string();
@@ -159,7 +161,7 @@ impl Guard {
             unit: "example".to_owned(),
             noise_multiplier: plan.noise_multiplier,
             sampling_rate: plan.sampling_rate,
-            steps: plan.steps,
+            steps: plan.steps_of(entry.key.round),
             total_steps: u32::try_from(released.events().iter().map(|event| event.steps()).sum::<u64>())
                 .unwrap_or(u32::MAX),
             delta: plan.delta,
@@ -168,7 +170,7 @@ impl Guard {
             epsilon_pld: released.epsilon_pld(plan.delta).map_or(epsilon, |tighter| tighter.min(epsilon)),
             next_epsilon: plan.cost_after_another(released)?,
             ledger_head: head,
-            clip: plan.clip,
+            clip: plan.clip_of(entry.key.round),
         })
     }
 

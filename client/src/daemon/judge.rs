@@ -200,7 +200,7 @@ impl Judge {
         };
         let job = Job::new(&self.registry, &run, base)?;
         if private {
-            promise::refuse_warm_up(id.as_str(), &job)?;
+            promise::refuse_warm_up(&run, &job)?;
         }
         // Whole updates that are summed under one clip have one shape.
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);

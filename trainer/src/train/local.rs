@@ -136,7 +136,7 @@ fn unchanged(work: &Work, why: &TrainerError) -> Result<LocalUpdate, TrainerErro
 }
 
 /// An update that tells nothing but its tensors.
-fn told_nothing(tensors: TensorSet) -> LocalUpdate {
+pub(super) fn told_nothing(tensors: TensorSet) -> LocalUpdate {
     LocalUpdate { tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None }
 }
 
