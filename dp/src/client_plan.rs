@@ -171,6 +171,29 @@ mod tests {
     }
 
     #[test]
+    fn a_paid_warm_up_is_one_more_release() {
+        let paid = |noise_multiplier| {
+            let terms = Terms { noise_multiplier, warm_up_clip: Some(2.0), ..TERMS };
+            Privacy::new("client", terms).unwrap()
+        };
+        let plan = ClientPlan::new(&paid(None), 10, 20).unwrap();
+        let free = ClientPlan::new(&promise(None, None), 10, 20).unwrap();
+        assert_eq!((plan.releases, free.releases), (21, 20));
+        assert!(plan.epsilon_after(21).unwrap() <= 3.0 && plan.epsilon_after(22).unwrap() > 3.0);
+        assert!(plan.noise_multiplier > free.noise_multiplier);
+        let warm_up = plan.of_warm_up().unwrap();
+        assert_eq!(warm_up, ClientPlan { clip: 2.0, ..plan });
+        assert_eq!((warm_up.event(1), free.of_warm_up()), (plan.event(1), None));
+        // Noise with which one release fits and no second has no room for a round after the warm-up.
+        let one = (1..400).map(|tenths| f64::from(tenths) / 100.0);
+        let mut one = one
+            .filter(|&noise| ClientPlan::new(&promise(Some(noise), None), 10, 1).is_ok_and(|plan| plan.releases == 1));
+        let noise = one.next().unwrap();
+        let refused = ClientPlan::new(&paid(Some(noise)), 10, 1).unwrap_err().to_string();
+        assert!(refused.contains("first round"), "{refused}");
+    }
+
+    #[test]
     fn without_coins_it_is_the_plain_gaussian_mechanism() {
         // dp-accounting 0.6.0: z = 4, ten rounds, everybody in each of them.
         let plan = ClientPlan::new(&promise(Some(4.0), None), 10, 10).unwrap();

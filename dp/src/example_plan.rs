@@ -272,6 +272,41 @@ mod tests {
     }
 
     #[test]
+    fn a_paid_warm_up_is_one_more_step_of_the_whole() {
+        let paid = |noise_multiplier| {
+            Privacy::new("example", Terms { noise_multiplier, warm_up_clip: Some(0.5), ..TERMS }).unwrap()
+        };
+        let plan = ExamplePlan::new(&paid(None), 2376, SCHEDULE).unwrap();
+        let free = ExamplePlan::new(&promise(None), 2376, SCHEDULE).unwrap();
+        assert_eq!((plan.rounds, plan.whole().unwrap().steps(), free.whole().unwrap().steps()), (6, 61, 60));
+        let of = |steps| {
+            let event = Event::new(plan.noise_multiplier, plan.sampling_rate, steps).unwrap();
+            Curve::enforceable(&event).epsilon_enforced(1e-5).unwrap()
+        };
+        assert_eq!(Curve::enforceable(&plan.whole().unwrap()).epsilon_enforced(1e-5).unwrap(), of(61));
+        assert!(of(61) <= 3.0 && of(61) > 2.999 && of(62) > 3.0, "{}", of(61));
+        assert!(plan.noise_multiplier > free.noise_multiplier);
+        // The warm-up has its own clip; rate, multiplier and divisor are those of the rounds.
+        let step = plan.of_warm_up().unwrap();
+        assert_eq!(step, ExamplePlan { clip: 0.5, ..plan });
+        assert_eq!((plan.steps_of(0), plan.clip_of(0), plan.steps_of(1), plan.clip_of(1)), (1, 0.5, 10, 1.0));
+        assert_eq!((free.of_warm_up(), free.steps_of(0)), (None, 10));
+
+        // Noise for which just so many rounds fit leaves no room for a warm-up beside them.
+        let schedule = Schedule { batch: 128, steps: 1, rounds: 100 };
+        let rounds = |privacy: &Privacy| ExamplePlan::new(privacy, 2376, schedule).unwrap().rounds;
+        assert_eq!(rounds(&paid(Some(1.1))), rounds(&promise(Some(1.1))) - 1);
+        let spent = ExamplePlan::new(&paid(Some(0.2)), 2376, SCHEDULE).unwrap_err().to_string();
+        assert!(spent.contains("first round"), "{spent}");
+        // A plan of an older record has no warm-up.
+        let mut written = serde_json::to_value(plan).unwrap();
+        written.as_object_mut().unwrap().remove("warm_up_clip").unwrap();
+        let read: ExamplePlan = serde_json::from_value(written).unwrap();
+        assert_eq!(read, ExamplePlan { warm_up_clip: None, ..plan });
+        assert!(!serde_json::to_string(&free).unwrap().contains("warm_up"));
+    }
+
+    #[test]
     fn promises_that_cannot_be_kept_are_refused() {
         let refusal =
             |privacy: &Privacy, examples| ExamplePlan::new(privacy, examples, SCHEDULE).unwrap_err().to_string();

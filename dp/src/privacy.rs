@@ -266,6 +266,8 @@ mod tests {
             Terms { sampling_rate: Some(f64::NAN), ..TERMS },
             Terms { clip_quantile: Some(0.0), ..TERMS },
             Terms { clip_quantile: Some(1.0), ..TERMS },
+            Terms { warm_up_clip: Some(0.0), ..TERMS },
+            Terms { warm_up_clip: Some(f64::INFINITY), ..TERMS },
         ];
         for terms in senseless {
             assert!(Privacy::new("client", terms).is_err(), "{terms:?}");
