@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rondo_proto::clock::unix_millis;
 use rondo_wire::identity::{self, Identity};
 
 use crate::error::CliError;
 use crate::output;
-use crate::text::now_ms;
 
 /// How long a renewal may hold a command up; the next command tries again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The identity with a certificate that lasts. Where it cannot
 /// be renewed the old one is used, with a warning.
 pub async fn keep_fresh(identity: Identity, dir: &Path) -> Identity {
-    let renewed = tokio::time::timeout(PATIENCE, identity::renew_if_due(&identity, dir, now_ms() / 1000)).await;
+    let renewed = tokio::time::timeout(PATIENCE, identity::renew_if_due(&identity, dir, unix_millis() / 1000)).await;
     let problem = match renewed {
         Ok(Ok(None)) => return identity,
         Ok(Ok(Some(enrolled))) => return enrolled.identity,

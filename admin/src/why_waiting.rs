@@ -1,10 +1,10 @@
 //! Why a run still waits for clients: what the connected ones lack.
 
+use rondo_proto::clock::unix_millis;
 use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
 
 use crate::context::Administration;
 use crate::error::CliError;
-use crate::text::now_ms;
 
 /// A client that was silent for so long counts as not
 /// connected. An idle client polls every few seconds.
@@ -23,7 +23,7 @@ pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Resu
     }
     let base = admin.get_run(GetRunRequest { run: run.run.clone() }).await?.into_inner().base.unwrap_or_default();
     let clients = admin.list_clients(ListClientsRequest {}).await?.into_inner().clients;
-    Ok(explain(run, &base.digest, &clients, now_ms()))
+    Ok(explain(run, &base.digest, &clients, unix_millis()))
 }
 
 fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> Option<String> {

@@ -4,10 +4,9 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use rondo_proto::files::{self, FileAccess};
 use rondo_proto::{Digest, RunId};
 use serde::{Deserialize, Serialize};
-
-use crate::disk;
 
 /// Runs that are remembered; the longest unchanged are forgotten first.
 const REMEMBERED: usize = 200;
@@ -58,7 +57,7 @@ impl Answers {
         all.push(answer);
         let surplus = all.len().saturating_sub(REMEMBERED);
         all.drain(..surplus);
-        disk::replace(&self.path, &serde_json::to_vec_pretty(&all)?)?;
+        files::replace(&self.path, &serde_json::to_vec_pretty(&all)?, FileAccess::Owner)?;
         self.all = all;
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rondo_proto::files::{self, FileAccess};
 use rondo_proto::{Digest, RunId};
 use rondo_wire::transfer::{ReceiveError, Receiver};
 
@@ -78,7 +79,7 @@ impl Cache {
     /// Tells a full disk from other failures.
     pub fn explain(&self, digest: Digest, error: ReceiveError) -> CacheError {
         match error {
-            ReceiveError::Io { source, .. } if disk::is_full(&source) => {
+            ReceiveError::Io { source, .. } if files::is_full(&source) => {
                 CacheError::NoSpace { digest, dir: self.root.clone(), source }
             }
             ReceiveError::Io { path, source } => CacheError::Io { path, source },
@@ -94,7 +95,7 @@ impl Cache {
         self.needs.drain(..surplus);
         let path = self.root.join("runs.json");
         let content = serde_json::to_vec(&self.needs).map_err(|error| io_error(&path)(error.into()))?;
-        disk::replace(&path, &content).map_err(io_error(&path))?;
+        files::replace(&path, &content, FileAccess::Owner).map_err(io_error(&path))?;
 
         let needed: BTreeSet<String> = self.needs.iter().flat_map(|(_, all)| all).map(Digest::hex).collect();
         for found in fs::read_dir(&self.root).map_err(io_error(&self.root))? {

@@ -34,27 +34,6 @@ impl Disk for LocalDisk {
     }
 }
 
-/// Whether an error means that there is no room left: a full disk, a quota, a file size limit.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
-}
-
-/// Makes the entries of a folder (a rename in it) durable.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Only Unix lets a folder be opened; elsewhere the rename itself is as durable as it gets.
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-/// Replaces a small file as a whole: its old content or its new one, never a part.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(content)?;
-    new.as_file().sync_all()?;
-    new.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
-}
-
 /// Removes a file or folder; that it is not there is fine.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };

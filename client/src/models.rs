@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rondo_base::BaseError;
+use rondo_proto::files::{self, FileAccess};
 use rondo_proto::v1::BaseModel;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Model;
-use crate::disk;
 #[cfg(feature = "hub")]
 use crate::hub;
 
@@ -148,7 +148,7 @@ impl Models {
         }
         if changed {
             let saved = serde_json::to_vec(&self.known).map_err(io::Error::from);
-            if let Err(error) = saved.and_then(|content| disk::replace(&self.record, &content)) {
+            if let Err(error) = saved.and_then(|content| files::replace(&self.record, &content, FileAccess::Owner)) {
                 tracing::warn!(path = %self.record.display(), %error, "model digests are not remembered");
             }
         }

@@ -89,7 +89,8 @@ fn list(names: &[String]) -> String {
     names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks a run and gives the rank to train with: the run's, or this client's largest where the method can mix ranks.
+/// Checks a run and gives the rank to train with: the run's, or this
+/// client's largest where the method can mix ranks.
 pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks: bool) -> Result<u32, Decline> {
     let task = run.task.kind.name();
     for (what, found, allowed) in [

@@ -1,8 +1,9 @@
 //! Certificates are short-lived; the daemon renews its own while the old one is still good.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use rondo_proto::clock::unix_millis;
 use rondo_wire::identity::{self, Identity};
 
 use crate::api::GrpcApi;
@@ -14,8 +15,7 @@ const EVERY: Duration = Duration::from_secs(600);
 /// the next look.
 pub async fn keep_fresh(mut identity: Identity, dir: PathBuf, api: GrpcApi) {
     loop {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if due(&identity.cert_pem, i64::try_from(now).unwrap_or(i64::MAX)) {
+        if due(&identity.cert_pem, unix_millis() / 1000) {
             let renewed = identity::renew(&identity, &dir).await.and_then(|enrolled| {
                 api.replace(identity::channel(&enrolled.identity)?);
                 Ok(enrolled.identity)

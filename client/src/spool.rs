@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rondo_methods::{FileError, MethodError};
+use rondo_proto::files::{self, FileAccess};
 use rondo_proto::{Digest, RunId, v1};
 
 use crate::disk::{self, Disk, WriteTensors};
@@ -95,8 +96,8 @@ impl Spool {
             let moved = fs::create_dir_all(&folder)
                 .and_then(|()| disk::remove(&place))
                 .and_then(|()| fs::rename(&new, &place))
-                .and_then(|()| disk::sync_folder(&folder))
-                .and_then(|()| disk::sync_folder(&self.root));
+                .and_then(|()| files::sync_folder(&folder))
+                .and_then(|()| files::sync_folder(&self.root));
             moved.map_err(at(&place))?;
             Ok(self.entry(meta))
         });
@@ -106,7 +107,7 @@ impl Spool {
             }
             match fault {
                 MethodError::Io { source, .. } | MethodError::File(FileError::Io { source, .. })
-                    if disk::is_full(&source) =>
+                    if files::is_full(&source) =>
                 {
                     SpoolError::NoSpace { key: key.clone(), dir: self.root.clone(), source }
                 }
@@ -127,7 +128,7 @@ impl Spool {
         let record = new.join(META);
         let content = serde_json::to_vec_pretty(&meta).map_err(|error| at(&record)(error.into()))?;
         self.disk.write(&record, &content).map_err(at(&record))?;
-        disk::sync_folder(new).map_err(at(new))?;
+        files::sync_folder(new).map_err(at(new))?;
         Ok(meta)
     }
 
@@ -183,7 +184,7 @@ impl Spool {
         let entry = Entry { key: key.clone(), path: to.join(UPDATE), accepted: false, ..entry.clone() };
         let folder = self.root.join(key.run.as_str());
         // The place says which attempt it is for, so that a crash between the two leaves a whole entry either way.
-        let moved = disk::remove(&to).and_then(|()| fs::rename(&from, &to)).and_then(|()| disk::sync_folder(&folder));
+        let moved = disk::remove(&to).and_then(|()| fs::rename(&from, &to)).and_then(|()| files::sync_folder(&folder));
         moved.map_err(io_error(&to))?;
         self.note(&to, &entry, entry.facts.charge.clone(), false)?;
         Ok(entry)
@@ -194,7 +195,7 @@ impl Spool {
         let meta = Meta { key, digest, bytes, facts: Facts { charge, ..facts }, accepted };
         let path = place.join(META);
         let content = serde_json::to_vec_pretty(&meta).map_err(|error| io_error(&path)(error.into()))?;
-        disk::replace(&path, &content).map_err(io_error(&path))
+        files::replace(&path, &content, FileAccess::Owner).map_err(io_error(&path))
     }
 
     /// Drops the entry under a key; that there is none is fine.

@@ -9,7 +9,7 @@ const MAX_NAME_BYTES: usize = 128;
 
 /// Why a base model cannot be registered.
 #[derive(Debug, thiserror::Error)]
-pub enum BaseRefused {
+pub enum RegisterBaseError {
     /// The description lacks something.
     #[error("base model `{name}`: {problem}")]
     Invalid {
@@ -49,9 +49,9 @@ pub fn all(store: &dyn Store) -> Result<Vec<v1::BaseModel>, StoreError> {
 }
 
 /// The change that registers a base; empty when it is there already, the same.
-pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, BaseRefused> {
+pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, RegisterBaseError> {
     let name = base.name.clone();
-    let invalid = |problem: String| Err(BaseRefused::Invalid { name: name.clone(), problem });
+    let invalid = |problem: String| Err(RegisterBaseError::Invalid { name: name.clone(), problem });
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(|c| c.is_control() || c == '/') {
         return invalid(format!("a name has 1 to {MAX_NAME_BYTES} bytes and neither '/' nor control characters"));
     }
@@ -71,7 +71,7 @@ pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, BaseRe
     match find(store, &name)? {
         Some(present) if present.digest == base.digest => {}
         Some(present) => {
-            return Err(BaseRefused::OtherDigest { name, registered: present.digest, got: base.digest.clone() });
+            return Err(RegisterBaseError::OtherDigest { name, registered: present.digest, got: base.digest.clone() });
         }
         None => {
             let key = key(&name);
@@ -119,7 +119,7 @@ mod tests {
             v1::BaseModel { linears: vec![v1::LinearLayer::default()], ..base() },
         ];
         for case in cases {
-            assert!(matches!(register(&store, &case), Err(BaseRefused::Invalid { .. })), "{case:?}");
+            assert!(matches!(register(&store, &case), Err(RegisterBaseError::Invalid { .. })), "{case:?}");
         }
     }
 }

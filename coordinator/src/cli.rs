@@ -17,7 +17,7 @@ use crate::init::{InitRequest, Initialised, init};
 use crate::logging::{self, LoggingError};
 use crate::operator;
 use crate::serve::{ServeError, serve};
-use crate::set_up::SetUpError;
+use crate::setup::SetupError;
 
 /// Time that work on other threads gets after everything has been flushed.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
@@ -51,7 +51,8 @@ struct InitArgs {
     /// Directory that holds all of the coordinator's state.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Host name or address under which others reach the coordinator; may be repeated, the first one makes the URL.
+    /// Host name or address under which others reach the coordinator; may be repeated, the first
+    /// one makes the URL.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
     /// The address that will be served; its port makes the URL.
@@ -60,7 +61,8 @@ struct InitArgs {
     /// Make a one-time join token for a client of this name; may be repeated.
     #[arg(long = "token", value_name = "NAME")]
     tokens: Vec<String>,
-    /// Also write each token to DIR/NAME.token, the CA fingerprint to DIR/ca-fingerprint and the URL to DIR/url.
+    /// Also write each token to DIR/NAME.token, the CA fingerprint to DIR/ca-fingerprint and the
+    /// URL to DIR/url.
     #[arg(long, value_name = "DIR")]
     token_dir: Option<PathBuf>,
     /// Configuration file; its lives of tokens and certificates are used.
@@ -81,8 +83,8 @@ struct ServeArgs {
     /// Directory that `init` made.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Address and port; port 0 takes a free one, DIR/address says which [default: the configuration's, else
-    /// 127.0.0.1:7461]
+    /// Address and port; port 0 takes a free one, DIR/address says which [default: the
+    /// configuration's, else 127.0.0.1:7461]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Configuration file, TOML.
@@ -93,7 +95,8 @@ struct ServeArgs {
     log_format: Option<LogFormat>,
 }
 
-/// Make an operator's identity on the coordinator's machine, for when no operator can call any more.
+/// Make an operator's identity on the coordinator's machine, for when no operator can call any
+/// more.
 #[derive(Debug, Args)]
 #[command(after_help = "The coordinator must not be running.\n\nExample:\n  \
     rondo-coordinator operator --data-dir /var/lib/rondo --name operator --out /var/lib/rondo/operator")]
@@ -123,7 +126,7 @@ pub enum CliError {
     Logging(#[from] LoggingError),
     /// `init` or `operator`.
     #[error(transparent)]
-    SetUp(#[from] SetUpError),
+    Setup(#[from] SetupError),
     /// `serve`.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -145,7 +148,7 @@ impl CliError {
     /// What to do about it, where the message does not say so itself.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::SetUp(SetUpError::Identity(error)) | Self::Serve(ServeError::Identity(error)) => error.hint(),
+            Self::Setup(SetupError::Identity(error)) | Self::Serve(ServeError::Identity(error)) => error.hint(),
             Self::Config(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("name the file with --config, or leave --config out: every setting has a default".to_owned())
             }
@@ -180,7 +183,8 @@ fn run_init(args: InitArgs) -> Result<(), CliError> {
     let InitArgs { hosts, tokens, token_dir, listen, json, config: config_file, .. } = args;
     let usual = Config::default().listen;
     let mut serve = format!("rondo-coordinator serve --data-dir {}", data.root().display());
-    // What was said to `init` has to be said to `serve` too: nothing of it is kept in the data directory.
+    // What was said to `init` has to be said to `serve` too: nothing of it is kept in the data
+    // directory.
     if let Some(file) = config_file {
         serve.push_str(&format!(" --config {}", file.display()));
     }

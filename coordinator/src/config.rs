@@ -1,4 +1,5 @@
-//! The configuration file of `rondo-coordinator serve`, TOML. Every key has a default; flags win over the file.
+//! The configuration file of `rondo-coordinator serve`, TOML. Every key has a default; flags win
+//! over the file.
 //!
 //! ```toml
 //! listen = "127.0.0.1:7461"
@@ -35,7 +36,8 @@ pub struct Config {
     pub token_ttl_s: u64,
     /// Most bytes that unfinished uploads may hold in the staging folder together.
     pub max_staging_bytes: u64,
-    /// Most connections at a time; at most a quarter of them without a certificate. Further ones wait.
+    /// Most connections at a time; at most a quarter of them without a certificate. Further ones
+    /// wait.
     pub max_connections: u32,
     /// What is logged and how.
     pub log: LogConfig,

@@ -1,4 +1,5 @@
-//! Where things lie in the data directory, who may serve from it, and files that only their owner may read.
+//! Where things lie in the data directory, who may serve from it, and files that only their owner
+//! may read.
 //!
 //! ```text
 //! DIR/coordinator.toml   url and host names, written last by `init`     DIR/ca/          CA certificate and key
@@ -10,14 +11,14 @@
 //! ```
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rondo_proto::files::{self, FileAccess};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
-use crate::store::checkpoint::sync_directory;
 
 /// A data directory.
 #[derive(Debug, Clone)]
@@ -25,10 +26,10 @@ pub struct DataDir {
     root: PathBuf,
 }
 
-/// What `init` settled; `coordinator.toml` in the data directory.
+/// What `init` decided: the content of `coordinator.toml` in the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settled {
+pub struct InitRecord {
     /// Format of this file.
     pub v: u32,
     /// Where clients and operators reach the coordinator, `https://host:port`.
@@ -59,7 +60,7 @@ pub enum DataDirError {
     },
     /// `coordinator.toml` is not what `init` writes.
     #[error("{path}: {problem}")]
-    Settled {
+    InitRecord {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -116,7 +117,7 @@ impl DataDir {
         self.root.join("staging")
     }
 
-    /// What was released in runs that promise privacy per client.
+    /// The ledger of what was released in runs with privacy per client.
     pub fn ledger(&self) -> PathBuf {
         self.root.join("ledger.jsonl")
     }
@@ -126,8 +127,8 @@ impl DataDir {
         self.root.join("address")
     }
 
-    /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner enter them, whatever the
-    /// mode of those that are there already.
+    /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner
+    /// enter them, whatever the mode of those that are there already.
     pub fn make_private(&self) -> Result<(), DataDirError> {
         for folder in [self.ca(), self.server(), self.store(), self.blobs(), self.staging()] {
             make_private_dir(&folder)?;
@@ -137,18 +138,21 @@ impl DataDir {
         Ok(())
     }
 
-    fn settled_path(&self) -> PathBuf {
+    fn init_record_path(&self) -> PathBuf {
         self.root.join("coordinator.toml")
     }
 
     /// True once `init` has finished here.
     pub fn is_initialised(&self) -> bool {
-        self.settled_path().exists()
+        self.init_record_path().exists()
     }
 
-    /// What `init` settled.
-    pub fn settled(&self) -> Result<Settled, DataDirError> {
-        let path = self.settled_path();
+    /// Reads what `init` decided.
+    ///
+    /// # Errors
+    /// `init` was not run or did not finish here, or the file cannot be read.
+    pub fn init_record(&self) -> Result<InitRecord, DataDirError> {
+        let path = self.init_record_path();
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -156,18 +160,19 @@ impl DataDir {
             }
             Err(e) => return Err(DataDirError::file("read", &path)(e)),
         };
-        toml::from_str(&text).map_err(|e| DataDirError::Settled { path, problem: e.to_string() })
+        toml::from_str(&text).map_err(|e| DataDirError::InitRecord { path, problem: e.to_string() })
     }
 
     /// Marks the directory as initialised. The last thing `init` does.
-    pub fn settle(&self, settled: &Settled) -> Result<(), DataDirError> {
-        let path = self.settled_path();
-        let text = toml::to_string(settled)
-            .map_err(|e| DataDirError::Settled { path: path.clone(), problem: e.to_string() })?;
-        crate::store::checkpoint::replace_file(&path, text.as_bytes()).map_err(DataDirError::file("write", &path))
+    pub fn write_init_record(&self, record: &InitRecord) -> Result<(), DataDirError> {
+        let path = self.init_record_path();
+        let text = toml::to_string(record)
+            .map_err(|e| DataDirError::InitRecord { path: path.clone(), problem: e.to_string() })?;
+        files::replace(&path, text.as_bytes(), FileAccess::Everyone).map_err(DataDirError::file("write", &path))
     }
 
-    /// Takes the directory for this process until the lock is dropped; the system drops it when the process dies.
+    /// Takes the directory for this process until the lock is dropped; the system drops it when the
+    /// process dies.
     pub fn lock(&self) -> Result<DataDirLock, StoreError> {
         let path = self.root.join("lock");
         let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };
@@ -194,19 +199,7 @@ pub fn make_private_dir(path: &Path) -> Result<(), DataDirError> {
 
 /// Writes a file, mode 0600 from the first byte on, durably. A file that is there is replaced.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    let write = || {
-        let temporary = path.with_extension("new");
-        match std::fs::remove_file(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        sync_directory(path.parent().unwrap_or(Path::new(".")))
-    };
-    write().map_err(DataDirError::file("write", path))
+    files::replace(path, bytes, FileAccess::Owner).map_err(DataDirError::file("write", path))
 }
 
 #[cfg(test)]
@@ -250,7 +243,7 @@ mod tests {
     #[test]
     fn an_empty_directory_says_what_to_run() {
         let dir = tempfile::tempdir().unwrap();
-        let error = DataDir::new(dir.path()).settled().unwrap_err();
+        let error = DataDir::new(dir.path()).init_record().unwrap_err();
         assert!(error.to_string().contains("rondo-coordinator init"), "{error}");
     }
 }

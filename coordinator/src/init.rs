@@ -1,4 +1,5 @@
-//! `rondo-coordinator init`: the CA, the server certificate, the first operator and, if asked, join tokens.
+//! `rondo-coordinator init`: the CA, the server certificate, the first operator and, if asked, join
+//! tokens.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,9 +9,9 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirError, Settled, make_private_dir, write_private};
+use crate::data_dir::{DataDir, DataDirError, InitRecord, make_private_dir, write_private};
 use crate::operator::issue_operator;
-use crate::set_up::SetUpError;
+use crate::setup::SetupError;
 use crate::store::durable::DurableStore;
 use crate::store::{Batch, Store};
 use crate::tls::Role;
@@ -26,13 +27,15 @@ const LOCAL_HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
 /// What to initialise.
 #[derive(Debug, Clone, Default)]
 pub struct InitRequest {
-    /// Names or addresses under which clients and operators reach the coordinator; the first one makes the URL.
+    /// Names or addresses under which clients and operators reach the coordinator; the first one
+    /// makes the URL.
     pub hosts: Vec<String>,
     /// The port in the URL.
     pub port: u16,
     /// Clients for which a join token is made.
     pub tokens: Vec<String>,
-    /// Folder in which each token is also written to a file named after its client, beside `ca-fingerprint` and `url`.
+    /// Folder in which each token is also written to a file named after its client, beside
+    /// `ca-fingerprint` and `url`.
     pub token_dir: Option<PathBuf>,
     /// Life of the tokens and of the operator's certificate.
     pub config: Config,
@@ -48,23 +51,23 @@ pub struct Initialised {
     /// Identity folder of the first operator.
     pub operator_dir: PathBuf,
     /// Join tokens, shown here only.
-    pub tokens: Vec<MadeToken>,
+    pub tokens: Vec<JoinToken>,
 }
 
 /// A join token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MadeToken {
+pub struct JoinToken {
     /// The client it is for.
     pub name: String,
     /// Its text.
     pub token: String,
 }
 
-fn check_host(host: &str) -> Result<(), SetUpError> {
+fn check_host(host: &str) -> Result<(), SetupError> {
     let is_name = !host.is_empty()
         && host.len() <= 253
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
-    if is_name || host.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(SetUpError::Host { host: host.to_owned() }) }
+    if is_name || host.parse::<IpAddr>().is_ok() { Ok(()) } else { Err(SetupError::Host { host: host.to_owned() }) }
 }
 
 fn url(host: &str, port: u16) -> String {
@@ -74,10 +77,10 @@ fn url(host: &str, port: u16) -> String {
     }
 }
 
-/// Initialises a data directory. What an interrupted `init` left is made anew; a directory whose `init` came to its end
-/// is never touched.
-pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, SetUpError> {
-    let already = || SetUpError::Already { path: data.root().to_owned() };
+/// Initialises a data directory. What an interrupted `init` left is made again; a directory whose
+/// `init` came to its end is never touched.
+pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, SetupError> {
+    let already = || SetupError::Already { path: data.root().to_owned() };
     if data.is_initialised() {
         return Err(already());
     }
@@ -122,7 +125,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
             needs_approval: false,
         })?;
         record.put(&mut batch)?;
-        tokens.push(MadeToken { name: name.to_string(), token });
+        tokens.push(JoinToken { name: name.to_string(), token });
     }
     let store = DurableStore::open(&data.store())?;
     store.commit(&batch)?;
@@ -136,7 +139,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
             write_private(&folder.join(format!("{}.token", made.name)), made.token.as_bytes())?;
         }
     }
-    data.settle(&Settled { v: 1, url: url.clone(), hosts })?;
+    data.write_init_record(&InitRecord { v: 1, url: url.clone(), hosts })?;
     Ok(Initialised { ca_fingerprint, url, operator_dir: data.operator(), tokens })
 }
 
@@ -161,11 +164,11 @@ mod tests {
         let data = DataDir::new(dir.path());
         let made = init(&data, &request(), &SystemClock).unwrap();
         assert_eq!(made.url, "https://coordinator.example:7461");
-        let settled = data.settled().unwrap();
+        let settled = data.init_record().unwrap();
         assert_eq!(settled.hosts, ["coordinator.example", "localhost", "127.0.0.1"]);
         let ca = std::fs::read(data.ca().join("ca.pem")).unwrap();
         let error = init(&data, &request(), &SystemClock).unwrap_err();
-        assert!(matches!(error, SetUpError::Already { .. }) && error.to_string().contains("serve"), "{error}");
+        assert!(matches!(error, SetupError::Already { .. }) && error.to_string().contains("serve"), "{error}");
         assert_eq!(std::fs::read(data.ca().join("ca.pem")).unwrap(), ca);
     }
 
@@ -204,9 +207,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path().join("data"));
         let host = InitRequest { hosts: vec!["https://x".into()], ..request() };
-        assert!(matches!(init(&data, &host, &SystemClock), Err(SetUpError::Host { .. })));
+        assert!(matches!(init(&data, &host, &SystemClock), Err(SetupError::Host { .. })));
         let name = InitRequest { tokens: vec!["Movies!".into()], ..request() };
-        assert!(matches!(init(&data, &name, &SystemClock), Err(SetUpError::Name(_))));
+        assert!(matches!(init(&data, &name, &SystemClock), Err(SetupError::Name(_))));
         assert!(!data.root().exists());
         assert_eq!(url("::1", 7461), "https://[::1]:7461");
     }

@@ -5,15 +5,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rondo_coordinator::cli::{Cli, run};
-use rondo_coordinator::complaint::complaint;
+use rondo_coordinator::error_report::error_report;
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is there to be told when standard error is closed.
-            let _ = writeln!(io::stderr(), "{}", complaint(&error));
+            // Nobody reads it when standard error is closed.
+            let _ = writeln!(io::stderr(), "{}", error_report(&error));
             ExitCode::FAILURE
         }
     }

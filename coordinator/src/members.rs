@@ -1,5 +1,5 @@
-//! Who may call: one record per client or operator, with the certificates that count. Read at every call, so that a
-//! revocation holds at once, on open connections too.
+//! Who may call: one record per client or operator, with the certificates that count. Read at every
+//! call, so that a revocation holds at once, on open connections too.
 
 use rondo_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,8 @@ use crate::store::{Batch, Store, StoreError, record};
 use crate::tls::Role;
 use crate::tls::peer::PeerCertificate;
 
-/// Certificates kept per member: the present one, and the one before it for a renewal whose reply was lost.
+/// Certificates kept per member: the present one, and the one before it for a renewal whose reply
+/// was lost.
 const CERTIFICATES: usize = 2;
 
 /// A client or an operator.
@@ -38,7 +39,7 @@ pub struct MemberCertificate {
 
 /// Why a certificate does not let its holder in.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum AccessDenied {
     /// The store does not know the name or the fingerprint.
     #[error("the certificate of {role} `{name}` is not one this coordinator has on record")]
     Unknown {
@@ -109,17 +110,18 @@ impl Member {
     }
 
     /// The member a certificate stands for, if it still counts.
-    pub fn admit(store: &dyn Store, peer: &PeerCertificate, now: Millis) -> Result<Self, Refused> {
-        let (role, name) = (peer.role, peer.name.clone());
-        let Some(member) = Self::find(store, role, &name)? else { return Err(Refused::Unknown { role, name }) };
+    pub fn authenticate(store: &dyn Store, peer: &PeerCertificate, now: Millis) -> Result<Self, AccessDenied> {
+        let role = peer.role;
+        let name = peer.name.clone();
+        let Some(member) = Self::find(store, role, &name)? else { return Err(AccessDenied::Unknown { role, name }) };
         if member.revoked {
-            return Err(Refused::Revoked { role, name });
+            return Err(AccessDenied::Revoked { role, name });
         }
         if !member.certificates.iter().any(|c| c.fingerprint == peer.fingerprint) {
-            return Err(Refused::Unknown { role, name });
+            return Err(AccessDenied::Unknown { role, name });
         }
         if now < peer.not_before_ms || now >= peer.not_after_ms {
-            return Err(Refused::Expired { role, name });
+            return Err(AccessDenied::Expired { role, name });
         }
         Ok(member)
     }
@@ -163,24 +165,24 @@ mod tests {
     #[test]
     fn only_recorded_certificates_in_time_of_the_right_role_are_admitted() {
         let store = MemStore::new();
-        assert!(matches!(Member::admit(&store, &peer("f1"), 5), Err(Refused::Unknown { .. })));
+        assert!(matches!(Member::authenticate(&store, &peer("f1"), 5), Err(AccessDenied::Unknown { .. })));
         let mut member = Member::new("movies", Role::Client, 1, certificate("f1"));
         keep(&store, &member);
-        assert_eq!(Member::admit(&store, &peer("f1"), 5).unwrap(), member);
-        assert!(matches!(Member::admit(&store, &peer("f2"), 5), Err(Refused::Unknown { .. })));
-        assert!(matches!(Member::admit(&store, &peer("f1"), 1000), Err(Refused::Expired { .. })));
+        assert_eq!(Member::authenticate(&store, &peer("f1"), 5).unwrap(), member);
+        assert!(matches!(Member::authenticate(&store, &peer("f2"), 5), Err(AccessDenied::Unknown { .. })));
+        assert!(matches!(Member::authenticate(&store, &peer("f1"), 1000), Err(AccessDenied::Expired { .. })));
         let operator = PeerCertificate { role: Role::Operator, ..peer("f1") };
-        assert!(matches!(Member::admit(&store, &operator, 5), Err(Refused::Unknown { .. })));
+        assert!(matches!(Member::authenticate(&store, &operator, 5), Err(AccessDenied::Unknown { .. })));
 
         member.renew(certificate("f2"));
         keep(&store, &member);
-        assert!(Member::admit(&store, &peer("f1"), 5).is_ok(), "the one before still counts");
+        assert!(Member::authenticate(&store, &peer("f1"), 5).is_ok(), "the one before still counts");
         member.renew(certificate("f3"));
         keep(&store, &member);
-        assert!(matches!(Member::admit(&store, &peer("f1"), 5), Err(Refused::Unknown { .. })));
+        assert!(matches!(Member::authenticate(&store, &peer("f1"), 5), Err(AccessDenied::Unknown { .. })));
 
         member.revoked = true;
         keep(&store, &member);
-        assert!(matches!(Member::admit(&store, &peer("f3"), 5), Err(Refused::Revoked { .. })));
+        assert!(matches!(Member::authenticate(&store, &peer("f3"), 5), Err(AccessDenied::Revoked { .. })));
     }
 }

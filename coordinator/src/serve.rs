@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rondo_methods::Registry;
+use rondo_proto::files::{self, FileAccess};
 use rondo_wire::identity::{self, IdentityError};
 use rondo_wire::stubs::administration_server::AdministrationServer;
 use rondo_wire::stubs::enrolment_server::EnrolmentServer;
@@ -20,28 +21,27 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
-use crate::books::{self, BooksError};
+use crate::blob_gc;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirError, Settled};
+use crate::data_dir::{DataDir, DataDirError, InitRecord};
 use crate::driver::{Driver, StartError, Started};
 use crate::executor::Executor;
-use crate::garbage;
 use crate::grpc::Shared;
 use crate::grpc::administration::AdministrationService;
 use crate::grpc::enrolment::EnrolmentService;
 use crate::grpc::federation::FederationService;
-use crate::grpc::identity::Gate;
-use crate::incoming::{self, Connection};
-use crate::initials::Initials;
+use crate::grpc::identity::AuthInterceptor;
+use crate::ledger_check::{self, LedgerCheckError};
+use crate::listener::{self, Connection};
+use crate::maintenance::Maintenance;
+use crate::start_adapters::StartAdapters;
 use crate::store::blobs::{BlobError, Blobs};
-use crate::store::checkpoint::replace_file;
 use crate::store::durable::DurableStore;
 use crate::store::{Store, StoreError};
 use crate::tls::ca::Authority;
-use crate::tls::server::{ServerCertificate, Shown};
+use crate::tls::server::{ServerCertResolver, ServerCertificate};
 use crate::tls::{self, Role, TlsError};
-use crate::upkeep::Upkeep;
 use crate::upload::Uploads;
 use crate::upload::staging::Staging;
 
@@ -50,7 +50,8 @@ const PER_CONNECTION: usize = 64;
 /// A silent connection is asked whether it lives, and cut when it does not answer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// An enrolment request holds a token and a certificate request; nobody who has no certificate sends more.
+/// An enrolment request holds a token and a certificate request; nobody who has no certificate
+/// sends more.
 const MAX_ENROLMENT_BYTES: usize = 16 << 10;
 /// The largest message of a client is a piece of an update.
 const MAX_FEDERATION_BYTES: usize = MESSAGE_BYTES + (64 << 10);
@@ -74,7 +75,7 @@ pub enum ServeError {
     Start(#[from] StartError),
     /// The privacy ledger.
     #[error(transparent)]
-    Books(#[from] BooksError),
+    Ledger(#[from] LedgerCheckError),
     /// The blob folder.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -102,13 +103,13 @@ pub enum ServeError {
     /// The server failed while it ran.
     #[error("the server failed: {0}")]
     Server(#[from] tonic::transport::Error),
-    /// A part of the coordinator ended while it served.
+    /// A component of the coordinator ended while it served.
     #[error(
-        "the coordinator's {part} stopped: {problem}; the process ends so that it is started anew, its state is safe"
+        "the coordinator's {component} stopped: {problem}; the process ends so that it is started again, its state is safe"
     )]
-    Part {
-        /// Which one.
-        part: &'static str,
+    Component {
+        /// Which one: "server", "driver" or "executor".
+        component: &'static str,
         /// How it ended.
         problem: String,
     },
@@ -117,7 +118,8 @@ pub enum ServeError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Serves from a data directory until `shutdown` comes; `ready` is told the address once calls are answered.
+/// Serves from a data directory until `shutdown` comes. `ready` gets the address once calls are
+/// answered.
 pub async fn serve(
     data: &DataDir,
     config: Config,
@@ -128,39 +130,39 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     // A process has one provider; a second installation of the same one is no error.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let settled = data.settled()?;
+    let init = data.init_record()?;
     let _lock = data.lock()?;
-    forget_address(data)?;
+    remove_address_file(data)?;
     let now = clock.now();
     let authority = Authority::load(&data.ca())?;
     data.make_private()?;
-    let certificate = ServerCertificate::load(&data.server(), &authority, &settled.hosts, now)?;
-    let certificate = Arc::new(Shown::new(&certificate)?);
+    let certificate = ServerCertificate::load(&data.server(), &authority, &init.hosts, now)?;
+    let certificate = Arc::new(ServerCertResolver::new(&certificate)?);
     let store = DurableStore::open(&data.store())?;
     let store: Arc<dyn Store> = Arc::new(store);
     let blobs = Arc::new(Blobs::open(&data.blobs())?);
     let staging_error = |source| ServeError::Staging { path: data.staging(), source };
     let staging = Arc::new(Staging::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?);
     let staging_error = |source| ServeError::Staging { path: data.staging(), source };
-    let initials = Initials::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?;
+    let start_adapters = StartAdapters::open(&data.staging(), config.max_staging_bytes).map_err(staging_error)?;
     let listen_error = |source| ServeError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
 
-    let Started { driver, orders, task: mut driving } =
+    let Started { driver, requests, task: mut driving } =
         Driver::start(Arc::clone(&store), registry, Arc::clone(&clock))?;
-    // Before anything is swept: what older records do not know, newer ones may need.
-    let ledger = books::open(&data.ledger(), &data.store(), &driver).await?;
+    // Before garbage is collected: what older records do not know, newer ones may need.
+    let ledger = ledger_check::open(&data.ledger(), &data.store(), &driver).await?;
     // Before the executor makes new ones and anybody calls.
-    garbage::sweep(&driver, &blobs).await?;
-    staging.sweep(&driver).await;
+    blob_gc::collect_garbage(&driver, &blobs).await?;
+    staging.collect_garbage(&driver).await;
     let executor = Executor::new(driver.clone(), Arc::clone(&blobs), Arc::clone(&staging), ledger, Arc::clone(&clock));
-    let mut executing = tokio::spawn(executor.run(orders));
+    let mut executing = tokio::spawn(executor.run(requests));
 
     let (closing, is_closing) = watch::channel(false);
-    let connections = incoming::accept(
+    let connections = listener::accept(
         listener,
-        tls::server::settings(Arc::clone(&certificate), &authority)?,
+        tls::server::server_config(Arc::clone(&certificate), &authority)?,
         config.max_connections,
     );
     let drain = Duration::from_secs(config.drain_s);
@@ -169,7 +171,7 @@ pub async fn serve(
         store: Arc::clone(&store),
         blobs: Arc::clone(&blobs),
         uploads: Uploads::new(driver.clone(), blobs, staging),
-        initials,
+        start_adapters,
         authority,
         config,
         clock,
@@ -178,17 +180,18 @@ pub async fn serve(
         writing: tokio::sync::Mutex::new(()),
         closing: is_closing.clone(),
     });
-    let upkeep = Upkeep { shared: Arc::clone(&shared), server: data.server(), hosts: settled.hosts.clone() };
-    let upkeep = tokio::spawn(upkeep.run());
+    let maintenance = Maintenance { shared: Arc::clone(&shared), server: data.server(), hosts: init.hosts.clone() };
+    let maintenance = tokio::spawn(maintenance.run());
     let mut serving = tokio::spawn(server(shared, connections, is_closing));
-    publish_address(data, &settled, address)?;
-    tracing::info!(%address, url = settled.url, data_dir = %data.root().display(), "coordinator is ready");
+    write_address_file(data, &init, address)?;
+    tracing::info!(%address, url = init.url, data_dir = %data.root().display(), "coordinator is ready");
     ready(address);
 
-    let ended = first_end(&mut serving, &mut driving, &mut executing, shutdown).await;
+    let ended = first_to_end(&mut serving, &mut driving, &mut executing, shutdown).await;
     match &ended {
         Ok(()) => tracing::info!(drain_s = drain.as_secs(), "shutting down: no new calls, those under way may finish"),
-        // Without one of its parts a coordinator is of no use; whoever watches over the process starts it anew.
+        // Without one of its components a coordinator is of no use. The supervisor of the process
+        // starts it again.
         Err(error) => tracing::error!(%error, "shutting down"),
     }
     closing.send_replace(true);
@@ -196,14 +199,14 @@ pub async fn serve(
         tracing::warn!("calls were still under way at the end of the drain and are cut");
         serving.abort();
     }
-    upkeep.abort();
+    maintenance.abort();
     driver.stop().await;
     if !driving.is_finished() {
         driving.await?;
     }
     // Ends with the driver; an aggregation under way is started again by the next life.
     executing.abort();
-    forget_address(data)?;
+    remove_address_file(data)?;
     tokio::task::spawn_blocking(move || store.close()).await??;
     tracing::info!("coordinator has ended");
     ended
@@ -215,7 +218,7 @@ fn server(
     connections: ReceiverStream<io::Result<Connection>>,
     mut closing: watch::Receiver<bool>,
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> {
-    let gate = |role| Gate { shared: Arc::clone(&shared), role };
+    let gate = |role| AuthInterceptor { shared: Arc::clone(&shared), role };
     let enrolment = EnrolmentServer::new(EnrolmentService(Arc::clone(&shared)));
     let federation = FederationServer::new(FederationService(Arc::clone(&shared)));
     let administration = AdministrationServer::new(AdministrationService(Arc::clone(&shared)));
@@ -238,14 +241,14 @@ fn server(
         })
 }
 
-/// Waits for the shutdown. A part of the coordinator that ends before it is an error, whatever it ended with.
-async fn first_end(
+/// Waits for the shutdown. A component that ends before it is an error, whatever it ended with.
+async fn first_to_end(
     serving: &mut JoinHandle<Result<(), tonic::transport::Error>>,
     driving: &mut JoinHandle<()>,
     executing: &mut JoinHandle<()>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (part, problem) = tokio::select! {
+    let (component, problem) = tokio::select! {
         () = shutdown => return Ok(()),
         ended = serving => match ended {
             Ok(Err(error)) => return Err(error.into()),
@@ -255,23 +258,23 @@ async fn first_end(
         ended = executing => ("executor", ended.err()),
     };
     let problem = problem.map_or_else(|| "it ended by itself".to_owned(), |error| error.to_string());
-    Err(ServeError::Part { part, problem })
+    Err(ServeError::Component { component, problem })
 }
 
 /// Writes `DIR/address`. When `init` did not fix a port, the operator's identity gets the real one.
-fn publish_address(data: &DataDir, settled: &Settled, address: SocketAddr) -> Result<(), ServeError> {
-    if let Some(url) = settled.url.strip_suffix(":0")
+fn write_address_file(data: &DataDir, init: &InitRecord, address: SocketAddr) -> Result<(), ServeError> {
+    if let Some(url) = init.url.strip_suffix(":0")
         && let Ok(mut operator) = identity::load(&data.operator())
     {
         operator.url = format!("{url}:{}", address.port());
         operator.save(&data.operator())?;
     }
     let path = data.address();
-    replace_file(&path, format!("{address}\n").as_bytes()).map_err(DataDirError::file("write", &path))?;
-    Ok(())
+    let replaced = files::replace(&path, format!("{address}\n").as_bytes(), FileAccess::Everyone);
+    Ok(replaced.map_err(DataDirError::file("write", &path))?)
 }
 
-fn forget_address(data: &DataDir) -> Result<(), ServeError> {
+fn remove_address_file(data: &DataDir) -> Result<(), ServeError> {
     let path = data.address();
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -289,19 +292,21 @@ mod tests {
         tokio::spawn(std::future::pending())
     }
 
-    async fn after(driving: JoinHandle<()>, executing: JoinHandle<()>) -> Result<(), ServeError> {
-        let (mut serving, mut driving, mut executing) = (endless(), driving, executing);
+    async fn after(mut driving: JoinHandle<()>, mut executing: JoinHandle<()>) -> Result<(), ServeError> {
+        let mut serving = endless();
         let shutdown = tokio::time::sleep(Duration::from_secs(5));
-        first_end(&mut serving, &mut driving, &mut executing, shutdown).await
+        first_to_end(&mut serving, &mut driving, &mut executing, shutdown).await
     }
 
     #[tokio::test]
-    async fn a_part_that_ends_or_panics_ends_the_coordinator_with_an_error() {
+    async fn a_component_that_ends_or_panics_ends_the_coordinator_with_an_error() {
         let error = after(tokio::spawn(async { panic!("boom") }), endless()).await.unwrap_err().to_string();
         assert!(error.contains("driver") && error.contains("boom"), "{error}");
         let error = after(endless(), tokio::spawn(async {})).await.unwrap_err().to_string();
         assert!(error.contains("executor") && error.contains("by itself"), "{error}");
-        let (mut serving, mut driving, mut executing) = (endless(), endless(), endless());
-        first_end(&mut serving, &mut driving, &mut executing, std::future::ready(())).await.unwrap();
+        let mut serving = endless();
+        let mut driving = endless();
+        let mut executing = endless();
+        first_to_end(&mut serving, &mut driving, &mut executing, std::future::ready(())).await.unwrap();
     }
 }

@@ -9,7 +9,7 @@ use crate::tls::{Role, hex};
 
 const PREFIX: &str = "token/";
 /// Says what the text is, to people and to scanners for leaked secrets.
-const MARK: &str = "rondo-join-";
+const TOKEN_PREFIX: &str = "rondo-join-";
 const SECRET_BYTES: usize = 32;
 const ID_HEX: usize = 12;
 /// How long a token that opens nothing any more is still listed: a day.
@@ -37,7 +37,7 @@ pub struct TokenRecord {
     pub used_at_ms: Millis,
 }
 
-/// Why a token does not open the door.
+/// Why nobody can join with a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// Nobody made such a token, or it was revoked.
@@ -85,11 +85,11 @@ fn hash(token: &str) -> blake3::Hash {
 }
 
 impl TokenRecord {
-    /// Makes a token; gives the record to keep and the text to hand out.
+    /// Makes a token; returns the record to keep and the text to show.
     pub fn mint(purpose: TokenPurpose) -> Result<(Self, String), TokenError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(TokenError::Random)?;
-        let token = format!("{MARK}{}", hex(&secret));
+        let token = format!("{TOKEN_PREFIX}{}", hex(&secret));
         let hash = hash(&token).to_hex().to_string();
         let TokenPurpose { name, role, expires_at_ms, needs_approval } = purpose;
         let id = hash[..ID_HEX].to_owned();
@@ -138,7 +138,8 @@ impl TokenRecord {
         }))
     }
 
-    /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when there are none.
+    /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when
+    /// there are none.
     pub fn prune(store: &dyn Store, now: Millis) -> Result<Batch, StoreError> {
         let mut batch = Batch::new();
         for token in Self::all(store)? {
@@ -212,7 +213,7 @@ mod tests {
         let store = MemStore::new();
         let (record, token) = minted(&store);
         let kept: Vec<u8> = store.load().unwrap().into_values().flatten().collect();
-        let secret = token.strip_prefix(MARK).unwrap();
+        let secret = token.strip_prefix(TOKEN_PREFIX).unwrap();
         assert!(!String::from_utf8(kept).unwrap().contains(secret));
         assert!(matches!(TokenRecord::find(&store, &record.hash, 0), Err(TokenError::Unknown)));
         assert!(matches!(TokenRecord::find(&store, "", 0), Err(TokenError::Unknown)));

@@ -1,8 +1,10 @@
 //! What Rondo's programs say to each other: messages, typed ids, digests, tensor manifests, run files and error codes.
 //! Nothing here opens a connection: `rondo-wire` does.
 
+pub mod clock;
 pub mod digest;
 pub mod error;
+pub mod files;
 pub mod ids;
 pub mod manifest;
 pub mod nearest;

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
+use rondo_trainer_api::work::WorkError;
+
 use crate::device::DeviceError;
 use crate::models::ModelError;
-use rondo_trainer_api::memory::{OutlineError, TooLarge};
-use rondo_trainer_api::work::WorkError;
 
 /// Why the libtorch trainer refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +53,7 @@ pub enum TrainerError {
     },
     /// A language model's task on an encoder.
     #[error(
-        "the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model"
+        "the model has no vocabulary matrix, so it predicts no tokens; tasks other than classification need a causal language model"
     )]
     NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
@@ -103,7 +104,7 @@ pub enum TrainerError {
     },
     /// The base model's sizes, by which memory is planned.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// A training step does not fit into memory.
     #[error(transparent)]
     Memory(#[from] Box<TooLarge>),
@@ -124,13 +125,27 @@ pub enum TrainerError {
         "the run promises privacy, and its warm-up would tell gradients; it needs init = \"base-svd\", or warm_up_clip under [privacy]"
     )]
     PrivateWarmUp,
+    /// A text's gradient is not its own: other texts at the same time move it.
+    #[error(
+        "private texts cannot be worked on together: on {processor} the gradient of tensor {tensor:?} differs by \
+         {difference:e} between several texts at once and one by one; MKL_CBWR=AUTO,STRICT in the environment, set \
+         before the start, may give them equal bits"
+    )]
+    Neighbours {
+        /// Full name of the first tensor whose gradients differ.
+        tensor: String,
+        /// The largest difference between two numbers; NaN where a gradient is not finite.
+        difference: f64,
+        /// The processor's name.
+        processor: String,
+    },
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }
 
 impl TrainerError {
-    /// The same in the daemon's words; `dir` is the model's folder, `round` the round in hand.
+    /// The error as the daemon reports it; `dir` is the model's folder, `round` the present round.
     pub(crate) fn into_work_error(self, dir: &std::path::Path, round: u32) -> WorkError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
@@ -144,15 +159,18 @@ impl TrainerError {
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Memory(error) => WorkError::Memory(error),
-            Self::Outline(_)
+            Self::ModelSizes(_)
             | Self::Model(_)
             | Self::Tokenizer { .. }
             | Self::TooLong { .. }
             | Self::NoVocabulary
             | Self::UnknownTarget { .. } => WorkError::Model { dir: dir.to_owned(), problem: self.to_string() },
-            Self::Lattice(_) | Self::Mechanism(_) | Self::Entropy(_) | Self::Tensor { .. } | Self::Torch(_) => {
-                WorkError::Engine(self.to_string())
-            }
+            Self::Lattice(_)
+            | Self::Mechanism(_)
+            | Self::Entropy(_)
+            | Self::Neighbours { .. }
+            | Self::Tensor { .. }
+            | Self::Torch(_) => WorkError::Engine(self.to_string()),
         }
     }
 }

@@ -16,28 +16,37 @@ pub struct Head {
     pub bias: Tensor,
     /// How token states become one vector.
     pub pooling: Pooling,
-    /// Every text has a copy of its own, as the gradients of single examples need it.
+    /// Every text has one of its own, as the gradients of single examples need it.
     pub per_text: bool,
 }
 
 impl Head {
-    /// The same head with a copy for each of `texts` texts where it takes gradients; the copies are added to `copies` by
-    /// full name. A head that does not train is shared.
+    /// The same head for each of `texts` texts, so that no product has more than one text's rows.
+    /// Where it takes gradients, each text gets a copy of its own, and the copies are added to
+    /// `copies` by full name; otherwise all texts read the one there is.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn for_texts(&self, texts: i64, copies: &mut Vec<(String, Tensor)>) -> Result<Self, TrainerError> {
-        let mut copy = |name: &str, tensor: &Tensor| -> Result<Tensor, TrainerError> {
+        let mut of_each = |name: &str, tensor: &Tensor| -> Result<Tensor, TrainerError> {
+            if !tensor.requires_grad() {
+                let mut size = tensor.size();
+                size.insert(0, texts);
+                return Ok(tensor.f_unsqueeze(0)?.f_expand(&size, false)?);
+            }
             let copy = copy_per_text(tensor, texts)?;
             copies.push((name.to_owned(), copy.shallow_clone()));
             Ok(copy)
         };
-        let per_text = self.weight.requires_grad();
-        let (weight, bias) = match per_text {
-            true => (copy(HEAD_WEIGHT, &self.weight)?, copy(HEAD_BIAS, &self.bias)?),
-            false => (self.weight.shallow_clone(), self.bias.shallow_clone()),
-        };
-        Ok(Self { weight, bias, pooling: self.pooling, per_text })
+        let weight = of_each(HEAD_WEIGHT, &self.weight)?;
+        let bias = of_each(HEAD_BIAS, &self.bias)?;
+        Ok(Self { weight, bias, pooling: self.pooling, per_text: true })
     }
 
     /// Token states `[n, hidden]` of a batch to logits `[texts, labels]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn logits(&self, states: &Tensor, batch: &Batch) -> Result<Tensor, TrainerError> {
         let pooled = match self.pooling {
             Pooling::Mean => batch.mean(states)?,

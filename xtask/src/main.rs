@@ -17,6 +17,7 @@ mod interop_case;
 mod interop_tiny;
 mod paths;
 mod process;
+mod processor;
 mod records;
 mod setup;
 mod test;

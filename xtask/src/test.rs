@@ -5,13 +5,17 @@ use clap::Args;
 
 use crate::cargo::{cargo, step};
 use crate::paths::Paths;
-use crate::process;
 use crate::setup::{self, SetupArgs};
 use crate::walls::{self, WallsArgs};
+use crate::{process, processor};
 
 /// `cargo xtask test [-- ARGS]`
 #[derive(Args)]
 pub(crate) struct TestArgs {
+    /// Then run the trainer's tests again as on older processors: with AVX2, and with the oldest
+    /// instructions.
+    #[arg(long)]
+    instruction_sets: bool,
     /// Passed on to `cargo test --workspace`, for example `-p rondo-client` or `-- --nocapture`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -22,5 +26,10 @@ pub(crate) fn run(paths: &Paths, args: &TestArgs) -> Result<()> {
     setup::run(paths, &SetupArgs::default())?;
     walls::run(paths, &WallsArgs::default())?;
     step("tests of every crate");
-    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))
+    println!("{}", processor::described());
+    process::run(cargo(paths).args(["test", "--workspace", "--locked"]).args(&args.rest))?;
+    if args.instruction_sets {
+        processor::test_instruction_sets(paths)?;
+    }
+    Ok(())
 }

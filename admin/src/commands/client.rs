@@ -1,12 +1,13 @@
 //! `rondo client`: the enrolled data owners.
 
 use clap::{Args, Subcommand};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::v1::{ClientInfo, GetClientRequest, ListClientsRequest};
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{facts, table};
-use crate::text::{ago, moment, now_ms};
+use crate::text::{ago, moment};
 
 /// Commands about clients.
 #[derive(Debug, Subcommand)]
@@ -53,7 +54,7 @@ pub async fn run(command: ClientCommand, context: &mut Context) -> Result<(), Cl
 }
 
 fn list(clients: &[ClientInfo]) -> String {
-    let now = now_ms();
+    let now = unix_millis();
     let row = |client: &ClientInfo| {
         vec![
             client.client.clone(),
@@ -78,7 +79,7 @@ fn details(client: &ClientInfo) -> String {
         ("client", client.client.clone()),
         ("state", client.state.clone()),
         ("enrolled", moment(client.enrolled_at_ms)),
-        ("last seen", ago(client.last_seen_ms, now_ms())),
+        ("last seen", ago(client.last_seen_ms, unix_millis())),
         ("works on", client.run.clone()),
         ("data sets", client.datasets.join(", ")),
         ("base models", client.bases.join("\n             ")),

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use clap::Args;
+use rondo_proto::clock::unix_millis;
 use rondo_proto::v1::{GetInfoRequest, ListOperatorsRequest, ServerInfo};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::text::{moment, now_ms, span};
+use crate::text::{moment, span};
 
 /// Certificates are warned about when they end within so many milliseconds: a week.
 const SOON_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -70,7 +71,7 @@ async fn examine(context: &Context) -> Vec<Check> {
             .push(bad("identity", error.hint("operators enrol with `rondo join` and a token of `rondo operator add`")));
     }
     let asked = Instant::now();
-    let before = now_ms();
+    let before = unix_millis();
     let info = match context.administration().await {
         Ok(mut client) => match client.get_info(GetInfoRequest {}).await {
             Ok(info) => Ok((client, info.into_inner())),

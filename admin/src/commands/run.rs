@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{CreateRunRequest, GetRunReply, GetRunRequest, ListRunsRequest, RunSummary, Willing};
 
@@ -12,7 +13,7 @@ use crate::output::{self, facts, table};
 use crate::render::run::{best, event_line};
 use crate::run_names::resolve;
 use crate::start_adapter;
-use crate::text::{clock, moment, now_ms, span};
+use crate::text::{clock, moment, span};
 use crate::watch;
 use crate::why_waiting;
 
@@ -178,7 +179,7 @@ fn list(runs: &[RunSummary]) -> String {
 fn overview(run: &RunSummary) -> String {
     let deadline = match run.deadline_ms {
         0 => String::new(),
-        at => format!("{} (in {})", clock(at), span(at.saturating_sub(now_ms()).max(0))),
+        at => format!("{} (in {})", clock(at), span(at.saturating_sub(unix_millis()).max(0))),
     };
     facts(&[
         ("run", run.run.clone()),

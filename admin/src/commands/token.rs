@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use rondo_proto::clock::unix_millis;
 use rondo_proto::v1::{CreateTokenReply, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest, TokenInfo};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{facts, table};
-use crate::text::{moment, now_ms, parse_span};
+use crate::text::{moment, parse_span};
 
 /// Commands about join tokens.
 #[derive(Debug, Subcommand)]
@@ -88,7 +89,7 @@ pub(super) async fn create(
 }
 
 fn list(tokens: &[TokenInfo]) -> String {
-    let now = now_ms();
+    let now = unix_millis();
     let row = |token: &TokenInfo| {
         let state = match token {
             token if token.used => format!("used by {}", token.used_by),

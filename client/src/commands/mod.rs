@@ -11,12 +11,15 @@ pub mod run;
 /// Restarts the process with the settings that libtorch reads when it is loaded, where the command computes.
 #[cfg(feature = "torch")]
 pub fn restart_with_libtorch_settings(command: &crate::cli::Command) {
+    use rondo_trainer::environment::{Computation, restart_with_settings};
+
     use crate::cli::Command;
 
-    let trains = match command {
-        Command::Run(_) => true,
-        Command::Offline(command) => command.trains(),
+    let computation = match command {
+        Command::Run(_) => Computation::Training,
+        Command::Offline(command) if command.trains() => Computation::Training,
+        Command::Offline(_) => Computation::Inference,
         _ => return,
     };
-    rondo_trainer::environment::restart_with_settings(trains);
+    restart_with_settings(computation);
 }

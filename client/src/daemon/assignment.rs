@@ -19,8 +19,8 @@ use super::failure::Failure;
 use super::judge::Agreed;
 use super::{Daemon, REPORT_WITHIN, promise, stop_point, transfer};
 
-/// Whether an update that the coordinator refused can be dropped. One that has a cost and only came too late for its attempt
-/// may serve the next.
+/// Whether an update that the coordinator refused can be dropped. One that has a cost and only came
+/// too late for its attempt may serve the next.
 pub(super) fn is_useless(entry: &Entry, error: &ApiError) -> bool {
     error.is_final() && (!entry.facts.charge.is_some() || error.code == ErrorCode::InvalidArgument)
 }
@@ -85,8 +85,8 @@ impl<A: Api> Daemon<A> {
                 tracing::info!(run, round, attempt, ?task, reason = %failure, "given up");
                 None
             }
-            // A coordinator that refused the result need not be told. Asked again for an update that it refused, the
-            // client says that it has no other.
+            // A coordinator that refused the result need not be told. Asked again for an update
+            // that it refused, the client says that it has no other.
             Err(Failure::Api(error)) if error.is_final() && error.call != "download" => {
                 tracing::error!(run, round, attempt, ?task, %error, "refused by the coordinator");
                 self.idle(0).await;
@@ -184,8 +184,8 @@ impl<A: Api> Daemon<A> {
         }
     }
 
-    /// An update of an earlier attempt at the same round, from the same state: to send it costs at most once, to make
-    /// another would cost again.
+    /// An update of an earlier attempt at the same round, from the same state: to send it costs at
+    /// most once, to make another would cost again.
     async fn made_before(&self, key: &Key, published: usize) -> Result<Option<Entry>, Failure> {
         let spool = Arc::clone(&self.spool);
         let entries = spawn_blocking(move || spool.list()).await??;
@@ -197,7 +197,8 @@ impl<A: Api> Daemon<A> {
         }))
     }
 
-    /// Enters an update that has yet to be paid for into the ledger. Only what comes out of here may leave.
+    /// Enters an update that has yet to be paid for into the
+    /// ledger. Only what comes out of here may leave.
     pub(super) async fn release(&self, entry: Entry) -> Result<Entry, Failure> {
         if entry.facts.charge != Charge::Due {
             return Ok(entry);
@@ -216,7 +217,8 @@ impl<A: Api> Daemon<A> {
         .await?
     }
 
-    /// Fetches what the state needs and builds it; with it comes the run as it starts from its adapter, if it does.
+    /// Fetches what the state needs and builds it; with it comes the
+    /// run as it starts from its adapter, if it does.
     async fn state(
         &self,
         assignment: &v1::Assignment,
@@ -317,7 +319,8 @@ impl<A: Api> Daemon<A> {
         self.spooled(key).await.is_ok_and(|entry| entry.is_some())
     }
 
-    /// Uploads an entry; it stays in the spool, marked, until the coordinator turns to something else.
+    /// Uploads an entry; it stays in the spool, marked,
+    /// until the coordinator turns to something else.
     async fn deliver(&self, entry: Entry, beat: &Beat) -> Result<(), Failure> {
         let entry = self.release(entry).await?;
         beat.uploading();

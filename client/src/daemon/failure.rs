@@ -12,7 +12,7 @@ use crate::models::ModelError;
 use crate::policy::Decline;
 use crate::spool::SpoolError;
 use rondo_data::DataError;
-use rondo_trainer_api::memory::OutlineError;
+use rondo_trainer_api::memory::ModelSizesError;
 use rondo_trainer_api::work::WorkError;
 
 /// Why an invitation was declined or an assignment failed.
@@ -75,7 +75,7 @@ pub enum Failure {
     Model(#[from] ModelError),
     /// The base model's sizes cannot be read.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// The method refused the run or its state.
     #[error(transparent)]
     Method(#[from] MethodError),
@@ -138,7 +138,7 @@ impl Failure {
                 let here = if here.is_empty() { "none".to_owned() } else { here.join(", ") };
                 format!("base model {name:?} with digest {digest} is not here; the digests here are {here}")
             }
-            Self::Model(_) | Self::Outline(_) | Self::Work(WorkError::Model { .. }) => {
+            Self::Model(_) | Self::ModelSizes(_) | Self::Work(WorkError::Model { .. }) => {
                 format!("the base model cannot be read; {log}")
             }
             Self::Method(

@@ -1,13 +1,13 @@
-//! What keeps this client's promises of privacy: plans held against the ledger before any work, releases entered before
-//! their first byte leaves.
+//! What keeps this client's promises of privacy: plans held against the ledger before any work,
+//! releases entered before their first byte leaves.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rondo_dp::{
     Curve, ExamplePlan, Ledger, LedgerError, LedgerState, Limit, Privacy, PrivacyError, RunAccount, Schedule, Terms,
 };
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::{PrivacyChoice, RunFile};
 use rondo_proto::{RunId, v1};
 
@@ -48,8 +48,8 @@ impl Guard {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None` without a
-    /// promise per example.
+    /// How this client keeps the run's promise with its data; the whole of it is set aside. `None`
+    /// without a promise per example.
     ///
     /// # Errors
     /// The promise cannot be kept here, or the domain's budget has no room for the run.
@@ -61,7 +61,8 @@ impl Guard {
         examples: usize,
     ) -> Result<Option<ExamplePlan>, Failure> {
         let promise = promise(run)?;
-        // A promise per client is for the coordinator to keep, and to keep books of; `admit` has seen to budgets.
+        // A promise per client is for the coordinator to keep, and
+        // to keep books of; `admit` has seen to budgets.
         if let Privacy::None | Privacy::Client { .. } = promise {
             return Ok(None);
         }
@@ -70,15 +71,16 @@ impl Guard {
         let plan = ExamplePlan::new(&promise, examples as u64, schedule)?;
         let domain = source.domain();
         let limit = self.declared(domain)?;
-        self.ledger().reserve(id.as_str(), domain, &plan, limit, now_ms())?;
+        self.ledger().reserve(id.as_str(), domain, &plan, limit, unix_millis())?;
         Ok(Some(plan))
     }
 
-    /// Whether a run may read a data set at all; asked before the file is opened. With `measures` it is measured as a whole.
+    /// Whether a run may read a data set at all; asked before the file is
+    /// opened. With `measures` it is measured as a whole.
     ///
     /// # Errors
-    /// The domain has a budget, which only a promise per example can be held against; a run with privacy would be told a
-    /// measurement on data that are not public.
+    /// The domain has a budget, which only a promise per example can be held against; a run with
+    /// privacy would be told a measurement on data that are not public.
     pub(super) fn admit(&self, run: &RunFile, source: &Source, measures: bool) -> Result<(), Failure> {
         let dataset = source.name.clone();
         let per_example = !measures && run.privacy.as_ref().is_some_and(|asked| !asked.is_per_client());
@@ -97,7 +99,8 @@ impl Guard {
         Ok(declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose()?)
     }
 
-    /// Whether another update of round `round` (0 = the warm-up) of the run may be made; asked before the work.
+    /// Whether another update of round `round` (0 = the warm-up)
+    /// of the run may be made; asked before the work.
     ///
     /// # Errors
     /// The run has spent its budget here, or its domain the budget that client.toml declares now.
@@ -107,14 +110,16 @@ impl Guard {
         self.check_declared(ledger.state(), run.as_str(), round)
     }
 
-    /// Holds one more release of a run, of round `round`, against the budget declared now. The ledger holds it against the one that was declared
-    /// when the run was reserved, and that may have been a larger one or none.
+    /// Holds one more release of a run, of round `round`, against the budget declared now. The
+    /// ledger holds it against the one that was declared when the run was reserved, and that may
+    /// have been a larger one or none.
     fn check_declared(&self, books: &LedgerState, run: &str, round: u32) -> Result<(), LedgerError> {
         let Some(RunAccount { domain, plan, .. }) = books.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared(domain)? else { return Ok(()) };
         let budget = match books.domains.get(domain).and_then(|books| books.budget) {
             Some(first) => limit.at_order(first.order),
-            // No run was held against a budget yet: the order is that of the domain's first run by name, for all of them.
+            // No run was held against a budget yet: the order is that of
+            // the domain's first run by name, for all of them.
             None => {
                 let first = books.runs.values().find(|books| books.domain == *domain).map_or(plan, |books| &books.plan);
                 limit.at_best_order(&Curve::of(&first.whole()?))
@@ -130,7 +135,8 @@ impl Guard {
         Err(LedgerError::Budget { domain, limit: budget.epsilon, delta: budget.delta, spent, would_be })
     }
 
-    /// Domains that something was released of and that no data set of client.toml has: one that was renamed starts at zero.
+    /// Domains that something was released of and that no data set of
+    /// client.toml has: one that was renamed starts at zero.
     pub(super) fn forgotten(&self) -> Vec<String> {
         let ledger = self.ledger();
         let named = |domain: &str| self.config.datasets.iter().any(|source| source.domain() == domain);
@@ -138,8 +144,8 @@ impl Guard {
         spent.map(|(domain, _)| domain.clone()).filter(|domain| !named(domain)).collect()
     }
 
-    /// Enters the release of a spooled update and says what the run has cost with it. Once this has returned the update
-    /// may leave; however often it leaves then, it is the same bytes.
+    /// Enters the release of a spooled update and says what the run has cost with it. Once this has
+    /// returned the update may leave; however often it leaves then, it is the same bytes.
     ///
     /// # Errors
     /// The release cannot be entered; the update stays here.
@@ -150,7 +156,7 @@ impl Guard {
         if !ledger.state().runs.get(run).is_some_and(|books| books.updates.contains_key(&update)) {
             self.check_declared(ledger.state(), run, entry.key.round)?;
         }
-        ledger.spend(run, entry.key.round, &update, now_ms())?;
+        ledger.spend(run, entry.key.round, &update, unix_millis())?;
         let head = ledger.head().to_string();
         let books = ledger.state().runs.get(run).cloned();
         drop(ledger);
@@ -182,15 +188,11 @@ impl Guard {
     /// Frees what ended runs have set aside and not released.
     pub(super) fn close(&self, runs: &[String]) {
         for run in runs {
-            if let Err(error) = self.ledger().close(run, now_ms()) {
+            if let Err(error) = self.ledger().close(run, unix_millis()) {
                 tracing::error!(run, %error, "what the run has set aside stays so");
             }
         }
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

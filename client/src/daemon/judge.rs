@@ -1,4 +1,5 @@
-//! What this client says to a run, and whether work it is given is work it agreed to. No network in here.
+//! What this client says to a run, and whether work it is
+//! given is work it agreed to. No network in here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
 use rondo_data::{DataError, Dataset, OnBadRow, Source, Wants};
-use rondo_trainer_api::memory::{self, Load, Outline};
+use rondo_trainer_api::memory::{self, ModelSizes, Workload};
 
 use super::failure::Failure;
 use super::guard::Guard;
@@ -85,7 +86,8 @@ impl Judge {
                 Err(failure) => (0, Some(failure.for_coordinator())),
             };
             let base = base.as_ref().map(|base| base.digest.clone()).unwrap_or_default();
-            // An answer to another text under the same id stands: the id means the text that was agreed first.
+            // An answer to another text under the same id stands:
+            // the id means the text that was agreed first.
             if self.answers.get(&id).is_none_or(|before| before.run_file == Digest::of(run_file.as_bytes())) {
                 let initial = digest_of(initial.as_ref()).to_owned();
                 let answer =
@@ -109,7 +111,8 @@ impl Judge {
         }
     }
 
-    /// Checks that an assignment belongs to a run as it was agreed, and judges it again by what is here now.
+    /// Checks that an assignment belongs to a run as it was
+    /// agreed, and judges it again by what is here now.
     pub fn assigned(&mut self, assignment: &v1::Assignment) -> Result<Agreed, Failure> {
         let run = RunId::new(assignment.run.as_str())?;
         let declined = self.answers.get(&run).and_then(|answer| answer.declined.clone());
@@ -126,7 +129,8 @@ impl Judge {
         let agreed =
             self.consider(&run, &assignment.run_file, assignment.base.as_ref(), initial, &assignment.dataset)?;
         let most = self.answers.get(&run).map_or(agreed.rank, |answer| answer.rank);
-        // Whoever measures alone measures the whole adapter; a limit on ranks is one on what is trained here.
+        // Whoever measures alone measures the whole adapter; a
+        // limit on ranks is one on what is trained here.
         if assignment.rank > most && assignment.dataset.is_empty() {
             let problem = format!("the assignment has rank {}, this client offered {most}", assignment.rank);
             return Err(Failure::NotAgreed(problem));
@@ -135,8 +139,8 @@ impl Judge {
         Ok(Agreed { rank, ..agreed })
     }
 
-    /// `measured` is the data set that this client alone measures on, the whole of it; empty when it trains, or measures
-    /// on its own held-out examples.
+    /// `measured` is the data set that this client alone measures on, the whole of it; empty when
+    /// it trains, or measures on its own held-out examples.
     fn consider(
         &mut self,
         id: &RunId,
@@ -206,11 +210,11 @@ impl Judge {
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, mixed_ranks)?;
         let model_dir = self.models.find(base)?;
-        let outline = Outline::read(&model_dir)?;
-        let load = Load::new(outline, &run, &job, rank as usize).starting_from(initial, base, &job);
+        let sizes = ModelSizes::read(&model_dir)?;
+        let load = Workload::new(sizes, &run, &job, rank as usize).starting_from(initial, base, &job);
         let choice =
             memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
-        tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        tracing::debug!(%id, peak = choice.estimate.peak, mode = ?choice.mode, "memory of a training step");
         let data = self.dataset(source.clone(), &run.task)?;
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });

@@ -1,5 +1,5 @@
-//! What a run's promise of privacy asks of one piece of work: nothing measured, the gradients or the change protected, and
-//! nothing told beside the tensors.
+//! What a run's promise of privacy asks of one piece of work: nothing measured, the gradients or
+//! the change protected, and nothing told beside the tensors.
 
 use rondo_methods::Job;
 use rondo_proto::run_file::RunFile;
@@ -10,7 +10,8 @@ use super::judge::Agreed;
 use crate::worker::Task;
 use rondo_trainer_api::work::{LocalUpdate, Protection};
 
-/// Refuses a warm-up that would tell gradients without noise, and a payment for a warm-up that reads no data.
+/// Refuses a warm-up that would tell gradients without noise,
+/// and a payment for a warm-up that reads no data.
 pub(super) fn refuse_warm_up(run: &RunFile, job: &Job) -> Result<(), Failure> {
     let pays = run.privacy.as_ref().is_some_and(|asked| asked.warm_up_clip.is_some());
     let name = &run.name;

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rondo_proto::ClientId;
+use rondo_rounds::{Effect, Rejection};
 
 use super::*;
 use crate::store::mem::MemStore;
@@ -17,14 +18,14 @@ struct Bench {
     store: Arc<MemStore>,
     clock: Arc<HeldClock>,
     driver: Driver,
-    orders: mpsc::UnboundedReceiver<Order>,
+    requests: mpsc::UnboundedReceiver<DriverRequest>,
 }
 
 fn start(store: Arc<MemStore>) -> Bench {
     let clock = Arc::new(HeldClock(AtomicI64::new(1_800_000_000_000)));
-    let Started { driver, orders, .. } =
+    let Started { driver, requests, .. } =
         Driver::start(Arc::clone(&store) as Arc<dyn Store>, Registry::builtin(), Arc::clone(&clock) as _).unwrap();
-    Bench { store, clock, driver, orders }
+    Bench { store, clock, driver, requests }
 }
 
 fn enrolled(name: &str) -> Input {
@@ -85,15 +86,16 @@ async fn inputs_that_wait_together_are_all_answered_and_durable() {
 }
 
 #[tokio::test]
-async fn after_the_stop_everybody_is_told() {
+async fn after_the_stop_every_call_is_refused() {
     let mut bench = start(Arc::default());
     bench.driver.stop().await;
-    while bench.orders.recv().await.is_some() {}
+    while bench.requests.recv().await.is_some() {}
     assert!(matches!(bench.driver.step(enrolled("movies")).await, Err(DriverError::Stopped)));
     assert!(matches!(bench.driver.view(|_| ()).await, Err(DriverError::Stopped)));
 }
 
-/// A run whose only client got its work: it ends when the client's deadline, 100 s from now, passes.
+/// A run whose only client got its work: it ends when the client's deadline, 100 s from now,
+/// passes.
 async fn in_training(bench: &Bench) -> rondo_proto::RunId {
     let base = rondo_proto::v1::BaseModel {
         name: "tiny".into(),
@@ -148,13 +150,14 @@ async fn a_deadline_comes_without_any_input() {
     let mut bench = start(Arc::default());
     let run = in_training(&bench).await;
 
-    // The clock jumps past the deadline; the driver notices at the next wake or the next command, whichever is first.
+    // The clock jumps past the deadline; the driver notices at the next wake or the next command,
+    // whichever is first.
     bench.clock.0.fetch_add(101_000, Ordering::SeqCst);
     bench.driver.commit(also()).await.unwrap();
     assert_eq!(phase(&bench.driver, &run).await, "ended");
     let mut said = Vec::new();
-    while let Ok(order) = bench.orders.try_recv() {
-        if let Order::Effect(Effect::Announce(event)) = order {
+    while let Ok(request) = bench.requests.try_recv() {
+        if let DriverRequest::Effect(Effect::Announce(event)) = request {
             said.push(event.text);
         }
     }

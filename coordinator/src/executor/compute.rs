@@ -6,7 +6,7 @@ use rondo_methods::{AggregateInput, AggregateOutput, Contribution, Instance, Job
 use rondo_proto::Digest;
 use rondo_rounds::{AggregatePlan, PlannedUpdate};
 
-use crate::release::Released;
+use crate::dp_release::NoisedMean;
 use crate::store::blobs::Blobs;
 
 /// The run's job as it starts.
@@ -23,7 +23,7 @@ pub(super) fn compute(
     plan: &AggregatePlan,
     blobs: &Blobs,
     out_dir: &Path,
-    released: Option<Released>,
+    released: Option<NoisedMean>,
 ) -> Result<AggregateOutput, MethodError> {
     let path = |digest: &Digest| blobs.path(&plan.work.run, digest);
     let job = &started(job, plan, blobs)?;
@@ -58,7 +58,12 @@ pub(super) fn compute(
 }
 
 /// What was released, as the only update of its round.
-fn stand_in(job: &Job, plan: &AggregatePlan, released: &Released, out_dir: &Path) -> Result<Contribution, MethodError> {
+fn stand_in(
+    job: &Job,
+    plan: &AggregatePlan,
+    released: &NoisedMean,
+    out_dir: &Path,
+) -> Result<Contribution, MethodError> {
     let path = out_dir.join("released.safetensors");
     job.write_update(plan.kind.into(), Instance::in_round(plan.work.round), &released.tensors, &path)?;
     Ok(Contribution { client: "released".to_owned(), weight: 1.0, rank: job.rank(), path })

@@ -17,27 +17,27 @@ use rondo_wire::status::status;
 use rondo_wire::stubs::administration_server::Administration;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::download::asked;
+use super::download::parse_request;
 use super::identity::operator;
 use super::{Replies, Shared, invalid, run_id};
-use crate::bases::{self, BaseRefused};
-use crate::initials::Initials;
+use crate::bases::{self, RegisterBaseError};
 use crate::members::Member;
+use crate::start_adapters::StartAdapters;
 use crate::tls::Role;
 use crate::tokens::TokenRecord;
 
 /// The service.
 pub struct AdministrationService(pub Arc<Shared>);
 
-impl From<BaseRefused> for Status {
-    fn from(error: BaseRefused) -> Self {
+impl From<RegisterBaseError> for Status {
+    fn from(error: RegisterBaseError) -> Self {
         match &error {
-            BaseRefused::Invalid { .. } => invalid(error),
-            BaseRefused::OtherDigest { .. } => {
+            RegisterBaseError::Invalid { .. } => invalid(error),
+            RegisterBaseError::OtherDigest { .. } => {
                 let hint = "register the other model under another name";
                 status(ErrorCode::AlreadyExists, error.to_string(), Some(hint))
             }
-            BaseRefused::Store(_) => status(ErrorCode::Unavailable, error.to_string(), None),
+            RegisterBaseError::Store(_) => status(ErrorCode::Unavailable, error.to_string(), None),
         }
     }
 }
@@ -67,14 +67,14 @@ impl AdministrationService {
     fn run_to_change(&self, request: &Request<GetRunRequest>, verb: &str) -> Result<RunId, Status> {
         let operator = operator(request)?;
         let run = run_id(&request.get_ref().run)?;
-        tracing::info!(operator, %run, verb, "operator steers a run");
+        tracing::info!(operator, %run, verb, "operator command for a run");
         Ok(run)
     }
 
     fn client_to_change(&self, request: &Request<GetClientRequest>, verb: &str) -> Result<ClientId, Status> {
         let operator = operator(request)?;
         let client = ClientId::new(request.get_ref().client.as_str()).map_err(invalid)?;
-        tracing::info!(operator, %client, verb, "operator steers a client");
+        tracing::info!(operator, %client, verb, "operator command for a client");
         Ok(client)
     }
 }
@@ -120,9 +120,9 @@ impl Administration for AdministrationService {
     ) -> Result<Response<InitialAdapter>, Status> {
         let operator = operator(&request)?;
         let mut messages = request.into_inner();
-        let header = Initials::header(&mut messages).await?;
+        let header = StartAdapters::header(&mut messages).await?;
         let base = self.0.base(&header.base)?;
-        let initial = self.0.initials.receive(&header, base, &mut messages).await?;
+        let initial = self.0.start_adapters.receive(&header, base, &mut messages).await?;
         tracing::info!(
             operator,
             base = header.base,
@@ -160,17 +160,17 @@ impl Administration for AdministrationService {
 
     async fn pause_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
         let run = self.run_to_change(&request, "pause")?;
-        Ok(Response::new(self.0.steer(Input::Pause { run }).await?))
+        Ok(Response::new(self.0.change_run(Input::Pause { run }).await?))
     }
 
     async fn resume_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
         let run = self.run_to_change(&request, "resume")?;
-        Ok(Response::new(self.0.steer(Input::Resume { run }).await?))
+        Ok(Response::new(self.0.change_run(Input::Resume { run }).await?))
     }
 
     async fn cancel_run(&self, request: Request<GetRunRequest>) -> Result<Response<RunSummary>, Status> {
         let run = self.run_to_change(&request, "cancel")?;
-        Ok(Response::new(self.0.steer(Input::Cancel { run }).await?))
+        Ok(Response::new(self.0.change_run(Input::Cancel { run }).await?))
     }
 
     async fn list_rounds(&self, request: Request<GetRunRequest>) -> Result<Response<ListRoundsReply>, Status> {
@@ -202,12 +202,12 @@ impl Administration for AdministrationService {
 
     async fn approve_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
         let client = self.client_to_change(&request, "approve")?;
-        Ok(Response::new(self.0.steer_client(Input::Approve { client }).await?))
+        Ok(Response::new(self.0.change_client(Input::Approve { client }).await?))
     }
 
     async fn drain_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
         let client = self.client_to_change(&request, "drain")?;
-        Ok(Response::new(self.0.steer_client(Input::Drain { client }).await?))
+        Ok(Response::new(self.0.change_client(Input::Drain { client }).await?))
     }
 
     async fn revoke_client(&self, request: Request<GetClientRequest>) -> Result<Response<ClientInfo>, Status> {
@@ -263,7 +263,7 @@ impl Administration for AdministrationService {
 
     async fn fetch_blob(&self, request: Request<DownloadRequest>) -> Result<Response<Replies<Chunk>>, Status> {
         operator(&request)?;
-        let (run, digest, offset) = asked(request.get_ref())?;
+        let (run, digest, offset) = parse_request(request.get_ref())?;
         Ok(Response::new(self.0.send_blob(run, digest, offset, None).await?))
     }
 }

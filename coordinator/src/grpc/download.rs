@@ -17,12 +17,12 @@ use crate::driver::Driver;
 const READ_AHEAD: usize = 2;
 
 /// What is asked for, typed.
-pub(crate) fn asked(request: &DownloadRequest) -> Result<(RunId, Digest, u64), Status> {
+pub(crate) fn parse_request(request: &DownloadRequest) -> Result<(RunId, Digest, u64), Status> {
     Ok((run_id(&request.run)?, request.digest.parse().map_err(invalid)?, request.offset))
 }
 
 /// Tells the engine what a client received.
-pub(crate) struct Count {
+pub(crate) struct DeliveryCounter {
     /// The driver.
     pub driver: Driver,
     /// Who receives.
@@ -30,14 +30,14 @@ pub(crate) struct Count {
 }
 
 impl Shared {
-    /// The chunks of a blob from an offset. With a count, the engine hears of the bytes before the last chunk goes out,
-    /// and also when the stream breaks off.
+    /// The chunks of a blob from an offset. With a counter, the engine gets the number of bytes
+    /// before the last chunk is sent, and also when the stream breaks off.
     pub(crate) async fn send_blob(
         &self,
         run: RunId,
         digest: Digest,
         offset: u64,
-        count: Option<Count>,
+        count: Option<DeliveryCounter>,
     ) -> Result<Replies<Chunk>, Status> {
         let missing = || status(ErrorCode::NotFound, format!("run `{run}` has no blob {digest}"), None);
         let size = self.blobs.size(&run, &digest).await.map_err(|e| unreadable(&e))?.ok_or_else(missing)?;
@@ -56,7 +56,8 @@ impl Shared {
             let mut sent = 0;
             let mut last = None;
             loop {
-                // Reading goes to a thread for blocking work and comes back, so a slow client holds no thread.
+                // Reading goes to a thread for blocking work and comes back, so a slow client holds
+                // no thread.
                 let Ok((rest, piece)) = tokio::task::spawn_blocking(move || {
                     let piece = pieces.next();
                     (pieces, piece)
@@ -88,7 +89,7 @@ impl Shared {
                 sent += bytes;
             }
             let tail = last.as_ref().and_then(|piece| piece.as_ref().ok()).map_or(0, wire_bytes);
-            if let Some(Count { driver, client }) = count
+            if let Some(DeliveryCounter { driver, client }) = count
                 && sent + tail > 0
             {
                 let delivered =

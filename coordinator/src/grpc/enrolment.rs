@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{Shared, invalid};
 use crate::members::{Member, MemberCertificate};
 use crate::store::Batch;
-use crate::tls::ca::Issued;
+use crate::tls::ca::IssuedCertificate;
 use crate::tls::{Role, TlsError};
 use crate::tokens::{TokenError, TokenRecord};
 
@@ -42,19 +42,19 @@ impl From<TlsError> for Status {
     }
 }
 
-impl From<&Issued> for MemberCertificate {
-    fn from(issued: &Issued) -> Self {
+impl From<&IssuedCertificate> for MemberCertificate {
+    fn from(issued: &IssuedCertificate) -> Self {
         Self { fingerprint: issued.fingerprint.clone(), expires_ms: issued.expires_ms }
     }
 }
 
 impl Shared {
-    fn issue(&self, csr_pem: &str, role: Role, name: &str) -> Result<Issued, Status> {
+    fn issue(&self, csr_pem: &str, role: Role, name: &str) -> Result<IssuedCertificate, Status> {
         let days = self.config.client_certificate_days;
         Ok(self.authority.issue_peer(csr_pem, role, name, self.clock.now(), days)?)
     }
 
-    fn enrol_reply(&self, issued: Issued, role: Role, name: &str, approved: bool) -> Response<EnrolReply> {
+    fn enrol_reply(&self, issued: IssuedCertificate, role: Role, name: &str, approved: bool) -> Response<EnrolReply> {
         Response::new(EnrolReply {
             certificate_pem: issued.pem,
             ca_pem: self.authority.pem().to_owned(),
@@ -132,7 +132,8 @@ impl Enrolment for EnrolmentService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolReply>, Status> {
         let shared = &self.0;
         let caller = shared.member(&request)?;
-        let (role, name) = (caller.role, caller.name);
+        let role = caller.role;
+        let name = caller.name;
         let issued = shared.issue(&request.get_ref().csr_pem, role, &name)?;
 
         let _writing = shared.writing.lock().await;

@@ -12,7 +12,7 @@ use rondo_wire::status::status;
 use rondo_wire::stubs::federation_server::Federation;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::download::{Count, asked};
+use super::download::{DeliveryCounter, parse_request};
 use super::identity::client;
 use super::{Replies, Shared, run_id};
 use crate::upload::upload_id;
@@ -65,14 +65,15 @@ impl Federation for FederationService {
 
     async fn download(&self, request: Request<DownloadRequest>) -> Result<Response<Replies<Chunk>>, Status> {
         let client = client(&request)?;
-        let (run, digest, offset) = asked(request.get_ref())?;
-        let (who, which) = (client.clone(), run.clone());
+        let (run, digest, offset) = parse_request(request.get_ref())?;
+        let who = client.clone();
+        let which = run.clone();
         if !self.0.driver.view(move |engine| engine.may_download(&who, &which, &digest)).await? {
             let message = format!("client `{client}` has no need of {digest} of run `{run}`");
             let hint = "only what the present assignment names may be fetched; poll again";
             return Err(status(ErrorCode::PermissionDenied, message, Some(hint)));
         }
-        let count = Count { driver: self.0.driver.clone(), client };
+        let count = DeliveryCounter { driver: self.0.driver.clone(), client };
         Ok(Response::new(self.0.send_blob(run, digest, offset, Some(count)).await?))
     }
 
@@ -86,8 +87,10 @@ impl Federation for FederationService {
         let client = client(&request)?;
         let messages = request.into_inner();
         let uploads = self.0.uploads.clone();
-        let (who, started) = (client.clone(), std::time::Instant::now());
-        // A task of its own: what has come is kept, and what is whole is taken in, even when the client goes away.
+        let who = client.clone();
+        let started = std::time::Instant::now();
+        // A task of its own: what has come is kept, and what is whole is taken in, even when the
+        // client goes away.
         let receiving = tokio::spawn(async move { uploads.receive(client, messages).await });
         let outcome = receiving.await.map_err(|e| status(ErrorCode::Internal, e.to_string(), None))?;
         match outcome {

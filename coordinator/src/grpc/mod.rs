@@ -1,5 +1,5 @@
-//! The three services. Each call is turned into an engine input or a view; nothing is decided. Who calls is settled before
-//! a message is read, see [`identity`].
+//! The three services. Each call becomes an engine input or a view; the services decide nothing.
+//! Callers are authenticated before a message is read, see [`identity`].
 
 pub mod administration;
 pub mod download;
@@ -23,11 +23,11 @@ use tonic::Status;
 use crate::clock::{Clock, Millis};
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::initials::Initials;
+use crate::start_adapters::StartAdapters;
 use crate::store::blobs::Blobs;
 use crate::store::{Store, StoreError};
 use crate::tls::ca::Authority;
-use crate::tls::server::Shown;
+use crate::tls::server::ServerCertResolver;
 use crate::upload::Uploads;
 
 /// A stream of replies.
@@ -44,7 +44,7 @@ pub struct Shared {
     /// Updates on their way in.
     pub uploads: Uploads,
     /// Adapters that runs are to start from.
-    pub initials: Initials,
+    pub start_adapters: StartAdapters,
     /// Signs certificates.
     pub authority: Authority,
     /// Settings.
@@ -54,8 +54,9 @@ pub struct Shared {
     /// When the coordinator started.
     pub started_at_ms: Millis,
     /// The server certificate that is shown now.
-    pub certificate: Arc<Shown>,
-    /// Held while records that are not the engine's are read and then changed: tokens, members, bases.
+    pub certificate: Arc<ServerCertResolver>,
+    /// Held while records that are not the engine's are read and then changed: tokens, members,
+    /// bases.
     pub writing: tokio::sync::Mutex<()>,
     /// Turns true when the coordinator goes down; open streams end then.
     pub closing: channel::Receiver<bool>,

@@ -12,8 +12,8 @@ use tonic::Status;
 
 use super::{Shared, invalid, no_run};
 use crate::bases;
+use crate::blob_gc::drop_unreferenced;
 use crate::driver::DriverError;
-use crate::garbage::drop_unneeded;
 use crate::tls::hex;
 
 /// Random bytes at the end of a run id, each two hex digits.
@@ -22,7 +22,7 @@ const SUFFIX_BYTES: usize = 3;
 const DRAWS: usize = 8;
 
 /// The adapter that a run is to start from.
-struct Start {
+struct UploadedAdapter {
     digest: Digest,
     /// Where it was uploaded to.
     path: PathBuf,
@@ -30,8 +30,9 @@ struct Start {
 }
 
 impl Shared {
-    /// Makes a run from a run file. The base is the registered one of that name; the engine refuses another digest and
-    /// everything that cannot be trained. With a digest the run starts from the adapter that was uploaded under it.
+    /// Makes a run from a run file. The base is the registered one of that name; the engine refuses
+    /// another digest and everything that cannot be trained. With a digest the run starts from the
+    /// adapter that was uploaded under it.
     pub(crate) async fn create_run(&self, text: String, initial: &str) -> Result<RunSummary, Status> {
         let file = RunFile::parse(&text).map_err(invalid)?;
         let base = bases::find(&*self.store, &file.base.model)?;
@@ -48,12 +49,13 @@ impl Shared {
             "" => None,
             digest => {
                 let digest = digest.parse().map_err(invalid)?;
-                let (path, message) = self.initials.find(&digest, base.clone()).await?;
-                Some(Start { digest, path, message })
+                let (path, message) = self.start_adapters.find(&digest, base.clone()).await?;
+                Some(UploadedAdapter { digest, path, message })
             }
         };
         for _ in 0..DRAWS {
-            let (run, key) = (draw_id(&file.name)?, draw_key()?);
+            let run = draw_id(&file.name)?;
+            let key = draw_key()?;
             match self.try_create(run, text.clone(), base.clone(), start.as_ref(), key).await {
                 Err(DriverError::Rejected(Rejection::RunExists { .. })) => {}
                 outcome => return summary(outcome),
@@ -62,31 +64,31 @@ impl Shared {
         Err(status(ErrorCode::Unavailable, "no free run id was found", Some("try again")))
     }
 
-    /// Creates a run under an id. What it starts from is among its blobs before anybody hears of it, and goes with a run
-    /// that is refused.
+    /// Creates a run under an id. What it starts from is among its blobs before anybody hears of
+    /// it, and goes with a run that is refused.
     async fn try_create(
         &self,
         run: RunId,
         run_file: String,
         base: BaseModel,
-        start: Option<&Start>,
+        start: Option<&UploadedAdapter>,
         key: CohortKey,
     ) -> Result<Reply, DriverError> {
         let start_adapter = start.map(|start| Box::new(start.message.clone()));
         let input = Input::CreateRun { run: run.clone(), run_file, base, start_adapter, key };
-        let Some(Start { digest, path, .. }) = start else { return self.driver.step(input).await };
-        let putting = self.blobs.putting().await;
+        let Some(UploadedAdapter { digest, path, .. }) = start else { return self.driver.step(input).await };
+        let putting = self.blobs.lock_for_put().await;
         self.blobs.put_file(&run, digest, path).await.map_err(|error| DriverError::Store(error.to_string()))?;
         let outcome = self.driver.step(input).await;
         drop(putting);
         if outcome.is_err() {
-            drop_unneeded(&self.driver, &self.blobs, &run, vec![*digest]).await;
+            drop_unreferenced(&self.driver, &self.blobs, &run, vec![*digest]).await;
         }
         outcome
     }
 
     /// Gives an input about a run to the engine.
-    pub(crate) async fn steer(&self, input: Input) -> Result<RunSummary, Status> {
+    pub(crate) async fn change_run(&self, input: Input) -> Result<RunSummary, Status> {
         summary(self.driver.step(input).await)
     }
 
@@ -159,7 +161,7 @@ fn summary(outcome: Result<Reply, DriverError>) -> Result<RunSummary, Status> {
     }
 }
 
-/// What a run's coins are tossed by; nobody is told.
+/// The key of a run's random cohorts; nobody but the coordinator knows it.
 fn draw_key() -> Result<CohortKey, Status> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(no_randomness)?;
@@ -183,11 +185,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lack_of_randomness_is_not_told_as_a_full_disk() {
-        let told = no_randomness(getrandom::Error::UNSUPPORTED);
-        assert_eq!(told.code(), tonic::Code::Internal);
-        assert!(told.message().contains("no random bytes"), "{told:?}");
-        let text = format!("{told:?}");
+    fn a_lack_of_randomness_is_not_reported_as_a_full_disk() {
+        let status = no_randomness(getrandom::Error::UNSUPPORTED);
+        assert_eq!(status.code(), tonic::Code::Internal);
+        assert!(status.message().contains("no random bytes"), "{status:?}");
+        let text = format!("{status:?}");
         assert!(!text.contains("store") && !text.contains("space"), "{text}");
     }
 }

@@ -54,7 +54,7 @@ impl Shared {
     }
 
     /// Gives an input about a client to the engine.
-    pub(crate) async fn steer_client(&self, input: Input) -> Result<ClientInfo, Status> {
+    pub(crate) async fn change_client(&self, input: Input) -> Result<ClientInfo, Status> {
         client_info(self.driver.step(input).await?)
     }
 

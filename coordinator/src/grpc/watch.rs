@@ -35,7 +35,8 @@ impl Shared {
             let mut shown = RunUpdate::default();
             let mut sequence = 0;
             loop {
-                // Marked as seen before the state is read: a change meanwhile is looked at next time.
+                // Marked as seen before the state is read: a change meanwhile is looked at next
+                // time.
                 version.borrow_and_update();
                 let asked = run.clone();
                 let view = driver.view(move |engine| (engine.run_summary(&asked), engine.events(&asked, sequence)));

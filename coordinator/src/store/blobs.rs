@@ -1,7 +1,7 @@
 //! Tensor files, content-addressed: `blobs/<run>/<digest>`, each written once and never changed.
 //!
-//! Every run has a folder of its own, so dropping one run's files never takes a file from another and a client that may
-//! read a run reads that run alone.
+//! Every run has a folder of its own, so dropping one run's files never takes a file from another
+//! and a client that may read a run reads that run alone.
 
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,9 @@ const PART_BYTES: usize = 1 << 20;
 pub struct Blobs {
     root: PathBuf,
     files: LocalFileSystem,
-    /// Held for reading from before a blob is put until the engine references it, and for writing while blobs are
-    /// dropped: the same bytes may be dropped for one attempt and put for the next.
-    settled: RwLock<()>,
+    /// Held for reading from before a blob is put until the engine references it, and for writing
+    /// while blobs are dropped: the same bytes may be dropped for one attempt and put for the next.
+    drop_lock: RwLock<()>,
     /// Lets every put fail, as on a full disk.
     #[cfg(test)]
     pub(crate) full: std::sync::atomic::AtomicBool,
@@ -60,7 +60,7 @@ pub enum BlobError {
     Mismatch {
         /// The run.
         run: RunId,
-        /// The digest that was promised.
+        /// The digest that was announced.
         expected: Digest,
         /// The digest of what came.
         got: Digest,
@@ -70,7 +70,7 @@ pub enum BlobError {
 impl BlobError {
     /// True when the disk is full.
     pub fn is_full(&self) -> bool {
-        super::is_full(self)
+        rondo_proto::files::is_full(self)
     }
 }
 
@@ -83,7 +83,8 @@ fn location(run: &RunId, digest: &Digest) -> Location {
 }
 
 impl Blobs {
-    /// Opens the folder, makes it when there is none, and removes what an abrupt stop left half written.
+    /// Opens the folder, makes it when there is none, and removes what an abrupt stop left half
+    /// written.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -103,21 +104,22 @@ impl Blobs {
         Ok(Self {
             root: root.to_owned(),
             files: files.with_fsync(true),
-            settled: RwLock::default(),
+            drop_lock: RwLock::default(),
             #[cfg(test)]
             full: Default::default(),
         })
     }
 
-    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until the engine knows.
-    pub async fn putting(&self) -> RwLockReadGuard<'_, ()> {
-        self.settled.read().await
+    /// While it is held no blob is dropped. Hold it from before [`put_file`](Self::put_file) until
+    /// the engine references the blob.
+    pub async fn lock_for_put(&self) -> RwLockReadGuard<'_, ()> {
+        self.drop_lock.read().await
     }
 
-    /// While it is held no blob is on its way in. Hold it while the engine is asked what is needed, and while what is
-    /// not needed is dropped.
-    pub async fn dropping(&self) -> RwLockWriteGuard<'_, ()> {
-        self.settled.write().await
+    /// While it is held no blob is put. Hold it while the engine says what it references, and while
+    /// the rest is dropped.
+    pub async fn lock_for_drop(&self) -> RwLockWriteGuard<'_, ()> {
+        self.drop_lock.write().await
     }
 
     /// Every blob there is, run by run.
@@ -149,7 +151,8 @@ impl Blobs {
         }
     }
 
-    /// Copies a file in under the digest that it is said to have, durably. One that is already there is left as it is.
+    /// Copies a file in under the digest that it is said to have, durably. One that is already
+    /// there is left as it is.
     pub async fn put_file(&self, run: &RunId, digest: &Digest, from: &Path) -> Result<(), BlobError> {
         if self.size(run, digest).await?.is_some() {
             return Ok(());
@@ -191,7 +194,8 @@ impl Blobs {
     }
 }
 
-/// Reads a file part by part into an upload, and completes it when the bytes are those the digest names.
+/// Reads a file part by part into an upload, and completes it when the bytes are those the digest
+/// names.
 async fn copy(
     run: &RunId,
     digest: &Digest,

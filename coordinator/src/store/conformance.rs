@@ -1,4 +1,5 @@
-//! What every store must do. [`check_store`] is run on each backend; a new backend adds one call, no test code.
+//! What every store must do. [`check_store`] is run on each backend; a new backend adds one call,
+//! no test code.
 
 use super::{Batch, Records, Store};
 
@@ -17,7 +18,8 @@ fn records(pairs: &[(&str, &str)]) -> Records {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect()
 }
 
-/// Runs the whole suite. `reopen` closes the store it is given, abruptly, and opens it again; the first call gets none.
+/// Runs the whole suite. `reopen` closes the store it is given, abruptly, and opens it again; the
+/// first call gets none.
 ///
 /// # Panics
 /// When the store breaks a rule; the message says which.
@@ -68,8 +70,8 @@ pub(super) fn check_store<S: Store>(mut reopen: impl FnMut(Option<S>) -> S) {
     store.close().expect("close");
 }
 
-/// What a store must do on a disk that fails. `fail` lets every later write fail, or not any more; `reopen` as for
-/// [`check_store`], with a disk that works.
+/// What a store must do on a disk that fails. `fail` lets every later write fail, or not any more;
+/// `reopen` as for [`check_store`], with a disk that works.
 ///
 /// # Panics
 /// When the store breaks a rule; the message says which.
@@ -80,16 +82,16 @@ pub(super) fn check_failing_disk<S: Store>(mut reopen: impl FnMut(Option<S>) -> 
     let mut expected = Records::new();
     first.apply(&mut expected);
 
-    for turn in 0..3 {
+    for pass in 0..3 {
         fail(true);
         for n in 0..3 {
-            let value = format!("{turn}.{n}");
+            let value = format!("{pass}.{n}");
             let next = batch(&[("a", Some(&value)), ("b", None), (&format!("new/{value}"), Some("x"))]);
             // Either it says yes and the commit is there, or it says no and nothing of it is.
             if store.commit(&next).is_ok() {
                 next.apply(&mut expected);
             }
-            assert_eq!(store.load().expect("load"), expected, "the store shows what it said, turn {value}");
+            assert_eq!(store.load().expect("load"), expected, "the store shows what it said, pass {value}");
             assert_eq!(store.get("a").expect("get"), expected.get("a").cloned(), "record by record too");
             assert_eq!(
                 store.scan("new/").expect("scan").len(),
@@ -97,7 +99,7 @@ pub(super) fn check_failing_disk<S: Store>(mut reopen: impl FnMut(Option<S>) -> 
             );
         }
         fail(false);
-        let after = batch(&[("a", Some("after")), ("b", Some(&turn.to_string()))]);
+        let after = batch(&[("a", Some("after")), ("b", Some(&pass.to_string()))]);
         store.commit(&after).expect("a commit works again once the disk does, without a restart");
         after.apply(&mut expected);
         assert_eq!(store.load().expect("load"), expected, "so do reads");
@@ -124,9 +126,9 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use super::super::checkpoint::JournalFile;
     use super::super::durable::DurableStore;
     use super::super::index::{Database, OpenDatabase};
+    use super::super::journal_guard::JournalFile;
     use super::super::mem::MemStore;
     use super::super::sled::SledStore;
     use super::super::{Batch, StoreError};
@@ -167,7 +169,8 @@ mod tests {
         }
     }
 
-    /// Fails as sled does: the batch is applied in memory, the flush fails, and the first failure is never forgotten.
+    /// Fails as sled does: the batch is applied in memory, the flush fails, and the first failure
+    /// is never forgotten.
     struct FailingSled(SledStore, Arc<Faults>, AtomicBool);
 
     impl Database for FailingSled {
@@ -216,12 +219,13 @@ mod tests {
     }
 
     fn failing(dir: &Path, faults: &Arc<Faults>) -> DurableStore {
-        let (for_journal, faults) = (Arc::clone(faults), Arc::clone(faults));
-        let open: OpenDatabase = Box::new(move |path| {
+        let for_journal = Arc::clone(faults);
+        let faults = Arc::clone(faults);
+        let open: OpenDatabase = Box::new(move |path, wait| {
             if on(&faults.database) {
                 return Err(database_full());
             }
-            Ok(Box::new(FailingSled(SledStore::open(path)?, Arc::clone(&faults), AtomicBool::new(false))))
+            Ok(Box::new(FailingSled(SledStore::open_within(path, wait)?, Arc::clone(&faults), AtomicBool::new(false))))
         });
         let wrap = |file| Box::new(FailingJournal(file, for_journal)) as Box<dyn JournalFile>;
         DurableStore::open_on(dir, open, wrap, Duration::ZERO).unwrap()

@@ -1,9 +1,10 @@
 //! The store the coordinator runs on: a journal with checkpoints, and sled as the index over it.
 //!
-//! The journal is the truth. A commit is appended to it and flushed; from then on it counts. An append that failed is cut
-//! off again and did not happen. Then the index hears of the commit. When the index fails, on a full disk say, it is
-//! dropped and records are looked up in memory, as the journal has them, until the index opens again. At the start an
-//! index that is behind the journal is brought in line, and one that does not open is kept aside and rebuilt.
+//! The journal is the truth. A commit is appended to it and flushed; from then on it counts. An
+//! append that failed is cut off again and did not happen. Then the commit is applied to the index.
+//! When the index fails, on a full disk say, it is dropped. Records are then looked up in memory,
+//! as the journal has them, until the index opens again. At the start an index that is behind the
+//! journal is brought in line. One that does not open is kept aside and rebuilt.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -11,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{self, Guard, JournalFile, Remembered};
-use super::index::{Database, Index, OpenDatabase, open_whole, rebuild, unharmed};
-use super::sled::SledStore;
+use super::index::{Database, Index, OpenDatabase, catch_panic, open_and_load, rebuild};
+use super::journal_guard::{self, JournalFile, JournalGuard, JournalSnapshot};
+use super::sled::{LOCK_WAIT, SledStore};
 use super::{Batch, Records, Store, StoreError, with_prefix};
 
 /// An index that failed is opened again this much later at the earliest.
@@ -26,13 +27,13 @@ pub struct DurableStore {
     open: OpenDatabase,
     reopen_after: Duration,
     /// Always locked before `index`.
-    writing: Mutex<Writing>,
+    writer: Mutex<Writer>,
     index: RwLock<Index>,
 }
 
 #[derive(Debug)]
-struct Writing {
-    guard: Guard,
+struct Writer {
+    guard: JournalGuard,
     sequence: u64,
     /// When the index failed or was last tried in vain.
     failed_at: Option<Instant>,
@@ -46,9 +47,14 @@ impl fmt::Debug for DurableStore {
 }
 
 impl DurableStore {
-    /// Opens the store of a directory, makes it when there is none, rebuilds its database when that is broken.
+    /// Opens the store of a directory, makes it when there is none, and rebuilds its database when
+    /// that is broken. A database that another handle still closes is waited for a few seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] when another process uses the directory; a file that cannot be read or
+    /// written; [`StoreError::Lost`] when neither the database nor a checkpoint can be read.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let open: OpenDatabase = Box::new(|path| Ok(Box::new(SledStore::open(path)?)));
+        let open: OpenDatabase = Box::new(|path, wait| Ok(Box::new(SledStore::open_within(path, wait)?)));
         Self::open_on(directory, open, |journal| journal, REOPEN_AFTER)
     }
 
@@ -64,64 +70,62 @@ impl DurableStore {
             move |source| StoreError::File { action, path, source }
         };
         std::fs::create_dir_all(directory).map_err(failed("make", directory))?;
-        let remembered = checkpoint::recall(directory)?;
         let path = directory.join("sled");
-        let (database, now) = match (open_whole(&open, &path), remembered) {
-            (Err(e @ StoreError::InUse { .. }), _) => return Err(e),
+        let opened = match open_and_load(&open, &path, LOCK_WAIT) {
+            Err(e @ StoreError::InUse { .. }) => return Err(e),
+            opened => opened,
+        };
+        // Under the lock: a handle that was still open may have committed until now.
+        let snapshot = journal_guard::replay(directory)?;
+        let (database, now) = match (opened, snapshot) {
             // A database that has no room to open is not broken.
             (Err(e), _) if e.is_full() => return Err(e),
             (Err(e), None) => return Err(StoreError::Lost { path, problem: e.to_string() }),
-            (Err(e), Some(remembered)) => (rebuild(&open, &path, &remembered, &e.to_string())?, remembered),
-            // One commit behind, the process died between the journal and the index. More than that, the index lost some.
-            (Ok(opened), Some(remembered)) if opened.sequence + 1 < remembered.sequence => {
-                let problem =
-                    format!("it stands at commit {}, the journal at {}", opened.sequence, remembered.sequence);
+            (Err(e), Some(snapshot)) => (rebuild(&open, &path, &snapshot, &e.to_string())?, snapshot),
+            // One commit behind, the process died between the journal and the index. More than
+            // that, the index lost some.
+            (Ok(opened), Some(snapshot)) if opened.sequence + 1 < snapshot.sequence => {
+                let problem = format!("it is at commit {}, the journal at {}", opened.sequence, snapshot.sequence);
                 // Closed before its folder is moved.
                 drop(opened);
-                (rebuild(&open, &path, &remembered, &problem)?, remembered)
+                (rebuild(&open, &path, &snapshot, &problem)?, snapshot)
             }
-            (Ok(opened), Some(remembered)) if opened.sequence <= remembered.sequence => {
-                let database = match opened.follow(&path, &remembered) {
+            (Ok(opened), Some(snapshot)) if opened.sequence <= snapshot.sequence => {
+                let database = match opened.catch_up(&path, &snapshot) {
                     Ok(database) => database,
                     Err(e) if e.is_full() => return Err(e),
-                    Err(e) => rebuild(&open, &path, &remembered, &e.to_string())?,
+                    Err(e) => rebuild(&open, &path, &snapshot, &e.to_string())?,
                 };
-                (database, remembered)
+                (database, snapshot)
             }
-            (Ok(opened), remembered) => {
-                if let Some(remembered) = remembered {
+            (Ok(opened), snapshot) => {
+                if let Some(snapshot) = snapshot {
                     tracing::error!(
                         database = opened.sequence,
-                        journal = remembered.sequence,
+                        journal = snapshot.sequence,
                         "the journal is damaged, the database has what it lost"
                     );
                 }
-                let now = Remembered { sequence: opened.sequence, records: opened.records };
+                let now = JournalSnapshot { sequence: opened.sequence, records: opened.records };
                 (opened.database, now)
             }
         };
         let journal = directory.join("journal");
         let file = OpenOptions::new().create(true).append(true).read(true).open(&journal);
         let file: Box<dyn JournalFile> = Box::new(file.map_err(failed("open", &journal))?);
-        let guard = Guard::start_on(directory, wrap(file), &now)?;
-        let writing = Writing { guard, sequence: now.sequence, failed_at: None };
-        Ok(Self {
-            path,
-            open,
-            reopen_after,
-            writing: Mutex::new(writing),
-            index: RwLock::new(Index::Database(database)),
-        })
+        let guard = JournalGuard::start_on(directory, wrap(file), &now)?;
+        let writer = Writer { guard, sequence: now.sequence, failed_at: None };
+        Ok(Self { path, open, reopen_after, writer: Mutex::new(writer), index: RwLock::new(Index::Database(database)) })
     }
 
-    fn writing(&self) -> MutexGuard<'_, Writing> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replace(&self, index: Index) {
         let before = std::mem::replace(&mut *self.index.write().unwrap_or_else(PoisonError::into_inner), index);
         // A database that failed may fail once more while it closes; that is of no account.
-        let closed = unharmed(&self.path, || {
+        let closed = catch_panic(&self.path, || {
             drop(before);
             Ok(())
         });
@@ -137,7 +141,7 @@ impl DurableStore {
         from_memory: impl Fn(&Records) -> T,
     ) -> Result<T, StoreError> {
         let look = || match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
-            Index::Database(database) => Some(unharmed(&self.path, || from_database(&**database))),
+            Index::Database(database) => Some(catch_panic(&self.path, || from_database(&**database))),
             Index::Memory(records) => Some(Ok(from_memory(records))),
             Index::Missing => None,
         };
@@ -147,9 +151,9 @@ impl DurableStore {
                 if let Some(Err(error)) = failed {
                     tracing::error!(%error, "the database cannot be read, the journal is asked");
                 }
-                let mut writing = self.writing();
-                self.fall_back(&mut writing)?;
-                drop(writing);
+                let mut writer = self.writer();
+                self.fall_back(&mut writer)?;
+                drop(writer);
                 look().unwrap_or_else(|| {
                     let problem = "neither the database nor the journal could be read".to_owned();
                     Err(StoreError::Lost { path: self.path.clone(), problem })
@@ -158,28 +162,31 @@ impl DurableStore {
         }
     }
 
-    /// Drops the database and takes the records from the guard.
-    fn fall_back(&self, writing: &mut Writing) -> Result<(), StoreError> {
-        writing.failed_at = Some(Instant::now());
+    /// Drops the database and takes the records from the journal.
+    fn fall_back(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        writer.failed_at = Some(Instant::now());
         // First of all nobody reads what the database shows.
         self.replace(Index::Missing);
-        let remembered = writing.guard.recall()?;
-        self.replace(Index::Memory(remembered.records));
+        let snapshot = writer.guard.replay()?;
+        self.replace(Index::Memory(snapshot.records));
         Ok(())
     }
 
     /// Opens a database that failed again, now and then.
-    fn recover(&self, writing: &mut Writing) {
-        if writing.failed_at.is_none_or(|at| at.elapsed() < self.reopen_after) {
+    fn recover(&self, writer: &mut Writer) {
+        if writer.failed_at.is_none_or(|at| at.elapsed() < self.reopen_after) {
             return;
         }
-        writing.failed_at = Some(Instant::now());
-        let reopened = writing.guard.recall().and_then(|remembered| {
-            match open_whole(&self.open, &self.path).and_then(|opened| opened.follow(&self.path, &remembered)) {
-                // The handle that was dropped may still be closing its files.
+        writer.failed_at = Some(Instant::now());
+        let reopened = writer.guard.replay().and_then(|snapshot| {
+            match open_and_load(&self.open, &self.path, Duration::ZERO)
+                .and_then(|opened| opened.catch_up(&self.path, &snapshot))
+            {
+                // The handle that was dropped may still be closing its files. A commit waits for
+                // this, so the next try is soon enough.
                 Err(e @ StoreError::InUse { .. }) => Err(e),
                 Err(e) if e.is_full() => Err(e),
-                Err(e) => rebuild(&self.open, &self.path, &remembered, &e.to_string()),
+                Err(e) => rebuild(&self.open, &self.path, &snapshot, &e.to_string()),
                 Ok(database) => Ok(database),
             }
         });
@@ -187,40 +194,40 @@ impl DurableStore {
             Ok(database) => {
                 tracing::info!(path = %self.path.display(), "the database is open again");
                 self.replace(Index::Database(database));
-                writing.failed_at = None;
+                writer.failed_at = None;
             }
             Err(error) => tracing::warn!(%error, "the database does not open yet, records are kept in the journal"),
         }
     }
 
-    fn checkpoint(&self, writing: &mut Writing) -> Result<(), StoreError> {
-        let now = Remembered { sequence: writing.sequence, records: self.records(writing)? };
-        writing.guard.checkpoint(&now)
+    fn checkpoint(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let now = JournalSnapshot { sequence: writer.sequence, records: self.records(writer)? };
+        writer.guard.checkpoint(&now)
     }
 
     /// All records, under the lock.
-    fn records(&self, writing: &mut Writing) -> Result<Records, StoreError> {
+    fn records(&self, writer: &mut Writer) -> Result<Records, StoreError> {
         let found = match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
-            Index::Database(database) => unharmed(&self.path, || database.load()).ok(),
+            Index::Database(database) => catch_panic(&self.path, || database.load()).ok(),
             Index::Memory(records) => Some(records.clone()),
             Index::Missing => None,
         };
-        found.map_or_else(|| writing.guard.recall().map(|remembered| remembered.records), Ok)
+        found.map_or_else(|| writer.guard.replay().map(|snapshot| snapshot.records), Ok)
     }
 
-    /// Tells the index of a commit that the journal has.
-    fn tell_index(&self, writing: &mut Writing, batch: &Batch) {
-        let told = match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
+    /// Applies a commit that the journal has to the index.
+    fn update_index(&self, writer: &mut Writer, batch: &Batch) {
+        let result = match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
             Index::Database(database) => {
-                Some(unharmed(&self.path, || database.commit_numbered(writing.sequence, batch)))
+                Some(catch_panic(&self.path, || database.commit_numbered(writer.sequence, batch)))
             }
             Index::Memory(_) | Index::Missing => None,
         };
-        match told {
+        match result {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 tracing::error!(%error, "the database failed, records are looked up in memory until it opens again");
-                if let Err(error) = self.fall_back(writing) {
+                if let Err(error) = self.fall_back(writer) {
                     tracing::error!(%error, "the journal cannot be read");
                 }
             }
@@ -247,26 +254,26 @@ impl Store for DurableStore {
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut writing = self.writing();
-        self.recover(&mut writing);
-        if writing.guard.is_long()
-            && let Err(error) = self.checkpoint(&mut writing)
+        let mut writer = self.writer();
+        self.recover(&mut writer);
+        if writer.guard.is_long()
+            && let Err(error) = self.checkpoint(&mut writer)
         {
             // Whether there is space for the commit itself, the journal says.
             tracing::warn!(%error, "cannot write a checkpoint, the journal grows");
         }
-        let sequence = writing.sequence + 1;
-        writing.guard.append(sequence, batch)?;
-        writing.sequence = sequence;
-        self.tell_index(&mut writing, batch);
+        let sequence = writer.sequence + 1;
+        writer.guard.append(sequence, batch)?;
+        writer.sequence = sequence;
+        self.update_index(&mut writer, batch);
         Ok(())
     }
 
     fn close(&self) -> Result<(), StoreError> {
-        let mut writing = self.writing();
-        self.checkpoint(&mut writing)?;
+        let mut writer = self.writer();
+        self.checkpoint(&mut writer)?;
         match &*self.index.read().unwrap_or_else(PoisonError::into_inner) {
-            Index::Database(database) => unharmed(&self.path, || database.close()),
+            Index::Database(database) => catch_panic(&self.path, || database.close()),
             // The next start brings the database in line.
             Index::Memory(_) | Index::Missing => Ok(()),
         }

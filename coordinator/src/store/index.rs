@@ -1,13 +1,14 @@
 //! The index over the records: sled as long as it works, memory while it does not.
 //!
-//! The journal has every commit before the index hears of it, so an index is never missed: one that fails is dropped,
-//! and brought in line with the journal when it opens again. sled 0.34 keeps its first storage error for ever, which is
-//! why it has to be opened anew once there is space.
+//! The journal has every commit before the index gets it. So an index that fails is dropped, and
+//! brought in line with the journal when it opens again. sled 0.34 keeps its first storage error
+//! for ever, so it has to be opened again once there is space.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::checkpoint::Remembered;
+use super::journal_guard::JournalSnapshot;
 use super::sled::SledStore;
 use super::{Batch, Records, Store, StoreError};
 
@@ -29,16 +30,17 @@ impl Database for SledStore {
     }
 }
 
-/// Opens the database of a folder, or makes it; a trait object, so that tests can let a disk fail.
-pub(super) type OpenDatabase = Box<dyn Fn(&Path) -> Result<Box<dyn Database>, StoreError> + Send + Sync>;
+/// Opens the database of a folder, or makes it, and waits so long at most for its lock. A trait
+/// object, so that tests can let a disk fail.
+pub(super) type OpenDatabase = Box<dyn Fn(&Path, Duration) -> Result<Box<dyn Database>, StoreError> + Send + Sync>;
 
 /// Where records are looked up.
 pub(super) enum Index {
     /// In the database.
     Database(Box<dyn Database>),
-    /// In memory, as the guard remembers them, until the database works again.
+    /// In memory, as the journal has them, until the database works again.
     Memory(Records),
-    /// Neither the database nor the guard could be read.
+    /// Neither the database nor the journal could be read.
     Missing,
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Opened {
 }
 
 /// sled 0.34 asserts where it finds damage: a panic is one more way to fail.
-pub(super) fn unharmed<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn catch_panic<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -58,59 +60,58 @@ pub(super) fn unharmed<T>(path: &Path, work: impl FnOnce() -> Result<T, StoreErr
     })
 }
 
-/// Opens a database and reads it through once: one that opens and cannot be read is as broken as one that does not open.
-pub(super) fn open_whole(open: &OpenDatabase, path: &Path) -> Result<Opened, StoreError> {
-    let outcome = unharmed(path, || {
-        let database = open(path)?;
-        let (sequence, records) = (database.sequence()?, database.load()?);
+/// Opens a database, whose lock is waited for so long at most, and reads it through once: one that
+/// opens and cannot be read is as broken as one that does not open.
+pub(super) fn open_and_load(open: &OpenDatabase, path: &Path, lock_wait: Duration) -> Result<Opened, StoreError> {
+    catch_panic(path, || {
+        let database = open(path, lock_wait)?;
+        let sequence = database.sequence()?;
+        let records = database.load()?;
         Ok(Opened { database, sequence, records })
-    });
-    match outcome {
-        Err(e) if e.to_string().contains("could not acquire lock") => Err(StoreError::InUse { path: path.to_owned() }),
-        outcome => outcome,
-    }
+    })
 }
 
 impl Opened {
-    /// Brings the database in line with what the guard remembers.
-    pub(super) fn follow(self, path: &Path, remembered: &Remembered) -> Result<Box<dyn Database>, StoreError> {
+    /// Brings the database in line with the journal.
+    pub(super) fn catch_up(self, path: &Path, snapshot: &JournalSnapshot) -> Result<Box<dyn Database>, StoreError> {
         let mut batch = Batch::new();
-        for key in self.records.keys().filter(|key| !remembered.records.contains_key(*key)) {
+        for key in self.records.keys().filter(|key| !snapshot.records.contains_key(*key)) {
             batch.delete(key.clone());
         }
-        for (key, value) in remembered.records.iter().filter(|(key, value)| self.records.get(*key) != Some(*value)) {
+        for (key, value) in snapshot.records.iter().filter(|(key, value)| self.records.get(*key) != Some(*value)) {
             batch.put(key.clone(), value.clone());
         }
-        if batch.is_empty() && self.sequence == remembered.sequence {
+        if batch.is_empty() && self.sequence == snapshot.sequence {
             return Ok(self.database);
         }
         tracing::warn!(
-            path = %path.display(), database = self.sequence, journal = remembered.sequence,
+            path = %path.display(), database = self.sequence, journal = snapshot.sequence,
             "the database is behind the journal and is brought in line"
         );
-        unharmed(path, || self.database.commit_numbered(remembered.sequence, &batch))?;
+        catch_panic(path, || self.database.commit_numbered(snapshot.sequence, &batch))?;
         Ok(self.database)
     }
 }
 
-/// Keeps a broken database aside and fills a new one from the guard.
+/// Keeps a broken database aside and fills a new one from the journal.
 pub(super) fn rebuild(
     open: &OpenDatabase,
     path: &Path,
-    remembered: &Remembered,
+    snapshot: &JournalSnapshot,
     problem: &str,
 ) -> Result<Box<dyn Database>, StoreError> {
     let file_error = |action, source| StoreError::File { action, path: path.to_owned(), source };
     let aside = free_name(path);
     tracing::error!(
-        path = %path.display(), problem, kept = %aside.display(), sequence = remembered.sequence,
-        records = remembered.records.len(), "the database is broken, rebuilding it from the checkpoint and the journal"
+        path = %path.display(), problem, kept = %aside.display(), sequence = snapshot.sequence,
+        records = snapshot.records.len(), "the database is broken, rebuilding it from the checkpoint and the journal"
     );
     match std::fs::rename(path, &aside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file_error("move aside", error)),
         _ => {}
     }
-    let built = open_whole(open, path).and_then(|opened| opened.follow(path, remembered));
+    // The folder is new, so nobody holds its lock.
+    let built = open_and_load(open, path, Duration::ZERO).and_then(|opened| opened.catch_up(path, snapshot));
     if built.is_err() {
         // Half of an index is of no use, and the next try must not keep it aside as well.
         if let Err(error) = std::fs::remove_dir_all(path) {

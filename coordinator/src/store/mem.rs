@@ -24,7 +24,8 @@ impl MemStore {
     }
 
     fn with<T>(&self, read: impl FnOnce(&mut Records) -> T) -> T {
-        // A panic in another test thread leaves whole records behind: a batch is applied under the lock.
+        // A panic in another test thread leaves whole records behind: a batch is applied under the
+        // lock.
         read(&mut self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }

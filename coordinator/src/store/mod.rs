@@ -1,16 +1,16 @@
 //! Small durable records: everything the coordinator must not forget except tensors.
 //!
-//! A [`Store`] is a map from text keys to JSON values. One [`Batch`] is atomic: after [`Store::commit`] returned, all of
-//! it survives a power cut; if the process dies before, none of it is there. One conformance suite holds every
-//! backend to that, on a disk that fails too.
+//! A [`Store`] is a map from text keys to JSON values. One [`Batch`] is atomic: after
+//! [`Store::commit`] returned, all of it survives a power cut; if the process dies before, none of
+//! it is there. One conformance suite holds every backend to that, on a disk that fails too.
 
 pub mod blobs;
-pub mod checkpoint;
 #[cfg(test)]
 mod conformance;
 pub mod durable;
-mod frame;
 mod index;
+pub mod journal_guard;
+mod journal_record;
 pub mod mem;
 pub mod record;
 pub mod sled;
@@ -18,10 +18,13 @@ pub mod sled;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rondo_proto::files::is_full;
+
 /// All records, sorted by key.
 pub type Records = BTreeMap<String, Vec<u8>>;
 
-/// Changes that happen together or not at all. `None` removes the key. A later change to a key replaces an earlier one.
+/// Changes that happen together or not at all. `None` removes the key. A later change to a key
+/// replaces an earlier one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     changes: BTreeMap<String, Option<Vec<u8>>>,
@@ -80,8 +83,8 @@ pub trait Store: Send + Sync {
     /// Records whose key starts with the prefix, sorted.
     fn scan(&self, prefix: &str) -> Result<Records, StoreError>;
 
-    /// Carries out a batch, atomically, and returns when it is flushed to disk. On an error nothing of it was done, and
-    /// a later commit works once the cause is gone.
+    /// Carries out a batch, atomically, and returns when it is flushed to disk. On an error nothing
+    /// of it was done, and a later commit works once the cause is gone.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
 
     /// Called once at an orderly end: makes the next start cheap. Nothing is lost without it.
@@ -116,18 +119,6 @@ fn with_prefix(records: &Records, prefix: &str) -> Records {
     matching.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// True when an error, or what caused it, is a full disk.
-pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let io = error.downcast_ref::<std::io::Error>();
-        io.is_some_and(|e| {
-            matches!(e.kind(), FileTooLarge | StorageFull | QuotaExceeded)
-                || e.get_ref().is_some_and(|inner| is_full(inner))
-        })
-    })
-}
-
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -159,7 +150,7 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The database does not open and no checkpoint stands beside it.
+    /// The database does not open and there is no checkpoint beside it.
     #[error(
         "store {path} does not open ({problem}) and there is no checkpoint to rebuild it from; restore the data \
          directory from a backup"

@@ -1,4 +1,5 @@
-//! The envelope of every record: `{"v":1,"body":...}`, so that a later version can tell what it reads.
+//! The envelope of every record: `{"v":1,"body":...}`, so that a later version can tell what it
+//! reads.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,18 +10,18 @@ use super::StoreError;
 pub const VERSION: u32 = 1;
 
 #[derive(Serialize)]
-struct Writing<'a, T> {
+struct OutgoingEnvelope<'a, T> {
     v: u32,
     body: &'a T,
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct EnvelopeVersion {
     v: u32,
 }
 
 #[derive(Deserialize)]
-struct Reading<T> {
+struct IncomingEnvelope<T> {
     body: T,
 }
 
@@ -30,19 +31,21 @@ fn problem(key: &str, problem: impl Into<String>) -> StoreError {
 
 /// The bytes of a record.
 pub fn encode<T: Serialize>(key: &str, body: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(&Writing { v: VERSION, body }).map_err(|e| problem(key, e.to_string()))
+    serde_json::to_vec(&OutgoingEnvelope { v: VERSION, body }).map_err(|e| problem(key, e.to_string()))
 }
 
 /// The record in some bytes; a record of a newer version is refused, never guessed at.
 pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    let version: Version = serde_json::from_slice(bytes).map_err(|e| problem(key, format!("not readable: {e}")))?;
+    let version: EnvelopeVersion =
+        serde_json::from_slice(bytes).map_err(|e| problem(key, format!("not readable: {e}")))?;
     if version.v != VERSION {
         return Err(problem(
             key,
             format!("has version {}, this build reads version {VERSION}; start the newer coordinator", version.v),
         ));
     }
-    let record: Reading<T> = serde_json::from_slice(bytes).map_err(|e| problem(key, format!("not readable: {e}")))?;
+    let record: IncomingEnvelope<T> =
+        serde_json::from_slice(bytes).map_err(|e| problem(key, format!("not readable: {e}")))?;
     Ok(record.body)
 }
 

@@ -1,4 +1,5 @@
-//! The certificate authority: made by `init`, kept in the data directory, signs the server and every peer.
+//! The certificate authority: made by `init`, kept in the data directory, signs the server and
+//! every peer.
 
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub struct Authority {
 
 /// A certificate that was just signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedCertificate {
     /// The certificate, PEM.
     pub pem: String,
     /// SHA-256 of the certificate, hex.
@@ -37,7 +38,7 @@ pub struct Issued {
 
 /// A certificate and its key.
 #[derive(Clone)]
-pub struct Keyed {
+pub struct CertificateAndKey {
     /// The certificate, PEM; for the server with the CA's behind it.
     pub certificate_pem: String,
     /// The key, PKCS#8 PEM.
@@ -87,9 +88,9 @@ impl Authority {
         &self.fingerprint
     }
 
-    /// A server certificate for these names and addresses, the CA's behind it: who joins checks the CA by fingerprint
-    /// before it has the CA's file.
-    pub fn issue_server(&self, hosts: &[String], now: Millis) -> Result<Keyed, TlsError> {
+    /// A server certificate for these names and addresses, the CA's behind it: who joins checks the
+    /// CA by fingerprint before it has the CA's file.
+    pub fn issue_server(&self, hosts: &[String], now: Millis) -> Result<CertificateAndKey, TlsError> {
         let failed = |source| TlsError::Make { what: "server certificate", source };
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::new(hosts).map_err(failed)?;
@@ -97,11 +98,14 @@ impl Authority {
         params.distinguished_name.push(DnType::OrganizationalUnitName, "server");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = self.sign(params, &key, now, SERVER_DAYS, failed)?;
-        Ok(Keyed { certificate_pem: format!("{}{}", certificate.pem(), self.pem), key_pem: key.serialize_pem() })
+        Ok(CertificateAndKey {
+            certificate_pem: format!("{}{}", certificate.pem(), self.pem),
+            key_pem: key.serialize_pem(),
+        })
     }
 
-    /// A certificate for a peer. Of the request only the public key is taken, once its signature shows that the
-    /// requester holds the private one; name, role, usage and life are ours.
+    /// A certificate for a peer. Of the request only the public key is taken, once its signature
+    /// shows that the requester holds the private one; name, role, usage and life are ours.
     pub fn issue_peer(
         &self,
         csr_pem: &str,
@@ -109,7 +113,7 @@ impl Authority {
         name: &str,
         now: Millis,
         days: u32,
-    ) -> Result<Issued, TlsError> {
+    ) -> Result<IssuedCertificate, TlsError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(TlsError::Request)?;
         let failed = |source| TlsError::Make { what: "peer certificate", source };
         let mut params = CertificateParams::default();
@@ -117,7 +121,7 @@ impl Authority {
         params.distinguished_name.push(DnType::OrganizationalUnitName, role.as_str());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = self.sign(params, &request.public_key, now, i64::from(days), failed)?;
-        Ok(Issued {
+        Ok(IssuedCertificate {
             pem: certificate.pem(),
             fingerprint: fingerprint(certificate.der()),
             expires_ms: now.saturating_add(i64::from(days) * 86_400_000),

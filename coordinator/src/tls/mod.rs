@@ -77,7 +77,7 @@ pub enum TlsError {
     Random(getrandom::Error),
 }
 
-/// SHA-256 in lower-case hex: how certificates are told apart.
+/// SHA-256 in lower-case hex: how certificates are identified.
 pub fn fingerprint(der: &[u8]) -> String {
     use sha2::Digest as _;
     hex(&sha2::Sha256::digest(der))

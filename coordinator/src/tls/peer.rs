@@ -1,5 +1,5 @@
-//! What a caller's certificate says. Its signature was checked in the TLS handshake; whether it still counts is asked of
-//! the store at every call.
+//! What a caller's certificate says. Its signature was checked in the TLS handshake; whether it
+//! still counts is asked of the store at every call.
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -22,7 +22,8 @@ pub struct PeerCertificate {
 }
 
 impl PeerCertificate {
-    /// Reads a certificate, DER. Exactly one CN and one OU are expected, as the authority writes them.
+    /// Reads a certificate, DER. Exactly one CN and one OU are expected, as the authority writes
+    /// them.
     pub fn parse(der: &[u8]) -> Result<Self, TlsError> {
         let wrong = |problem: String| TlsError::Certificate(problem);
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| wrong(e.to_string()))?;

@@ -1,5 +1,5 @@
-//! The server's side of TLS: its certificate, renewed from the CA while it serves, and the settings under which callers
-//! may, but need not, show a certificate.
+//! The server's side of TLS: its certificate, renewed from the CA while it serves, and the settings
+//! under which callers may, but need not, show a certificate.
 
 use std::fmt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::TlsError;
-use super::ca::{Authority, Keyed};
+use super::ca::{Authority, CertificateAndKey};
 use crate::clock::Millis;
 use crate::data_dir::{DataDirError, make_private_dir, write_private};
 
@@ -23,7 +23,7 @@ const ALPN: &[u8] = b"h2";
 
 /// A server certificate on disk.
 pub struct ServerCertificate {
-    keyed: Keyed,
+    keyed: CertificateAndKey,
     /// End of its validity.
     pub expires_ms: Millis,
 }
@@ -33,7 +33,7 @@ impl ServerCertificate {
     pub fn create(directory: &Path, authority: &Authority, hosts: &[String], now: Millis) -> Result<Self, TlsError> {
         let keyed = authority.issue_server(hosts, now)?;
         make_private_dir(directory)?;
-        // Key and certificate stand in one file, so that no crash leaves one without the other.
+        // Key and certificate are in one file, so that no crash leaves one without the other.
         let both = format!("{}{}", keyed.key_pem, keyed.certificate_pem);
         write_private(&directory.join("server.pem"), both.as_bytes())?;
         Self::read(directory)
@@ -49,7 +49,7 @@ impl ServerCertificate {
             x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).map_err(|e| wrong(&e.to_string()))?;
         let certificate = pem.parse_x509().map_err(|e| wrong(&e.to_string()))?;
         let expires_ms = certificate.validity().not_after.timestamp().saturating_mul(1000);
-        let keyed = Keyed { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned() };
+        let keyed = CertificateAndKey { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned() };
         Ok(Self { keyed, expires_ms })
     }
 
@@ -72,25 +72,25 @@ impl ServerCertificate {
     }
 }
 
-/// The certificate that is shown now. It can be exchanged while connections come in: each handshake takes the present
-/// one, and connections that stand are not touched.
-pub struct Shown {
+/// The certificate that is shown now. It can be exchanged while connections come in: each handshake
+/// takes the present one, and connections that stand are not touched.
+pub struct ServerCertResolver {
     now: RwLock<(Arc<CertifiedKey>, Millis)>,
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for ServerCertResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").field("expires_ms", &self.expires_ms()).finish_non_exhaustive()
+        f.debug_struct("ServerCertResolver").field("expires_ms", &self.expires_ms()).finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for ServerCertResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).0))
     }
 }
 
-impl Shown {
+impl ServerCertResolver {
     /// Shows a certificate.
     pub fn new(certificate: &ServerCertificate) -> Result<Self, TlsError> {
         Ok(Self { now: RwLock::new((Arc::new(certificate.certified()?), certificate.expires_ms)) })
@@ -119,9 +119,9 @@ impl Shown {
     }
 }
 
-/// Settings for the server: callers without a certificate get through the handshake, callers with one of another CA do
-/// not.
-pub fn settings(shown: Arc<Shown>, authority: &Authority) -> Result<ServerConfig, TlsError> {
+/// Settings for the server: callers without a certificate get through the handshake, callers with
+/// one of another CA do not.
+pub fn server_config(shown: Arc<ServerCertResolver>, authority: &Authority) -> Result<ServerConfig, TlsError> {
     let wrong = |e: &dyn fmt::Display| TlsError::Certificate(format!("the CA's: {e}"));
     let mut roots = RootCertStore::empty();
     roots
@@ -163,7 +163,8 @@ mod tests {
         let authority = Authority::create(&dir.path().join("ca"), now).unwrap();
         let hosts = ["localhost".to_owned()];
         let server = dir.path().join("server");
-        let shown = Shown::new(&ServerCertificate::create(&server, &authority, &hosts, now).unwrap()).unwrap();
+        let shown =
+            ServerCertResolver::new(&ServerCertificate::create(&server, &authority, &hosts, now).unwrap()).unwrap();
         let first = Arc::clone(&shown.now.read().unwrap().0);
         let end = shown.expires_ms();
         assert!(!shown.renew(&server, &authority, &hosts, now + 86_400_000).unwrap());

@@ -1,4 +1,4 @@
-//! Why an upload was not accepted, and what its sender is told.
+//! Why an upload was not accepted, and the status that its sender gets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use rondo_methods::{MethodError, UpdateRefusal};
 use rondo_proto::Digest;
 use rondo_proto::digest::InvalidDigest;
 use rondo_proto::error::ErrorCode;
+use rondo_proto::files::is_full;
 use rondo_proto::ids::InvalidId;
 use rondo_wire::status::status;
 use tonic::Status;
@@ -60,9 +61,9 @@ pub enum UploadError {
         /// Digest of the bytes.
         got: Digest,
     },
-    /// The door refused the content.
+    /// The content is not a valid update.
     #[error("update refused: {0}")]
-    Door(#[from] UpdateRefusal),
+    Invalid(#[from] UpdateRefusal),
     /// What the round began with cannot be built here.
     #[error("upload: the change cannot be checked: {0}")]
     Start(#[from] MethodError),
@@ -111,11 +112,11 @@ impl UploadError {
             Self::Protocol(_) | Self::Id(_) | Self::Digest(_) | Self::Size { .. } | Self::TooLong { .. } => {
                 ErrorCode::InvalidArgument
             }
-            Self::Door(_) | Self::Refused(_) => ErrorCode::InvalidArgument,
+            Self::Invalid(_) | Self::Refused(_) => ErrorCode::InvalidArgument,
             Self::Offset { .. } => ErrorCode::OutOfRange,
             Self::Hash { .. } | Self::Superseded => ErrorCode::Aborted,
             Self::StagingFull { .. } => ErrorCode::ResourceExhausted,
-            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => ErrorCode::ResourceExhausted,
+            Self::File { source, .. } if is_full(source) => ErrorCode::ResourceExhausted,
             Self::Blob(error) if error.is_full() => ErrorCode::ResourceExhausted,
             Self::File { .. } | Self::Blob(_) | Self::Stream(_) => ErrorCode::Unavailable,
             Self::Abrupt(_) | Self::Driver(_) | Self::Start(_) => ErrorCode::Internal,
@@ -124,7 +125,7 @@ impl UploadError {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Door(UpdateRefusal::Unclipped { .. }) => {
+            Self::Invalid(UpdateRefusal::Unclipped { .. }) => {
                 Some("the client must scale its change down to the clip; check that it runs the same version")
             }
             Self::Size { .. } => {

@@ -1,32 +1,33 @@
-//! The way of an update into the coordinator: size, bytes, hash, door, blob, engine; only then "accepted".
+//! How an update comes into the coordinator: size, bytes, hash, validation, blob, engine. Only then
+//! it is "accepted".
 
+mod append;
 pub mod error;
-mod gather;
 pub mod staging;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rondo_methods::{Instance, Job, Kind, UpdateFacts, UpdateRefusal};
-use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part};
+use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part as UploadPart};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
 use rondo_wire::transfer::wire_bytes;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::blob_gc::drop_unreferenced;
 use crate::driver::{Driver, DriverError};
-use crate::garbage::drop_unneeded;
 use crate::store::blobs::Blobs;
+use append::append_messages;
 use error::{UploadError, file_error};
-use gather::gather;
-use staging::{Staging, Turn, UploadId};
+use staging::{Staging, UploadId, UploadLease};
 
 /// What a safetensors file may add to its tensors: names, shapes and offsets as JSON.
 const HEADER_BYTES: u64 = 64 << 10;
 const HEADER_BYTES_PER_TENSOR: u64 = 512;
 
-/// Takes updates in.
+/// Receives updates.
 #[derive(Clone)]
 pub struct Uploads {
     driver: Driver,
@@ -43,7 +44,7 @@ pub fn upload_id(client: &ClientId, key: &v1::UploadKey) -> Result<UploadId, Upl
     })
 }
 
-/// What is waited for.
+/// The update that the engine waits for, and what it must be.
 struct Wanted {
     kind: RoundKind,
     rank: u32,
@@ -59,7 +60,7 @@ enum Expected {
 }
 
 impl Uploads {
-    /// Uploads that end in this engine and these folders.
+    /// Uploads into this engine and these folders.
     pub fn new(driver: Driver, blobs: Arc<Blobs>, staging: Arc<Staging>) -> Self {
         Self { driver, blobs, staging }
     }
@@ -92,8 +93,9 @@ impl Uploads {
         }
     }
 
-    /// Takes one stream of an upload. Ends with all bytes checked and durable, or with those that came kept for the next
-    /// stream, or with a refusal. The same upload twice counts once.
+    /// Receives one stream of an upload. At its end all bytes are checked and durable, or those
+    /// that came are kept for the next stream, or the upload is refused. The same upload twice
+    /// counts once.
     pub async fn receive<S>(&self, client: ClientId, mut messages: S) -> Result<v1::UploadReply, UploadError>
     where
         S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
@@ -101,7 +103,7 @@ impl Uploads {
         let first = messages.next().await.ok_or(UploadError::Protocol("the stream is empty"))?;
         let first = first.map_err(|e| UploadError::Stream(Box::new(e)))?;
         let first_bytes = wire_bytes(&first);
-        let Some(Part::Header(header)) = first.part else {
+        let Some(UploadPart::Header(header)) = first.part else {
             return Err(UploadError::Protocol("the first message must be the header"));
         };
         let key = header.key.as_ref().ok_or(UploadError::Protocol("the header has no key"))?;
@@ -116,10 +118,10 @@ impl Uploads {
             return accepted(outcome, header.total_bytes);
         }
 
-        let mut turn = self.staging.take(&id, header.total_bytes).await?;
-        turn.count(first_bytes);
-        let outcome = self.write(&id, &header, &wanted, &mut turn, &mut messages).await;
-        self.staging.leave(&id, turn).await;
+        let mut lease = self.staging.acquire(&id, header.total_bytes).await?;
+        lease.count(first_bytes);
+        let outcome = self.write(&id, &header, &wanted, &mut lease, &mut messages).await;
+        self.staging.give_back(&id, lease).await;
         outcome
     }
 
@@ -129,27 +131,27 @@ impl Uploads {
         id: &UploadId,
         header: &UploadHeader,
         wanted: &Wanted,
-        turn: &mut Turn,
+        lease: &mut UploadLease,
         messages: &mut S,
     ) -> Result<v1::UploadReply, UploadError>
     where
         S: Stream<Item = Result<UploadMessage, Status>> + Unpin,
     {
-        // The stream before this one may have brought it to its end.
+        // The stream before this one may have completed the upload.
         if let Expected::Settled(outcome) = self.expected(id).await? {
             return accepted(outcome, header.total_bytes);
         }
         let path = self.staging.path(id);
-        let stored = gather(&path, header, turn, messages).await?;
+        let stored = append_messages(&path, header, lease, messages).await?;
         if stored < header.total_bytes {
             return Ok(v1::UploadReply { stored_bytes: stored, accepted: false });
         }
         tracing::debug!(run = %id.work.run, round = id.work.round, client = %id.client, bytes = stored, "upload whole");
-        self.admit(id, &path, header, wanted, turn.counted()).await
+        self.accept_update(id, &path, header, wanted, lease.counted()).await
     }
 
-    /// Refuses by size before a byte is stored. A size that cannot be right will not be right next time either, so the
-    /// client is dropped from the attempt.
+    /// Refuses by size before a byte is stored. A size that cannot be right will not be right next
+    /// time either, so the client is dropped from the attempt.
     async fn check_size(&self, id: &UploadId, header: &UploadHeader, wanted: &Wanted) -> Result<(), UploadError> {
         let instance = Instance::in_round(id.work.round).with_rank(wanted.rank as usize).of_client(id.client.as_str());
         let tensors = wanted.job.upload_manifest(wanted.kind.into(), instance).len() as u64;
@@ -164,8 +166,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Hash, door, blob, engine.
-    async fn admit(
+    /// Checks the hash and the content, stores the blob and tells the engine.
+    async fn accept_update(
         &self,
         id: &UploadId,
         path: &Path,
@@ -185,7 +187,7 @@ impl Uploads {
             Err(refusal) => {
                 tracing::warn!(
                     run = %id.work.run, round = id.work.round, attempt = id.work.attempt, client = %id.client, %refusal,
-                    "update refused at the door"
+                    "update failed validation"
                 );
                 self.refuse(id, refusal.to_string()).await?;
                 self.staging.remove_file(id).await;
@@ -205,12 +207,12 @@ impl Uploads {
             privacy: header.privacy.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };
-        let putting = self.blobs.putting().await;
+        let putting = self.blobs.lock_for_put().await;
         self.blobs.put_file(&id.work.run, &id.digest, path).await?;
         let outcome = self.driver.step(stored).await;
         drop(putting);
-        // A spare, or one that came too late, goes again.
-        drop_unneeded(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
+        // A spare, or one that came too late, is dropped again.
+        drop_unreferenced(&self.driver, &self.blobs, &id.work.run, vec![id.digest]).await;
         match outcome {
             // Not durable: the staged file is kept, the client sends nothing but asks again.
             Err(error @ (DriverError::Store(_) | DriverError::Stopped)) => Err(error.into()),
@@ -232,9 +234,15 @@ impl Uploads {
         id: &UploadId,
         path: &Path,
     ) -> Result<Result<UpdateFacts, UpdateRefusal>, UploadError> {
-        let (job, path, round, clipped) = (wanted.job.clone(), path.to_owned(), id.work.round, wanted.clipped.clone());
-        let (kind, rank, max_norm) = (wanted.kind.into(), wanted.rank as usize, wanted.max_norm);
-        let (blobs, run) = (Arc::clone(&self.blobs), id.work.run.clone());
+        let job = wanted.job.clone();
+        let clipped = wanted.clipped.clone();
+        let kind = wanted.kind.into();
+        let rank = wanted.rank as usize;
+        let max_norm = wanted.max_norm;
+        let path = path.to_owned();
+        let run = id.work.run.clone();
+        let round = id.work.round;
+        let blobs = Arc::clone(&self.blobs);
         let client = id.client.clone();
         let check = move || {
             let instance = Instance::in_round(round).with_rank(rank).of_client(client.as_str());

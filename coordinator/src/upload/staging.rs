@@ -1,10 +1,11 @@
 //! The staging folder: uploads that are not whole yet, and aggregates in the making.
 //!
-//! `uploads/<run>/<round>.<attempt>/<client>.<digest>` holds the bytes that came so far, so a transfer that broke off,
-//! on either side, goes on where it stopped. A file goes when its update is settled, when its round closes, and at the
-//! start of the coordinator when nobody waits for it any more. A client has one file for an attempt: one with another
-//! digest replaces it. What an upload announces is set aside for it before its first byte is written, so the folder
-//! never holds more than its limit.
+//! `uploads/<run>/<round>.<attempt>/<client>.<digest>` holds the bytes that came so far, so a
+//! transfer that broke off, on either side, goes on where it stopped. A file is removed when its
+//! update is accepted or refused, when its round closes, and at the start of the coordinator when
+//! the engine does not wait for it any more. A client has one file for an attempt: one with another
+//! digest replaces it. The size that an upload announces is reserved before its first byte is
+//! written, so the folder never holds more than its limit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use super::error::{UploadError, file_error};
 use crate::driver::Driver;
 
-/// Number of a stream, the numbers to come, and its turn.
+/// The number of a stream, the numbers of later ones, and the lock that it writes under.
 type Announced = (u64, watch::Receiver<u64>, Arc<tokio::sync::Mutex<Option<u64>>>);
 
 /// One upload: who sends what for which attempt.
@@ -33,45 +34,49 @@ pub struct UploadId {
 }
 
 impl UploadId {
-    fn place(&self) -> Place {
+    fn key(&self) -> SlotKey {
         (self.client.clone(), self.work.clone())
     }
 }
 
-/// What a client has one upload for.
-type Place = (ClientId, WorkKey);
+/// A client has one upload for an attempt.
+type SlotKey = (ClientId, WorkKey);
 
 /// The staging folder.
 #[derive(Debug)]
 pub struct Staging {
     root: PathBuf,
     limit: u64,
-    open: Mutex<BTreeMap<Place, Slot>>,
+    open: Mutex<BTreeMap<SlotKey, Slot>>,
 }
 
 /// What is known of an upload besides its bytes.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Held by the one stream that writes; holds the wire bytes counted so far, `None` before the first stream.
+    /// Held by the one stream that writes; holds the wire bytes counted so far, `None` before the
+    /// first stream.
     counted: Arc<tokio::sync::Mutex<Option<u64>>>,
     /// Counts the streams that came for it.
     streams: watch::Sender<u64>,
-    /// Bytes of the folder that are its own: announced by a stream, or stored when no stream writes.
+    /// Bytes of the folder that are its own: announced by a stream, or stored when no stream
+    /// writes.
     reserved: u64,
 }
 
-/// The right to write one upload.
-pub struct Turn {
+/// The right to write one upload, held by one stream at a time.
+pub struct UploadLease {
     number: u64,
     streams: watch::Receiver<u64>,
     counted: OwnedMutexGuard<Option<u64>>,
 }
 
-impl Turn {
-    /// Returns once a newer stream of the same client for the same attempt waits: its sender has given this one up.
+impl UploadLease {
+    /// Returns once a newer stream of the same client for the same attempt waits: its sender has
+    /// given this one up.
     pub async fn superseded(&self) {
         let mut streams = self.streams.clone();
-        // The upload is settled and forgotten when the sender is gone: then nothing is left to write either.
+        // The upload is settled and forgotten when the sender is gone: then nothing is left to
+        // write either.
         let _ = streams.wait_for(|latest| *latest > self.number).await;
     }
 
@@ -87,7 +92,8 @@ impl Turn {
 }
 
 impl Staging {
-    /// Opens a folder that may hold so many bytes, makes it when there is none, and removes half-made aggregates.
+    /// Opens a folder that may hold so many bytes, makes it when there is none, and removes
+    /// half-made aggregates.
     pub fn open(root: &Path, limit: u64) -> io::Result<Self> {
         match std::fs::remove_dir_all(root.join("aggregates")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -96,7 +102,7 @@ impl Staging {
         std::fs::create_dir_all(root.join("uploads"))?;
         let staging = Self { root: root.to_owned(), limit, open: Mutex::default() };
         for (id, bytes) in staging.list()? {
-            staging.slots().entry(id.place()).or_default().reserved += bytes;
+            staging.slots().entry(id.key()).or_default().reserved += bytes;
         }
         Ok(staging)
     }
@@ -106,7 +112,7 @@ impl Staging {
         self.root.join("aggregates").join(format!("{}.{}.{}", work.run, work.round, work.attempt))
     }
 
-    /// Where the bytes of an upload are gathered.
+    /// The file that collects the bytes of an upload.
     pub fn path(&self, id: &UploadId) -> PathBuf {
         let WorkKey { run, round, attempt } = &id.work;
         let folder = self.uploads().join(run.as_str()).join(format!("{round}.{attempt}"));
@@ -117,7 +123,7 @@ impl Staging {
         self.root.join("uploads")
     }
 
-    /// Bytes gathered so far.
+    /// Bytes stored so far.
     pub async fn stored(&self, id: &UploadId) -> io::Result<u64> {
         match tokio::fs::metadata(self.path(id)).await {
             Ok(metadata) => Ok(metadata.len()),
@@ -126,9 +132,9 @@ impl Staging {
         }
     }
 
-    /// Takes the upload for one stream of `total` bytes; a stream that has it is told to let go, and what was stored with
-    /// another digest goes.
-    pub async fn take(&self, id: &UploadId, total: u64) -> Result<Turn, UploadError> {
+    /// Gives the upload to one stream of `total` bytes. A stream that has it is asked to stop, and
+    /// what was stored with another digest is removed.
+    pub async fn acquire(&self, id: &UploadId, total: u64) -> Result<UploadLease, UploadError> {
         let (number, streams, counted) = self.announce(id, total)?;
         let mut counted = counted.lock_owned().await;
         self.remove_others(id).await;
@@ -136,18 +142,18 @@ impl Staging {
             // Counted by an earlier life of this process: what is stored came once at least.
             *counted = Some(self.stored(id).await.map_err(file_error("measure", &self.path(id)))?);
         }
-        Ok(Turn { number, streams, counted })
+        Ok(UploadLease { number, streams, counted })
     }
 
-    /// Sets the bytes of a stream aside, all under one lock: two streams never share what is left.
+    /// Reserves the bytes of a stream, all under one lock: two streams never share what is left.
     fn announce(&self, id: &UploadId, total: u64) -> Result<Announced, UploadError> {
         let mut slots = self.slots();
-        let place = id.place();
-        let held = slots.iter().filter(|(other, _)| **other != place).map(|(_, slot)| slot.reserved).sum::<u64>();
+        let key = id.key();
+        let held = slots.iter().filter(|(other, _)| **other != key).map(|(_, slot)| slot.reserved).sum::<u64>();
         if held.saturating_add(total) > self.limit {
             return Err(UploadError::StagingFull { held, limit: self.limit });
         }
-        let slot = slots.entry(place).or_default();
+        let slot = slots.entry(key).or_default();
         slot.reserved = total;
         let mut number = 0;
         slot.streams.send_modify(|latest| {
@@ -157,30 +163,30 @@ impl Staging {
         Ok((number, slot.streams.subscribe(), Arc::clone(&slot.counted)))
     }
 
-    /// Gives back what a stream that has ended set aside and did not use.
-    pub async fn leave(&self, id: &UploadId, turn: Turn) {
+    /// Gives back what a stream that has ended reserved and did not use.
+    pub async fn give_back(&self, id: &UploadId, lease: UploadLease) {
         let stored = self.stored(id).await.unwrap_or(0);
-        if let Some(slot) = self.slots().get_mut(&id.place())
-            && *slot.streams.borrow() == turn.number
+        if let Some(slot) = self.slots().get_mut(&id.key())
+            && *slot.streams.borrow() == lease.number
         {
             slot.reserved = stored;
         }
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Slot>> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<SlotKey, Slot>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what the client stored for the same attempt with other digests.
     async fn remove_others(&self, id: &UploadId) {
         let others = self.list().unwrap_or_default().into_iter();
-        let others = others.map(|(other, _)| other).filter(|other| other.place() == id.place() && other != id);
+        let others = others.map(|(other, _)| other).filter(|other| other.key() == id.key() && other != id);
         for other in others {
             self.remove_file(&other).await;
         }
     }
 
-    /// Bytes set aside for all unfinished uploads together.
+    /// Bytes reserved for all unfinished uploads together.
     pub fn reserved(&self) -> u64 {
         self.slots().values().map(|slot| slot.reserved).sum()
     }
@@ -200,12 +206,13 @@ impl Staging {
         Ok(all)
     }
 
-    /// Removes the bytes of an upload that is settled or worthless. Those who wait to write it are not disturbed.
+    /// Removes the bytes of an upload that is settled or worthless. Those who wait to write it are
+    /// not disturbed.
     pub async fn remove_file(&self, id: &UploadId) {
         let path = self.path(id);
         match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "a staged upload stays until the next sweep");
+                tracing::warn!(path = %path.display(), %error, "a staged upload stays until the next clean-up");
             }
             _ => {}
         }
@@ -218,7 +225,7 @@ impl Staging {
     }
 
     /// Removes every upload that the engine does not wait for.
-    pub async fn sweep(&self, driver: &Driver) {
+    pub async fn collect_garbage(&self, driver: &Driver) {
         let uploads = match self.list() {
             Ok(uploads) => uploads,
             Err(error) => return tracing::warn!(%error, "cannot list staged uploads"),
@@ -226,7 +233,7 @@ impl Staging {
         for (id, bytes) in uploads {
             let asked = id.clone();
             let expected = driver.view(move |e| e.expected_upload(&asked.client, &asked.work, &asked.digest)).await;
-            // Once the driver has stopped, the next start sweeps.
+            // Once the driver has stopped, the next start cleans up.
             let Ok(expected) = expected else { return };
             if !matches!(expected, Ok(ExpectedUpload::Wanted { .. })) {
                 tracing::info!(
@@ -234,10 +241,11 @@ impl Staging {
                     "a staged upload is not wanted any more and is removed"
                 );
                 self.remove_file(&id).await;
-                self.slots().remove(&id.place());
+                self.slots().remove(&id.key());
             }
         }
-        // What is settled and has no file is of no more use either, unless a stream is about to end.
+        // What is settled and has no file is of no more use either, unless a stream is about to
+        // end.
         self.slots().retain(|_, slot| slot.reserved > 0 || Arc::strong_count(&slot.counted) > 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A run that promises privacy per client, end to end.
+//! A run with privacy per client, end to end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -52,7 +52,8 @@ async fn a_run_with_privacy_per_client_publishes_noised_sums_and_enters_each() {
     assert!(record.participants.iter().all(|part| part.update_norm == 0.0 && part.examples == 0));
     assert_eq!(released.ledger_head, head.to_string());
     assert!(record.notes.iter().all(|note| !note.contains("ledger")), "{:?}", record.notes);
-    // Updates hold numbers below 0.1; what is published is noise of deviation 2 * 100 / 3 around their mean.
+    // Updates hold numbers below 0.1; what is published is noise of deviation 2 * 100 / 3 around
+    // their mean.
     let blob = data.join("blobs").join(&run).join(record.global_digest.strip_prefix("blake3:").unwrap());
     let tensors = TensorFile::open(&blob).unwrap().read_all(|_| true).unwrap();
     let numbers: Vec<f64> = tensors.values().flat_map(|t| t.data.iter().map(|&x| f64::from(x))).collect();
@@ -76,7 +77,8 @@ async fn records_older_than_the_ledger_are_refused_and_nothing_is_swept() {
     let run = operator.create_run(private("fedit", 1, 100.0)).await.run;
     work_until_ended(&mut clients, &operator, &run).await;
     coordinator.stop();
-    let (newest, blobs) = (dir.path().join("newest"), data.join("blobs").join(&run));
+    let newest = dir.path().join("newest");
+    let blobs = data.join("blobs").join(&run);
     copy(&data.join("store"), &newest);
     let held = std::fs::read_dir(&blobs).unwrap().count();
     assert!(held > 0);
@@ -84,16 +86,17 @@ async fn records_older_than_the_ledger_are_refused_and_nothing_is_swept() {
     std::fs::remove_dir_all(data.join("store")).unwrap();
     copy(&older, &data.join("store"));
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
-    let (place, clock) = (DataDir::new(&data), Arc::new(SystemClock));
+    let place = DataDir::new(&data);
+    let clock = Arc::new(SystemClock);
     let serving = serve(&place, config, Registry::builtin(), clock, |_| {}, std::future::ready(()));
-    let told = serving.await.unwrap_err().to_string();
+    let refusal = serving.await.unwrap_err().to_string();
     for words in [
         format!("the ledger has 1 releases of run `{run}`, the records have 0"),
         data.join("store").display().to_string(),
         data.join("ledger.jsonl").display().to_string(),
         "restore the newest copy of the records".to_owned(),
     ] {
-        assert!(told.contains(&words), "{words}: {told}");
+        assert!(refusal.contains(&words), "{words}: {refusal}");
     }
     assert_eq!(std::fs::read_dir(&blobs).unwrap().count(), held, "what the newer records need is kept");
 

@@ -1,5 +1,5 @@
-//! Rounds that are compared, with real files and a coordinator that dies: one client measures, a worse round is taken
-//! back with the server optimiser's state, and the best one is handed out.
+//! Rounds that are compared, with real files and a coordinator that dies: one client measures, a
+//! worse round is taken back with the server optimiser's state, and the best one is handed out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -120,7 +120,8 @@ async fn a_round_is_taken_back_across_restarts_with_the_state_of_the_server_opti
 
     let ended = work_until_ended(&mut scene.clients, &scene.operator, &scene.run).await;
     assert_eq!((ended.outcome.as_str(), ended.best_round, ended.best_loss), ("completed", Some(2), Some(0.5)));
-    // The run hands out its best round, every round can still be had, and the optimiser's states are gone.
+    // The run hands out its best round, every round can still be had, and the optimiser's states
+    // are gone.
     assert_eq!(scene.adapter(None).await.published[0].digest, second.global_digest);
     assert_eq!(scene.adapter(Some(3)).await.published[0].digest, third.global_digest);
     assert_eq!(ended.adapter.unwrap().round, 2);

@@ -1,4 +1,5 @@
-//! A coordinator in this process, in a runtime of its own, so that it can be stopped as abruptly as a process.
+//! A coordinator in this process, in a runtime of its own, so that it can be stopped as abruptly as
+//! a process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

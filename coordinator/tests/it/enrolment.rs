@@ -111,7 +111,8 @@ async fn a_token_expires_is_revoked_and_fixes_the_name() {
     let missing = api.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap_err();
     assert_eq!(code_of(&missing), ErrorCode::NotFound);
 
-    // A token without a name needs one from who joins, and a taken name is refused without spending the token.
+    // A token without a name needs one from who joins, and a taken name is refused without spending
+    // the token.
     let open = api.create_token(v1::CreateTokenRequest::default()).await.unwrap().into_inner();
     let nameless = enrol(&url, &open.token, &open.ca_fingerprint, "", &dir.path().join("d")).await.unwrap_err();
     assert_eq!(code(&nameless), ErrorCode::InvalidArgument);
@@ -169,7 +170,8 @@ async fn certificates_that_this_coordinator_does_not_know_are_refused() {
         Identity { name: name.into(), cert_pem: issued.pem, key_pem, ..client.identity.clone() }
     };
     let now = SystemClock.now();
-    // Signed by the CA, but never recorded: another key of a known client, an unknown client, a self-made operator.
+    // Signed by the CA, but never recorded: another key of a known client, an unknown client, a
+    // self-made operator.
     for (role, name) in [(Role::Client, "movies"), (Role::Client, "stranger"), (Role::Operator, "movies")] {
         let refused = poll(&forged(role, name, now), &coordinator).await.unwrap_err();
         assert_eq!(code_of(&refused), ErrorCode::Unauthenticated, "{role} {name}: {refused}");
@@ -201,8 +203,8 @@ async fn a_revoked_client_is_out_at_once_and_may_enrol_anew() {
     assert_eq!(code_of(&missing), ErrorCode::NotFound);
 
     std::fs::rename(dir.path().join("movies"), dir.path().join("old")).unwrap();
-    let mut anew = FakeClient::join(&coordinator, dir.path(), "movies").await;
-    anew.poll().await.unwrap();
+    let mut again = FakeClient::join(&coordinator, dir.path(), "movies").await;
+    again.poll().await.unwrap();
     assert_eq!(code_of(&client.poll().await.unwrap_err()), ErrorCode::Unauthenticated);
 }
 

@@ -1,4 +1,5 @@
-//! A client that speaks the protocol and trains nothing: its updates are random numbers in the layout's shapes.
+//! A client that speaks the protocol and trains nothing: its updates are random numbers in the
+//! layout's shapes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -6,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rondo_methods::Kind;
+
 use rondo_proto::v1::poll_reply::Next;
-use rondo_proto::v1::upload_message::Part;
+use rondo_proto::v1::upload_message::Part as UploadPart;
 use rondo_proto::{Digest, v1};
-use rondo_wire::identity::{Identity, enrol};
+use rondo_wire::identity::{self, Identity, enrol};
 use rondo_wire::stubs::federation_client::FederationClient;
 use rondo_wire::transfer::CHUNK_BYTES;
 use tonic::Status;
@@ -50,10 +52,20 @@ impl FakeClient {
         let made = operator.token(name).await;
         let url = format!("https://{address}");
         let enrolled = enrol(&url, &made.token, &made.ca_fingerprint, name, &dir.join(name)).await.unwrap();
-        let seed = name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
-        let api = FederationClient::new(channel(&enrolled.identity, address));
-        let (datasets, loss) = (vec!["reviews".to_owned()], (|_| 0.5) as fn(u32) -> f64);
-        Self { api, identity: enrolled.identity, seed, datasets, loss, held: BTreeSet::new() }
+        Self::of(enrolled.identity, address)
+    }
+
+    /// Goes on with an identity that it has in a folder.
+    pub(crate) fn load(dir: &Path, address: SocketAddr) -> Self {
+        Self::of(identity::load(dir).unwrap(), address)
+    }
+
+    fn of(identity: Identity, address: SocketAddr) -> Self {
+        let seed = identity.name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
+        let api = FederationClient::new(channel(&identity, address));
+        let datasets = vec!["reviews".to_owned()];
+        let loss: fn(u32) -> f64 = |_| 0.5;
+        Self { api, identity, seed, datasets, loss, held: BTreeSet::new() }
     }
 
     /// Goes on with a coordinator that listens elsewhere now.
@@ -195,8 +207,8 @@ impl FakeClient {
 }
 
 pub(crate) fn messages(header: v1::UploadHeader, data: &[u8]) -> Vec<v1::UploadMessage> {
-    let data = data.chunks(CHUNK_BYTES).map(|chunk| Part::Data(bytes::Bytes::copy_from_slice(chunk)));
-    std::iter::once(Part::Header(header)).chain(data).map(|part| v1::UploadMessage { part: Some(part) }).collect()
+    let data = data.chunks(CHUNK_BYTES).map(|chunk| UploadPart::Data(bytes::Bytes::copy_from_slice(chunk)));
+    std::iter::once(UploadPart::Header(header)).chain(data).map(|part| v1::UploadMessage { part: Some(part) }).collect()
 }
 
 pub(crate) fn kind(assignment: &v1::Assignment) -> Kind {
@@ -207,14 +219,14 @@ pub(crate) fn header(assignment: &v1::Assignment, bytes: &[u8]) -> v1::UploadHea
     let v1::Assignment { run, round, attempt, rank, state, .. } = assignment.clone();
     let digest = Digest::of(bytes).to_string();
     // With privacy an update tells nothing but its tensors.
-    let told = if assignment.run_file.contains("[privacy]") { 0 } else { 1 };
+    let shown = if assignment.run_file.contains("[privacy]") { 0 } else { 1 };
     v1::UploadHeader {
         key: Some(v1::UploadKey { run, round, attempt, digest }),
         total_bytes: bytes.len() as u64,
         offset: 0,
-        examples: 64 * told,
-        train_loss: 0.6 * told as f64,
-        train_seconds: 1.5 * told as f64,
+        examples: 64 * shown,
+        train_loss: 0.6 * shown as f64,
+        train_seconds: 1.5 * shown as f64,
         rank,
         base_version: state.map_or(0, |state| state.published.len() as u32),
         before: None,

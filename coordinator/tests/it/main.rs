@@ -1,12 +1,14 @@
-//! Tests of the coordinator from outside: real TLS on loopback, real files, clients that speak gRPC and train nothing.
+//! Tests of the coordinator from outside: real TLS on loopback, real files, clients that speak gRPC
+//! and train nothing.
 
 // What fails here fails the test.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod central;
 mod comparing;
 mod coordinator;
-mod doors;
+mod earlier_build;
 mod enrolment;
 mod fake_client;
 mod process;

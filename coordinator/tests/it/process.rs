@@ -34,35 +34,35 @@ fn initialise(dir: &Path) -> serde_json::Value {
 }
 
 #[test]
-fn init_prints_how_to_serve_as_it_was_told() {
+fn init_prints_how_to_serve_with_its_own_settings() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let said = |more: &[&str], data: &Path| {
         let out = program().args(["init", "--data-dir"]).arg(data).args(more).output().unwrap();
         (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
     };
-    let (_, told, _) = said(&["--listen", "0.0.0.0:9000"], &data);
-    assert!(told.contains(&format!("serve --data-dir {} --listen 0.0.0.0:9000\n", data.display())), "{told}");
-    let (_, told, _) = said(&[], &dir.path().join("usual"));
-    assert!(told.contains(&format!("serve --data-dir {}\n", dir.path().join("usual").display())), "{told}");
+    let (_, stdout, _) = said(&["--listen", "0.0.0.0:9000"], &data);
+    assert!(stdout.contains(&format!("serve --data-dir {} --listen 0.0.0.0:9000\n", data.display())), "{stdout}");
+    let (_, stdout, _) = said(&[], &dir.path().join("usual"));
+    assert!(stdout.contains(&format!("serve --data-dir {}\n", dir.path().join("usual").display())), "{stdout}");
     let help = program().args(["serve", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains(rondo_coordinator::config::DEFAULT_LISTEN), "{help}");
 
-    // A failure is told as the other programs tell it, and once.
-    let (code, _, complaint) = said(&[], &data);
+    // A failure is reported as the other programs do it, and once.
+    let (code, _, stderr) = said(&[], &data);
     assert_eq!(code, Some(1));
-    assert!(complaint.starts_with("error: ") && complaint.contains("is initialised already"), "{complaint}");
-    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(stderr.starts_with("error: ") && stderr.contains("is initialised already"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let missing = dir.path().join("none.toml");
     let out = program().args(["serve", "--data-dir"]).arg(&data).arg("--config").arg(&missing).output().unwrap();
-    let complaint = String::from_utf8(out.stderr).unwrap();
-    let lines: Vec<&str> = complaint.lines().collect();
+    let stderr = String::from_utf8(out.stderr).unwrap();
+    let lines: Vec<&str> = stderr.lines().collect();
     assert!(
         lines.len() == 2 && lines[0].starts_with("error: cannot read") && lines[1].starts_with("hint: "),
-        "{complaint}"
+        "{stderr}"
     );
-    assert_eq!(complaint.matches("No such file").count(), 1, "{complaint}");
+    assert_eq!(stderr.matches("No such file").count(), 1, "{stderr}");
 }
 
 impl Process {
@@ -136,7 +136,8 @@ async fn killed_again_and_again_the_run_completes() {
     for name in ["movies", "news", "tweets"] {
         clients.push(FakeClient::join_at(&operator, process.address, dir.path(), name).await);
     }
-    // Killed after every kind of step, the last one of the three clients in each case still to come.
+    // Killed after every kind of step, the last one of the three clients in each case still to
+    // come.
     for after in [Did::Answered, Did::WarmedUp, Did::Trained, Did::Evaluated, Did::Trained] {
         let until = Instant::now() + Duration::from_secs(30);
         while clients[0].step().await.unwrap() != after {

@@ -4,7 +4,7 @@ use rondo_coordinator::data_dir::DataDir;
 use rondo_coordinator::store::Store;
 use rondo_coordinator::store::durable::DurableStore;
 use rondo_proto::v1;
-use rondo_proto::v1::upload_message::Part;
+use rondo_proto::v1::upload_message::Part as UploadPart;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -13,7 +13,8 @@ use crate::fake_client::{header, messages, work_until_ended};
 use crate::tensors::run_file;
 use crate::uploads::{Scene, scene};
 
-/// Kills the coordinator, does something to its directory, starts it again; clients and operator find it.
+/// Kills the coordinator, does something to its directory, starts it again; clients and operator
+/// find it.
 fn restart(scene: Scene, meanwhile: impl FnOnce(&std::path::Path)) -> Scene {
     let Scene { coordinator, run, mut clients, assignments, .. } = scene;
     let dir = coordinator.dir.clone();
@@ -39,17 +40,17 @@ async fn killed_mid_round(method: &str, meanwhile: impl FnOnce(&std::path::Path)
     let bytes = scene.clients[1].update(&second);
     let head = header(&second, &bytes);
     let (sender, receiver) = mpsc::channel(4);
-    let half = v1::UploadMessage { part: Some(Part::Data(bytes::Bytes::copy_from_slice(&bytes[..512]))) };
+    let half = v1::UploadMessage { part: Some(UploadPart::Data(bytes::Bytes::copy_from_slice(&bytes[..512]))) };
     sender.send(messages(head.clone(), &[]).remove(0)).await.unwrap();
     sender.send(half).await.unwrap();
     let mut api = scene.clients[1].api.clone();
-    let under_way = tokio::spawn(async move { api.upload(ReceiverStream::new(receiver)).await });
+    let in_progress = tokio::spawn(async move { api.upload(ReceiverStream::new(receiver)).await });
     while scene.clients[1].upload_status(&head).await.unwrap().stored_bytes < 512 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 
     let mut scene = restart(scene, meanwhile);
-    under_way.await.unwrap().unwrap_err();
+    in_progress.await.unwrap().unwrap_err();
     let after = scene.operator.run(&scene.run).await;
     let place = |run: &v1::RunSummary| {
         let open = run.open.clone().unwrap();

@@ -1,4 +1,4 @@
-//! Runs that start from an adapter: its way in, what is refused at the door, and how long it stays.
+//! Runs that start from an adapter: its way in, what is refused, and how long it stays.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use rondo_coordinator::config::Config;
 use rondo_methods::TensorFile;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::manifest::TensorEntry;
-use rondo_proto::v1::initial_message::Part;
+use rondo_proto::v1::initial_message::Part as AdapterPart;
 use rondo_proto::{Digest, v1};
 use rondo_wire::status::{code_of, explain};
 use rondo_wire::transfer::CHUNK_BYTES;
@@ -33,8 +33,8 @@ fn adapter(labels: usize, number: impl FnMut() -> f32) -> Vec<u8> {
 }
 
 async fn send(operator: &Operator, header: v1::InitialHeader, bytes: &[u8]) -> Result<v1::InitialAdapter, Status> {
-    let data = bytes.chunks(CHUNK_BYTES).map(|chunk| Part::Data(bytes::Bytes::copy_from_slice(chunk)));
-    let parts = std::iter::once(Part::Header(header)).chain(data);
+    let data = bytes.chunks(CHUNK_BYTES).map(|chunk| AdapterPart::Data(bytes::Bytes::copy_from_slice(chunk)));
+    let parts = std::iter::once(AdapterPart::Header(header)).chain(data);
     let messages: Vec<_> = parts.map(|part| v1::InitialMessage { part: Some(part) }).collect();
     Ok(operator.api.clone().upload_initial(tokio_stream::iter(messages)).await?.into_inner())
 }
@@ -72,11 +72,17 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     let (coordinator, operator) = start(dir.path(), Config::default()).await;
     let bytes = adapter(2, random(5));
     let digest = Digest::of(&bytes).to_string();
-    let told = upload(&operator, &bytes).await.unwrap();
-    assert_eq!((told.digest.as_str(), told.targets.as_slice()), (digest.as_str(), &["layer.0.query".to_owned()][..]));
-    assert_eq!((told.bytes, told.layout_bytes, told.head_labels), (bytes.len() as u64, (2 * 64 + 34) * 4, 2));
+    let uploaded = upload(&operator, &bytes).await.unwrap();
+    assert_eq!(
+        (uploaded.digest.as_str(), uploaded.targets.as_slice()),
+        (digest.as_str(), &["layer.0.query".to_owned()][..])
+    );
+    assert_eq!(
+        (uploaded.bytes, uploaded.layout_bytes, uploaded.head_labels),
+        (bytes.len() as u64, (2 * 64 + 34) * 4, 2)
+    );
     // Twice is once.
-    assert_eq!(upload(&operator, &bytes).await.unwrap(), told);
+    assert_eq!(upload(&operator, &bytes).await.unwrap(), uploaded);
     let data = coordinator.dir.clone();
     assert_eq!(files(&data.join("staging/initials")).len(), 1);
     let created = create(&operator, run_file("fed-sb", 2), &digest).await.unwrap();
@@ -93,7 +99,10 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     }
     let before = clients[0].assignment().await;
     assert_eq!(before.kind(), v1::WorkKind::WarmUp);
-    assert_eq!((before.initial.clone(), before.state.clone().unwrap().initial_digest), (Some(told), digest.clone()));
+    assert_eq!(
+        (before.initial.clone(), before.state.clone().unwrap().initial_digest),
+        (Some(uploaded), digest.clone())
+    );
     // Whoever has the work in hand may fetch it.
     assert_eq!(clients[0].download(&run, &digest, 0).await.unwrap(), bytes);
 
@@ -109,7 +118,8 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     let rounds = operator.api.clone().list_rounds(request).await.unwrap().into_inner().rounds;
     assert!(rounds.len() == 3 && rounds.iter().all(|record| record.initial_digest == digest));
 
-    // The warm-up publishes the head to begin with: the adapter's. And what is published says what it stands on.
+    // The warm-up publishes the head to begin with: the adapter's. And what is published says what
+    // it stands on.
     let initial = TensorFile::open(&blob).unwrap();
     let path = |digest: &str| data.join("blobs").join(&run).join(digest.strip_prefix("blake3:").unwrap());
     let first = TensorFile::open(&path(&rounds[0].global_digest)).unwrap();
@@ -118,7 +128,7 @@ async fn a_run_stands_on_what_was_uploaded_through_restarts_and_to_its_end() {
     }
     assert_eq!(first.metadata()["rondo.initial"], digest);
 
-    // The next start sweeps blobs that no run needs: not this one, an export needs it.
+    // The next start deletes blobs that no run needs: not this one, an export needs it.
     coordinator.stop();
     let coordinator = Coordinator::start(&data);
     assert_eq!(std::fs::read(&blob).unwrap(), bytes);
@@ -158,7 +168,7 @@ async fn what_cannot_be_a_start_is_refused_and_leaves_nothing() {
     expect(upload(&operator, &stray).await, invalid, "changes `layer.0.key`, but base model `tiny` has no");
     let large = v1::InitialHeader { total_bytes: 20_001, ..header("tiny", &good) };
     expect(send(&operator, large, &good).await, ErrorCode::ResourceExhausted, "max_staging_bytes");
-    let no_header = v1::InitialMessage { part: Some(Part::Data(good.clone().into())) };
+    let no_header = v1::InitialMessage { part: Some(AdapterPart::Data(good.clone().into())) };
     let mut api = operator.api.clone();
     let outcome = api.upload_initial(tokio_stream::iter([no_header])).await.map(tonic::Response::into_inner);
     expect(outcome, invalid, "the first message must be the header");

@@ -1,4 +1,5 @@
-//! A toy base model, run files on it, and update files as a client would write them, with random numbers.
+//! A toy base model, run files on it, and update files as a client would write them, with random
+//! numbers.
 
 use rondo_methods::{Instance, Job, Kind, Registry};
 use rondo_proto::manifest::TensorEntry;

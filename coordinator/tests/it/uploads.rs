@@ -8,7 +8,7 @@ use rondo_methods::Instance;
 use rondo_proto::Digest;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_proto::v1::upload_message::Part;
+use rondo_proto::v1::upload_message::Part as UploadPart;
 use rondo_wire::status::code_of;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -67,7 +67,8 @@ async fn participant(scene: &Scene, client: &str) -> v1::Participant {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_upload_is_resumed_and_counts_once() {
     let dir = tempfile::tempdir().unwrap();
-    // Wide enough for several chunks would take long to train; a small file in small messages does the same.
+    // Wide enough for several chunks would take long to train; a small file in small messages does
+    // the same.
     let mut scene = scene(dir.path(), run_file("fedit", 1)).await;
     let assignment = scene.assignments[0].clone();
     let bytes = scene.clients[0].update(&assignment);
@@ -75,7 +76,7 @@ async fn a_broken_upload_is_resumed_and_counts_once() {
 
     // The stream breaks off after 700 bytes.
     let (sender, receiver) = mpsc::channel(4);
-    let part = v1::UploadMessage { part: Some(Part::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
+    let part = v1::UploadMessage { part: Some(UploadPart::Data(bytes::Bytes::copy_from_slice(&bytes[..700]))) };
     sender.send(messages(header.clone(), &[]).remove(0)).await.unwrap();
     sender.send(part).await.unwrap();
     let mut api = scene.clients[0].api.clone();

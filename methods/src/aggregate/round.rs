@@ -1,13 +1,13 @@
 //! A run's round: the engine works on each target, and what comes out is sorted into files.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::engine::{ClientTensors, DenseMean, TargetPlan};
 use super::input::{AggregateInput, Contribution};
 use super::outliers::OutlierSummary;
 use super::server::{ServerStepper, is_stepped};
-use super::target_files::{TargetFiles, assemble};
+use super::target_files::{TargetFiles, assemble, read_parts};
 use super::warm_up::AggregatedStatistics;
 use crate::at::Instance;
 use crate::delta::Delta;
@@ -277,9 +277,4 @@ impl<'a> RoundAggregation<'a> {
 fn sent_parts(layout: &[NamedSpec]) -> Vec<String> {
     let sent = layout.iter().filter(|named| named.spec.sent_shape().is_some());
     sent.map(|named| named.spec.part.clone()).collect()
-}
-
-pub(super) fn read_parts(path: &Path, target: &str, parts: &[String]) -> Result<TensorSet, MethodError> {
-    let file = TensorFile::open(path)?;
-    parts.iter().map(|part| Ok((part.clone(), file.read(&full_name(target, part))?))).collect()
 }

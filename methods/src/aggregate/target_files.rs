@@ -1,10 +1,13 @@
 //! What one target gives to the files of a round.
 
+use std::path::Path;
+
 use crate::at::Instance;
 use crate::error::MethodError;
+use crate::file::TensorFile;
 use crate::job::Job;
 use crate::layout::NamedSpec;
-use crate::tensor::{Tensor, TensorSet};
+use crate::tensor::{Tensor, TensorSet, full_name};
 
 /// The tensors of one target for the files of a round, by full name.
 pub(super) struct TargetFiles {
@@ -47,4 +50,10 @@ pub(super) fn assemble(
         }
     }
     Ok(out)
+}
+
+/// Parts of one target out of a file, by part name.
+pub(super) fn read_parts(path: &Path, target: &str, parts: &[String]) -> Result<TensorSet, MethodError> {
+    let file = TensorFile::open(path)?;
+    parts.iter().map(|part| Ok((part.clone(), file.read(&full_name(target, part))?))).collect()
 }

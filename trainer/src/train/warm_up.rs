@@ -7,6 +7,7 @@ use rondo_dp::ExamplePlan;
 use rondo_methods::init::base_factors;
 use rondo_methods::tensor::full_name;
 use rondo_methods::{BaseFactors, MethodError, Statistic, TensorSet, WarmUpStep, change};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 use tch::{Kind, Tensor};
 
 use crate::adapters;
@@ -17,12 +18,14 @@ use crate::step::Plan;
 use crate::text::rows::Rows;
 use crate::train::dp_sgd::DpSgd;
 use crate::train::local;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 
-/// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
-/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this
-/// is a sketch of the weight's own gradient (one side multiplied with the probe's seeded partner); the gradient itself is
-/// never formed.
+/// The gradient of the mean loss over the first examples of the client's order (their counting
+/// tokens, for a language model) with respect to each trained part of the probe, which stands at
+/// zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
+/// side multiplied with the probe's seeded partner); the gradient itself is never formed.
+///
+/// # Errors
+/// No usable row, a loss that is not finite, an interruption.
 pub fn gradient(
     session: &Session<'_>,
     work: &Work,
@@ -50,7 +53,8 @@ pub fn gradient(
     let parameters = session.parameters()?;
     let mut sums: Vec<Tensor> =
         parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
-    let (mut total, mut units) = (0.0, 0);
+    let mut total = 0.0;
+    let mut units = 0;
     for step in 1..=steps {
         let found = local::gradients(session, work, &rows.draw(&mut order)?, plan)?;
         if !found.loss.is_finite() {
@@ -83,6 +87,9 @@ pub fn gradient(
 /// The same for a run with privacy per example: one noised step over a Poisson batch, in which every example's own gradient
 /// is clipped over all probes together. `paid` is the plan of that step. The number of examples that the method asks for
 /// does not matter: the plan's sampling rate decides.
+///
+/// # Errors
+/// No row, no noise, an interruption.
 pub fn noised_gradient(
     session: &Session<'_>,
     work: &Work,
@@ -98,11 +105,14 @@ pub fn noised_gradient(
     if progress(Progress { step: 1, steps: 1, loss: 0.0 }) == ControlFlow::Break(()) {
         return Err(TrainerError::Interrupted);
     }
-    Ok(local::told_nothing(named(session, &found.tensors)?))
+    Ok(local::tensors_alone(named(session, &found.tensors)?))
 }
 
 /// The gradient of a run with privacy per client: scaled down to an L2 norm of at most `clip` over all probes together. One
-/// that diverged, or found no row of use, is zero, so that nothing but the tensors says so.
+/// that diverged, or found no usable row, is zero, so that nothing but the tensors says so.
+///
+/// # Errors
+/// No row, an interruption.
 pub fn clipped_gradient(
     session: &Session<'_>,
     work: &Work,
@@ -125,7 +135,7 @@ pub fn clipped_gradient(
         Err(error) => return Err(error),
     };
     change::clip(&zero, &mut tensors, clip);
-    Ok(local::told_nothing(tensors))
+    Ok(local::tensors_alone(tensors))
 }
 
 /// Tensors in the order of the session's trained ones, by full name.
@@ -134,19 +144,23 @@ fn named(session: &Session<'_>, tensors: &[Tensor]) -> Result<TensorSet, Trainer
     named.map(|((name, _), tensor)| Ok((name.clone(), to_plain(tensor)?))).collect()
 }
 
-/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples and its loss are those
-/// of the later step that read data.
+/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples
+/// and its loss are those of the later step that read data.
 pub(crate) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
-    let told = if statistic.reads_data() { &after } else { &before };
-    let (examples, train_loss) = (told.examples, told.train_loss);
+    let reported = if statistic.reads_data() { &after } else { &before };
+    let examples = reported.examples;
+    let train_loss = reported.train_loss;
     let seconds = before.seconds + after.seconds;
     let mut tensors = before.tensors;
     tensors.extend(after.tensors);
     LocalUpdate { tensors, examples, train_loss, seconds, before: None }
 }
 
-/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts from in
-/// it. Needs no data.
+/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that
+/// the run starts from in it. Needs no data.
+///
+/// # Errors
+/// A target that the model does not have, a decomposition that fails, an interruption.
 pub fn base_factors(
     model: &dyn Transformer,
     work: &Work,
@@ -179,7 +193,7 @@ pub fn base_factors(
     }
     Ok(LocalUpdate {
         tensors,
-        // No data was read, and with privacy not even their number is told.
+        // No data was read, and with privacy not even their number is reported.
         examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
         train_loss: 0.0,
         seconds: started.elapsed().as_secs_f64(),

@@ -1,8 +1,9 @@
 //! The identity folder on disk.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
+
+use rondo_proto::files::{self, FileAccess};
 
 use super::{ABOUT, About, CA, CERTIFICATE, Identity, IdentityError, KEY};
 
@@ -63,16 +64,10 @@ fn read(dir: &Path, file: &'static str) -> Result<String, IdentityError> {
     })
 }
 
-/// Writes beside, flushes, then renames, so that a crash leaves the old file or the new one.
+/// Replaces a file of the folder: a crash leaves the old one or the new one. The key is for its
+/// owner alone.
 pub(super) fn write(dir: &Path, file: &str, text: &str) -> Result<(), IdentityError> {
     let path = dir.join(file);
-    let temporary = dir.join(format!("{file}.new"));
-    let io_error = |source| IdentityError::Io { path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if file == KEY { 0o600 } else { 0o644 });
-    let mut out = options.open(&temporary).map_err(io_error)?;
-    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(io_error)?;
-    std::fs::rename(&temporary, &path).map_err(io_error)
+    let access = if file == KEY { FileAccess::Owner } else { FileAccess::Everyone };
+    files::replace(&path, text.as_bytes(), access).map_err(|source| IdentityError::Io { path, source })
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use rondo_proto::run_file::Quantise;
 use serde_json::json;
 
 use super::arguments::DeviceArgs;
@@ -15,7 +16,7 @@ use super::sampling::SamplingArgs;
 use super::subject;
 use rondo_data::{Message, Role};
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::generate::{Ending, Memory, Options, Spoken};
+use rondo_trainer::generate::{FinishReason, Memory, Options, StreamDecoder};
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
 
@@ -65,7 +66,7 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
     let adapter = subject::adapter(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let stops = loaded.tokens.ends().to_vec();
@@ -157,7 +158,7 @@ impl Talk<'_, '_> {
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         self.messages.push(Message { role: Role::User, content: text.into() });
         let ids = self.tokens.conversation(&self.messages)?;
-        let (mut spoken, mut failed) = (Spoken::default(), None);
+        let (mut spoken, mut failed) = (StreamDecoder::default(), None);
         stop.store(false, Ordering::SeqCst);
         let reply = self.memory.reply(self.session, &ids, &self.options, &mut |_, id| {
             if !self.json
@@ -182,10 +183,10 @@ impl Talk<'_, '_> {
         };
         let said = self.tokens.text(&generated.ids)?;
         if self.json {
-            let (tokens, ending) = (generated.ids.len(), generated.ending);
+            let (tokens, ending) = (generated.ids.len(), generated.finish_reason);
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
-            let cut = if generated.ending == Ending::Stop { "" } else { " [...]" };
+            let cut = if generated.finish_reason == FinishReason::Stop { "" } else { " [...]" };
             writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids))?)?;
         }
         self.messages.push(Message { role: Role::Assistant, content: said.into() });

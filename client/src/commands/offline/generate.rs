@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rondo_proto::run_file::Dtype;
+use rondo_proto::run_file::{Dtype, Quantise};
 use serde_json::json;
 
 use super::arguments::DeviceArgs;
@@ -14,7 +14,7 @@ use super::error::OfflineError;
 use super::sampling::SamplingArgs;
 use super::subject;
 use rondo_data::{Message, Role};
-use rondo_trainer::generate::{Generated, Options, Spoken, generate as run};
+use rondo_trainer::generate::{Generated, Options, StreamDecoder, generate as run};
 use rondo_trainer::text::tokens::Tokens;
 
 /// Generates text from a prompt, with or without an adapter
@@ -63,7 +63,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let adapter = subject::adapter(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = subject::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
@@ -75,7 +75,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
 
     let mut watch = Watch::start();
-    let mut spoken = Spoken::default();
+    let mut spoken = StreamDecoder::default();
     let mut failed = None;
     let mut texts = run(&session, &[&ids], &options, &mut |_, id| {
         watch.token();
@@ -96,7 +96,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let generated = texts.swap_remove(0);
     if args.json {
         let told = json!({
-            "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.ending,
+            "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.finish_reason,
             "prompt_tokens": ids.len(), "tokens": generated.ids.len(),
             "prompt_seconds": watch.prompt().as_secs_f64(), "tokens_per_second": watch.rate(),
         });
@@ -110,7 +110,12 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
 }
 
 /// Writes what a new token makes sure.
-pub(super) fn tell(spoken: &mut Spoken, id: i64, tokens: &Tokens, out: &mut dyn Write) -> Result<(), OfflineError> {
+pub(super) fn tell(
+    spoken: &mut StreamDecoder,
+    id: i64,
+    tokens: &Tokens,
+    out: &mut dyn Write,
+) -> Result<(), OfflineError> {
     let text = spoken.push(id, |ids| tokens.text(ids))?;
     write!(out, "{text}")?;
     Ok(out.flush()?)
@@ -181,7 +186,7 @@ impl Watch {
 
     fn line(&self, prompt: usize, generated: &Generated) -> String {
         let rate = self.rate().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s"));
-        let ending = serde_json::to_value(generated.ending).unwrap_or_default();
+        let ending = serde_json::to_value(generated.finish_reason).unwrap_or_default();
         let ending = ending.as_str().unwrap_or_default().to_owned();
         let seconds = self.prompt().as_secs_f64();
         format!("[{prompt} tokens of prompt in {seconds:.2} s, {} new{rate}, ended by {ending}]", self.tokens)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use rondo_base::architecture;
 use rondo_methods::{ExportInfo, Job, Registry};
 use rondo_proto::run_file::{
     BaseRef, Dtype, HeadMode, Keep, MethodChoice, Pooling, Quantise, Rounds, RunFile, TaskKind, Train, Wire,
@@ -21,7 +22,7 @@ use super::out_dir::check_empty;
 use super::progress_bar::Bar;
 use super::task::TaskArgs;
 use rondo_trainer::LibtorchTrainer;
-use rondo_trainer::train::local_simulation::{CLIENT, Solo};
+use rondo_trainer::train::local_simulation::{CLIENT, LocalSimulation};
 use rondo_trainer_api::work::{LocalUpdate, Protection, Trainer, Work};
 
 /// Trains an adapter on local data alone, without a coordinator
@@ -126,7 +127,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
     // A folder that cannot be made is best told before the training.
     std::fs::create_dir_all(&args.out).map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
     let mut trainer = args.device.trainer()?;
-    let mut solo = Solo::new(job)?;
+    let mut solo = LocalSimulation::new(job)?;
     let at_start = solo.state(0)?;
     let mut work = Work {
         job: solo.job().clone(),
@@ -166,7 +167,7 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
 }
 
 /// The round before the first one, which some methods need: what it took, in seconds.
-fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut Solo, work: &Work) -> Result<f64, OfflineError> {
+fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut LocalSimulation, work: &Work) -> Result<f64, OfflineError> {
     let started = Instant::now();
     tracing::info!("the method's warm-up comes before the first step");
     let statistic = {
@@ -286,19 +287,18 @@ fn run_file(args: &TrainArgs, base: &v1::BaseModel) -> Result<RunFile, OfflineEr
     Ok(RunFile::parse(&text)?)
 }
 
-/// The query and value projections, by the names that architectures give them.
-const USUAL_TARGETS: [&[&str]; 4] = [&["query", "value"], &["q_proj", "v_proj"], &["q_lin", "v_lin"], &["c_attn"]];
-
 /// The targets said, or the model's query and value projections.
 fn targets(args: &TrainArgs, base: &v1::BaseModel) -> Result<Vec<String>, OfflineError> {
     if !args.targets.is_empty() {
         return Ok(args.targets.clone());
     }
+    let names = architecture::find(&base.architecture).map(|found| found.usual_targets).unwrap_or_default();
     let has = |name: &&str| base.linears.iter().any(|linear| linear.name.rsplit('.').next() == Some(*name));
-    let usual = USUAL_TARGETS.iter().find(|names| names.iter().all(has));
-    let names = usual.ok_or_else(|| OfflineError::Value {
-        option: "--targets",
-        problem: format!("is needed: the linear layers of {} have names of their own (rondo base show)", base.name),
-    })?;
+    if names.is_empty() || !names.iter().all(has) {
+        return Err(OfflineError::Value {
+            option: "--targets",
+            problem: format!("is needed: the linear layers of {} have names of their own (rondo base show)", base.name),
+        });
+    }
     Ok(names.iter().map(|name| (*name).to_owned()).collect())
 }

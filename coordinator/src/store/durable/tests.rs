@@ -65,9 +65,27 @@ fn a_database_in_use_is_not_taken_for_a_broken_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = DurableStore::open(dir.path()).unwrap();
     put(&store, "a", "1");
+    let asked = Instant::now();
     let error = DurableStore::open(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    assert!(asked.elapsed() >= LOCK_WAIT, "a lock that is being released would have been waited for");
     assert_eq!(broken_folders(dir.path()), 0);
+}
+
+#[test]
+fn a_database_whose_handle_is_closing_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(dir.path()).unwrap();
+    put(&store, "a", "1");
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(store);
+    });
+    let store = DurableStore::open(dir.path()).unwrap();
+    assert_eq!(store.get("a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(broken_folders(dir.path()), 0);
+    closing.join().unwrap();
 }
 
 #[test]

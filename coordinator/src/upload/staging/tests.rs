@@ -23,13 +23,13 @@ async fn a_partial_upload_outlives_the_process_and_is_listed() {
     let staging = Staging::open(dir.path(), 100).unwrap();
     assert_eq!(staging.list().unwrap(), [(id(), 4)]);
     assert_eq!((staging.stored(&id()).await.unwrap(), staging.reserved()), (4, 4));
-    let mut turn = staging.take(&id(), 20).await.unwrap();
+    let mut lease = staging.acquire(&id(), 20).await.unwrap();
     assert_eq!(staging.reserved(), 20);
-    turn.count(10);
-    assert_eq!(turn.counted(), 14);
-    staging.leave(&id(), turn).await;
+    lease.count(10);
+    assert_eq!(lease.counted(), 14);
+    staging.give_back(&id(), lease).await;
     assert_eq!(staging.reserved(), 4);
-    assert_eq!(staging.take(&id(), 20).await.unwrap().counted(), 14);
+    assert_eq!(staging.acquire(&id(), 20).await.unwrap().counted(), 14);
     staging.remove_file(&id()).await;
     assert_eq!((staging.stored(&id()).await.unwrap(), staging.list().unwrap()), (0, vec![]));
     assert_eq!(std::fs::read_dir(dir.path().join("uploads")).unwrap().count(), 0);
@@ -39,11 +39,11 @@ async fn a_partial_upload_outlives_the_process_and_is_listed() {
 async fn a_newer_stream_takes_the_upload_over() {
     let dir = tempfile::tempdir().unwrap();
     let staging = Arc::new(Staging::open(dir.path(), 100).unwrap());
-    let first = staging.take(&id(), 10).await.unwrap();
+    let first = staging.acquire(&id(), 10).await.unwrap();
     tokio::time::timeout(Duration::from_millis(20), first.superseded()).await.unwrap_err();
     let second = tokio::spawn({
         let staging = Arc::clone(&staging);
-        async move { staging.take(&id(), 10).await.unwrap() }
+        async move { staging.acquire(&id(), 10).await.unwrap() }
     });
     tokio::time::timeout(Duration::from_secs(5), first.superseded()).await.unwrap();
     drop(first);
@@ -57,11 +57,11 @@ async fn another_digest_replaces_what_a_client_has_stored() {
     let staging = Staging::open(dir.path(), 100).unwrap();
     for n in 0..20u8 {
         let other = UploadId { digest: Digest::of(&[n]), ..id() };
-        let turn = staging.take(&other, 60).await.unwrap();
+        let lease = staging.acquire(&other, 60).await.unwrap();
         let path = staging.path(&other);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, [n; 50]).unwrap();
-        staging.leave(&other, turn).await;
+        staging.give_back(&other, lease).await;
         assert_eq!((staging.list().unwrap(), staging.reserved()), (vec![(other, 50)], 50));
     }
 }
@@ -71,9 +71,9 @@ async fn what_is_announced_is_set_aside_before_it_comes() {
     let dir = tempfile::tempdir().unwrap();
     let staging = Staging::open(dir.path(), 100).unwrap();
     let other = UploadId { client: ClientId::new("news").unwrap(), ..id() };
-    let first = staging.take(&id(), 60).await.unwrap();
-    let refused = staging.take(&other, 60).await;
+    let first = staging.acquire(&id(), 60).await.unwrap();
+    let refused = staging.acquire(&other, 60).await;
     assert!(matches!(refused, Err(UploadError::StagingFull { held: 60, limit: 100 })));
-    staging.leave(&id(), first).await;
-    staging.take(&other, 60).await.unwrap();
+    staging.give_back(&id(), first).await;
+    staging.acquire(&other, 60).await.unwrap();
 }
