@@ -1,5 +1,6 @@
-//! What privacy costs a training step: fed-sb on the demo's encoder with the same 32 texts in every batch, plain and with
-//! a gradient per example, clipped and noised. The ratio of the two is what counts.
+//! What privacy costs a training step: fed-sb on the demo's encoder with the
+//! same 32 texts in every batch, plain and with a gradient per example, clipped
+//! and noised. The ratio of the two is what counts.
 #![allow(missing_docs)] // criterion's macros make a public function.
 
 use std::ops::ControlFlow;
@@ -47,6 +48,7 @@ fn private_step(criterion: &mut Criterion) {
         rounds: 1,
         epsilon: 100.0,
         delta: 1e-5,
+        warm_up_clip: None,
     };
     let private = Work { protection: Protection::Examples(plan), ..plain.clone() };
     for (name, work) in [("plain", &plain), ("private", &private)] {

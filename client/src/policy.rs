@@ -168,6 +168,7 @@ mod tests {
             noise_multiplier: None,
             sampling_rate: None,
             clip_quantile: None,
+            warm_up_clip: None,
         };
         RunFile { privacy: Some(privacy), ..run() }
     }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rondo_dp::{GaussianMechanism, Lattice, LatticeError, MechanismError, Tally};
 use rondo_methods::change::norm;
-use rondo_methods::{FileError, Job, MethodError, RoundStart, TensorSet};
+use rondo_methods::{FileError, Job, LawKind, MethodError, RoundStart, TensorSet};
 use rondo_proto::Digest;
-use rondo_rounds::{AggregatePlan, Release};
+use rondo_rounds::{AggregatePlan, Release, RoundKind};
 
 /// Why nothing was released.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +53,19 @@ impl ClippedSum {
     ) -> Result<Self, DpReleaseError> {
         let frozen = plan.frozen.as_ref().map(&path);
         let published: Vec<PathBuf> = plan.published.iter().map(&path).collect();
-        let start = job.round_start(plan.work.round, frozen.as_deref(), &published)?;
+        let start = match plan.kind {
+            RoundKind::WarmUp => job.warm_up_start(),
+            RoundKind::Train => job.round_start(plan.work.round, frozen.as_deref(), &published)?,
+        };
         let Release { plan: noise, clip, .. } = release;
         let lattice = Lattice::new(*clip, noise.sum_noise_multiplier(), start.dimension())?;
         let mechanism = GaussianMechanism::new(lattice)?;
         let zero = vec![0; lattice.dimension()];
         let tally = noise.adaptive.map(|adaptive| adaptive.tally(*clip)).transpose()?;
-        let mut sum = Self { start, mechanism, sum: zero, divisor: noise.divisor, tally };
+        // A warm-up whose law is a sum stays one.
+        let is_sum = plan.kind == RoundKind::WarmUp && job.warm_up_law() == Some(LawKind::Sum);
+        let divisor = if is_sum { 1.0 } else { noise.divisor };
+        let mut sum = Self { start, mechanism, sum: zero, divisor, tally };
         let mut change = Vec::with_capacity(lattice.dimension());
         for update in &plan.updates {
             sum.add(&path(&update.digest), &mut change)?;

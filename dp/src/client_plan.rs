@@ -39,6 +39,10 @@ pub struct ClientPlan {
     pub epsilon: f64,
     /// Its chance of failure.
     pub delta: f64,
+    /// L2 clip norm of one client's statistic in a warm-up that reads data: one more release, before the rounds, at the
+    /// same rate and multiplier. Absent where no warm-up reads data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_clip: Option<f64>,
 }
 
 impl ClientPlan {
@@ -50,7 +54,9 @@ impl ClientPlan {
     /// A promise of another unit; a cohort that hides nobody; delta at or above one over the
     /// clients that make such cohorts; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, cohort: u32, rounds: u32) -> Result<Self, ClientPlanError> {
-        let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *privacy else {
+        let Privacy::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } =
+            *privacy
+        else {
             return Err(ClientPlanError::Unit { promise: privacy.statement() });
         };
         if cohort < LEAST_COHORT {
@@ -62,21 +68,30 @@ impl ClientPlan {
             return Err(ClientPlanError::Delta { delta, clients: clients.round() });
         }
         let target = Target::new(epsilon, delta)?;
+        let warm_up = u32::from(warm_up_clip.is_some());
+        let all = u64::from(rounds) + u64::from(warm_up);
         let noise_multiplier = match noise_multiplier {
             Some(noise) => noise,
-            None => calibration::noise_multiplier(target, sampling_rate, rounds.into(), Figure::Enforced)?,
+            None => calibration::noise_multiplier(target, sampling_rate, all, Figure::Enforced)?,
         };
         let adaptive =
             clip_quantile.map(|quantile| AdaptiveClip::new(quantile, cohort, noise_multiplier)).transpose()?;
         let fitting = calibration::steps(target, noise_multiplier, sampling_rate, &Curve::zero())?;
         let releases = u32::try_from(fitting).unwrap_or(u32::MAX);
         let divisor = f64::from(cohort);
-        let plan = Self { clip, adaptive, noise_multiplier, sampling_rate, divisor, releases, epsilon, delta };
-        if releases == 0 {
-            let epsilon = plan.epsilon_after(1)?;
+        let plan =
+            Self { clip, adaptive, noise_multiplier, sampling_rate, divisor, releases, epsilon, delta, warm_up_clip };
+        if releases <= warm_up {
+            let epsilon = plan.epsilon_after(1 + warm_up)?;
             return Err(ClientPlanError::FirstRound { noise_multiplier, epsilon, limit: plan.epsilon });
         }
         Ok(plan)
+    }
+
+    /// The plan of the warm-up's release, which clips to [`ClientPlan::warm_up_clip`] for good. `None` where no warm-up
+    /// reads data.
+    pub fn of_warm_up(&self) -> Option<Self> {
+        self.warm_up_clip.map(|clip| Self { clip, adaptive: None, ..*self })
     }
 
     /// Standard deviation of the noise on the sum of changes in units
@@ -153,6 +168,29 @@ mod tests {
             assert!(whole <= 3.0 && whole > 2.99 && plan.epsilon_after(21).unwrap() > 3.0, "{whole}");
             assert!(plan.epsilon_pld_after(20).unwrap() < whole);
         }
+    }
+
+    #[test]
+    fn a_paid_warm_up_is_one_more_release() {
+        let paid = |noise_multiplier| {
+            let terms = Terms { noise_multiplier, warm_up_clip: Some(2.0), ..TERMS };
+            Privacy::new("client", terms).unwrap()
+        };
+        let plan = ClientPlan::new(&paid(None), 10, 20).unwrap();
+        let free = ClientPlan::new(&promise(None, None), 10, 20).unwrap();
+        assert_eq!((plan.releases, free.releases), (21, 20));
+        assert!(plan.epsilon_after(21).unwrap() <= 3.0 && plan.epsilon_after(22).unwrap() > 3.0);
+        assert!(plan.noise_multiplier > free.noise_multiplier);
+        let warm_up = plan.of_warm_up().unwrap();
+        assert_eq!(warm_up, ClientPlan { clip: 2.0, ..plan });
+        assert_eq!((warm_up.event(1), free.of_warm_up()), (plan.event(1), None));
+        // Noise with which one release fits and no second has no room for a round after the warm-up.
+        let one = (1..400).map(|tenths| f64::from(tenths) / 100.0);
+        let mut one = one
+            .filter(|&noise| ClientPlan::new(&promise(Some(noise), None), 10, 1).is_ok_and(|plan| plan.releases == 1));
+        let noise = one.next().unwrap();
+        let refused = ClientPlan::new(&paid(Some(noise)), 10, 1).unwrap_err().to_string();
+        assert!(refused.contains("first round"), "{refused}");
     }
 
     #[test]

@@ -89,6 +89,10 @@ pub struct ExamplePlan {
     pub epsilon: f64,
     /// Its chance of failure.
     pub delta: f64,
+    /// L2 clip norm of one example's statistic in a warm-up that reads data: one more noised step, before the rounds,
+    /// at the same rate and multiplier. Absent where no warm-up reads data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_clip: Option<f64>,
 }
 
 impl ExamplePlan {
@@ -99,7 +103,7 @@ impl ExamplePlan {
     /// A promise of another unit; delta at or above
     /// 1/examples; a budget that not even one round fits.
     pub fn new(privacy: &Privacy, examples: u64, schedule: Schedule) -> Result<Self, PlanError> {
-        let Privacy::Example { epsilon, delta, clip, noise_multiplier } = *privacy else {
+        let Privacy::Example { epsilon, delta, clip, noise_multiplier, warm_up_clip } = *privacy else {
             return Err(PlanError::Unit { promise: privacy.statement() });
         };
         let Schedule { batch, steps, rounds } = schedule;
@@ -111,13 +115,15 @@ impl ExamplePlan {
         }
         let sampling_rate = (f64::from(batch) / examples as f64).min(1.0);
         let target = Target::new(epsilon, delta)?;
-        let all = u64::from(steps) * u64::from(rounds);
+        let warm_up = u64::from(warm_up_clip.is_some());
+        let all = u64::from(steps) * u64::from(rounds) + warm_up;
         let noise = match noise_multiplier {
             Some(noise) => noise,
             None => calibration::noise_multiplier(target, sampling_rate, all, Figure::Enforced)?,
         };
         let nothing = Curve::zero();
-        let fitting = calibration::steps(target, noise, sampling_rate, &nothing)? / u64::from(steps.max(1));
+        let left = calibration::steps(target, noise, sampling_rate, &nothing)?.saturating_sub(warm_up);
+        let fitting = left / u64::from(steps.max(1));
         let plan = Self {
             clip,
             noise_multiplier: noise,
@@ -127,9 +133,11 @@ impl ExamplePlan {
             rounds: rounds.min(u32::try_from(fitting).unwrap_or(u32::MAX)),
             epsilon,
             delta,
+            warm_up_clip,
         };
         if plan.rounds == 0 {
-            let epsilon = Curve::enforceable(&plan.round()?).epsilon_enforced(delta)?;
+            let first = plan.event(u64::from(steps) + warm_up)?;
+            let epsilon = Curve::enforceable(&first).epsilon_enforced(delta)?;
             return Err(PlanError::FirstRound {
                 noise_multiplier: noise,
                 epsilon,
@@ -146,15 +154,49 @@ impl ExamplePlan {
     /// # Errors
     /// Numbers out of range, in a plan that was read from somewhere.
     pub fn round(&self) -> Result<Event, AccountingError> {
-        Event::new(self.noise_multiplier, self.sampling_rate, self.steps.into())
+        self.event(self.steps.into())
     }
 
-    /// What all planned rounds release.
+    /// What round `round` releases; 0 is the warm-up, which is one step where it reads data.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn release_of(&self, round: u32) -> Result<Event, AccountingError> {
+        self.event(self.steps_of(round).into())
+    }
+
+    /// Noised steps of round `round`; 0 is the warm-up.
+    pub fn steps_of(&self, round: u32) -> u32 {
+        if round == 0 && self.warm_up_clip.is_some() { 1 } else { self.steps }
+    }
+
+    /// L2 clip norm of round `round`; 0 is the warm-up.
+    pub fn clip_of(&self, round: u32) -> f64 {
+        self.warm_up_clip.filter(|_| round == 0).unwrap_or(self.clip)
+    }
+
+    /// The plan of the warm-up's step, which clips to [`ExamplePlan::warm_up_clip`]. `None` where no warm-up reads data.
+    pub fn of_warm_up(&self) -> Option<Self> {
+        self.warm_up_clip.map(|clip| Self { clip, ..*self })
+    }
+
+    /// What the warm-up, where it reads data, and all planned rounds release.
     ///
     /// # Errors
     /// As of [`ExamplePlan::round`].
     pub fn whole(&self) -> Result<Event, AccountingError> {
-        self.rounds_of(self.rounds)
+        self.rest(0, false)
+    }
+
+    /// What is left to release of the whole after so many rounds. `warmed_up` says whether the warm-up is behind.
+    pub(crate) fn rest(&self, rounds: u32, warmed_up: bool) -> Result<Event, AccountingError> {
+        let rounds = u64::from(self.rounds.saturating_sub(rounds));
+        let warm_up = u64::from(self.warm_up_clip.is_some() && !warmed_up);
+        self.event(u64::from(self.steps) * rounds + warm_up)
+    }
+
+    fn event(&self, steps: u64) -> Result<Event, AccountingError> {
+        Event::new(self.noise_multiplier, self.sampling_rate, steps)
     }
 
     /// What so many rounds release.
@@ -162,7 +204,7 @@ impl ExamplePlan {
     /// # Errors
     /// As of [`ExamplePlan::round`].
     pub fn rounds_of(&self, rounds: u32) -> Result<Event, AccountingError> {
-        Event::new(self.noise_multiplier, self.sampling_rate, u64::from(self.steps) * u64::from(rounds))
+        self.event(u64::from(self.steps) * u64::from(rounds))
     }
 
     /// Whether the run's budget has room for one more round after what the run released so far.
@@ -178,8 +220,16 @@ impl ExamplePlan {
     /// # Errors
     /// As of [`ExamplePlan::round`].
     pub fn cost_after_another(&self, released: &Accountant) -> Result<f64, AccountingError> {
+        self.cost_after(released, self.round()?)
+    }
+
+    /// The enforced epsilon of the run if `event` followed what it `released` so far.
+    ///
+    /// # Errors
+    /// As of [`ExamplePlan::round`].
+    pub fn cost_after(&self, released: &Accountant, event: Event) -> Result<f64, AccountingError> {
         let mut next = released.clone();
-        next.record(self.round()?);
+        next.record(event);
         next.epsilon_enforced(self.delta)
     }
 }
@@ -219,6 +269,41 @@ mod tests {
             assert_eq!(plan.allows_another(&released).unwrap(), round < plan.rounds);
             released.record(plan.round().unwrap());
         }
+    }
+
+    #[test]
+    fn a_paid_warm_up_is_one_more_step_of_the_whole() {
+        let paid = |noise_multiplier| {
+            Privacy::new("example", Terms { noise_multiplier, warm_up_clip: Some(0.5), ..TERMS }).unwrap()
+        };
+        let plan = ExamplePlan::new(&paid(None), 2376, SCHEDULE).unwrap();
+        let free = ExamplePlan::new(&promise(None), 2376, SCHEDULE).unwrap();
+        assert_eq!((plan.rounds, plan.whole().unwrap().steps(), free.whole().unwrap().steps()), (6, 61, 60));
+        let of = |steps| {
+            let event = Event::new(plan.noise_multiplier, plan.sampling_rate, steps).unwrap();
+            Curve::enforceable(&event).epsilon_enforced(1e-5).unwrap()
+        };
+        assert_eq!(Curve::enforceable(&plan.whole().unwrap()).epsilon_enforced(1e-5).unwrap(), of(61));
+        assert!(of(61) <= 3.0 && of(61) > 2.999 && of(62) > 3.0, "{}", of(61));
+        assert!(plan.noise_multiplier > free.noise_multiplier);
+        // The warm-up has its own clip; rate, multiplier and divisor are those of the rounds.
+        let step = plan.of_warm_up().unwrap();
+        assert_eq!(step, ExamplePlan { clip: 0.5, ..plan });
+        assert_eq!((plan.steps_of(0), plan.clip_of(0), plan.steps_of(1), plan.clip_of(1)), (1, 0.5, 10, 1.0));
+        assert_eq!((free.of_warm_up(), free.steps_of(0)), (None, 10));
+
+        // Noise for which just so many rounds fit leaves no room for a warm-up beside them.
+        let schedule = Schedule { batch: 128, steps: 1, rounds: 100 };
+        let rounds = |privacy: &Privacy| ExamplePlan::new(privacy, 2376, schedule).unwrap().rounds;
+        assert_eq!(rounds(&paid(Some(1.1))), rounds(&promise(Some(1.1))) - 1);
+        let spent = ExamplePlan::new(&paid(Some(0.2)), 2376, SCHEDULE).unwrap_err().to_string();
+        assert!(spent.contains("first round"), "{spent}");
+        // A plan of an older record has no warm-up.
+        let mut written = serde_json::to_value(plan).unwrap();
+        written.as_object_mut().unwrap().remove("warm_up_clip").unwrap();
+        let read: ExamplePlan = serde_json::from_value(written).unwrap();
+        assert_eq!(read, ExamplePlan { warm_up_clip: None, ..plan });
+        assert!(!serde_json::to_string(&free).unwrap().contains("warm_up"));
     }
 
     #[test]

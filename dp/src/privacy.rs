@@ -56,6 +56,10 @@ pub enum Privacy {
         /// least that spends the budget over the whole run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noise_multiplier: Option<f64>,
+        /// L2 clip norm of one example's statistic in a warm-up that reads data, which is then one more
+        /// release; absent = no warm-up reads data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warm_up_clip: Option<f64>,
     },
     /// (epsilon, delta)-differential privacy for all data of one client together.
     Client {
@@ -77,6 +81,10 @@ pub enum Privacy {
         /// starts at `clip` and moves; absent = it stays.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clip_quantile: Option<f64>,
+        /// L2 clip norm of one client's statistic in a warm-up that reads data, which is then one more
+        /// release; absent = no warm-up reads data.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warm_up_clip: Option<f64>,
     },
 }
 
@@ -95,12 +103,22 @@ pub struct Terms {
     pub sampling_rate: Option<f64>,
     /// Of unit "client": share of the changes that is to be within the clip.
     pub clip_quantile: Option<f64>,
+    /// L2 clip norm of what is protected in a warm-up that reads data.
+    pub warm_up_clip: Option<f64>,
 }
 
 impl Terms {
     /// A budget and a clip; the rest is left to whoever keeps the promise.
     pub const fn new(epsilon: f64, delta: f64, clip: f64) -> Self {
-        Self { epsilon, delta, clip, noise_multiplier: None, sampling_rate: None, clip_quantile: None }
+        Self {
+            epsilon,
+            delta,
+            clip,
+            noise_multiplier: None,
+            sampling_rate: None,
+            clip_quantile: None,
+            warm_up_clip: None,
+        }
     }
 }
 
@@ -116,7 +134,8 @@ pub enum PrivacyError {
     /// A number outside what makes sense.
     #[error("privacy {name} is {value}: it must be {allowed}")]
     Value {
-        /// "epsilon", "delta", "clip", "noise_multiplier", "sampling_rate" or "clip_quantile".
+        /// "epsilon", "delta", "clip", "noise_multiplier", "sampling_rate", "clip_quantile" or
+        /// "warm_up_clip".
         name: &'static str,
         /// The number that came.
         value: f64,
@@ -138,17 +157,18 @@ impl Privacy {
     /// An unknown unit; numbers that are not positive and finite; delta outside (0, 1), a sampling
     /// rate outside (0, 1], a quantile outside (0, 1); terms of unit "client" with another.
     pub fn new(unit: &str, terms: Terms) -> Result<Self, PrivacyError> {
-        let Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = terms;
+        let Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } = terms;
         positive("epsilon", epsilon)?;
         share("delta", delta)?;
         positive("clip", clip)?;
         noise_multiplier.map_or(Ok(()), |noise| positive("noise_multiplier", noise))?;
+        warm_up_clip.map_or(Ok(()), |clip| positive("warm_up_clip", clip))?;
         match unit.parse()? {
             Unit::Example => {
                 for (name, value) in [("sampling_rate", sampling_rate), ("clip_quantile", clip_quantile)] {
                     value.map_or(Ok(()), |_| Err(PrivacyError::PerClient { name }))?;
                 }
-                Ok(Self::Example { epsilon, delta, clip, noise_multiplier })
+                Ok(Self::Example { epsilon, delta, clip, noise_multiplier, warm_up_clip })
             }
             Unit::Client => {
                 let rate = sampling_rate.unwrap_or(1.0);
@@ -157,7 +177,7 @@ impl Privacy {
                     return Err(PrivacyError::Value { name: "sampling_rate", value: rate, allowed });
                 }
                 clip_quantile.map_or(Ok(()), |quantile| share("clip_quantile", quantile))?;
-                Ok(Self::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
+                Ok(Self::Client { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip })
             }
         }
     }
@@ -165,6 +185,14 @@ impl Privacy {
     /// Whether anything is promised.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::None)
+    }
+
+    /// L2 clip norm of what is protected in a warm-up that reads data and pays for it.
+    pub fn warm_up_clip(&self) -> Option<f64> {
+        match *self {
+            Self::None => None,
+            Self::Example { warm_up_clip, .. } | Self::Client { warm_up_clip, .. } => warm_up_clip,
+        }
     }
 
     /// The promise in one line, as every report carries it.
@@ -177,7 +205,8 @@ impl Privacy {
             }
         };
         let moves = quantile.map(|share| format!(" at first, then moving to quantile {share}")).unwrap_or_default();
-        format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}{moves}")
+        let warm_up = self.warm_up_clip().map(|clip| format!(", warm-up clip {clip}")).unwrap_or_default();
+        format!("({epsilon}, {delta:e})-differential privacy per {unit}, clip {clip}{moves}{warm_up}")
     }
 }
 
@@ -237,6 +266,8 @@ mod tests {
             Terms { sampling_rate: Some(f64::NAN), ..TERMS },
             Terms { clip_quantile: Some(0.0), ..TERMS },
             Terms { clip_quantile: Some(1.0), ..TERMS },
+            Terms { warm_up_clip: Some(0.0), ..TERMS },
+            Terms { warm_up_clip: Some(f64::INFINITY), ..TERMS },
         ];
         for terms in senseless {
             assert!(Privacy::new("client", terms).is_err(), "{terms:?}");

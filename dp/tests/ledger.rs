@@ -29,11 +29,11 @@ fn a_run_spends_its_rounds_and_no_more() {
     assert!(matches!(ledger.spend("r", 1, "u1", 0), Err(LedgerError::NotReserved { .. })));
     ledger.reserve("r", "d", &plan, None, 0).unwrap();
     for round in 1..=3 {
-        ledger.check("r").unwrap();
+        ledger.check("r", 1).unwrap();
         ledger.spend("r", round, &format!("u{round}"), 0).unwrap();
     }
     assert!(spent(&ledger, "r") <= 3.0 && spent(&ledger, "r") > 2.99);
-    let reported = ledger.check("r").unwrap_err().to_string();
+    let reported = ledger.check("r", 1).unwrap_err().to_string();
     assert!(reported.contains("has spent its privacy budget") && reported.contains("of 3"), "{reported}");
     assert!(ledger.spend("r", 4, "u4", 0).is_err());
     // The same bytes again cost nothing, and the same reservation counts once.
@@ -43,6 +43,37 @@ fn a_run_spends_its_rounds_and_no_more() {
     assert_eq!(ledger.head(), head);
     let other = ExamplePlan { sampling_rate: 0.05, ..plan };
     assert!(matches!(ledger.reserve("r", "d", &other, None, 0), Err(LedgerError::OtherPlan { .. })));
+}
+
+#[test]
+fn a_paid_warm_up_is_one_step_and_leaves_every_round_its_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let terms = Terms { warm_up_clip: Some(0.5), ..Terms::new(3.0, 1e-5, 1.0) };
+    let schedule = Schedule { batch: 64, steps: 10, rounds: 3 };
+    let plan = ExamplePlan::new(&Privacy::new("example", terms).unwrap(), 2000, schedule).unwrap();
+    let mut ledger = open(dir.path());
+    // A budget without a crumb to spare: nothing that was not foreseen is let through.
+    let limit = Limit::new(3.3, 1e-5).unwrap();
+    ledger.reserve("r", "d", &plan, Some(limit), 0).unwrap();
+    let committed = ledger.state().committed("d").unwrap();
+    for round in 0..=3 {
+        ledger.check("r", round).unwrap();
+        ledger.spend("r", round, &format!("u{round}"), 0).unwrap();
+        // The warm-up's bytes again cost nothing.
+        ledger.spend("r", 0, "u0", 9).unwrap();
+    }
+    let steps: u64 = ledger.state().runs["r"].released.events().iter().map(|event| event.steps()).sum();
+    assert_eq!(steps, 31);
+    assert!(spent(&ledger, "r") <= 3.0 && spent(&ledger, "r") > 2.99);
+    let after = ledger.state().committed("d").unwrap();
+    let cost = |curve: &rondo_dp::Curve| curve.epsilon_enforced(1e-5).unwrap();
+    assert!((cost(&after) - cost(&committed)).abs() < 1e-9, "nothing is counted twice, and nothing is left over");
+    drop(ledger);
+    let mut again = open(dir.path());
+    assert!(matches!(again.check("r", 4), Err(LedgerError::RunSpent { .. })));
+    let free = ExamplePlan { warm_up_clip: None, ..plan };
+    let other = again.reserve("r", "d", &free, Some(limit), 0).unwrap_err().to_string();
+    assert!(other.contains("the clip of the warm-up was 0.5 and is none"), "{other}");
 }
 
 #[test]

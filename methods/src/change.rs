@@ -21,6 +21,14 @@ pub struct RoundStart {
 }
 
 impl Job {
+    /// What the statistics of a warm-up count from: zero, so that the change is the statistic itself.
+    pub fn warm_up_start(&self) -> RoundStart {
+        let sent = self.upload_tensors(Kind::WarmUp, Instance::in_round(0));
+        let zero = |shape: Vec<usize>| Tensor { data: vec![0.0; shape.iter().product()], shape };
+        let tensors = sent.into_iter().map(|(name, shape)| (name, zero(shape))).collect();
+        RoundStart { tensors, dtype: self.upload_dtype(Kind::WarmUp) }
+    }
+
     /// What the clients of a training round begin with, at the run's rank, from the artefacts that
     /// hold when it starts.
     ///

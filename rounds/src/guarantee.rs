@@ -6,7 +6,7 @@
 //! coordinator keeps the ledger itself (`phases::charging`).
 
 use rondo_dp::{Accountant, ClientPlan, Event, Privacy};
-use rondo_methods::{DpSupport, Instance, Job, Kind};
+use rondo_methods::{DpSupport, Instance, Job, Kind, LawKind};
 use rondo_proto::{ClientId, v1};
 
 use crate::input::StoredUpdate;
@@ -22,9 +22,7 @@ const ROUNDING: f64 = 1e-9;
 
 /// Checks that a guarantee can be kept with the run's method.
 pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
-    if !privacy.is_none() && job.warm_up_reads_data() {
-        return Err(Rejection::PrivateWarmUp { method: job.method().id().to_owned() });
-    }
+    check_warm_up(privacy, job)?;
     if let Privacy::Client { .. } = privacy {
         let fresh = "every client starts each round from tensors of its own, so their changes have no sum";
         let why = match job.dp_support() {
@@ -37,6 +35,26 @@ pub(crate) fn check(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// Checks that a warm-up which reads data pays for it, and that nothing else is to be paid for.
+fn check_warm_up(privacy: &Privacy, job: &Job) -> Result<(), Rejection> {
+    let method = job.method().id().to_owned();
+    match (privacy.warm_up_clip(), job.warm_up_reads_data()) {
+        (None, true) if !privacy.is_none() => return Err(Rejection::PrivateWarmUp { method }),
+        (Some(_), false) => return Err(Rejection::NoPaidWarmUp { method }),
+        (None, _) => return Ok(()),
+        (Some(_), true) => {}
+    }
+    let why = match privacy {
+        Privacy::Client { .. } => match job.warm_up_law() {
+            Some(LawKind::Mean | LawKind::Sum) => return Ok(()),
+            _ => "its clients' statistics have no sum",
+        },
+        _ if job.warm_up_passes() == 1 => return Ok(()),
+        _ => "it goes over the examples more than once, and one noised step covers one pass",
+    };
+    Err(Rejection::UnpayableWarmUp { method, why })
+}
+
 /// How a guarantee per client is kept. `None` for any other unit.
 pub(crate) fn central(privacy: &Privacy, policy: &Policy, key: CohortKey) -> Result<Option<Central>, Rejection> {
     let Privacy::Client { sampling_rate, .. } = privacy else { return Ok(None) };
@@ -46,8 +64,9 @@ pub(crate) fn central(privacy: &Privacy, policy: &Policy, key: CohortKey) -> Res
 
 /// Why an update breaks the run's guarantee, if it does.
 pub(crate) fn breach(run: &Run, client: &ClientId, update: &StoredUpdate) -> Option<String> {
-    // A warm-up of a private run reads no data.
-    if run.live.open.kind == RoundKind::WarmUp {
+    // A warm-up that is not paid for reads no data.
+    let is_warm_up = run.live.open.kind == RoundKind::WarmUp;
+    if is_warm_up && run.spec.privacy.warm_up_clip().is_none() {
         return None;
     }
     let breach = match run.spec.privacy {
@@ -57,6 +76,7 @@ pub(crate) fn breach(run: &Run, client: &ClientId, update: &StoredUpdate) -> Opt
             Some(report) => {
                 let before = run.members.get(client).and_then(|member| member.privacy.as_ref());
                 bad_report(report, epsilon, delta)
+                    .or_else(|| is_warm_up.then(|| too_many_steps(report)).flatten())
                     .or_else(|| other_noise(report, noise_multiplier))
                     .or_else(|| too_cheap(report, before))
             }
@@ -100,6 +120,12 @@ fn bad_report(report: &v1::PrivacyReport, epsilon: f64, delta: f64) -> Option<St
         return Some(format!("it cost its data owner epsilon {:.4}, and the run allows {epsilon}", report.epsilon));
     }
     None
+}
+
+/// Whether the report of a warm-up, which is one noised step, states another number of steps.
+fn too_many_steps(report: &v1::PrivacyReport) -> Option<String> {
+    let steps = report.steps;
+    (steps != 1).then(|| format!("its warm-up took {steps} noised steps, and a paid warm-up is one"))
 }
 
 /// Whether a report states other noise than the run asks for.

@@ -227,9 +227,9 @@ pub fn within_the_budget(run: &Run) -> Result<(), String> {
         return charged_before_release(run, central);
     }
     let Privacy::Example { epsilon, .. } = run.spec.privacy else { return Ok(()) };
-    let open = (run.live.open.kind == RoundKind::Train).then(|| run.accepted()).into_iter().flatten();
+    let open = run.is_private_round(run.live.open.round).then(|| run.accepted()).into_iter().flatten();
     let open = open.map(|(client, _, update)| (client.to_string(), update.privacy.clone()));
-    let training = run.rounds.values().filter(|closed| closed.record.round > 0);
+    let training = run.rounds.values().filter(|closed| run.is_private_round(closed.record.round));
     let closed = training.flat_map(|closed| counted(&closed.record));
     let closed = closed.map(|participant| (participant.client.clone(), participant.privacy.clone()));
     for (client, report) in open.chain(closed) {
@@ -239,10 +239,10 @@ pub fn within_the_budget(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R5 of a guarantee per client: every published training round was charged, and no more than fits.
+/// R5 of a guarantee per client: every published round of the clients' data was charged, and no more than fits.
 fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
     let charged = run.live.charged.as_ref().map_or(0, |charged| charged.releases);
-    let published = run.publications().filter(|(round, _)| *round > 0).count();
+    let published = run.publications().filter(|(round, _)| run.is_private_round(*round)).count();
     ensure(published <= charged as usize, || format!("{published} rounds are published, {charged} releases charged"))?;
     let most = central.plan.releases;
     ensure(charged <= most, || format!("{charged} releases are charged, {most} fit the budget"))
@@ -252,7 +252,7 @@ fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
 /// few.
 pub fn never_below_quorum(run: &Run) -> Result<(), String> {
     let quorum = run.spec.policy.quorum as usize;
-    let quorum_of = |round: u32| if round > 0 && is_sampled(run) { 0 } else { quorum };
+    let quorum_of = |round: u32| if is_sampled(run) && run.is_private_round(round) { 0 } else { quorum };
     if matches!(run.live.phase, Phase::Aggregating(_) | Phase::Publishing(_)) {
         let quorum = quorum_of(run.live.open.round);
         let count = run.accepted().count();

@@ -59,6 +59,22 @@ pub enum Rejection {
         /// The method.
         method: String,
     },
+    /// The run would pay for a warm-up that reads no data.
+    #[error(
+        "privacy.warm_up_clip is set, and the run's method `{method}` begins with no statistic of the clients' data"
+    )]
+    NoPaidWarmUp {
+        /// The method.
+        method: String,
+    },
+    /// No noise covers the method's warm-up.
+    #[error("privacy.warm_up_clip cannot cover the warm-up of method `{method}`: {why}")]
+    UnpayableWarmUp {
+        /// The method.
+        method: String,
+        /// What stands in the way.
+        why: &'static str,
+    },
     /// The method cannot hide a client in a sum.
     #[error("method `{method}` cannot keep privacy per client at the coordinator: {why}")]
     NotCentral {
@@ -236,6 +252,8 @@ impl Rejection {
             | Self::Method(_)
             | Self::StartAdapter { .. }
             | Self::PrivateWarmUp { .. }
+            | Self::NoPaidWarmUp { .. }
+            | Self::UnpayableWarmUp { .. }
             | Self::NotCentral { .. }
             | Self::ClientPlan(_)
             | Self::Privacy(_)
@@ -272,7 +290,11 @@ impl Rejection {
             Self::ClientPlan(rondo_dp::ClientPlanError::FirstRound { .. }) => {
                 "leave privacy.noise_multiplier out, so that it is chosen, or allow more epsilon"
             }
-            Self::PrivateWarmUp { .. } => "set method.init = \"base-svd\", which reads the base model alone",
+            Self::PrivateWarmUp { .. } => {
+                "set privacy.warm_up_clip, so that the warm-up is clipped, noised and paid for, or set \
+                 method.init = \"base-svd\", which reads the base model alone"
+            }
+            Self::NoPaidWarmUp { .. } => "leave privacy.warm_up_clip out",
             Self::ClientState { state: "pending", .. } => "an operator must run `rondo client approve` first",
             Self::NotOffered { .. } => "add the data set or the model folder to the client's client.toml",
             Self::RunEnded { .. } => "an ended run stays ended; `rondo run create` makes another from the same file",

@@ -14,7 +14,7 @@ use crate::state::{Client, Run};
 /// can be repeated to the bit, and whoever guesses a client's data could check the guess by the
 /// digest.
 fn redacted(run: &Run, mut record: v1::RoundRecord) -> v1::RoundRecord {
-    if run.spec.central.is_some() && record.round > 0 {
+    if run.spec.central.is_some() && run.is_private_round(record.round) {
         record.participants.iter_mut().for_each(|participant| participant.update_digest.clear());
     }
     record

@@ -125,7 +125,9 @@ pub enum TrainerError {
     #[error("privacy: {0}")]
     Entropy(#[from] rondo_dp::EntropyError),
     /// A warm-up that no noise covers, of a run with privacy.
-    #[error("the run promises privacy, and its warm-up would tell gradients; it needs init = \"base-svd\"")]
+    #[error(
+        "the run promises privacy, and its warm-up would tell gradients; it needs init = \"base-svd\", or warm_up_clip under [privacy]"
+    )]
     PrivateWarmUp,
     /// A text's gradient is not its own: other texts at the same time move it.
     #[error(

@@ -115,6 +115,17 @@ impl Trials {
         self.last = Some((wanted, found));
         Ok(found.plan(plan))
     }
+
+    /// The plan of the one private step of a warm-up, whose probes no training has. It is tried each
+    /// time.
+    ///
+    /// # Errors
+    /// As of [`Trials::plan`].
+    pub fn plan_of_warm_up(&self, session: &Session<'_>, work: &Work, plan: Plan) -> Result<Plan, TrainerError> {
+        let plan = self.processor.plan(plan);
+        let found = PrivateBatches::after(try_session(session, work.run.task.max_tokens, plan))?;
+        Ok(found.plan(plan))
+    }
 }
 
 /// Tries every kind of layer that models have, on a small model of random weights.

@@ -169,9 +169,15 @@ impl LibtorchTrainer {
 
     fn run_warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, TrainerError> {
         let steps = self.plan(work)?;
+        let trials = self.trials.clone();
         let (device, loaded) = self.prepare(work)?;
-        // The daemon refuses such a run; here nothing is read should it not have.
-        if work.run.privacy.is_some() && work.job.warm_up_reads_data() {
+        // The daemon refuses a run that does not pay; here nothing is read should it not have.
+        let paid = match work.protection {
+            Protection::Examples(plan) if work.job.warm_up_passes() <= 1 => plan.of_warm_up(),
+            _ => None,
+        };
+        let is_open = work.run.privacy.is_none() || !work.job.warm_up_reads_data();
+        if !is_open && paid.is_none() && !matches!(work.protection, Protection::WholeChange { .. }) {
             return Err(TrainerError::PrivateWarmUp);
         }
         let mut all: Option<LocalUpdate> = None;
@@ -182,7 +188,17 @@ impl LibtorchTrainer {
                     let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
                     let pooling = work.run.task.pooling;
                     let session = Session::of_probe(&*loaded.model, device, &work.job, &asked, &work.state, pooling)?;
-                    warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?
+                    match (paid, work.protection) {
+                        (Some(paid), _) => {
+                            let steps = trials.plan_of_warm_up(&session, work, steps)?;
+                            warm_up::noised_gradient(&session, work, &paid, &rows, steps, progress)?
+                        }
+                        (None, Protection::WholeChange { clip }) => {
+                            let asked = (asked.examples, clip);
+                            warm_up::clipped_gradient(&session, work, asked, &rows, steps, progress)?
+                        }
+                        (None, _) => warm_up::gradient(&session, work, asked.examples, &rows, steps, progress)?,
+                    }
                 }
             };
             all = Some(match all {

@@ -18,34 +18,6 @@ use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
-<<<<<<< HEAD:client/src/daemon/admission.rs
-=======
-use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
-use rondo_trainer_api::memory::{self, ModelSizes, Workload};
-
-use super::failure::Failure;
-use super::guard::Guard;
-use super::promise;
-
-/// A run as this client can work on it.
-#[derive(Clone)]
-pub struct Agreed {
-    /// The run, resolved against its base.
-    pub job: Job,
-    /// The run file.
-    pub run: Arc<RunFile>,
-    /// The base model.
-    pub base: Arc<v1::BaseModel>,
-    /// Where it lies here.
-    pub model_dir: PathBuf,
-    /// This client's examples.
-    pub data: Arc<Dataset>,
-    /// The rank this client trains with.
-    pub rank: u32,
-    /// How its examples are clipped and noised.
-    pub privacy: Option<ExamplePlan>,
-}
->>>>>>> data:client/src/daemon/judge.rs
 
 /// A data set that was read, and what it was read from.
 struct LoadedDataset {
@@ -220,7 +192,7 @@ impl Admission {
         };
         let job = Job::new(&self.registry, &run, base)?;
         if private {
-            privacy_terms::refuse_warm_up(id.as_str(), &job)?;
+            privacy_terms::refuse_warm_up(&run, &job)?;
         }
         // Whole updates that are summed under one clip have one shape.
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);

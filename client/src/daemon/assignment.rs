@@ -138,13 +138,13 @@ impl<A: Api> Daemon<A> {
         heartbeat: &HeartbeatState,
     ) -> Result<(), Failure> {
         let published = assignment.state.as_ref().map_or(0, |state| state.published.len());
-        if accepted.privacy.is_some() && activity == Activity::Train {
+        if accepted.privacy.is_some() && privacy_terms::is_private(activity, accepted) {
             if let Some(entry) = self.made_before(key, published).await? {
                 tracing::info!(%key, from = %entry.key, "the update of an earlier attempt is sent again");
                 let entry = self.spool.readdress(&entry, key)?;
                 return self.deliver(entry, heartbeat).await;
             }
-            self.guard.check(&key.run)?;
+            self.guard.check(&key.run, key.round)?;
         }
         let (job, state) = self.state(assignment, &key.run, activity, accepted).await?;
 

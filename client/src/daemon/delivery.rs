@@ -49,7 +49,11 @@ impl<A: Api> Daemon<A> {
             rank: accepted.rank,
             base_version: u32::try_from(base_version).unwrap_or(u32::MAX),
             before,
-            charge: if accepted.privacy.is_some() && activity == Activity::Train { Charge::Due } else { Charge::None },
+            charge: if accepted.privacy.is_some() && privacy_terms::is_private(activity, accepted) {
+                Charge::Due
+            } else {
+                Charge::None
+            },
         };
         tracing::info!(%key, examples, train_loss, seconds, "trained");
         let spool = Arc::clone(&self.spool);

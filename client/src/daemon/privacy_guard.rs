@@ -87,20 +87,21 @@ impl PrivacyGuard {
         Ok(declared.map(|declared| Limit::new(declared.epsilon, declared.delta)).transpose()?)
     }
 
-    /// Whether another update of the run may be made; called before the work.
+    /// Whether another update of the run may be made in round `round` (0 is the warm-up); called
+    /// before the work.
     ///
     /// # Errors
     /// The run has spent its budget here, or its domain the budget that client.toml declares now.
-    pub(super) fn check(&self, run: &RunId) -> Result<(), LedgerError> {
+    pub(super) fn check(&self, run: &RunId, round: u32) -> Result<(), LedgerError> {
         let ledger = self.ledger();
-        ledger.check(run.as_str())?;
-        self.check_declared(ledger.state(), run.as_str())
+        ledger.check(run.as_str(), round)?;
+        self.check_declared(ledger.state(), run.as_str(), round)
     }
 
-    /// Checks one more round of a run against the budget that client.toml declares
+    /// Checks one more release of a run, of round `round`, against the budget that client.toml declares
     /// now. The ledger checks it against the budget of the time when the run was
     /// reserved, which may have been larger, or none.
-    fn check_declared(&self, state: &LedgerState, run: &str) -> Result<(), LedgerError> {
+    fn check_declared(&self, state: &LedgerState, run: &str, round: u32) -> Result<(), LedgerError> {
         let Some(RunAccount { domain, plan, .. }) = state.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared_limit(domain)? else { return Ok(()) };
         let budget = match state.domains.get(domain).and_then(|account| account.budget) {
@@ -115,7 +116,7 @@ impl PrivacyGuard {
         };
         let released = state.spent(domain);
         let spent = budget.cost(&released)?;
-        let would_be = budget.cost(&released.plus(&Curve::of(&plan.round()?)))?;
+        let would_be = budget.cost(&released.plus(&Curve::of(&plan.release_of(round)?)))?;
         if would_be <= budget.epsilon {
             return Ok(());
         }
@@ -142,7 +143,7 @@ impl PrivacyGuard {
         let mut ledger = self.ledger();
         let update = entry.digest.to_string();
         if !ledger.state().runs.get(run).is_some_and(|account| account.updates.contains_key(&update)) {
-            self.check_declared(ledger.state(), run)?;
+            self.check_declared(ledger.state(), run, entry.key.round)?;
         }
         ledger.spend(run, entry.key.round, &update, unix_millis())?;
         let head = ledger.head().to_string();
@@ -156,7 +157,7 @@ impl PrivacyGuard {
             unit: "example".to_owned(),
             noise_multiplier: plan.noise_multiplier,
             sampling_rate: plan.sampling_rate,
-            steps: plan.steps,
+            steps: plan.steps_of(entry.key.round),
             total_steps: u32::try_from(released.events().iter().map(|event| event.steps()).sum::<u64>())
                 .unwrap_or(u32::MAX),
             delta: plan.delta,
@@ -165,7 +166,7 @@ impl PrivacyGuard {
             epsilon_pld: released.epsilon_pld(plan.delta).map_or(epsilon, |tighter| tighter.min(epsilon)),
             next_epsilon: plan.cost_after_another(released)?,
             ledger_head: head,
-            clip: plan.clip,
+            clip: plan.clip_of(entry.key.round),
         })
     }
 

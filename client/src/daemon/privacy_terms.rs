@@ -18,19 +18,38 @@ use crate::worker::Activity;
 /// A run file with numbers out of range.
 pub fn privacy_terms(run: &RunFile) -> Result<Privacy, PrivacyError> {
     let Some(asked) = &run.privacy else { return Ok(Privacy::None) };
-    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
-    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } =
+        *asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip })
 }
 
-/// Refuses a warm-up that would reveal gradients: no noise covers them.
-pub(super) fn refuse_warm_up(run: &str, job: &Job) -> Result<(), Failure> {
-    if !job.warm_up_reads_data() {
-        return Ok(());
-    }
-    Err(Failure::NotAgreed(format!(
-        "run {run} promises privacy, and its warm-up would reveal gradients of this client's data without noise; the run needs \
-         init = \"base-svd\" under [method]"
-    )))
+/// Refuses a warm-up that would reveal gradients without noise, and a payment for a warm-up that
+/// reads no data.
+pub(super) fn refuse_warm_up(run: &RunFile, job: &Job) -> Result<(), Failure> {
+    let pays = run.privacy.as_ref().is_some_and(|asked| asked.warm_up_clip.is_some());
+    let name = &run.name;
+    let problem = match (pays, job.warm_up_reads_data()) {
+        (true, true) | (false, false) => return Ok(()),
+        (false, true) => format!(
+            "run {name} promises privacy, and its warm-up would reveal gradients of this client's data without noise; the \
+             run needs warm_up_clip under [privacy], or init = \"base-svd\" under [method]"
+        ),
+        (true, false) => format!(
+            "run {name} has a warm_up_clip under [privacy], and its warm-up reads no data; it must leave the key out"
+        ),
+    };
+    Err(Failure::NotAgreed(problem))
+}
+
+/// Whether the run's privacy terms cover what an activity sends: training, and a warm-up that
+/// reads data.
+pub(super) fn is_private(activity: Activity, accepted: &AcceptedRun) -> bool {
+    let is_covered = match activity {
+        Activity::Train => true,
+        Activity::WarmUp => accepted.job.warm_up_reads_data(),
+        Activity::Evaluate => false,
+    };
+    is_covered && accepted.run.privacy.is_some()
 }
 
 /// With privacy nothing is measured on data that are not public: client.toml says which are.
@@ -52,7 +71,7 @@ pub(super) fn protection(
     activity: Activity,
     accepted: &AcceptedRun,
 ) -> Result<Protection, Failure> {
-    let asked = accepted.run.privacy.as_ref().filter(|_| activity == Activity::Train);
+    let asked = accepted.run.privacy.as_ref().filter(|_| is_private(activity, accepted));
     match (asked, accepted.privacy) {
         (None, _) => Ok(Protection::None),
         (Some(_), Some(plan)) => Ok(Protection::Examples(plan)),

@@ -59,6 +59,32 @@ async fn a_warm_up_that_reads_gradients_is_refused_and_another_tells_no_number()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_warm_up_that_pays_is_entered_once_and_sent_again_as_it_was() {
+    let mut machine = Machine::new();
+    let sketch = private(&machine, "fed-sb", "example").replace("clip = 1.0", "clip = 1.0, warm_up_clip = 0.5");
+    machine.invite("one", &sketch);
+    machine.coordinator.give(Next::Assignment(machine.assignment(WorkKind::WarmUp, "one", 0, &sketch)));
+    machine.start();
+    machine.coordinator.until("the statistic", |book| book.accepted.len() == 1).await;
+    let mut again = machine.assignment(WorkKind::WarmUp, "one", 0, &sketch);
+    again.attempt = 2;
+    machine.coordinator.give(Next::Assignment(again));
+    machine.coordinator.until("the same again", |book| book.accepted.len() == 2).await;
+    machine.stop().await;
+    let book = machine.coordinator.book();
+    let header = |attempt: u32| &book.uploads[&("one".to_owned(), 0, attempt)].1;
+    let report = header(1).privacy.as_ref().unwrap();
+    assert_eq!((report.steps, report.total_steps, report.clip), (1, 1, 0.5));
+    assert_eq!((header(1).examples, header(1).train_loss, header(1).train_seconds), (0, 0.0, 0.0));
+    let digest = |attempt: u32| header(attempt).key.as_ref().unwrap().digest.clone();
+    assert_eq!(digest(1), digest(2), "one charge is one draw");
+    assert_eq!((machine.trained(), header(2).privacy.as_ref().unwrap().total_steps), (1, 1));
+    let account = &ledger(&machine).runs["one"];
+    assert_eq!(account.updates.values().copied().collect::<Vec<_>>(), [0]);
+    assert_eq!(account.plan.whole().unwrap().steps(), 2 * 3 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_measured_and_nothing_told_beside_the_tensors() {
     let mut machine = Machine::new();
     let run_file = private(&machine, "ffa-lora", "example");

@@ -60,6 +60,34 @@ async fn whole_updates_are_clipped_at_home_and_noised_in_their_sum() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paid_warm_up_is_released_as_a_round_is() {
+    let Ended { run, rounds, logs } = held(
+        "fed-sb",
+        r#"
+        train = { local_steps = 2, batch = 8, lr = 1e-2 }
+        rounds = { count = 2, cohort = 2, quorum = 2, deadline_s = 120, grace_s = 60 }
+        privacy = { unit = "client", epsilon = 8.0, delta = 1e-5, clip = 0.01, warm_up_clip = 1e-3 }
+        "#,
+    )
+    .await;
+    assert!(run.privacy.contains("in 3 releases"), "{}", run.privacy);
+    assert_eq!(rounds.iter().map(|record| record.round).collect::<Vec<_>>(), [0, 1, 2]);
+    for record in rounds {
+        let released = record.released.clone().unwrap();
+        assert_eq!(
+            (released.total_steps, released.clip),
+            (record.round + 1, [1e-3, 0.01, 0.01][record.round as usize])
+        );
+        assert!(released.epsilon <= 8.0 && !released.ledger_head.is_empty());
+        for part in &record.participants {
+            assert_eq!((part.state.as_str(), part.examples, part.train_loss), ("accepted", 0, 0.0), "{part:#?}");
+            assert!(part.update_digest.is_empty() && part.update_norm == 0.0 && part.privacy.is_none());
+        }
+    }
+    drop(logs);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clip_that_is_too_small_grows_from_round_to_round() {
     // So little noise protects nobody; more would ask for more clients than a test has.
     let Ended { rounds, .. } = held(

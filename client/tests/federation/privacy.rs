@@ -123,6 +123,33 @@ async fn whatever_left_a_client_that_is_killed_again_and_again_is_in_its_ledger(
     assert_eq!(counted[&rounds], spent);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paid_warm_up_stands_in_the_ledger_before_the_rounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let coordinator = Coordinator::new(&data, Config::default(), Arc::<Shifted>::default());
+    let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
+    let client = Client::join(&coordinator, dir.path(), "books").await;
+    coordinator.until_seen("books").await;
+    let file = private(&base, 3, "epsilon = 20.0, warm_up_clip = 0.5").replace("ffa-lora", "fed-sb");
+    let run = coordinator.create_run(base.clone(), file).await;
+    let ended = coordinator.until(&run, "the run ends", |run| !run.outcome.is_empty()).await;
+    assert_eq!(ended.outcome, "completed");
+    assert_entered(&data, &coordinator, &run, &client, &mut Found::default()).await;
+    let account = &ledger(&client).runs[&run];
+    let steps: Vec<u64> = account.released.events().iter().map(|event| event.steps()).collect();
+    assert_eq!((steps.iter().sum::<u64>(), account.plan.whole().unwrap().steps()), (3 * 2 + 1, 3 * 2 + 1));
+    let spent = account.released.epsilon_enforced(DELTA).unwrap();
+    assert!(spent <= 20.0 && spent > 19.9, "{spent}");
+    for record in coordinator.rounds(&run).await {
+        let part = &record.participants[0];
+        let report = part.privacy.as_ref().unwrap();
+        assert_eq!(account.updates.get(&part.update_digest), Some(&record.round));
+        assert_eq!((report.steps, report.total_steps), (if record.round == 0 { 1 } else { 2 }, 1 + 2 * record.round));
+        assert_eq!((part.examples, part.train_loss, part.train_seconds), (0, 0.0, 0.0));
+    }
+}
+
 /// The three places where a crash of a release could cost a charge or, worse, none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_dies_between_the_steps_of_a_release_pays_for_it_once() {

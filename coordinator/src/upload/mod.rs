@@ -8,7 +8,7 @@ pub mod staging;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rondo_methods::{Instance, Job, UpdateFacts, UpdateRefusal};
+use rondo_methods::{Instance, Job, Kind, UpdateFacts, UpdateRefusal};
 use rondo_proto::v1::{self, UploadHeader, UploadMessage, upload_message::Part as UploadPart};
 use rondo_proto::{ClientId, Digest};
 use rondo_rounds::{Clipped, ExpectedUpload, Input, Reply, RoundKind, StoredUpdate, UploadOutcome, WorkKey};
@@ -255,7 +255,10 @@ impl Uploads {
             let job = start.start_adapter.map_or(Ok(job.clone()), |(digest, _)| job.starting_from(&file(&digest)))?;
             let frozen = start.frozen.as_ref().map(|frozen| file(&frozen.digest));
             let published: Vec<PathBuf> = start.published.iter().map(|(_, entry)| file(&entry.global)).collect();
-            let start = job.round_start(round, frozen.as_deref(), &published)?;
+            let start = match kind {
+                Kind::WarmUp => job.warm_up_start(),
+                Kind::Train => job.round_start(round, frozen.as_deref(), &published)?,
+            };
             Ok(start.check_clipped(&path, *clip).map(|()| facts))
         };
         tokio::task::spawn_blocking(check).await?

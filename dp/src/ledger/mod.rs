@@ -123,15 +123,16 @@ impl Ledger {
         self.enter(Entry::Reserve { run: run.to_owned(), domain: domain.to_owned(), plan: *plan, budget, at_ms })
     }
 
-    /// Whether one more round of a run may be released; asked before any work for it starts.
+    /// Whether an update of round `round` (0 = the warm-up) of a run may be released; asked before any
+    /// work for it starts.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, run: &str) -> Result<(), LedgerError> {
+    pub fn check(&self, run: &str, round: u32) -> Result<(), LedgerError> {
         if self.poisoned {
             return Err(LedgerError::Poisoned);
         }
-        self.state.check_spend(run).map(|_| ())
+        self.state.check_spend(run, round).map(|_| ())
     }
 
     /// Enters the release of an update, by the digest of its bytes,
@@ -143,7 +144,7 @@ impl Ledger {
         if self.state.runs.get(run).is_some_and(|account| account.updates.contains_key(update)) {
             return Ok(());
         }
-        let event = self.state.check_spend(run)?.plan.round()?;
+        let event = self.state.check_spend(run, round)?.plan.release_of(round)?;
         self.enter(Entry::Spend { run: run.to_owned(), round, update: update.to_owned(), event, at_ms })
     }
 

@@ -92,8 +92,17 @@ impl RunAccount {
                 differences.push(format!("{what} was {was} and is {is}"));
             }
         };
-        let ExamplePlan { clip, noise_multiplier, sampling_rate, expected_batch, steps, rounds, epsilon, delta } =
-            self.plan;
+        let ExamplePlan {
+            clip,
+            noise_multiplier,
+            sampling_rate,
+            expected_batch,
+            steps,
+            rounds,
+            epsilon,
+            delta,
+            warm_up_clip,
+        } = self.plan;
         hold("the privacy domain", format!("{:?}", self.domain), format!("{domain:?}"));
         for (what, was, is) in [
             ("the sampling rate, which the number of training examples fixes,", sampling_rate, plan.sampling_rate),
@@ -106,6 +115,8 @@ impl RunAccount {
             // Written to the last digit, so that numbers are alike only if they are the same.
             hold(what, was.to_string(), is.to_string());
         }
+        let spell = |clip: Option<f64>| clip.map_or("none".to_owned(), |clip| clip.to_string());
+        hold("the clip of the warm-up", spell(warm_up_clip), spell(plan.warm_up_clip));
         hold("the number of steps", steps.to_string(), plan.steps.to_string());
         hold("the number of rounds", rounds.to_string(), plan.rounds.to_string());
         differences
@@ -115,8 +126,30 @@ impl RunAccount {
         if self.closed {
             return Ok(Curve::zero());
         }
-        let done = u32::try_from(self.updates.len()).unwrap_or(u32::MAX);
-        Ok(Curve::enforceable(&self.plan.rounds_of(self.plan.rounds.saturating_sub(done))?))
+        let done = u32::try_from(self.rounds_released()).unwrap_or(u32::MAX);
+        Ok(Curve::enforceable(&self.plan.rest(done, self.has_warmed_up())?))
+    }
+
+    /// Whether a warm-up was released.
+    fn has_warmed_up(&self) -> bool {
+        self.plan.warm_up_clip.is_some() && self.updates.values().any(|&round| round == 0)
+    }
+
+    /// Updates of rounds that were released; a paid warm-up is none of them.
+    fn rounds_released(&self) -> usize {
+        let is_round = |round: u32| round > 0 || self.plan.warm_up_clip.is_none();
+        self.updates.values().filter(|&&round| is_round(round)).count()
+    }
+
+    /// Whether the reservation has room for a release of this round.
+    fn foresees(&self, round: u32) -> bool {
+        if self.closed {
+            return false;
+        }
+        match round == 0 && self.plan.warm_up_clip.is_some() {
+            true => !self.has_warmed_up(),
+            false => self.rounds_released() < self.plan.rounds as usize,
+        }
     }
 }
 
@@ -186,22 +219,24 @@ impl LedgerState {
         }
     }
 
-    /// Checks that one more round of a run may be released.
-    pub(super) fn check_spend(&self, run: &str) -> Result<&RunAccount, LedgerError> {
+    /// Checks that an update of round `round` (0 = the warm-up) of a run may be released.
+    pub(super) fn check_spend(&self, run: &str, round: u32) -> Result<&RunAccount, LedgerError> {
         let account = self.runs.get(run).ok_or_else(|| LedgerError::NotReserved { run: run.to_owned() })?;
-        if !account.plan.allows_another(&account.released)? {
+        let event = account.plan.release_of(round)?;
+        let would_be = account.plan.cost_after(&account.released, event)?;
+        if would_be > account.plan.epsilon {
             return Err(LedgerError::RunSpent {
                 run: run.to_owned(),
                 limit: account.plan.epsilon,
                 spent: account.released.epsilon_enforced(account.plan.delta)?,
-                would_be: account.plan.cost_after_another(&account.released)?,
+                would_be,
             });
         }
         // Within what was reserved the domain was asked already; a
         // round that is trained once more was not foreseen.
-        let foreseen = !account.closed && account.updates.len() < account.plan.rounds as usize;
+        let foreseen = account.foresees(round);
         if let Some(budget) = self.domains.get(&account.domain).and_then(|domain| domain.budget).filter(|_| !foreseen) {
-            self.check_budget(&account.domain, budget, &Curve::enforceable(&account.plan.round()?))?;
+            self.check_budget(&account.domain, budget, &Curve::enforceable(&event))?;
         }
         Ok(account)
     }

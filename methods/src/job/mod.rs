@@ -201,6 +201,18 @@ impl Job {
         self.inner.warm_up.iter().flatten().any(|asked| asked.statistic.reads_data())
     }
 
+    /// The law by which all statistics of the warm-up become one. `None` without a warm-up, or where the laws differ.
+    pub fn warm_up_law(&self) -> Option<LawKind> {
+        let mut laws = self.inner.warm_up.iter().flatten().map(|asked| asked.law);
+        let first = laws.next()?;
+        laws.all(|law| law == first).then_some(first)
+    }
+
+    /// How often a warm-up goes over a client's examples.
+    pub fn warm_up_passes(&self) -> usize {
+        self.warm_up().iter().filter(|step| step.statistic.reads_data()).count()
+    }
+
     /// What clients do in the warm-up round, one after the other; empty without a warm-up. Statistics of one kind over
     /// equally many examples are one step.
     pub fn warm_up(&self) -> Vec<WarmUpStep> {

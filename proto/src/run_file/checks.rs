@@ -154,10 +154,13 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     require(privacy.delta > 0.0 && privacy.delta < 1.0, "privacy.delta", || {
         format!("is {}, must lie between 0 and 1", privacy.delta)
     })?;
-    positive("privacy.clip", privacy.clip)?;
-    require((LEAST_CLIP..=MOST_CLIP).contains(&privacy.clip), "privacy.clip", || {
-        format!("is {:e}, must lie between {LEAST_CLIP:e} and {MOST_CLIP:e}", privacy.clip)
-    })?;
+    for (key, clip) in [("privacy.clip", Some(privacy.clip)), ("privacy.warm_up_clip", privacy.warm_up_clip)] {
+        let Some(clip) = clip else { continue };
+        positive(key, clip)?;
+        require((LEAST_CLIP..=MOST_CLIP).contains(&clip), key, || {
+            format!("is {clip:e}, must lie between {LEAST_CLIP:e} and {MOST_CLIP:e}")
+        })?;
+    }
     privacy.noise_multiplier.map_or(Ok(()), |noise| positive("privacy.noise_multiplier", noise))?;
     require(privacy.is_per_client() || run.train.dtype == Dtype::F32, "train.dtype", || {
         "is \"bf16\", but with privacy.unit = \"example\" its rounding would let one example's gradient depend on the others \

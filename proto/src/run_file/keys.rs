@@ -76,6 +76,7 @@ fn full() -> RunFile {
             noise_multiplier: Some(1.0),
             sampling_rate: Some(1.0),
             clip_quantile: Some(0.5),
+            warm_up_clip: Some(1.0),
         }),
         wire: Wire { dtype: Dtype::F32 },
     }

@@ -57,8 +57,9 @@ fn specify(
 
 /// The guarantee that a run file asks for. It names every key, so that none can be forgotten.
 fn privacy_terms(asked: &PrivacyChoice) -> Result<Privacy, PrivacyError> {
-    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = *asked;
-    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } =
+        *asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip })
 }
 
 /// The round policy; with privacy nobody measures on data that are not public.

@@ -8,20 +8,29 @@ use crate::state::Run;
 use crate::state::central::Central;
 
 impl Run {
-    /// The plan of the open round, if it releases anything: a warm-up of a private run reads no
+    /// The plan of the open round, if it releases anything: a warm-up that is not paid for reads no
     /// data.
     pub(crate) fn active_central(&self) -> Option<&Central> {
-        self.spec.central.as_ref().filter(|_| self.live.open.kind == RoundKind::Train)
+        let is_training = self.live.open.kind == RoundKind::Train;
+        self.spec.central.as_ref().filter(|central| is_training || central.plan.warm_up_clip.is_some())
     }
 
     /// What changes are clipped to in the open round, if it releases anything.
     pub(crate) fn clip(&self) -> Option<f64> {
-        self.active_central().map(|central| self.live.clip.unwrap_or(central.plan.clip))
+        let plan = self.active_central()?.plan;
+        match self.live.open.kind {
+            RoundKind::WarmUp => plan.warm_up_clip,
+            RoundKind::Train => Some(self.live.clip.unwrap_or(plan.clip)),
+        }
     }
 
     /// The open round's release, for its plan.
     pub(crate) fn release(&self) -> Option<Release> {
         let plan = self.active_central()?.plan;
+        let plan = match self.live.open.kind {
+            RoundKind::WarmUp => plan.of_warm_up()?,
+            RoundKind::Train => plan,
+        };
         let clip = self.clip()?;
         Some(Release { plan, clip, domain: self.spec.dataset.clone() })
     }
@@ -41,6 +50,12 @@ impl Run {
     pub(crate) fn has_released_all(&self) -> bool {
         let charged = self.live.charged.as_ref().map_or(0, |charged| charged.releases);
         self.active_central().is_some_and(|central| charged >= central.plan.releases)
+    }
+
+    /// Whether round `round` releases something that was made of the clients' data: every training
+    /// round does, and a warm-up that is paid for.
+    pub(crate) fn is_private_round(&self, round: u32) -> bool {
+        !self.spec.privacy.is_none() && (round > 0 || self.spec.privacy.warm_up_clip().is_some())
     }
 
     /// What the run has released, for its records.

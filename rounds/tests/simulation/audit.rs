@@ -46,7 +46,10 @@ impl World {
                 let part = record.participants.iter().find(|participant| participant.client == client.as_str());
                 // With privacy per client the digest is not shown.
                 let is_that = |shown: &str| {
-                    shown == digest.to_string() || (shown.is_empty() && record.round > 0 && self.setup.is_central())
+                    shown == digest.to_string()
+                        || (shown.is_empty()
+                            && record.round >= self.setup.first_paid_round()
+                            && self.setup.is_central())
                 };
                 let is_kept = part.is_some_and(|part| part.state == "accepted" && is_that(&part.update_digest));
                 let was_revoked = part.is_some_and(|part| part.reason == "revoked");

@@ -61,6 +61,37 @@ fn every_method_that_can_keeps_the_guarantee_to_its_end() {
 }
 
 #[test]
+fn a_paid_warm_up_is_one_more_release() {
+    for by_coins in [false, true] {
+        let setup = Setup { method: 3, pays_warm_up: true, epsilon: Some(40), by_coins, ..central() };
+        let world = simulate(setup, &[]);
+        assert_eq!(summary(&world).outcome, "completed");
+        let records = world.engine.rounds(&world.runs[0]);
+        assert_eq!(records.len(), 4, "the warm-up and three rounds");
+        for record in &records {
+            let released = record.released.as_ref().unwrap();
+            let work = WorkKey { run: world.runs[0].clone(), round: record.round, attempt: record.attempt };
+            assert_eq!((released.total_steps, released.steps), (record.round + 1, 1));
+            assert_eq!(released.ledger_head, head(&work));
+            assert_eq!(released.clip, if record.round == 0 { 0.5 } else { 1.0 });
+            for participant in &record.participants {
+                assert!(participant.update_digest.is_empty() && participant.update_norm == 0.0);
+            }
+        }
+        assert_eq!(world.drawn, 4, "as often as it is charged");
+    }
+
+    let mut world = ordered(Setup { method: 3, pays_warm_up: true, ..central() });
+    let release = world.queue[0].release.clone().unwrap();
+    assert_eq!((release.clip, release.plan.clip, release.plan.adaptive), (0.5, 0.5, None));
+    // One that a crash undid is charged again, as any.
+    world.carry_out(Op::CrashAfterCommit);
+    assert_eq!(world.aggregate(), None);
+    world.carry_out(Op::Aggregate);
+    assert_eq!(world.closed(0).released.unwrap().total_steps, 2);
+}
+
+#[test]
 fn a_round_that_has_not_released_shows_no_head() {
     let mut world = ordered(central());
     world.carry_out(Op::Aggregate);

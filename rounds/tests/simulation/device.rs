@@ -123,7 +123,7 @@ impl Packed {
             train_loss: 0.0,
             train_seconds: 0.0,
             before: None,
-            privacy: (round > 0 && !setup.is_central()).then_some(report),
+            privacy: (round >= setup.first_paid_round() && !setup.is_central()).then_some(report),
             ..self.update
         };
         self
@@ -184,8 +184,10 @@ impl World {
     /// Rounds of a run before this one in which the client's update was taken.
     fn rounds_of(&self, client: usize, assignment: &v1::Assignment) -> u32 {
         let name = &self.devices[client].name;
-        let before =
-            |work: &WorkKey| work.run.as_str() == assignment.run && (1..assignment.round).contains(&work.round);
+        let before = |work: &WorkKey| {
+            work.run.as_str() == assignment.run
+                && (self.setup.first_paid_round()..assignment.round).contains(&work.round)
+        };
         self.acknowledged.iter().filter(|(work, client, _)| client == name && before(work)).count() as u32
     }
 

@@ -40,7 +40,7 @@ impl World {
             return Some(Input::AggregateFailed { work: plan.work, reason: "updates are gone".to_owned() });
         };
         let trains = plan.kind == rondo_rounds::RoundKind::Train;
-        assert_eq!(plan.release.is_some(), trains && self.setup.is_central());
+        assert_eq!(plan.release.is_some(), (trains || self.setup.pays()) && self.setup.is_central());
         if plan.release.is_some() {
             match self.step(Input::Releasing { work: plan.work.clone() }) {
                 Outcome::Answered(Reply::Release { granted: true }) => {

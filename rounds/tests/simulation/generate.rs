@@ -14,13 +14,13 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop_oneof![3 => Just(Measures::Everybody), 1 => Just(Measures::ClientZero), 1 => Just(Measures::Outsider)];
     let rollback = proptest::option::of(prop_oneof![Just(0_u32), 1_u32..60]);
     let language = (course, any::<bool>(), rollback, measures, any::<bool>(), 0_u32..3, 0_u64..1000, any::<bool>());
-    (counts, policy, language, proptest::bool::weighted(0.3), any::<(bool, bool, bool)>()).prop_map(
+    (counts, policy, language, proptest::bool::weighted(0.3), any::<(bool, bool, bool, bool)>()).prop_map(
         |(
             (method, clients, rounds, cohort, over_select),
             (quorum, eval_every, max_attempts, weigh_examples, seed),
             (course, keep_best, rollback, measures, server, refactor_every, ranks, start_adapter),
             private,
-            (per_client, by_coins, moves_clip),
+            (per_client, by_coins, moves_clip, pays_warm_up),
         )| {
             // A sum of one client hides nobody.
             let cohort = if private && per_client { cohort.max(2) } else { cohort };
@@ -43,6 +43,7 @@ fn setup() -> impl Strategy<Value = Setup> {
                 per_client,
                 by_coins,
                 moves_clip,
+                pays_warm_up,
                 seed: seed >> 1,
                 course,
                 keep_best: keep_best && measured,

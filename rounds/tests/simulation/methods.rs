@@ -35,6 +35,16 @@ impl Setup {
         self.epsilon.is_some() && self.per_client && matches!(support, DpSupport::Central { .. })
     }
 
+    /// Whether the warm-up reads data and is paid for.
+    pub(crate) fn pays(&self) -> bool {
+        self.pays_warm_up && self.epsilon.is_some() && self.method_id() == "fed-sb"
+    }
+
+    /// The first round of a private run that costs something.
+    pub(crate) fn first_paid_round(&self) -> u32 {
+        if self.pays() { 0 } else { 1 }
+    }
+
     /// Whether a server optimiser keeps a state: where one is wanted and the method can have one.
     pub(crate) fn serves(&self) -> bool {
         let can = ["fedit", "fed-sb", "vector-bank"].contains(&self.method_id());

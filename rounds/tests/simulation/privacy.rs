@@ -39,6 +39,50 @@ fn every_method_keeps_the_guarantee_to_its_end() {
 }
 
 #[test]
+fn a_paid_warm_up_is_one_more_noised_step_of_every_client() {
+    let setup = Setup { method: 3, pays_warm_up: true, epsilon: Some(20), ..private() };
+    let world = simulate(setup, &[Op::Everybody, Op::CrashAfterCommit, Op::Everybody, Op::Restart]);
+    let summary = world.engine.run_summary(&world.runs[0]).unwrap();
+    assert_eq!(summary.outcome, "completed");
+    assert!(summary.privacy.contains("clip 1, warm-up clip 0.5"), "{}", summary.privacy);
+    let mut steps = std::collections::BTreeMap::new();
+    for record in world.engine.rounds(&world.runs[0]) {
+        for participant in record.participants.iter().filter(|participant| participant.state == "accepted") {
+            let before = steps.entry(participant.client.clone()).or_insert(0);
+            *before += 1;
+            let report = participant.privacy.as_ref().unwrap();
+            assert_eq!((report.steps, report.total_steps), (1, *before), "round {}", record.round);
+            assert_eq!((participant.examples, participant.train_loss, participant.train_seconds), (0, 0.0, 0.0));
+        }
+    }
+    assert_eq!(steps.values().max(), Some(&4), "three rounds and the warm-up: {steps:?}");
+
+    // What the warm-up sends is held against the guarantee like any update.
+    let mut world = World::new(setup);
+    world.gather();
+    let client = world.cohort()[0];
+    let assignment = world.devices[client].assignment.clone().unwrap();
+    assert_eq!((assignment.round, assignment.clip), (0, 0.0), "with unit example every client clips on its own");
+    let reason_of = |world: &mut World, client: usize, change: &dyn Fn(&mut Packed)| {
+        let assignment = world.devices[client].assignment.clone().unwrap();
+        let mut packed = world.pack(client, &assignment, "");
+        change(&mut packed);
+        match world.upload(client, &packed).reply() {
+            Reply::Upload(UploadOutcome::Refused { reason }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let bare = reason_of(&mut world, client, &|packed| packed.update.privacy = None);
+    assert!(bare.contains("carries no privacy report"), "{bare}");
+    let client = world.cohort()[1];
+    let longer = reason_of(&mut world, client, &|packed| {
+        let report = packed.update.privacy.as_mut().unwrap();
+        (report.steps, report.total_steps) = (2, 2);
+    });
+    assert!(longer.contains("its warm-up took 2 noised steps, and a paid warm-up is one"), "{longer}");
+}
+
+#[test]
 fn a_run_that_has_spent_its_budget_ends_in_a_state_of_its_own_and_keeps_its_adapter() {
     let world = simulate(Setup { rounds: 9, ..private() }, &[]);
     let summary = world.engine.run_summary(&world.runs[0]).unwrap();
@@ -135,7 +179,12 @@ fn a_guarantee_that_cannot_be_kept_is_refused_before_anything_starts() {
     };
     let rank = create(file.replace("id = \"fedit\"", "id = \"fed-sb\""));
     assert!(rank.to_string().contains("statistic of the clients' data"), "{rank}");
-    assert!(rank.hint().unwrap().contains("base-svd"));
+    assert!(rank.hint().unwrap().contains("base-svd") && rank.hint().unwrap().contains("privacy.warm_up_clip"));
+    let needless = create(file.replace("clip = 1.0", "clip = 1.0\nwarm_up_clip = 0.5"));
+    assert!(needless.to_string().contains("begins with no statistic of the clients' data"), "{needless}");
+    assert!(needless.hint().unwrap().contains("leave privacy.warm_up_clip out"));
+    let negative = create(file.replace("clip = 1.0", "clip = 1.0\nwarm_up_clip = -1.0"));
+    assert!(negative.to_string().contains("privacy.warm_up_clip"), "{negative}");
     for (from, to, says) in [
         ("weighting = \"uniform\"", "weighting = \"examples\"", "example counts stay with the data owners"),
         ("keep = \"last\"", "keep = \"best\"", "leaks unless the data are public"),

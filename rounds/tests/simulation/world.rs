@@ -137,7 +137,8 @@ impl World {
         let server = server.unwrap_or_default();
         let private = self.setup.epsilon.is_some();
         let weighting = if self.setup.weigh_examples && !private { "examples" } else { "uniform" };
-        let init = if private && method == "fed-sb" { "init = \"base-svd\"" } else { "" };
+        let paid = if self.setup.pays() { "warm_up_clip = 0.5" } else { "" };
+        let init = if private && method == "fed-sb" && !self.setup.pays() { "init = \"base-svd\"" } else { "" };
         let central = self.setup.is_central();
         let (unit, over_select) = if central { ("client", 0) } else { ("example", over_select) };
         let rate = if central && self.setup.by_coins { "sampling_rate = 0.5" } else { "" };
@@ -149,7 +150,7 @@ impl World {
         let privacy = self.setup.epsilon.map(|tenths| {
             let epsilon = f64::from(tenths) / 10.0;
             format!(
-                "[privacy]\n            unit = \"{unit}\"\n            epsilon = {epsilon}\n            delta = {DELTA}\n            clip = 1.0\n            {noise}\n            {rate}"
+                "[privacy]\n            unit = \"{unit}\"\n            epsilon = {epsilon}\n            delta = {DELTA}\n            clip = 1.0\n            {paid}\n            {noise}\n            {rate}"
             )
         });
         let privacy = privacy.unwrap_or_default();

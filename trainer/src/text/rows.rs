@@ -9,10 +9,6 @@ use crate::error::TrainerError;
 use crate::text::encode::{self, EncodedDataset, encode_all};
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, Refusal};
-<<<<<<< HEAD
-use rondo_proto::wording::SettingKey;
-=======
->>>>>>> data
 
 /// Rows that [`Rows::chunks`] takes together.
 const CHUNK: usize = 512;

@@ -137,7 +137,7 @@ fn unchanged(work: &Work, why: &TrainerError) -> Result<LocalUpdate, TrainerErro
 }
 
 /// An update that says nothing but its tensors.
-fn tensors_alone(tensors: TensorSet) -> LocalUpdate {
+pub(super) fn tensors_alone(tensors: TensorSet) -> LocalUpdate {
     LocalUpdate { tensors, examples: 0, train_loss: 0.0, seconds: 0.0, before: None }
 }
 

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use rondo_dp::ExamplePlan;
 use rondo_methods::init::base_factors;
 use rondo_methods::tensor::full_name;
-use rondo_methods::{BaseFactors, MethodError, Statistic, TensorSet, WarmUpStep};
+use rondo_methods::{BaseFactors, MethodError, Statistic, TensorSet, WarmUpStep, change};
 use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 use tch::{Kind, Tensor};
 
@@ -15,6 +16,7 @@ use crate::models::Transformer;
 use crate::session::{Session, to_plain};
 use crate::step::Plan;
 use crate::text::rows::Rows;
+use crate::train::dp_sgd::DpSgd;
 use crate::train::local;
 
 /// The gradient of the mean loss over the first examples of the client's order (their counting
@@ -73,16 +75,76 @@ pub fn gradient(
     for sum in &mut sums {
         let _ = sum.f_mul_scalar_(share)?;
     }
-    let named = session.trained().iter().zip(&sums);
-    let tensors: TensorSet =
-        named.map(|((name, _), sum)| Ok((name.clone(), to_plain(sum)?))).collect::<Result<_, TrainerError>>()?;
     Ok(LocalUpdate {
-        tensors,
+        tensors: named(session, &sums)?,
         examples: local::usable(rows),
         train_loss: total * share,
         seconds: started.elapsed().as_secs_f64(),
         before: None,
     })
+}
+
+/// The same for a run with privacy per example: one noised step over a Poisson batch, in which every example's own gradient
+/// is clipped over all probes together. `paid` is the plan of that step. The number of examples that the method asks for
+/// does not matter: the plan's sampling rate decides.
+///
+/// # Errors
+/// No row, no noise, an interruption.
+///
+/// # Errors
+/// No row, no noise, an interruption.
+pub fn noised_gradient(
+    session: &Session<'_>,
+    work: &Work,
+    paid: &ExamplePlan,
+    rows: &Rows<'_>,
+    plan: Plan,
+    progress: &mut OnProgress<'_>,
+) -> Result<LocalUpdate, TrainerError> {
+    if rows.is_empty() {
+        return Err(TrainerError::NoExamples { what: "the training part" });
+    }
+    let found = DpSgd::new(session, paid)?.step(session, work, rows, plan)?;
+    if progress(Progress { step: 1, steps: 1, loss: 0.0 }) == ControlFlow::Break(()) {
+        return Err(TrainerError::Interrupted);
+    }
+    Ok(local::tensors_alone(named(session, &found.tensors)?))
+}
+
+/// The gradient of a run with privacy per client: scaled down to an L2 norm of at most `clip` over all probes together. One
+/// that diverged, or found no usable row, is zero, so that nothing but the tensors says so.
+///
+/// # Errors
+/// No row, an interruption.
+pub fn clipped_gradient(
+    session: &Session<'_>,
+    work: &Work,
+    (examples, clip): (u32, f64),
+    rows: &Rows<'_>,
+    plan: Plan,
+    progress: &mut OnProgress<'_>,
+) -> Result<LocalUpdate, TrainerError> {
+    if rows.is_empty() {
+        return Err(TrainerError::NoExamples { what: "the training part" });
+    }
+    let zero: Vec<Tensor> = session.parameters()?.iter().map(Tensor::f_zeros_like).collect::<Result<_, _>>()?;
+    let zero = named(session, &zero)?;
+    let mut tensors = match gradient(session, work, examples, rows, plan, progress) {
+        Ok(update) => update.tensors,
+        Err(why @ (TrainerError::NoExamples { .. } | TrainerError::NotFinite { .. })) => {
+            tracing::warn!(%why, "a statistic of zeros is sent");
+            zero.clone()
+        }
+        Err(error) => return Err(error),
+    };
+    change::clip(&zero, &mut tensors, clip);
+    Ok(local::tensors_alone(tensors))
+}
+
+/// Tensors in the order of the session's trained ones, by full name.
+fn named(session: &Session<'_>, tensors: &[Tensor]) -> Result<TensorSet, TrainerError> {
+    let named = session.trained().iter().zip(tensors);
+    named.map(|((name, _), tensor)| Ok((name.clone(), to_plain(tensor)?))).collect()
 }
 
 /// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples

@@ -24,6 +24,7 @@ const CLAIMED: ExamplePlan = ExamplePlan {
     rounds: 1,
     epsilon: 1.0,
     delta: 1e-5,
+    warm_up_clip: None,
 };
 /// Pairs of releases that are compared; some 1,900 numbers each.
 const PAIRS: usize = 6;

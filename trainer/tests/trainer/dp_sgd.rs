@@ -26,6 +26,7 @@ fn plan(noise: f64) -> ExamplePlan {
         rounds: 1,
         epsilon: 1.0,
         delta: 1e-5,
+        warm_up_clip: None,
     }
 }
 

@@ -14,6 +14,7 @@ mod llama;
 mod llama_files;
 mod llama_training;
 mod offsets;
+mod paid_warm_up;
 mod per_text;
 #[path = "../../../methods/tests/suite/questions.rs"]
 #[allow(unreachable_pub, reason = "shared with the suite of the methods")]

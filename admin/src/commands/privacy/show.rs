@@ -50,8 +50,9 @@ pub(super) async fn run(run: &str, context: &mut Context) -> Result<(), CliError
 /// The guarantee that a run file asks for. Every key by name, so that none can be forgotten.
 fn promise(run_file: &str) -> Result<Privacy, CliError> {
     let Some(asked) = RunFile::parse(run_file)?.privacy else { return Ok(Privacy::None) };
-    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile } = asked;
-    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile })
+    let PrivacyChoice { ref unit, epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip } =
+        asked;
+    Privacy::new(unit, Terms { epsilon, delta, clip, noise_multiplier, sampling_rate, clip_quantile, warm_up_clip })
         .map_err(|error| CliError::failed(error.to_string()))
 }
 
@@ -81,7 +82,7 @@ fn text(account: &Account) -> String {
                 account.run
             );
         }
-        Privacy::Example { epsilon, delta, clip, noise_multiplier } => {
+        Privacy::Example { epsilon, delta, clip, noise_multiplier, .. } => {
             let noise = match noise_multiplier {
                 Some(noise) => format!("{noise} times the clip, at every client"),
                 None => "at every client the least that spends epsilon over all rounds".to_owned(),
@@ -99,6 +100,10 @@ fn text(account: &Account) -> String {
             };
             ("client: all that one client contributes, or nothing in its place".to_owned(), epsilon, delta, clip, noise)
         }
+    };
+    let clip = match account.promise.warm_up_clip() {
+        Some(warm_up) => format!("{clip}; {warm_up} in the warm-up"),
+        None => clip,
     };
     let mut text = facts(&[
         ("run", account.run.clone()),

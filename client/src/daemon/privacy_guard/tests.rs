@@ -56,11 +56,11 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
     let free = open(None);
     free.reserve(&id, &private("example"), &source, 100).unwrap();
     let spent = free.release(&entry(&id, 1)).unwrap();
-    free.check(&id).unwrap();
+    free.check(&id, 1).unwrap();
     drop(free);
 
     let small = open(Some(spent.epsilon));
-    let refused = small.check(&id).unwrap_err();
+    let refused = small.check(&id, 1).unwrap_err();
     assert!(matches!(&refused, LedgerError::Budget { domain, .. } if domain == "reviews"), "{refused}");
     assert!(matches!(small.release(&entry(&id, 2)).unwrap_err(), LedgerError::Budget { .. }));
     // What was paid for before is the same bytes, and the run's own plan is as it was.
@@ -69,7 +69,7 @@ fn a_budget_declared_or_lowered_later_binds_the_runs_that_are_open() {
     drop(small);
 
     let large = open(Some(2.0 * spent.next_epsilon));
-    large.check(&id).unwrap();
+    large.check(&id, 1).unwrap();
     large.release(&entry(&id, 2)).unwrap();
 }
 
