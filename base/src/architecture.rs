@@ -1,5 +1,6 @@
-//! The one table of base model architectures: which of a model's tensors are linear layers that an adapter may target.
-//! A new architecture is a new row here, and a model file in the client's trainer.
+//! The one table of base model architectures: which of a model's tensors are linear layers that an
+//! adapter may target. A new architecture is a new row here and, where no model class fits, a model
+//! file in the trainer.
 
 use std::borrow::Cow;
 
@@ -8,22 +9,46 @@ use std::borrow::Cow;
 pub struct Architecture {
     /// The `model_type`.
     pub model_type: &'static str,
+    /// What computes it.
+    pub model_class: ModelClass,
     /// Prefixes that some checkpoints put before every tensor's name; stripped from module names.
     pub prefixes: &'static [&'static str],
-    /// What comes before the names in `layers` in a module's name, whether a checkpoint writes it or not.
+    /// What comes before the names in `layers` in a module's name, whether a checkpoint writes it
+    /// or not.
     pub root: &'static str,
     /// What comes before the layer's number in a module's name, after `root`.
     pub layers: &'static str,
     /// The linear layers of one layer, by what comes after its number.
     pub linears: &'static [&'static str],
+    /// Of the linear layers, the query and value projections by the last part of their names: what
+    /// LoRA usually adapts.
+    pub usual_targets: &'static [&'static str],
     /// How their weights lie in files.
     pub orientation: Orientation,
-    /// What stands before a module's name in the model with a language model's head; empty for encoders.
+    /// What stands before a module's name in the model with a language model's head; empty for
+    /// encoders.
     pub language_prefix: &'static str,
     /// Keys of config.json: hidden size, longest input, number of layers.
     pub config_keys: ConfigKeys,
-    /// Rows of the position table before the first position: the longest input is shorter by as many.
+    /// Rows of the position table before the first position: the longest input is shorter by as
+    /// many.
     pub positions_before: u32,
+}
+
+/// The program that computes a model; architectures that differ in names or settings alone share
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelClass {
+    /// Encoder, learned positions, full attention.
+    Bert,
+    /// BERT with positions that start behind the padding token's row.
+    Roberta,
+    /// BERT with other names and no token types.
+    DistilBert,
+    /// Causal decoder, learned positions, one inner matrix.
+    Gpt2,
+    /// Causal decoder, rotated positions, two inner matrices of which one gates the other.
+    Llama,
 }
 
 /// How a linear layer's weight lies in a file.
@@ -50,9 +75,15 @@ const USUAL_KEYS: ConfigKeys =
     ConfigKeys { hidden_size: "hidden_size", max_positions: "max_position_embeddings", layers: "num_hidden_layers" };
 
 /// A row of the BERT family.
-const fn bert(model_type: &'static str, prefixes: &'static [&'static str], positions_before: u32) -> Architecture {
+const fn bert(
+    model_type: &'static str,
+    model_class: ModelClass,
+    prefixes: &'static [&'static str],
+    positions_before: u32,
+) -> Architecture {
     Architecture {
         model_type,
+        model_class,
         prefixes,
         root: "",
         layers: "encoder.layer.",
@@ -64,6 +95,7 @@ const fn bert(model_type: &'static str, prefixes: &'static [&'static str], posit
             "intermediate.dense",
             "output.dense",
         ],
+        usual_targets: &["query", "value"],
         orientation: Orientation::OutIn,
         language_prefix: "",
         config_keys: USUAL_KEYS,
@@ -75,6 +107,7 @@ const fn bert(model_type: &'static str, prefixes: &'static [&'static str], posit
 const fn llama(model_type: &'static str) -> Architecture {
     Architecture {
         model_type,
+        model_class: ModelClass::Llama,
         prefixes: &["model."],
         root: "model.",
         layers: "layers.",
@@ -87,6 +120,7 @@ const fn llama(model_type: &'static str) -> Architecture {
             "mlp.up_proj",
             "mlp.down_proj",
         ],
+        usual_targets: &["q_proj", "v_proj"],
         orientation: Orientation::OutIn,
         language_prefix: "model.",
         config_keys: USUAL_KEYS,
@@ -96,13 +130,14 @@ const fn llama(model_type: &'static str) -> Architecture {
 
 /// All that are known.
 pub const ARCHITECTURES: &[Architecture] = &[
-    bert("bert", &["bert."], 0),
+    bert("bert", ModelClass::Bert, &["bert."], 0),
     // Positions are counted from after the padding's row, 1.
-    bert("roberta", &["roberta."], 2),
-    bert("xlm-roberta", &["roberta."], 2),
-    bert("camembert", &["roberta."], 2),
+    bert("roberta", ModelClass::Roberta, &["roberta."], 2),
+    bert("xlm-roberta", ModelClass::Roberta, &["roberta."], 2),
+    bert("camembert", ModelClass::Roberta, &["roberta."], 2),
     Architecture {
         model_type: "distilbert",
+        model_class: ModelClass::DistilBert,
         prefixes: &["distilbert."],
         root: "",
         layers: "transformer.layer.",
@@ -114,6 +149,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
             "ffn.lin1",
             "ffn.lin2",
         ],
+        usual_targets: &["q_lin", "v_lin"],
         orientation: Orientation::OutIn,
         language_prefix: "",
         config_keys: ConfigKeys { hidden_size: "dim", max_positions: "max_position_embeddings", layers: "n_layers" },
@@ -121,10 +157,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture {
         model_type: "gpt2",
+        model_class: ModelClass::Gpt2,
         prefixes: &["transformer."],
         root: "",
         layers: "h.",
         linears: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+        // Query, key and value are one layer.
+        usual_targets: &["c_attn"],
         orientation: Orientation::InOut,
         language_prefix: "transformer.",
         config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
@@ -153,7 +192,8 @@ impl Architecture {
         self.prefixes.iter().find_map(|prefix| tensor.strip_prefix(prefix)).unwrap_or(tensor)
     }
 
-    /// A tensor's name as targets and adapters spell it, whether or not the checkpoint writes the prefix.
+    /// A tensor's name as targets and adapters spell it, whether or not the checkpoint writes the
+    /// prefix.
     pub fn canonical<'a>(&self, tensor: &'a str) -> Cow<'a, str> {
         match self.root {
             "" => Cow::Borrowed(self.strip(tensor)),
@@ -162,7 +202,8 @@ impl Architecture {
         }
     }
 
-    /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer that may be adapted.
+    /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer
+    /// that may be adapted.
     pub fn linear(&self, module: &str) -> Option<(u32, usize)> {
         let rest = module.strip_prefix(self.root)?;
         let (number, suffix) = rest.strip_prefix(self.layers)?.split_once('.')?;
@@ -186,6 +227,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn usual_targets_are_linear_layers() {
+        for architecture in ARCHITECTURES {
+            for target in architecture.usual_targets {
+                let is_target = |linear: &&str| linear.rsplit('.').next() == Some(*target);
+                assert_eq!(architecture.linears.iter().filter(|linear| is_target(linear)).count(), 1, "{target}");
+            }
+        }
+    }
+
+    #[test]
     fn linears_are_found_with_and_without_a_prefix() {
         let bert = find("bert").unwrap();
         assert_eq!(bert.canonical("bert.encoder.layer.3.output.dense"), "encoder.layer.3.output.dense");
@@ -204,7 +255,7 @@ mod tests {
         assert_eq!(llama.canonical("model.norm.weight"), "model.norm.weight");
         let gpt2 = find("gpt2").unwrap();
         assert_eq!(gpt2.linear(&gpt2.canonical("transformer.h.1.attn.c_proj")), Some((1, 1)));
-        // What a language model has beside its layers keeps clear of the names of layers.
+        // The other tensors of a language model have no names of layers.
         assert_eq!(gpt2.linear(&gpt2.canonical("lm_head")), None);
     }
 }

@@ -11,7 +11,7 @@ use rondo_dp::ExamplePlan;
 use rondo_methods::Job;
 use rondo_trainer::LibtorchTrainer;
 use rondo_trainer::device::DeviceChoice;
-use rondo_trainer::train::local_simulation::Solo;
+use rondo_trainer::train::local_simulation::LocalSimulation;
 use rondo_trainer_api::work::{Protection, Trainer, Work};
 
 const BATCH: u32 = 32;
@@ -25,7 +25,7 @@ fn first_round(trainer: &mut LibtorchTrainer) -> Work {
     let rows = (0..BATCH).map(|number| (long_text(number), number % 2));
     let start = |job: &Job| job.warm_up_state(job.rank()).expect("the state of a warm-up");
     let mut work = work(run, rows, start);
-    let mut solo = Solo::new(work.job.clone()).expect("there is room for a temporary folder");
+    let mut solo = LocalSimulation::new(work.job.clone()).expect("there is room for a temporary folder");
     let factors = trainer.warm_up(&work, &mut |_| ControlFlow::Continue(())).expect("the base has factors");
     solo.publish(0, &factors.tensors).expect("a warm-up of one client");
     (work.round, work.state) = (1, solo.state(1).expect("the first round follows the warm-up"));

@@ -12,10 +12,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // Libtorch reads its settings when it is loaded: commands that compute restart the process with them.
     #[cfg(feature = "torch")]
-    match &cli.command {
-        Command::Run(_) => rondo_trainer::environment::restart_with_settings(true),
-        Command::Offline(command) => rondo_trainer::environment::restart_with_settings(command.trains()),
-        _ => {}
+    {
+        use rondo_trainer::environment::{Computation, restart_with_settings};
+
+        match &cli.command {
+            Command::Run(_) => restart_with_settings(Computation::Training),
+            Command::Offline(command) if command.trains() => restart_with_settings(Computation::Training),
+            Command::Offline(_) => restart_with_settings(Computation::Inference),
+            _ => {}
+        }
     }
     // Some messages are written long before they are
     // shown, so the wording holds for the whole command.

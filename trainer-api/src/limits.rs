@@ -5,31 +5,33 @@ use serde::{Deserialize, Serialize};
 /// The `[limits]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Largest adapter rank; 0 = no limit. Methods that mix ranks train with less here, others are declined.
+    /// Largest adapter rank; 0 = no limit. Methods that mix ranks train with less here, others are
+    /// declined.
     #[serde(default)]
     pub max_rank: u32,
     /// Threads that libtorch computes with; 0 = one per core.
     #[serde(default)]
     pub threads: u32,
-    /// "cpu", "cuda:N" ("cuda" = "cuda:0") or "auto" (the first CUDA device when there is one, else the CPU).
+    /// "cpu", "cuda:N" ("cuda" = "cuda:0") or "auto" (the first CUDA device when there is one, else
+    /// the CPU).
     #[serde(default = "default_device")]
     pub device: String,
     /// Most held-out examples per evaluation; 0 = all.
     #[serde(default)]
     pub max_eval_examples: u32,
-    /// Memory that a run may take, in megabytes (10^6 bytes); 0 = what the machine has available when it starts. With a
-    /// number here the same run is carried out in the same way every time.
+    /// Memory that a run may take, in megabytes (10^6 bytes); 0 = what the machine has available
+    /// when it starts. With a number here a run takes the same steps every time.
     #[serde(default)]
     pub memory_mb: u32,
-    /// Most texts that go through the model at once; a step's batch is split and its gradients added. 0 = as the memory
-    /// allows.
+    /// Most texts that go through the model at once; a step's batch is split and its gradients
+    /// added. 0 = as the memory allows.
     #[serde(default)]
     pub micro_batch: u32,
     /// Whether layers run again for their gradients, so that only the states between them are kept.
     #[serde(default)]
     pub checkpoint: Checkpoint,
-    /// Largest data file that is held in memory, in MiB; the rows of a larger one are read when they are needed. With its
-    /// tokens a data set takes some three times this. 0 = no limit.
+    /// Largest data file that is held in memory, in MiB; the rows of a larger one are read when
+    /// they are needed. With its tokens a data set takes some three times this. 0 = no limit.
     #[serde(default = "default_data_mb")]
     pub data_mb: u64,
 }

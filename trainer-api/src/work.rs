@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rondo_data::Dataset;
 use rondo_dp::ExamplePlan;
 use rondo_methods::{AdapterState, Instance, Job, TensorSet};
 use rondo_proto::run_file::RunFile;
@@ -11,7 +12,6 @@ use rondo_proto::v1;
 use rondo_proto::wording::SettingKey;
 
 use crate::memory::TooLarge;
-use rondo_data::Dataset;
 
 /// One piece of work: everything a trainer needs, already downloaded, checked and parsed.
 #[derive(Clone)]
@@ -20,7 +20,8 @@ pub struct Work {
     pub job: Job,
     /// The run file: task, local steps, batch, learning rate, seed.
     pub run: Arc<RunFile>,
-    /// The base model that the run names, as the coordinator described it and as the local files were checked against.
+    /// The base model that the run names, as the coordinator described it and as the local files
+    /// were checked against.
     pub base: Arc<v1::BaseModel>,
     /// Folder of the base model: config.json, *.safetensors, tokenizer.json.
     pub model_dir: PathBuf,
@@ -36,9 +37,10 @@ pub struct Work {
     pub state: AdapterState,
     /// Measure the state as received before training.
     pub evaluate_before: bool,
-    /// What training does for the run's promise of privacy.
+    /// What training does for the run's privacy terms.
     pub protection: Protection,
-    /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]); `None` = all.
+    /// At most so many held-out examples are evaluated (the first ones of [`Dataset::held_out`]);
+    /// `None` = all.
     pub max_eval_examples: Option<usize>,
 }
 
@@ -49,15 +51,16 @@ impl Work {
     }
 }
 
-/// What training does for a run's promise of privacy.
+/// What training does for a run's privacy terms.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Protection {
-    /// Nothing: the run promises none.
+    /// Nothing: the run has none.
     #[default]
     None,
     /// Unit "example": every example's gradient is clipped and every step's sum noised.
     Examples(ExamplePlan),
-    /// Unit "client": the whole change is scaled down to this L2 norm. The noise is the coordinator's.
+    /// Unit "client": the whole change is scaled down to this L2 norm. The noise is the
+    /// coordinator's.
     WholeChange {
         /// The clip of the round.
         clip: f64,
@@ -67,9 +70,11 @@ pub enum Protection {
 /// What training (or a warm-up) brings back.
 #[derive(Debug, Clone)]
 pub struct LocalUpdate {
-    /// The tensors to send, by full name: at least those of [`Job::upload_manifest`]; others stay here.
+    /// The tensors to send, by full name: at least those of [`Job::upload_manifest`]; others stay
+    /// here.
     pub tensors: TensorSet,
-    /// Number of this client's training examples, by which its update weighs; 0 with privacy, as are loss and seconds.
+    /// Number of this client's training examples, by which its update weighs; 0 with privacy, as
+    /// are loss and seconds.
     pub examples: u64,
     /// Mean training loss over the last steps (or over all examples of a warm-up), in nats.
     pub train_loss: f64,
@@ -79,7 +84,7 @@ pub struct LocalUpdate {
     pub before: Option<v1::Evaluation>,
 }
 
-/// Where the work in hand stands; told to the coordinator with each heartbeat.
+/// How far the work is; reported to the coordinator with each heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Progress {
     /// Steps done.
@@ -90,11 +95,11 @@ pub struct Progress {
     pub loss: f64,
 }
 
-/// Called by a trainer after every step (and every batch of an evaluation); `Break` asks it to stop at once with
-/// [`WorkError::Interrupted`].
+/// Called by a trainer after every step (and every batch of an evaluation); `Break` asks it to stop
+/// at once with [`WorkError::Interrupted`].
 pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// Why a piece of work came to nothing.
+/// Why a piece of work failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
     /// The progress callback asked to stop.
@@ -105,7 +110,7 @@ pub enum WorkError {
     Model {
         /// The model's folder.
         dir: PathBuf,
-        /// What is wrong and the mend.
+        /// What is wrong and how to fix it.
         problem: String,
     },
     /// The data cannot be trained or evaluated on.
@@ -116,7 +121,7 @@ pub enum WorkError {
     Device {
         /// As the configuration names it.
         device: String,
-        /// What is wrong and the mend.
+        /// What is wrong and how to fix it.
         problem: String,
     },
     /// The loss or a tensor is no longer finite.
@@ -146,16 +151,26 @@ pub enum WorkError {
     Panicked(String),
 }
 
-/// Trains and evaluates. An implementation lives on one owned thread (libtorch's tensors are not `Sync`); the daemon
-/// makes it there and sends it work one piece at a time.
+/// Trains and evaluates. An implementation lives on one owned thread (libtorch's tensors are not
+/// `Sync`); the daemon makes it there and sends it work one piece at a time.
 pub trait Trainer {
     /// Computes the method's warm-up statistic over the training examples.
+    ///
+    /// # Errors
+    /// As of [`Trainer::train`].
     fn warm_up(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError>;
 
     /// Trains from [`Work::state`] for the run's local steps.
+    ///
+    /// # Errors
+    /// A model, data set or device that cannot be used, too little memory, a loss that is not
+    /// finite, an interruption.
     fn train(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<LocalUpdate, WorkError>;
 
     /// Evaluates [`Work::state`] on the held-out examples.
+    ///
+    /// # Errors
+    /// As of [`Trainer::train`], and no examples.
     fn evaluate(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, WorkError>;
 }
 

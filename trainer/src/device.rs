@@ -1,7 +1,8 @@
 //! Which device the trainer computes on.
 //!
-//! libtorch registers its CUDA part when `libtorch_cuda.so` is loaded. The binary does not link it, so that one build
-//! serves machines with and without a GPU; it is loaded here, the first time somebody asks for a GPU.
+//! libtorch registers its CUDA part when `libtorch_cuda.so` is loaded. The binary does not link it,
+//! so that one build serves machines with and without a GPU; it is loaded here, the first time
+//! somebody asks for a GPU.
 
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -90,6 +91,9 @@ impl std::fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// The libtorch device, once it is known to be usable.
+    ///
+    /// # Errors
+    /// A GPU was asked for that is not there.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -124,9 +128,10 @@ fn open_cuda_library() -> Result<(), String> {
     const RTLD_NOW: c_int = 2;
     const RTLD_GLOBAL: c_int = 0x100;
 
-    // SAFETY: `dlopen` gets a NUL-terminated name. The library's initialisers are libtorch's own, made to run when it
-    // is loaded late. The handle is never closed. `dlerror` returns NULL or a NUL-terminated string that stays valid
-    // until the next dl* call of this thread; it is copied at once.
+    // SAFETY: `dlopen` gets a NUL-terminated name. The library's initialisers are libtorch's own,
+    // made to run when it is loaded late. The handle is never closed. `dlerror` returns NULL or a
+    // NUL-terminated string that stays valid until the next dl* call of this thread; it is copied
+    // at once.
     unsafe {
         if dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL).is_null() {
             let message = dlerror();

@@ -1,21 +1,21 @@
-//! Settings of the libraries under libtorch, which read them once, when the program is loaded: the program has to be
-//! started with them.
+//! Settings of the libraries under libtorch, which read them once, when the program is loaded: the
+//! program has to be started with them.
 //!
 //! - By default OpenMP threads spin between two operations. On cores that other processes want too,
-//!   every spin is time in which the thread that is waited for does not run: with two busy neighbours
-//!   on two cores a training step takes six times as long. Asleep instead (`OMP_WAIT_POLICY=passive`)
-//!   they cost next to nothing, alone or in company.
-//! - glibc hands out large blocks as pages of their own, but from its heap once a block as large was
-//!   freed, up to 32 MB. Tensors of one to a few megabytes that come and go among tensors that stay
-//!   then leave holes, and nobody can say beforehand what a step takes: SmolLM2-135M on one tape took
-//!   1540 MB in place of 1270, with a base packed to NF4 720 in place of 450. With a fixed bound of
-//!   1 MB (`MALLOC_MMAP_THRESHOLD_`) large blocks go back to the system when they are freed. That
-//!   costs the system some work, about a tenth of such a step; a bound of 4 MB costs nothing and
-//!   fixes only some cases (1265 to 1545 MB).
+//!   every spin is time in which the thread that is waited for does not run: with two busy
+//!   neighbours on two cores a training step takes six times as long. Asleep instead
+//!   (`OMP_WAIT_POLICY=passive`) they cost next to nothing, alone or in company.
+//! - glibc hands out large blocks as pages of their own, but from its heap once a block as large
+//!   was freed, up to 32 MB. Tensors of one to a few megabytes that come and go among tensors that
+//!   stay then leave holes, and what a step takes cannot be predicted: SmolLM2-135M on one tape
+//!   took 1540 MB in place of 1270, with a base packed to NF4 720 in place of 450. With a fixed
+//!   bound of 1 MB (`MALLOC_MMAP_THRESHOLD_`) large blocks go back to the system when they are
+//!   freed. That costs the system some work, about a tenth of such a step; a bound of 4 MB costs
+//!   nothing and fixes only some cases (1265 to 1545 MB).
 //! - MKL chooses how a matrix product adds by the number of its rows, on some processors also where
-//!   the products are equal in all else. Then a row has other bits in a batch than alone. Its strict
-//!   mode (`MKL_CBWR=AUTO,STRICT`) gives a row the same bits in any company. Privacy per example
-//!   needs that: see the module `neighbours`.
+//!   the products are equal in all else. Then a row has other bits in a batch than alone. Its
+//!   strict mode (`MKL_CBWR=AUTO,STRICT`) gives a row the same bits in any company. Privacy per
+//!   example needs that: see the module `neighbours`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,26 +23,35 @@ use std::fs;
 /// The variable of MKL's reproducibility.
 const MKL_CBWR: &str = "MKL_CBWR";
 
-/// What it is set to where nobody else has set it.
+/// What it is set to where the environment does not set it.
 const STRICT: &str = "AUTO,STRICT";
 
 /// The branches of MKL that have a strict mode.
 const STRICT_BRANCHES: [&str; 5] = ["AUTO", "AVX2", "AVX512", "AVX512_E1", "AVX512_MIC"];
 
 /// Variables that stay as they are when the environment has one of the names already. The second is
-/// only for training steps: generating unpacks quantised matrices for every token and would pay most.
+/// only for training steps: generating unpacks quantised matrices for every token and would pay
+/// most.
 const SETTINGS: [(&str, &str, &[&str]); 2] = [
     ("OMP_WAIT_POLICY", "passive", &["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]),
     ("MALLOC_MMAP_THRESHOLD_", "1048576", &["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"]),
 ];
 
-/// What an environment lacks for a program that computes, with `steps` for one that takes training
-/// steps: names and values.
-fn absent(steps: bool, environment: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, String)> {
-    let wanted = &SETTINGS[..if steps { 2 } else { 1 }];
+/// What a program computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Computation {
+    /// Training steps, and all else.
+    Training,
+    /// Evaluation and generation alone.
+    Inference,
+}
+
+/// What an environment lacks for a program that computes: names and values.
+fn absent(computation: Computation, environment: impl Fn(&str) -> Option<OsString>) -> Vec<(&'static str, String)> {
+    let wanted = &SETTINGS[..if computation == Computation::Training { 2 } else { 1 }];
     let lacking = wanted.iter().filter(|(_, _, names)| names.iter().all(|name| environment(name).is_none()));
     let mut settings: Vec<_> = lacking.map(|(name, value, _)| (*name, (*value).to_owned())).collect();
-    if steps {
+    if computation == Computation::Training {
         let current = environment(MKL_CBWR).map(|value| value.to_string_lossy().into_owned());
         settings.extend(strict(current.as_deref()).map(|value| (MKL_CBWR, value)));
     }
@@ -66,15 +75,16 @@ fn strict(current: Option<&str>) -> Option<String> {
     }
 }
 
-/// Starts this program anew, same arguments and same process id, with the settings that the environment does not have.
-/// Does nothing when it has them all, and returns when the program cannot be started again. Call it first thing.
-/// A value of `MKL_CBWR` that is not strict is replaced, with a line on standard error.
+/// Starts this program once more, same arguments and same process id, with the settings that the
+/// environment does not have. Does nothing when it has them all, and returns when the program
+/// cannot be started again. Call it first thing. A value of `MKL_CBWR` that is not strict is
+/// replaced, with a line on standard error.
 #[cfg(unix)]
-pub fn restart_with_settings(steps: bool) {
+pub fn restart_with_settings(computation: Computation) {
     use std::io::{self, Write};
     use std::os::unix::process::CommandExt;
 
-    let settings = absent(steps, |name| std::env::var_os(name));
+    let settings = absent(computation, |name| std::env::var_os(name));
     if settings.is_empty() {
         return;
     }
@@ -99,7 +109,7 @@ pub fn restart_with_settings(steps: bool) {
 /// Elsewhere the program cannot be replaced in place. Set `OMP_WAIT_POLICY=passive` and
 /// `MKL_CBWR=AUTO,STRICT` by hand.
 #[cfg(not(unix))]
-pub fn restart_with_settings(_steps: bool) {}
+pub fn restart_with_settings(_computation: Computation) {}
 
 /// The processor's name as the system gives it.
 pub fn processor() -> String {
@@ -113,20 +123,23 @@ pub fn processor() -> String {
 mod tests {
     use super::*;
 
-    fn lacking(steps: bool, there: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+    fn lacking(computation: Computation, there: &[(&str, &str)]) -> Vec<(&'static str, String)> {
         let find = |name: &str| there.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        absent(steps, find)
+        absent(computation, find)
     }
 
     #[test]
     fn what_the_environment_lacks_is_set_once() {
-        let names = |steps| lacking(steps, &[]).iter().map(|(name, _)| *name).collect::<Vec<_>>();
-        assert_eq!(names(true), ["OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MKL_CBWR"]);
-        assert_eq!(names(false), ["OMP_WAIT_POLICY"]);
-        let settings = lacking(true, &[]);
+        let names = |computation| lacking(computation, &[]).iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        assert_eq!(names(Computation::Training), ["OMP_WAIT_POLICY", "MALLOC_MMAP_THRESHOLD_", "MKL_CBWR"]);
+        assert_eq!(names(Computation::Inference), ["OMP_WAIT_POLICY"]);
+        let settings = lacking(Computation::Training, &[]);
         let there: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert!(lacking(true, &there).is_empty());
-        assert_eq!(lacking(true, &[("GOMP_SPINCOUNT", "0"), ("GLIBC_TUNABLES", "")]), [(MKL_CBWR, STRICT.to_owned())]);
+        assert!(lacking(Computation::Training, &there).is_empty());
+        assert_eq!(
+            lacking(Computation::Training, &[("GOMP_SPINCOUNT", "0"), ("GLIBC_TUNABLES", "")]),
+            [(MKL_CBWR, STRICT.to_owned())]
+        );
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use rondo_proto::wording::{Advice, SettingKey};
+use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
+use rondo_trainer_api::work::WorkError;
+
 use crate::device::DeviceError;
 use crate::models::ModelError;
-use rondo_proto::wording::{Advice, SettingKey};
-use rondo_trainer_api::memory::{OutlineError, TooLarge};
-use rondo_trainer_api::work::WorkError;
 
 /// Why the libtorch trainer refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum TrainerError {
     },
     /// A language model's task on an encoder.
     #[error(
-        "the model has no vocabulary matrix, so it foretells no tokens; tasks other than classification need a causal language model"
+        "the model has no vocabulary matrix, so it predicts no tokens; tasks other than classification need a causal language model"
     )]
     NoVocabulary,
     /// A tensor that the adapter or the head needs is absent or has the wrong shape.
@@ -107,7 +108,7 @@ pub enum TrainerError {
     },
     /// The base model's sizes, by which memory is planned.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// A training step does not fit into memory.
     #[error(transparent)]
     Memory(#[from] Box<TooLarge>),
@@ -146,7 +147,7 @@ pub enum TrainerError {
 }
 
 impl TrainerError {
-    /// The same in the daemon's words; `dir` is the model's folder, `round` the round in hand.
+    /// The error as the daemon reports it; `dir` is the model's folder, `round` the present round.
     pub(crate) fn into_work_error(self, dir: &std::path::Path, round: u32) -> WorkError {
         match self {
             Self::Interrupted => WorkError::Interrupted,
@@ -160,7 +161,7 @@ impl TrainerError {
             Self::Device(error) => WorkError::Device { device: error.device().to_owned(), problem: error.to_string() },
             Self::NotFinite { step, what } => WorkError::NotFinite { round, step, what },
             Self::Memory(error) => WorkError::Memory(error),
-            Self::Outline(_)
+            Self::ModelSizes(_)
             | Self::Model(_)
             | Self::Tokenizer { .. }
             | Self::TooLong { .. }

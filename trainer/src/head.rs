@@ -21,9 +21,12 @@ pub struct Head {
 }
 
 impl Head {
-    /// The same head for each of `texts` texts, so that no product has more than one text's rows. Where it takes
-    /// gradients, each text gets a copy of its own, and the copies are added to `copies` by full name; otherwise all
-    /// texts read the one there is.
+    /// The same head for each of `texts` texts, so that no product has more than one text's rows.
+    /// Where it takes gradients, each text gets a copy of its own, and the copies are added to
+    /// `copies` by full name; otherwise all texts read the one there is.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn for_texts(&self, texts: i64, copies: &mut Vec<(String, Tensor)>) -> Result<Self, TrainerError> {
         let mut of_each = |name: &str, tensor: &Tensor| -> Result<Tensor, TrainerError> {
             if !tensor.requires_grad() {
@@ -41,6 +44,9 @@ impl Head {
     }
 
     /// Token states `[n, hidden]` of a batch to logits `[texts, labels]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn logits(&self, states: &Tensor, batch: &Batch) -> Result<Tensor, TrainerError> {
         let pooled = match self.pooling {
             Pooling::Mean => batch.mean(states)?,

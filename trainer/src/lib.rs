@@ -3,8 +3,9 @@
 //! ```text
 //! texts -- tokens --> batch --> models (each linear layer + adapters) --> head --> loss --> optim
 //! ```
-//! A [`LibtorchTrainer`] takes [`Work`] as plain data and gives plain data back. libtorch's tensors are not `Sync`, so
-//! it is made and used on one thread. Equal work gives equal bits on one machine and thread count.
+//! A [`LibtorchTrainer`] takes [`Work`] as plain data and gives plain data back. libtorch's tensors
+//! are not `Sync`, so it is made and used on one thread. Equal work gives equal bits on one machine
+//! and thread count.
 
 pub mod adapters;
 pub mod batch;

@@ -7,11 +7,11 @@ use crate::error::TrainerError;
 use crate::session::{Session, to_plain};
 use crate::step::loss::vocabulary_logits;
 
-/// Tokens laid out together.
+/// Tokens of one batch, padding included.
 const BATCH_TOKENS: usize = 512;
 
-/// Logits of every token of every text, without gradients: `[tokens, vocabulary]` each, in the order of the texts. Row j
-/// is what the model expects after token j.
+/// Logits of every token of every text, without gradients: `[tokens, vocabulary]` each, in the
+/// order of the texts. Row j is what the model expects after token j.
 ///
 /// # Errors
 /// No language model; whatever libtorch refuses.

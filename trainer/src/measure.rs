@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rondo_methods::{AdapterState, Instance, Job, MethodError, Start, TensorSet};
 use rondo_proto::run_file::{Dtype, RunFile};
+use rondo_trainer_api::memory::{StepChoice, Workload, machine};
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
@@ -12,12 +13,11 @@ use crate::LibtorchTrainer;
 use crate::batch::Encoded;
 use crate::device::DeviceChoice;
 use crate::error::TrainerError;
-use crate::models;
-use crate::session::Session;
-use crate::step::{self, Goal, Plan};
+use crate::models::{self, LoadOptions, PackedWeights};
+use crate::session::{Session, SessionMode};
+use crate::step::{self, Objective, Plan};
 use crate::text::load_tokenizer::load_tokenizer;
 use crate::train::optim::{AdamW, AdamWConfig};
-use rondo_trainer_api::memory::{Choice, Load, machine};
 
 /// What a measured step saw.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,15 +32,18 @@ pub struct Measured {
     pub seconds: f64,
 }
 
-/// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal arguments give equal
-/// tokens, so that losses compare. `unpacked` holds a packed base as numbers, as it was said to `load`.
+/// Loads the model, attaches a fresh adapter and takes one step on texts of full length. Equal
+/// arguments give equal tokens, so that losses compare.
+///
+/// # Errors
+/// A model that cannot be loaded, and whatever libtorch refuses.
 pub fn one_step(
     model: &Path,
     run: &RunFile,
     job: &Job,
-    load: &Load,
-    choice: &Choice,
-    unpacked: bool,
+    workload: &Workload,
+    choice: &StepChoice,
+    packed: PackedWeights,
     threads: u32,
 ) -> Result<Measured, TrainerError> {
     let device = LibtorchTrainer::new(DeviceChoice::Cpu, (threads > 0).then_some(threads as usize))?.device();
@@ -48,29 +51,30 @@ pub fn one_step(
         Dtype::F32 => Kind::Float,
         Dtype::Bf16 => Kind::BFloat16,
     };
-    let base = models::load_held(model, device, kind, run.train.quantise, unpacked)?;
+    let base = models::load(model, LoadOptions { device, kind, quantise: run.train.quantise, packed })?;
     // Not used here, but in memory whenever a run trains.
     let _tokens = load_tokenizer(model)?;
     let loaded = machine::peak().unwrap_or(0);
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let state = fresh(job, &mut draw).map_err(TrainerError::Method)?;
-    let session = Session::of_state(&*base, device, job, &state, run.task.pooling, true)?;
+    let session = Session::of_state(&*base, device, job, &state, run.task.pooling, SessionMode::Train)?;
     let mut encoded = Encoded::new();
-    for _ in 0..load.batch {
-        // The same words whatever the batch is split into; the first ones of a vocabulary are often special.
-        let ids: Vec<i64> = (0..load.max_tokens).map(|_| draw.below(load.outline.vocabulary) as i64).collect();
-        match load.outline.is_language() {
+    for _ in 0..workload.batch {
+        // The same words whatever the batch is split into; the first ones of a vocabulary are often
+        // special.
+        let ids: Vec<i64> = (0..workload.max_tokens).map(|_| draw.below(workload.sizes.vocabulary) as i64).collect();
+        match workload.sizes.is_language() {
             true => encoded.push_counted(&ids, &(0..ids.len()).map(|place| place > 0).collect::<Vec<_>>()),
             false => encoded.push(ids),
         }
     }
     let texts: Vec<usize> = (0..encoded.len()).collect();
     let labels: Vec<i64> = texts.iter().map(|&text| text as i64 % 2).collect();
-    let goal = if load.outline.is_language() { Goal::Tokens } else { Goal::Labels(&labels) };
-    let plan = Plan { checkpoint: choice.way.checkpoint, micro_batch: choice.way.micro_batch as usize, chunk: 0 };
+    let objective = if workload.sizes.is_language() { Objective::Tokens } else { Objective::Labels(&labels) };
+    let plan = Plan { checkpoint: choice.mode.checkpoint, micro_batch: choice.mode.micro_batch as usize, chunk: 0 };
     let mut optimiser = AdamW::new(AdamWConfig { lr: run.train.lr, ..AdamWConfig::default() }, session.parameters()?)?;
     let started = Instant::now();
-    let found = step::gradients(&session, &encoded, &texts, goal, plan)?;
+    let found = step::gradients(&session, &encoded, &texts, objective, plan)?;
     optimiser.step(&found.tensors)?;
     let seconds = started.elapsed().as_secs_f64();
     let _update = session.trained_values()?;

@@ -1,12 +1,13 @@
-//! Whether a text's gradient depends on its neighbours in a batch: found out by trial, since it is for
-//! the kernels of this processor to say.
+//! Whether a text's gradient depends on its neighbours in a batch: found out by trial, since it is
+//! for the kernels of this processor to say.
 //!
-//! Privacy per example counts on one text changing one term of a sum. [`Batch::separate`] keeps the texts
-//! of a micro-batch apart in all but one thing: a matrix product over all tokens may add in another order
-//! when it has more rows. MKL's strict mode rules that out where it is honoured (`environment`). So a
-//! trial compares the gradients of six texts at once with those of one by one, bit for bit: for every kind
-//! of layer when a daemon starts, and on the model and the adapter in hand before private training. Where
-//! they differ, the texts of private steps are worked on one at a time, where a text has no neighbours.
+//! Privacy per example counts on one text changing one term of a sum. [`Batch::separate`] keeps the
+//! texts of a micro-batch apart in all but one thing: a matrix product over all tokens may add in
+//! another order when it has more rows. MKL's strict mode rules that out where it is honoured
+//! (`environment`). So a trial compares the gradients of six texts at once with those of one by
+//! one, bit for bit: for every kind of layer when a daemon starts, and on the present model and
+//! adapter before private training. Where they differ, the texts of private steps are worked on one
+//! at a time, where a text has no neighbours.
 //!
 //! [`Batch::separate`]: crate::batch::Batch::separate
 
@@ -16,14 +17,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rondo_proto::run_file::RunFile;
+use rondo_trainer_api::work::Work;
 use tch::{Device, Tensor};
 
 use crate::environment;
 use crate::error::TrainerError;
 use crate::session::Session;
-use crate::step::{self, Goal, Plan};
+use crate::step::{self, Objective, Plan};
 use crate::text::encoded::Encoded;
-use rondo_trainer_api::work::Work;
 
 /// Texts at once in a trial.
 const TEXTS: usize = 6;
@@ -102,7 +103,8 @@ impl Trials {
     /// As of [`try_session`], but for unequal gradients.
     pub fn plan(&mut self, session: &Session<'_>, work: &Work, plan: Plan) -> Result<Plan, TrainerError> {
         let plan = self.processor.plan(plan);
-        let (base, run) = (work.base.digest.clone(), Arc::clone(&work.run));
+        let base = work.base.digest.clone();
+        let run = Arc::clone(&work.run);
         let wanted = Tried { base, run, rank: work.rank, plan };
         if let Some((tried, found)) = &self.last
             && *tried == wanted
@@ -127,8 +129,8 @@ pub fn try_processor(device: Device) -> Result<(), TrainerError> {
     Ok(())
 }
 
-/// Tries a model with its adapter, with texts of at most `longest` tokens and no more at once than the plan
-/// has. The texts are the same for everybody: what comes of it says nothing of anybody's data.
+/// Tries a model with its adapter, with texts of at most `longest` tokens and no more at once than
+/// the plan has. The texts are fixed, so the outcome says nothing of anyone's data.
 ///
 /// # Errors
 /// As of [`try_processor`].
@@ -162,15 +164,16 @@ fn try_texts(session: &Session<'_>, encoded: &Encoded, plan: Plan) -> Result<(),
         Ok(head) => (0..).take(texts.len()).map(|text| text % head.weight.size()[0].max(1)).collect(),
         Err(_) => Vec::new(),
     };
-    let goal = |texts: Range<usize>| if labels.is_empty() { Goal::Tokens } else { Goal::Labels(&labels[texts]) };
+    let objective =
+        |texts: Range<usize>| if labels.is_empty() { Objective::Tokens } else { Objective::Labels(&labels[texts]) };
     let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
     let mut take = |gradients: &[Tensor]| {
         parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.shallow_clone()));
         Ok(())
     };
-    step::per_text(session, encoded, &texts, goal(0..texts.len()), plan, &mut take)?;
+    step::per_text(session, encoded, &texts, objective(0..texts.len()), plan, &mut take)?;
     for &text in &texts {
-        step::per_text(session, encoded, &[text], goal(text..text + 1), plan, &mut take)?;
+        step::per_text(session, encoded, &[text], objective(text..text + 1), plan, &mut take)?;
     }
     // Of each tensor first the gradients of all texts at once, then those of one by one.
     let together: Vec<Tensor> = parts.iter().map(|parts| parts[0].shallow_clone()).collect();
@@ -182,7 +185,8 @@ fn try_texts(session: &Session<'_>, encoded: &Encoded, plan: Plan) -> Result<(),
 /// Compares gradients `[texts, ...]` by tensor, of all texts at once and of one by one.
 ///
 /// # Errors
-/// [`TrainerError::Neighbours`] for the first tensor in which a bit differs, or where shapes differ.
+/// [`TrainerError::Neighbours`] for the first tensor in which a bit differs, or where shapes
+/// differ.
 pub fn refuse_unequal(names: &[&str], together: &[Tensor], alone: &[Tensor]) -> Result<(), TrainerError> {
     for ((name, together), alone) in names.iter().zip(together).zip(alone) {
         if together.size() == alone.size() && together.f_equal(alone)? {

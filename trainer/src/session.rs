@@ -1,4 +1,5 @@
-//! A base model with one adapter on a device, and the head of a classifier: what is trained and evaluated.
+//! A base model with one adapter on a device, and the head of a classifier: what is trained and
+//! evaluated.
 
 mod evaluation;
 mod trained;
@@ -19,6 +20,15 @@ use crate::models::{Transformer, Weight};
 
 pub use evaluation::TextLoss;
 
+/// Whether a session's trained tensors take gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionMode {
+    /// They do.
+    Train,
+    /// They do not.
+    Evaluate,
+}
+
 /// A model ready to run.
 pub struct Session<'m> {
     model: &'m dyn Transformer,
@@ -32,6 +42,9 @@ pub struct Session<'m> {
 
 impl<'m> Session<'m> {
     /// A language model without an adapter. Refuses a model that has no vocabulary matrix.
+    ///
+    /// # Errors
+    /// The model has no vocabulary matrix.
     pub fn language(model: &'m dyn Transformer, device: Device) -> Result<Self, TrainerError> {
         let session = Self {
             model,
@@ -46,6 +59,9 @@ impl<'m> Session<'m> {
     }
 
     /// A classifier without an adapter: `head.weight` and `head.bias` out of `tensors`.
+    ///
+    /// # Errors
+    /// The head is absent or does not fit the model.
     pub fn new(
         model: &'m dyn Transformer,
         device: Device,
@@ -86,20 +102,26 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// A run's adapter in some state. With `training`, its trained tensors (the head's too, if the run trains it) take
-    /// gradients. `pooling` matters to classifiers alone.
+    /// A run's adapter in some state. With [`SessionMode::Train`] its trained tensors take
+    /// gradients, the head's too if the run trains it. `pooling` matters to classifiers alone.
+    ///
+    /// # Errors
+    /// A head, target or part that is absent or does not fit the model.
     pub fn of_state(
         model: &'m dyn Transformer,
         device: Device,
         job: &Job,
         state: &AdapterState,
         pooling: Pooling,
-        training: bool,
+        mode: SessionMode,
     ) -> Result<Self, TrainerError> {
         let mut session = Self::of_job(model, device, job, &state.tensors, pooling)?;
         session.merge_all(job, &state.merged)?;
         let layout = job.layout(state.instance());
-        let trained = if training { trained_names(&layout) } else { BTreeSet::new() };
+        let trained = match mode {
+            SessionMode::Train => trained_names(&layout),
+            SessionMode::Evaluate => BTreeSet::new(),
+        };
         for (index, target) in job.targets().iter().enumerate() {
             let delta = job.delta(index, state.instance());
             session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &trained)?;
@@ -120,9 +142,13 @@ impl<'m> Session<'m> {
         Ok(session)
     }
 
-    /// A warm-up step's probes on what the run starts from, the bare base model or an adapter merged into it, with the run's
-    /// head at its start; only the probes take gradients. Several probes of one target stand side by side: each is at zero,
-    /// so none changes what the others see.
+    /// A warm-up step's probes on what the run starts from, the bare base model or an adapter
+    /// merged into it, with the run's head at its start; only the probes take gradients. Several
+    /// probes of one target stand side by side: each is at zero, so none changes what the others
+    /// see.
+    ///
+    /// # Errors
+    /// As of [`Session::of_state`].
     pub fn of_probe(
         model: &'m dyn Transformer,
         device: Device,
@@ -131,7 +157,7 @@ impl<'m> Session<'m> {
         state: &AdapterState,
         pooling: Pooling,
     ) -> Result<Self, TrainerError> {
-        // The head never starts anew in a round, so neither round nor client matter to it.
+        // The head never starts again in a round, so neither round nor client matter to it.
         let mut session = Self::of_job(model, device, job, &job.initial(0, "", job.rank()), pooling)?;
         session.merge_all(job, &state.merged)?;
         let mut deltas: BTreeMap<usize, Vec<Delta>> = BTreeMap::new();
@@ -156,12 +182,18 @@ impl<'m> Session<'m> {
     }
 
     /// Adds a delta to a base weight for the life of this session.
+    ///
+    /// # Errors
+    /// No such layer, absent parts, shapes that do not chain.
     pub fn merge(&mut self, target: &str, delta: &Delta, parts: &TensorSet) -> Result<(), TrainerError> {
         let parts = self.parts(parts)?;
         self.adapters.merge(self.model.linears(), target, delta, parts)
     }
 
     /// Attaches a delta; parts whose full name is in `trained` take gradients.
+    ///
+    /// # Errors
+    /// As of [`Session::merge`].
     pub fn attach(
         &mut self,
         target: &str,
@@ -184,8 +216,12 @@ impl<'m> Session<'m> {
         parts.iter().map(|(name, tensor)| Ok((name.clone(), to_torch(tensor, self.device)?))).collect()
     }
 
-    /// The same session with a copy of every trained tensor for each text of a batch: [`Session::leaves`] are `[b, ...]`,
-    /// and the gradient of a sum over the batch's texts holds each text's own. It runs that batch alone.
+    /// The same session with a copy of every trained tensor for each text of a batch:
+    /// [`Session::leaves`] are `[b, ...]`, and the gradient of a sum over the batch's texts holds
+    /// each text's own. It runs that batch alone.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn per_text(&self, batch: &Batch) -> Result<Self, TrainerError> {
         let (adapters, mut trained) = self.adapters.per_text(batch.padding())?;
         let head = match &self.head {
@@ -211,7 +247,8 @@ impl<'m> Session<'m> {
         &self.adapters
     }
 
-    /// True when some of the base's weights are packed, so that a tape over all layers would hold them unpacked.
+    /// True when some of the base's weights are packed, so that a tape over all layers would hold
+    /// them unpacked.
     pub fn is_packed(&self) -> bool {
         let linears = self.model.linears();
         (0..linears.names().len()).any(|number| linears.weight(number).is_packed())

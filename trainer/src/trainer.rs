@@ -1,30 +1,31 @@
-//! The trainer itself: it keeps the last base model in memory and carries out one piece of work after another.
+//! The trainer itself: it keeps the last base model in memory and carries out one piece of work
+//! after another.
 
 use std::path::{Path, PathBuf};
 
 use rondo_methods::{StartAdapter, Statistic};
 use rondo_proto::run_file::{Dtype, Quantise};
 use rondo_proto::v1;
+use rondo_trainer_api::limits::Limits;
+use rondo_trainer_api::memory::{self, ModelSizes, Workload, machine};
+use rondo_trainer_api::work::{LocalUpdate, MakeTrainer, OnProgress, Protection, Trainer, Work, WorkError};
 use tch::{Device, Kind};
 
 use crate::device::DeviceChoice;
 use crate::error::TrainerError;
-use crate::models::{self, Transformer};
+use crate::models::{self, LoadOptions, Transformer};
 use crate::neighbours::{self, PrivateBatches, Trials};
-use crate::session::Session;
+use crate::session::{Session, SessionMode};
 use crate::step::Plan;
 use crate::tasks;
 use crate::text::load_tokenizer::load_tokenizer;
 use crate::text::tokens::Tokens;
 use crate::train::{local, warm_up};
-use rondo_trainer_api::limits::Limits;
-use rondo_trainer_api::memory::{self, Load, Outline, machine};
-use rondo_trainer_api::work::MakeTrainer;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Protection, Trainer, Work, WorkError};
 
-/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory of `[limits]`.
-/// The processor is tried here: where neighbours in a batch move a text's gradient, private training works on one text
-/// at a time. A GPU is tried by the run's own model alone, when there is private work.
+/// How the daemon makes a trainer on the thread that will own it, by the device, threads and memory
+/// of `[limits]`. The processor is tried here: where neighbours in a batch move a text's gradient,
+/// private training works on one text at a time. A GPU is tried by the run's own model alone, when
+/// there is private work.
 ///
 /// # Errors
 /// Not a device, or a GPU that is not there; found here, before there is any work.
@@ -53,7 +54,8 @@ fn set_threads(threads: Option<usize>) {
     }
 }
 
-/// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last data sets.
+/// Trains and evaluates with libtorch. It keeps the last base model and the token ids of the last
+/// data sets.
 pub struct LibtorchTrainer {
     device: Device,
     loaded: Option<Loaded>,
@@ -74,8 +76,8 @@ pub struct Loaded {
 }
 
 impl LibtorchTrainer {
-    /// A trainer on a device. `threads` is the number of CPU threads of one operation; `None` leaves libtorch's default,
-    /// all cores.
+    /// A trainer on a device. `threads` is the number of CPU threads of one operation; `None`
+    /// leaves libtorch's default, all cores.
     ///
     /// # Errors
     /// A GPU was asked for that is not there.
@@ -97,19 +99,19 @@ impl LibtorchTrainer {
         Self { trials: Trials::after(batches), ..self }
     }
 
-    /// How this work's steps are carried out: the fastest way that fits.
+    /// How this work's steps are carried out: the fastest mode that fits.
     fn plan(&self, work: &Work) -> Result<Plan, TrainerError> {
         let initial = work.job.start_adapter().map(StartAdapter::message);
-        let load = Load::new(Outline::read(&work.model_dir)?, &work.run, &work.job, work.rank);
-        let load = load.starting_from(initial.as_ref(), &work.base, &work.job);
+        let workload = Workload::new(ModelSizes::read(&work.model_dir)?, &work.run, &work.job, work.rank);
+        let workload = workload.starting_from(initial.as_ref(), &work.base, &work.job);
         // A GPU's memory is another; there `[limits]` alone speaks.
         let room = if self.device == Device::Cpu { machine::room() } else { None };
-        let choice = memory::choose(&load, &self.limits, room)?;
-        tracing::debug!(peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        let choice = memory::choose(&workload, &self.limits, room)?;
+        tracing::debug!(peak = choice.estimate.peak, mode = ?choice.mode, "memory of a training step");
         // A private batch has no fixed size, so its parts have.
-        let whole = choice.way.micro_batch >= load.batch && !load.copies;
-        let micro_batch = if whole { 0 } else { choice.way.micro_batch as usize };
-        Ok(Plan { checkpoint: choice.way.checkpoint, micro_batch, chunk: 0 })
+        let whole = choice.mode.micro_batch >= workload.batch && !workload.copies;
+        let micro_batch = if whole { 0 } else { choice.mode.micro_batch as usize };
+        Ok(Plan { checkpoint: choice.mode.checkpoint, micro_batch, chunk: 0 })
     }
 
     /// The device it computes on.
@@ -117,13 +119,12 @@ impl LibtorchTrainer {
         self.device
     }
 
-    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents of one folder apart.
-    pub fn model(&mut self, dir: &Path, digest: &str, dtype: Dtype) -> Result<&mut Loaded, TrainerError> {
-        self.model_as(dir, digest, dtype, Quantise::None)
-    }
-
-    /// The same with its linear layers held as the run asks.
-    pub fn model_as(
+    /// The model in `dir`, loaded unless it is in memory already. `digest` tells different contents
+    /// of one folder apart; the base's linear layers are packed as `quantise` says.
+    ///
+    /// # Errors
+    /// A model or a tokenizer that cannot be loaded.
+    pub fn model(
         &mut self,
         dir: &Path,
         digest: &str,
@@ -148,16 +149,18 @@ impl LibtorchTrainer {
                 digest: digest.to_owned(),
                 kind,
                 quantise,
-                model: models::load_as(dir, self.device, kind, quantise)?,
+                model: models::load(dir, LoadOptions { quantise, ..LoadOptions::new(self.device, kind) })?,
                 tokens: load_tokenizer(dir)?,
             })),
         }
     }
 
     fn prepare(&mut self, work: &Work) -> Result<(Device, &mut Loaded), TrainerError> {
-        let (device, train) = (self.device, &work.run.train);
-        let loaded = self.model_as(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
-        let (asked, limit) = (work.run.task.max_tokens, loaded.model.max_positions());
+        let device = self.device;
+        let train = &work.run.train;
+        let loaded = self.model(&work.model_dir, &work.base.digest, train.dtype, train.quantise)?;
+        let asked = work.run.task.max_tokens;
+        let limit = loaded.model.max_positions();
         if asked > limit {
             return Err(TrainerError::TooLong { asked, limit });
         }
@@ -203,7 +206,8 @@ impl LibtorchTrainer {
         let mut trials = self.trials.clone();
         let (device, loaded) = self.prepare(work)?;
         let rows = loaded.tokens.rows(work.data.train(), &work.run.task)?;
-        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, true)?;
+        let pooling = work.run.task.pooling;
+        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, pooling, SessionMode::Train)?;
         let steps = match work.protection {
             Protection::Examples(_) => trials.plan(&session, work, steps)?,
             Protection::None | Protection::WholeChange { .. } => steps,
@@ -215,8 +219,17 @@ impl LibtorchTrainer {
 
     fn run_evaluation(&mut self, work: &Work, progress: &mut OnProgress<'_>) -> Result<v1::Evaluation, TrainerError> {
         let (device, loaded) = self.prepare(work)?;
-        let session = Session::of_state(&*loaded.model, device, &work.job, &work.state, work.run.task.pooling, false)?;
-        let (task, part, limit) = (&work.run.task, work.data.held_out(), work.max_eval_examples);
+        let session = Session::of_state(
+            &*loaded.model,
+            device,
+            &work.job,
+            &work.state,
+            work.run.task.pooling,
+            SessionMode::Evaluate,
+        )?;
+        let task = &work.run.task;
+        let part = work.data.held_out();
+        let limit = work.max_eval_examples;
         Ok(tasks::evaluate(&session, &mut loaded.tokens, task, part, limit, progress)?.evaluation)
     }
 }

@@ -8,7 +8,7 @@ use rondo_data::{DataError, Dataset, OnBadRow, Source, Wants};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{PrivacyChoice, RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
-use rondo_trainer_api::memory::{self, Load, Outline};
+use rondo_trainer_api::memory::{self, ModelSizes, Workload};
 
 use super::accepted_run::AcceptedRun;
 use super::failure::Failure;
@@ -198,11 +198,11 @@ impl Admission {
         let mixed_ranks = job.mixed_ranks() && !run.privacy.as_ref().is_some_and(PrivacyChoice::is_per_client);
         let rank = policy::check(&self.config.policy, &self.config.limits, &run, mixed_ranks)?;
         let model_dir = self.models.find(base)?;
-        let outline = Outline::read(&model_dir)?;
-        let load = Load::new(outline, &run, &job, rank as usize).starting_from(initial, base, &job);
+        let sizes = ModelSizes::read(&model_dir)?;
+        let load = Workload::new(sizes, &run, &job, rank as usize).starting_from(initial, base, &job);
         let choice =
             memory::choose(&load, &self.config.limits, memory::machine::room()).map_err(policy::Decline::from)?;
-        tracing::debug!(%id, peak = choice.need.peak, way = ?choice.way, "memory of a training step");
+        tracing::debug!(%id, peak = choice.estimate.peak, mode = ?choice.mode, "memory of a training step");
         let data = self.dataset(source.clone(), &run.task)?;
         if data.train().is_empty() && !measures {
             return Err(Failure::NothingToTrain { name: name.to_owned() });

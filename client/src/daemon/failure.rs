@@ -6,7 +6,7 @@ use rondo_dp::{LedgerError, PlanError, PrivacyError};
 use rondo_methods::MethodError;
 use rondo_proto::ids::InvalidId;
 use rondo_proto::run_file::RunFileError;
-use rondo_trainer_api::memory::OutlineError;
+use rondo_trainer_api::memory::ModelSizesError;
 use rondo_trainer_api::work::WorkError;
 
 use crate::api::ApiError;
@@ -75,7 +75,7 @@ pub enum Failure {
     Model(#[from] ModelError),
     /// The base model's sizes cannot be read.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// The method refused the run or its state.
     #[error(transparent)]
     Method(#[from] MethodError),
@@ -140,7 +140,7 @@ impl Failure {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 format!("base model {name:?} with digest {digest} is not here; the digests here are {known}")
             }
-            Self::Model(_) | Self::Outline(_) | Self::Work(WorkError::Model { .. }) => {
+            Self::Model(_) | Self::ModelSizes(_) | Self::Work(WorkError::Model { .. }) => {
                 format!("the base model cannot be read; {log}")
             }
             Self::Method(

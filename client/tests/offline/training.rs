@@ -234,8 +234,8 @@ fn a_merged_classifier_is_a_base_with_a_head() {
 
     let base = rondo_base::describe(Path::new(&merged), "merged").unwrap();
     assert!(base.files.iter().all(|file| file.name != rondo_base::HEAD_FILE), "{:?}", base.files);
-    let outline = rondo_trainer_api::memory::Outline::read(Path::new(&merged)).unwrap();
-    assert!(outline.matrices.iter().all(|matrix| !matrix.name.starts_with("head.")));
+    let sizes = rondo_trainer_api::memory::ModelSizes::read(Path::new(&merged)).unwrap();
+    assert!(sizes.tensors.iter().all(|tensor| !tensor.name.starts_with("head.")));
 
     let evaluate =
         |more: &[&str]| run(&[&["evaluate", "--held-out=0.25", "--model", &merged], &common[..], more].concat());

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-/// Bytes that this process may come to use, what it holds already included: what the kernel could give without swapping,
-/// or the control group's limit where that is less. `None` where the system does not say.
+/// Bytes that this process may come to use, what it holds already included: what the kernel could
+/// give without swapping, or the control group's limit where that is less. `None` where the system
+/// does not say.
 pub fn room() -> Option<u64> {
     let free = field("/proc/meminfo", "MemAvailable:")?;
     let room = free + field("/proc/self/status", "VmRSS:").unwrap_or(0);
@@ -11,7 +12,8 @@ pub fn room() -> Option<u64> {
     Some(group.map_or(room, |limit: u64| room.min(limit)))
 }
 
-/// The most bytes that this process ever held in memory (VmHWM). `None` where the system does not say.
+/// The most bytes that this process ever held in memory (VmHWM). `None` where the system does not
+/// say.
 pub fn peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }

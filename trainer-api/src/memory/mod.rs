@@ -1,17 +1,19 @@
-//! How much memory a run's training step takes, told before anything is loaded, and how to keep it within what there is.
+//! How much memory a run's training step takes, estimated before anything is loaded, and how to
+//! keep it within what there is.
 //!
-//! [`Outline`] reads a model's sizes from its config and file headers, [`Load`] adds what a run asks of it, [`Need`] is
-//! the predicted peak by part, and [`choose`] picks the fastest way of carrying the step out that fits. No libtorch in
-//! here: the daemon declines with it what does not fit.
+//! [`ModelSizes`] reads a model's sizes from its config and file headers. [`Workload`] adds what a
+//! run asks of it. [`MemoryEstimate`] is the estimated peak by part, and [`choose`] picks the
+//! fastest [`StepMode`] that fits. No libtorch in here: the daemon declines with it what does not
+//! fit.
 
 mod choose;
+mod estimate;
 pub mod machine;
-mod need;
-mod outline;
+mod model_sizes;
 
-pub use choose::{Choice, TooLarge, choose};
-pub use need::{Load, Need, Part, Phase, Way};
-pub use outline::{Family, Matrix, Outline, OutlineError};
+pub use choose::{StepChoice, TooLarge, choose};
+pub use estimate::{MemoryEstimate, MemoryPart, MemoryPhase, StepMode, Workload};
+pub use model_sizes::{LayerKind, ModelSizes, ModelSizesError, TensorSize};
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::batch::padding::Padding;
 use crate::error::TrainerError;
+
 pub use crate::text::encoded::Encoded;
 
-/// Some texts as tensors. `n` = rows: the tokens in all, and in a batch of [`Batch::separate`] what fills them up; `b` =
-/// texts, `t` = cells of a text in the grid, without padding the tokens of the longest.
+/// Some texts as tensors. `n` = rows: the tokens in all, and in a batch of [`Batch::separate`] what
+/// fills them up; `b` = texts, `t` = cells of a text in the grid, without padding the tokens of the
+/// longest.
 pub struct Batch {
     /// `[n]`
     ids: Tensor,
@@ -29,22 +31,27 @@ pub struct Batch {
     separate: bool,
 }
 
-/// The grid of [`Batch::separate`] has a multiple of so many cells per text, and its texts a multiple of
-/// so many rows. Vectors of 8 and of 16 numbers divide it, so that no kernel treats the end of a row in
-/// another way than its beginning. Nor do products treat the last rows in another way: MKL has kernels of
-/// their own for one to three rows, and in some modes for what is left behind a multiple of four.
+/// The grid of [`Batch::separate`] has a multiple of so many cells per text, and its texts a
+/// multiple of so many rows. Vectors of 8 and of 16 numbers divide it, so that no kernel treats the
+/// end of a row in another way than its beginning. Nor do products treat the last rows in another
+/// way: MKL has kernels of their own for one to three rows, and in some modes for what is left
+/// behind a multiple of four.
 pub const CELLS: usize = 16;
 
 impl Batch {
     /// The texts with these indices, in this order.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn new(encoded: &Encoded, texts: &[usize], device: Device) -> Result<Self, TrainerError> {
         Self::following(encoded, texts, &vec![0; texts.len()], device)
     }
 
-    /// The same for texts whose numbers must not depend on each other: what is computed for a text goes
-    /// by its own length and tokens alone, as far as the kernels give a row of a product the same bits in
-    /// any company. Each text's row of the grid is as wide as [`Batch::width`] has it. Behind some texts there
-    /// are rows of token 0 that nothing reads, so that all rows together are a multiple of [`CELLS`].
+    /// The same for texts whose numbers must not depend on each other: what is computed for a text
+    /// goes by its own length and tokens alone, as far as the kernels give a row of a product the
+    /// same bits in any company. Each text's row of the grid is as wide as [`Batch::width`] has it.
+    /// Behind some texts there are rows of token 0 that nothing reads, so that all rows together
+    /// are a multiple of [`CELLS`].
     ///
     /// # Errors
     /// Texts of several widths.
@@ -73,7 +80,11 @@ impl Batch {
         tokens.max(1).next_multiple_of(CELLS)
     }
 
-    /// The same as continuations: what comes before them, so many tokens of each, is in a language model's cache.
+    /// The same as continuations: what comes before them, so many tokens of each, is in a language
+    /// model's cache.
+    ///
+    /// # Errors
+    /// Not one offset per text, and whatever libtorch refuses.
     pub fn following(
         encoded: &Encoded,
         texts: &[usize],
@@ -89,7 +100,8 @@ impl Batch {
         Self::laid_out(encoded, texts, offsets, lengths, longest, device)
     }
 
-    /// The texts in a grid with `longest` cells for each, of which the first `extents` have a row each.
+    /// The texts in a grid with `longest` cells for each, of which the first `extents` have a row
+    /// each.
     fn laid_out(
         encoded: &Encoded,
         texts: &[usize],
@@ -180,7 +192,11 @@ impl Batch {
         self.offsets.iter().zip(&self.lengths).map(|(offset, length)| offset + length)
     }
 
-    /// The row of each token in a layout `[b * slots]` in which a token stands at its position, `[n]`.
+    /// The row of each token in a layout `[b * slots]` in which a token stands at its position,
+    /// `[n]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn cells(&self, slots: i64) -> Result<Tensor, TrainerError> {
         Ok(self.owners.f_mul_scalar(slots)?.f_add(&self.positions)?)
     }
@@ -191,16 +207,25 @@ impl Batch {
     }
 
     /// From `[n, h]` to `[b * t, h]`, zeros where there is no token.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn pad(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
         self.padding.pad(packed)
     }
 
     /// From `[b * t, h]` back to `[n, h]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn unpad(&self, padded: &Tensor) -> Result<Tensor, TrainerError> {
         self.padding.unpad(padded)
     }
 
     /// Mean over each text's tokens: `[n, h]` to `[b, h]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn mean(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
         if self.separate {
             return self.separate_mean(packed);
@@ -217,10 +242,11 @@ impl Batch {
         Ok(shares.f_to_device(packed.device())?.f_to_kind(Kind::Float)?.f_matmul(&packed.f_to_kind(Kind::Float)?)?)
     }
 
-    /// The same by a product for each text, `[1, t]` with `[t, h]`: no other text's numbers, not even an
-    /// infinite one, come near its sum.
+    /// The same by a product for each text, `[1, t]` with `[t, h]`: no other text's numbers, not
+    /// even an infinite one, come near its sum.
     fn separate_mean(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
-        let (texts, longest) = (self.texts(), self.longest());
+        let texts = self.texts();
+        let longest = self.longest();
         let mut shares = vec![0.0_f32; (texts * longest) as usize];
         for (row, &length) in shares.chunks_mut(longest.max(1) as usize).zip(&self.lengths) {
             row[..length as usize].fill(1.0 / length as f32);
@@ -231,6 +257,9 @@ impl Batch {
     }
 
     /// State of each text's first token: `[n, h]` to `[b, h]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn first(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
         let mut firsts = Vec::with_capacity(self.extents.len());
         let mut first = 0;

@@ -1,4 +1,5 @@
-//! Between packed tokens `[n, h]` and a grid of one row per text `[b * t, h]`. `b` = texts, `t` = tokens of the longest.
+//! Between packed tokens `[n, h]` and a grid of one row per text `[b * t, h]`. `b` = texts,
+//! `t` = tokens of the longest.
 
 use tch::Tensor;
 
@@ -6,7 +7,8 @@ use crate::error::TrainerError;
 
 /// Where a batch's tokens stand in its grid.
 pub struct Padding {
-    /// Row of each token in the grid, `[n]`; `None` where all texts are equally long, so that both are one.
+    /// Row of each token in the grid, `[n]`; `None` where all texts are equally long, so that both
+    /// are one.
     rows: Option<Tensor>,
     texts: i64,
     longest: i64,
@@ -33,6 +35,9 @@ impl Padding {
     }
 
     /// From `[n, h]` to `[b * t, h]`, zeros where there is no token.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn pad(&self, packed: &Tensor) -> Result<Tensor, TrainerError> {
         let Some(rows) = &self.rows else {
             return Ok(packed.shallow_clone());
@@ -42,6 +47,9 @@ impl Padding {
     }
 
     /// From `[b * t, h]` back to `[n, h]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn unpad(&self, padded: &Tensor) -> Result<Tensor, TrainerError> {
         match &self.rows {
             // Not `index_select`: the gradient of `embedding` is 20 times faster on the CPU.
@@ -50,7 +58,11 @@ impl Padding {
         }
     }
 
-    /// Each text's tokens times a matrix of the text's own: `x` `[n, p]` by `matrices` `[b, p, q]` gives `[n, q]`.
+    /// Each text's tokens times a matrix of the text's own: `x` `[n, p]` by `matrices` `[b, p, q]`
+    /// gives `[n, q]`.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn times(&self, x: &Tensor, matrices: &Tensor) -> Result<Tensor, TrainerError> {
         let grid = self.pad(x)?.f_view([self.texts, self.longest, x.size()[1]])?;
         let product = grid.f_bmm(matrices)?;

@@ -1,10 +1,11 @@
 //! Text out of a language model, token by token, with keys and values of earlier tokens kept.
 //!
-//! Many prompts run as one batch, each at its own positions. A token attends to the tokens of its own text that stand
-//! before it and to nothing else, so a batch says what each prompt says alone. Finished texts leave the batch.
+//! Many prompts run as one batch, each at its own positions. A token attends to the tokens of its
+//! own text that stand before it and to nothing else, so a batch says what each prompt says alone.
+//! Finished texts leave the batch.
 
 pub mod sampling;
-mod spoken;
+mod stream_decoder;
 
 use std::ops::ControlFlow;
 
@@ -17,7 +18,7 @@ use crate::models::LayerCache;
 use crate::session::Session;
 use crate::step::loss::vocabulary_logits;
 
-pub use spoken::Spoken;
+pub use stream_decoder::StreamDecoder;
 
 /// How to go on from a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,13 +37,13 @@ pub struct Generated {
     /// The new tokens, without the one that ended the text.
     pub ids: Vec<i64>,
     /// Why it ended.
-    pub ending: Ending,
+    pub finish_reason: FinishReason,
 }
 
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ending {
+pub enum FinishReason {
     /// The model said that it is done.
     Stop,
     /// [`Options::max_new_tokens`] are reached.
@@ -80,7 +81,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Goes on from a prompt; what it has in common with the last one and its answer is not computed again.
+    /// Goes on from a prompt; what it has in common with the last one and its answer is not
+    /// computed again.
     ///
     /// # Errors
     /// As [`generate`].
@@ -98,7 +100,7 @@ impl Memory {
         if caches.is_empty() {
             caches = fresh(session);
         }
-        self.ids.clear(); // should this fail, the next turn starts anew
+        self.ids.clear(); // if this fails, the next turn starts from nothing
         let texts = vec![(0, held, prompt)];
         let generated = run(session, &mut caches, texts, options, on_token)?.swap_remove(0);
         // The last new token may not have been run.
@@ -130,7 +132,7 @@ fn run(
         }
         input.push(prompt[*held..].iter().copied());
     }
-    let mut all = vec![Generated { ids: Vec::new(), ending: Ending::Length }; texts.len()];
+    let mut all = vec![Generated { ids: Vec::new(), finish_reason: FinishReason::Length }; texts.len()];
     if options.max_new_tokens == 0 {
         return Ok(all);
     }
@@ -143,26 +145,27 @@ fn run(
         let mut staying = Vec::with_capacity(texts.len());
         let mut next = Encoded::new();
         for (row, logits) in logits.iter().enumerate() {
-            let (number, position) = (texts[row].0, offsets[row] as usize);
+            let number = texts[row].0;
+            let position = offsets[row] as usize;
             let text = &mut all[number];
             let Some(id) = options.sampling.pick(logits, number as u64, position as u64) else {
                 return Err(TrainerError::NotFinite { step: position as u32, what: "every logit".into() });
             };
             let id = id as i64;
             if options.stops.contains(&id) {
-                text.ending = Ending::Stop;
+                text.finish_reason = FinishReason::Stop;
                 continue;
             }
             text.ids.push(id);
             if on_token(number, id).is_break() {
-                texts.iter().skip(row).for_each(|(number, ..)| all[*number].ending = Ending::Interrupted);
-                staying.iter().for_each(|&row: &usize| all[texts[row].0].ending = Ending::Interrupted);
+                texts.iter().skip(row).for_each(|(number, ..)| all[*number].finish_reason = FinishReason::Interrupted);
+                staying.iter().for_each(|&row: &usize| all[texts[row].0].finish_reason = FinishReason::Interrupted);
                 return Ok(all);
             }
             if text.ids.len() == options.max_new_tokens {
-                text.ending = Ending::Length;
+                text.finish_reason = FinishReason::Length;
             } else if position + 1 >= limit {
-                text.ending = Ending::Context;
+                text.finish_reason = FinishReason::Context;
             } else {
                 staying.push(row);
                 next.push([id]);
@@ -186,7 +189,8 @@ fn next_logits(
     input: &Encoded,
     offsets: &[i64],
 ) -> Result<Vec<Vec<f32>>, TrainerError> {
-    let (model, device) = (session.model(), session.device());
+    let model = session.model();
+    let device = session.device();
     let vocabulary = model.vocabulary().ok_or(TrainerError::NoVocabulary)?;
     let texts: Vec<usize> = (0..input.len()).collect();
     let batch = Batch::following(input, &texts, offsets, device)?;

@@ -1,8 +1,9 @@
 //! The next token out of the logits: the likeliest, or drawn.
 //!
-//! Order of the filters, as in transformers: temperature, the k likeliest, then the nucleus (Holtzman et al. 2020): the
-//! smallest set of likeliest tokens whose probabilities sum to at least p. The number that decides is the BLAKE3 of seed,
-//! text and position, so a text depends on its seed and on nothing drawn before.
+//! Order of the filters, as in transformers: temperature, the k likeliest, then the nucleus
+//! (Holtzman et al. 2020): the smallest set of likeliest tokens whose probabilities sum to at least
+//! p. The number that decides is the BLAKE3 of seed, text and position, so a text depends on its
+//! seed and on nothing drawn before.
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,8 +36,9 @@ impl Sampling {
         None
     }
 
-    /// The token at `position` of text number `text`. Of equal largest logits the first counts as the likeliest; a logit
-    /// that is no number never comes into question. `None` when there is no number among the logits.
+    /// The token at `position` of text number `text`. Of equal largest logits the first counts as
+    /// the likeliest; a logit that is no number never comes into question. `None` when there is no
+    /// number among the logits.
     pub fn pick(&self, logits: &[f32], text: u64, position: u64) -> Option<usize> {
         if self.temperature == 0.0 {
             return likeliest(logits);
@@ -52,8 +54,8 @@ impl Sampling {
         choices.last().map(|&(token, _)| token) // rounding left a rest
     }
 
-    /// The tokens that come into question with their probabilities, likeliest first; of equals, the first in the
-    /// vocabulary. For a temperature above 0.
+    /// The tokens that come into question with their probabilities, likeliest first; of equals, the
+    /// first in the vocabulary. For a temperature above 0.
     pub fn distribution(&self, logits: &[f32]) -> Vec<(usize, f64)> {
         let numbers = logits.iter().enumerate().filter(|(_, logit)| !logit.is_nan());
         let mut choices: Vec<(usize, f64)> =
@@ -69,7 +71,8 @@ impl Sampling {
         normalise(&mut choices);
         // At 1 nothing is left out, however little rounding leaves to it.
         if self.top_p < 1.0 {
-            let (mut mass, mut kept) = (0.0, 0);
+            let mut mass = 0.0;
+            let mut kept = 0;
             while kept < choices.len() && mass < self.top_p {
                 mass += choices[kept].1;
                 kept += 1;
@@ -114,7 +117,8 @@ mod tests {
 
     use super::*;
 
-    /// Logits of the probabilities 0.5, 0.25, 0.125, 0.125 in mixed order, shifted: softmax does not see a shift.
+    /// Logits of the probabilities 0.5, 0.25, 0.125, 0.125 in mixed order, shifted: softmax does
+    /// not see a shift.
     const LOGITS: [f32; 4] = [5.0 - 3.0 * LN_2, 5.0 - LN_2, 5.0 - 3.0 * LN_2, 5.0 - 2.0 * LN_2];
 
     fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {

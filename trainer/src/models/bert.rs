@@ -7,7 +7,7 @@ use tch::{Device, Kind};
 
 use super::ModelError;
 use super::activation::Activation;
-use super::encoder::{Encoder, Names, Shape};
+use super::encoder::{Encoder, EncoderConfig, Names};
 use super::settings::Settings;
 
 pub(super) const NAMES: Names = Names {
@@ -28,18 +28,18 @@ pub(super) const NAMES: Names = Names {
 
 /// Reads the encoder in `dir`; `config` is its parsed config.json.
 pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Encoder, ModelError> {
-    Encoder::load(dir, &NAMES, shape(&Settings::new(dir, config))?, device, kind)
+    Encoder::load(dir, &NAMES, read_config(&Settings::new(dir, config))?, device, kind)
 }
 
 /// What config.json says.
-pub(super) fn shape(settings: &Settings<'_>) -> Result<Shape, ModelError> {
+pub(super) fn read_config(settings: &Settings<'_>) -> Result<EncoderConfig, ModelError> {
     settings.only("position_embedding_type", &["absolute".into()], "\"absolute\"")?;
     settings.only("is_decoder", &[false.into()], "false")?;
     settings.only("add_cross_attention", &[false.into()], "false")?;
     settings.only("quantization_config", &[], "none")?;
     let hidden = settings.count("hidden_size")?;
     let attention = settings.attention("num_attention_heads", ("hidden_size", hidden))?;
-    Ok(Shape {
+    Ok(EncoderConfig {
         vocabulary: settings.count("vocab_size")?,
         hidden,
         layers: settings.count("num_hidden_layers")?,

@@ -6,8 +6,8 @@ use super::{LayerCache, ModelError, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
 
-/// Root mean square norm (Zhang & Sennrich 2019): `x / sqrt(mean(x^2) + eps) * w` over the last dimension, the mean in
-/// f32 at least.
+/// Root mean square norm (Zhang & Sennrich 2019): `x / sqrt(mean(x^2) + eps) * w` over the last
+/// dimension, the mean in f32 at least.
 pub struct RmsNorm {
     weight: Tensor,
     eps: f64,
@@ -15,18 +15,24 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// Loads `<name>.weight` of `size` numbers.
+    ///
+    /// # Errors
+    /// The tensor is absent or has another shape.
     pub fn load(weights: &mut WeightFiles, name: &str, size: usize, eps: f64) -> Result<Self, ModelError> {
         Ok(Self { weight: weights.take(&format!("{name}.weight"), &[size])?, eps })
     }
 
     /// `[.., size]` to the same.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
         Ok(x.f_rms_norm(self.weight.size(), Some(&self.weight), self.eps)?)
     }
 }
 
-/// Grouped-query attention (Ainslie et al. 2023) in which a token sees itself and what came before it. With as many
-/// key-value heads as heads it is plain multi-head attention.
+/// Grouped-query attention (Ainslie et al. 2023) in which a token sees itself and what came before
+/// it. With as many key-value heads as heads it is plain multi-head attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
     /// Query heads.
@@ -42,8 +48,12 @@ pub struct Attention {
 impl Attention {
     /// `softmax(Q K^T / sqrt(d)) V` of each text.
     ///
-    /// Shapes: `query` `[n, heads, d]`, `key` and `value` `[n, kv heads, d]`, result `[n, heads * d]`. With a cache, texts
-    /// also see what it holds of them, and it takes these keys and values in.
+    /// Shapes: `query` `[n, heads, d]`, `key` and `value` `[n, kv heads, d]`, result
+    /// `[n, heads * d]`. With a cache, texts also see what it holds of them, and it takes these
+    /// keys and values in.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn causal(
         &self,
         query: &Tensor,
@@ -58,17 +68,22 @@ impl Attention {
                 let slots = batch.ends().max().unwrap_or(0);
                 let (keys, values) = cache.read(slots)?;
                 let mask = self.cached_mask(batch, slots)?;
-                return self.attend(query, &keys, &values, batch, mask.as_ref(), false);
+                return self.attend(query, &keys, &values, batch, Mask::given(mask.as_ref()));
             }
         }
-        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
+        let key = self.lay_out(key, self.kv_heads, batch)?;
+        let value = self.lay_out(value, self.kv_heads, batch)?;
         // Padding stands behind a text's tokens, where a causal mask hides it from them.
-        let mask =
-            self.window.filter(|&window| window < batch.longest()).map(|window| band(batch, window)).transpose()?;
-        self.attend(query, &key, &value, batch, mask.as_ref(), mask.is_none())
+        match self.window.filter(|&window| window < batch.longest()) {
+            Some(window) => self.attend(query, &key, &value, batch, Mask::Given(&band(batch, window)?)),
+            None => self.attend(query, &key, &value, batch, Mask::Causal),
+        }
     }
 
     /// The same where every token of a text sees all of its tokens.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn bidirectional(
         &self,
         query: &Tensor,
@@ -76,8 +91,9 @@ impl Attention {
         value: &Tensor,
         batch: &Batch,
     ) -> Result<Tensor, TrainerError> {
-        let (key, value) = (self.lay_out(key, self.kv_heads, batch)?, self.lay_out(value, self.kv_heads, batch)?);
-        self.attend(query, &key, &value, batch, batch.attention_mask(), false)
+        let key = self.lay_out(key, self.kv_heads, batch)?;
+        let value = self.lay_out(value, self.kv_heads, batch)?;
+        self.attend(query, &key, &value, batch, Mask::given(batch.attention_mask()))
     }
 
     /// From `[n, heads, d]` to `[texts, heads, longest, d]`, padded on the right.
@@ -86,18 +102,24 @@ impl Attention {
         Ok(padded.f_view([batch.texts(), batch.longest(), heads, self.head_size])?.f_transpose(1, 2)?)
     }
 
-    /// `query` `[n, heads, d]`; `key`, `value` `[texts, kv heads, slots, d]`; result `[n, heads * d]`.
+    /// `query` `[n, heads, d]`; `key`, `value` `[texts, kv heads, slots, d]`; result
+    /// `[n, heads * d]`.
     fn attend(
         &self,
         query: &Tensor,
         key: &Tensor,
         value: &Tensor,
         batch: &Batch,
-        mask: Option<&Tensor>,
-        is_causal: bool,
+        mask: Mask<'_>,
     ) -> Result<Tensor, TrainerError> {
         let query = self.lay_out(query, self.heads, batch)?;
-        let (key, value) = (self.repeat(key)?, self.repeat(value)?);
+        let key = self.repeat(key)?;
+        let value = self.repeat(value)?;
+        let (mask, is_causal) = match mask {
+            Mask::All => (None, false),
+            Mask::Causal => (None, true),
+            Mask::Given(mask) => (Some(mask), false),
+        };
         let context = Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, 0.0, is_causal, None, false)?;
         batch.unpad(
             &context.f_transpose(1, 2)?.f_reshape([batch.texts() * batch.longest(), self.heads * self.head_size])?,
@@ -117,7 +139,8 @@ impl Attention {
         Ok(spread.f_reshape([texts, self.heads, slots, size])?)
     }
 
-    /// Which slots each token sees, `[texts, 1, longest, slots]`; `None` when all tokens see all slots.
+    /// Which slots each token sees, `[texts, 1, longest, slots]`; `None` when all tokens see all
+    /// slots.
     fn cached_mask(&self, batch: &Batch, slots: i64) -> Result<Option<Tensor>, TrainerError> {
         let all_seen = batch.longest() == 1 && batch.ends().all(|end| end == slots);
         if all_seen && self.window.is_none_or(|window| window >= slots) {
@@ -131,6 +154,24 @@ impl Attention {
             Some(window) => mask.f_logical_and(&slot.f_gt_tensor(&positions.f_sub_scalar(window)?)?)?,
             None => mask,
         }))
+    }
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy)]
+enum Mask<'t> {
+    /// All of them.
+    All,
+    /// Its own and those before it.
+    Causal,
+    /// Those where the mask is true; it broadcasts to `[texts, heads, longest, slots]`.
+    Given(&'t Tensor),
+}
+
+impl<'t> Mask<'t> {
+    /// Without a mask all keys are seen.
+    fn given(mask: Option<&'t Tensor>) -> Self {
+        mask.map_or(Self::All, Self::Given)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys and values of earlier tokens, so that generating a token does not compute all those before it anew.
+//! Keys and values of earlier tokens, so that generating a token does not compute them again.
 
 use tch::Tensor;
 
@@ -10,16 +10,21 @@ const GROW: i64 = 64;
 
 /// Keys and values that one layer computed for earlier tokens; use it without gradients.
 ///
-/// A token's slot is its position in its text. What a slot behind a text's end holds is rubbish, which no token of the
-/// text sees, and which its next token overwrites.
+/// A token's slot is its position in its text. A slot behind a text's end holds meaningless
+/// numbers: no token of the text sees them, and its next token overwrites them.
 #[derive(Default)]
 pub struct LayerCache {
-    /// Keys (rotated where the model rotates them) and values, `[texts, slots, kv heads, head size]`.
+    /// Keys (rotated where the model rotates them) and values,
+    /// `[texts, slots, kv heads, head size]`.
     kept: Option<(Tensor, Tensor)>,
 }
 
 impl LayerCache {
-    /// Takes in a batch's keys and values, `[n, kv heads, head size]`, each at its token's position.
+    /// Takes in a batch's keys and values, `[n, kv heads, head size]`, each at its token's
+    /// position.
+    ///
+    /// # Errors
+    /// Another number of texts than the cache holds, and whatever libtorch refuses.
     pub fn store(&mut self, key: &Tensor, value: &Tensor, batch: &Batch) -> Result<(), TrainerError> {
         let end = batch.ends().max().unwrap_or(0);
         let (mut keys, mut values) = match self.kept.take() {
@@ -40,6 +45,9 @@ impl LayerCache {
     }
 
     /// The keys and values in the first `slots` slots, `[texts, kv heads, slots, head size]`.
+    ///
+    /// # Errors
+    /// The cache is empty.
     pub fn read(&self, slots: i64) -> Result<(Tensor, Tensor), TrainerError> {
         let Some((keys, values)) = &self.kept else {
             return Err(TrainerError::Tensor { name: "cache".into(), problem: "it is empty".into() });
@@ -49,6 +57,9 @@ impl LayerCache {
     }
 
     /// Keeps these texts, in this order; a text may be named more than once.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn select(&mut self, texts: &[i64]) -> Result<(), TrainerError> {
         if let Some((keys, values)) = &mut self.kept {
             let texts = Tensor::f_from_slice(texts)?.f_to_device(keys.device())?;
@@ -69,7 +80,8 @@ fn empty(like: &Tensor, texts: i64, slots: i64) -> Result<Tensor, TrainerError> 
     Ok(Tensor::f_zeros(size, (like.kind(), like.device()))?)
 }
 
-/// Room for `slots` slots; when it grows, then by a half, so that a long text is not copied for each token.
+/// Room for `slots` slots; when it grows, then by a half, so that a long text is not copied for
+/// each token.
 fn grown(kept: Tensor, slots: i64) -> Result<Tensor, TrainerError> {
     let [texts, there, heads, size] = kept.size()[..] else { return Ok(kept) };
     if slots <= there {

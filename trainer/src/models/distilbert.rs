@@ -1,6 +1,8 @@
-//! DistilBERT (Sanh et al. 2019): BERT's layers under other names, half as many, without token types.
+//! DistilBERT (Sanh et al. 2019): BERT's layers under other names, half as many, without token
+//! types.
 //!
-//! Positions are read from the checkpoint whether they were learned or (`sinusoidal_pos_embds`) computed: both are saved.
+//! Positions are read from the checkpoint whether they were learned or (`sinusoidal_pos_embds`)
+//! computed: both are saved.
 
 use std::path::Path;
 
@@ -9,7 +11,7 @@ use tch::{Device, Kind};
 
 use super::ModelError;
 use super::activation::Activation;
-use super::encoder::{Encoder, Names, Shape};
+use super::encoder::{Encoder, EncoderConfig, Names};
 use super::settings::Settings;
 
 const NAMES: Names = Names {
@@ -36,7 +38,7 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
     settings.only("quantization_config", &[], "none")?;
     let hidden = settings.count("dim")?;
     let attention = settings.attention("n_heads", ("dim", hidden))?;
-    let shape = Shape {
+    let encoder = EncoderConfig {
         vocabulary: settings.count("vocab_size")?,
         hidden,
         layers: settings.count("n_layers")?,
@@ -48,5 +50,5 @@ pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Re
         norm_eps: NORM_EPS,
         activation: settings.activation("activation", Activation::Gelu)?,
     };
-    Encoder::load(dir, &NAMES, shape, device, kind)
+    Encoder::load(dir, &NAMES, encoder, device, kind)
 }

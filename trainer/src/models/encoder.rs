@@ -1,8 +1,10 @@
-//! The encoder that BERT, RoBERTa and DistilBERT share: learned positions, full attention, a norm after every half layer.
+//! The encoder that BERT, RoBERTa and DistilBERT share: learned positions, full attention, a norm
+//! after every half layer.
 //!
-//! Tokens are packed: every step that works token by token (embeddings, linear layers, norms) sees only real tokens as
-//! one `[tokens, hidden]` matrix; only attention lays them out as `[texts, longest]`. With texts of mixed length this
-//! halves the work of a padded batch, and gives the same numbers.
+//! Tokens are packed: every step that works token by token (embeddings, linear layers, norms) sees
+//! only real tokens as one `[tokens, hidden]` matrix; only attention lays them out as
+//! `[texts, longest]`. With texts of mixed length this halves the work of a padded batch, and gives
+//! the same numbers.
 
 use std::path::Path;
 
@@ -10,9 +12,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::activation::Activation;
 use super::blocks::Attention;
+use super::linears::Bias;
 use super::norm::LayerNorm;
-use super::{LayerCache, Linears, ModelError, Transformer, WeightFiles};
-use crate::adapters::Adapters;
+use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
 
@@ -31,14 +33,14 @@ pub(super) struct Names {
     pub(super) value: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
-    /// The wide half of the feed-forward block, and the way back.
+    /// The feed-forward block: to its width, and back to the hidden size.
     pub(super) inner: &'static str,
     pub(super) outer: &'static str,
     pub(super) output_norm: &'static str,
 }
 
-/// An encoder's sizes.
-pub(super) struct Shape {
+/// What config.json says of an encoder.
+pub(super) struct EncoderConfig {
     pub(super) vocabulary: usize,
     pub(super) hidden: usize,
     pub(super) layers: usize,
@@ -65,7 +67,7 @@ pub struct Encoder {
     embedding_norm: LayerNorm,
     layers: Vec<Layer>,
     linears: Linears,
-    shape: Shape,
+    config: EncoderConfig,
 }
 
 struct Layer {
@@ -84,16 +86,17 @@ impl Encoder {
     pub(super) fn load(
         dir: &Path,
         names: &Names,
-        shape: Shape,
+        config: EncoderConfig,
         device: Device,
         kind: Kind,
     ) -> Result<Self, ModelError> {
-        let (hidden, eps) = (shape.hidden, shape.norm_eps);
+        let hidden = config.hidden;
+        let eps = config.norm_eps;
         let mut weights = WeightFiles::open(dir, names.prefix, device, kind)?;
         let mut linears = Linears::default();
-        let words = weights.take("embeddings.word_embeddings.weight", &[shape.vocabulary, hidden])?;
-        let positions = weights.take("embeddings.position_embeddings.weight", &[shape.positions, hidden])?;
-        let first_type = match shape.types {
+        let words = weights.take("embeddings.word_embeddings.weight", &[config.vocabulary, hidden])?;
+        let positions = weights.take("embeddings.position_embeddings.weight", &[config.positions, hidden])?;
+        let first_type = match config.types {
             Some(types) => {
                 let types = weights.take("embeddings.token_type_embeddings.weight", &[types, hidden])?;
                 Some(types.f_narrow(0, 0, 1)?)
@@ -102,33 +105,33 @@ impl Encoder {
         };
         let embedding_norm = LayerNorm::load(&mut weights, "embeddings.LayerNorm", hidden, eps)?;
         let mut layers = Vec::new();
-        for number in 0..shape.layers {
+        for number in 0..config.layers {
             let at = |part: &str| format!("{}.{number}.{part}", names.layers);
-            let mut linear = |part: &str, out, inp| linears.load(&mut weights, &at(part), out, inp);
+            let mut linear = |part: &str, out, inp| linears.load(&mut weights, &at(part), [out, inp], Bias::Present);
             let query = linear(names.query, hidden, hidden)?;
             let key = linear(names.key, hidden, hidden)?;
             let value = linear(names.value, hidden, hidden)?;
             let attention_output = linear(names.attention_output, hidden, hidden)?;
-            let inner = linear(names.inner, shape.inner, hidden)?;
-            let outer = linear(names.outer, hidden, shape.inner)?;
+            let inner = linear(names.inner, config.inner, hidden)?;
+            let outer = linear(names.outer, hidden, config.inner)?;
             let attention_norm = LayerNorm::load(&mut weights, &at(names.attention_norm), hidden, eps)?;
             let output_norm = LayerNorm::load(&mut weights, &at(names.output_norm), hidden, eps)?;
             layers.push(Layer { query, key, value, attention_output, attention_norm, inner, outer, output_norm });
         }
         weights.finish(names.architecture, names.ignored)?;
-        let first = shape.first_position as i64;
-        let positions = positions.f_narrow(0, first, shape.positions as i64 - first)?;
-        Ok(Self { words, positions, first_type, embedding_norm, layers, linears, shape })
+        let first = config.first_position as i64;
+        let positions = positions.f_narrow(0, first, config.positions as i64 - first)?;
+        Ok(Self { words, positions, first_type, embedding_norm, layers, linears, config })
     }
 }
 
 impl Transformer for Encoder {
     fn hidden_size(&self) -> usize {
-        self.shape.hidden
+        self.config.hidden
     }
 
     fn max_positions(&self) -> usize {
-        self.shape.positions - self.shape.first_position
+        self.config.positions - self.config.first_position
     }
 
     fn linears(&self) -> &Linears {
@@ -153,16 +156,18 @@ impl Transformer for Encoder {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         _cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
-        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
-        let (query, key, value) = (run(layer.query, x)?, run(layer.key, x)?, run(layer.value, x)?);
-        let context = self.shape.attention.bidirectional(&query, &key, &value, batch)?;
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, hook);
+        let query = run(layer.query, x)?;
+        let key = run(layer.key, x)?;
+        let value = run(layer.value, x)?;
+        let context = self.config.attention.bidirectional(&query, &key, &value, batch)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = layer.attention_norm.forward(&attended.f_add_(x)?)?;
-        let inner = self.shape.activation.forward(&run(layer.inner, &x)?)?;
+        let inner = self.config.activation.forward(&run(layer.inner, &x)?)?;
         let mut outer = run(layer.outer, &inner)?;
         layer.output_norm.forward(&outer.f_add_(&x)?)
     }

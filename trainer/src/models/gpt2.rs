@@ -1,8 +1,9 @@
-//! GPT-2 (Radford et al. 2019): learned positions, causal attention, a norm before every half layer and one at the end,
-//! and the words' table as the matrix to the vocabulary.
+//! GPT-2 (Radford et al. 2019): learned positions, causal attention, a norm before every half layer
+//! and one at the end, and the words' table as the matrix to the vocabulary.
 //!
-//! Checkpoints hold its linear layers as `Conv1D`, `[in, out]`; here they are `[out, in]` like everyone else's, and so
-//! are the adapters on them. Query, key and value are one layer (`c_attn`), and one target.
+//! Checkpoints hold its linear layers as `Conv1D`, `[in, out]`; here they are `[out, in]` like
+//! everyone else's, and so are the adapters on them. Query, key and value are one layer (`c_attn`),
+//! and one target.
 
 use std::path::Path;
 
@@ -13,8 +14,7 @@ use super::activation::Activation;
 use super::blocks::Attention;
 use super::norm::LayerNorm;
 use super::settings::Settings;
-use super::{LayerCache, Linears, ModelError, Transformer, Weight, WeightFiles};
-use crate::adapters::Adapters;
+use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, Weight, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
 
@@ -31,7 +31,7 @@ pub struct Gpt2 {
     last_norm: LayerNorm,
     vocabulary: Weight,
     linears: Linears,
-    shape: Shape,
+    config: Gpt2Config,
 }
 
 struct Layer {
@@ -45,7 +45,7 @@ struct Layer {
 }
 
 /// What config.json says.
-struct Shape {
+struct Gpt2Config {
     vocabulary: usize,
     hidden: usize,
     layers: usize,
@@ -61,21 +61,22 @@ struct Shape {
 impl Gpt2 {
     /// Reads the model in `dir`; `config` is its parsed config.json.
     pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Self, ModelError> {
-        let shape = Shape::read(&Settings::new(dir, config))?;
-        let (hidden, eps) = (shape.hidden, shape.norm_eps);
+        let sizes = Gpt2Config::read(&Settings::new(dir, config))?;
+        let hidden = sizes.hidden;
+        let eps = sizes.norm_eps;
         let mut weights = WeightFiles::open(dir, "transformer.", device, kind)?;
         let mut linears = Linears::default();
-        let words = weights.take("wte.weight", &[shape.vocabulary, hidden])?;
-        let positions = weights.take("wpe.weight", &[shape.positions, hidden])?;
+        let words = weights.take("wte.weight", &[sizes.vocabulary, hidden])?;
+        let positions = weights.take("wpe.weight", &[sizes.positions, hidden])?;
         let mut layers = Vec::new();
         let mut ignored: Vec<String> = HEADS.map(str::to_owned).into();
-        for number in 0..shape.layers {
+        for number in 0..sizes.layers {
             let at = |part: &str| format!("h.{number}.{part}");
             let mut linear = |part: &str, out, inp| conv1d(&mut linears, &mut weights, &at(part), out, inp);
             let attention_input = linear("attn.c_attn", 3 * hidden, hidden)?;
             let attention_output = linear("attn.c_proj", hidden, hidden)?;
-            let inner = linear("mlp.c_fc", shape.inner, hidden)?;
-            let outer = linear("mlp.c_proj", hidden, shape.inner)?;
+            let inner = linear("mlp.c_fc", sizes.inner, hidden)?;
+            let outer = linear("mlp.c_proj", hidden, sizes.inner)?;
             let attention_norm = LayerNorm::load(&mut weights, &at("ln_1"), hidden, eps)?;
             let inner_norm = LayerNorm::load(&mut weights, &at("ln_2"), hidden, eps)?;
             layers.push(Layer { attention_norm, attention_input, attention_output, inner_norm, inner, outer });
@@ -83,15 +84,15 @@ impl Gpt2 {
             ignored.extend([at("attn.bias"), at("attn.masked_bias")]);
         }
         let last_norm = LayerNorm::load(&mut weights, "ln_f", hidden, eps)?;
-        let vocabulary = if shape.tied {
+        let vocabulary = if sizes.tied {
             ignored.push("lm_head.weight".to_owned());
             words.shallow_clone()
         } else {
-            weights.take("lm_head.weight", &[shape.vocabulary, hidden])?
+            weights.take("lm_head.weight", &[sizes.vocabulary, hidden])?
         };
         let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
         weights.finish("gpt2", &ignored)?;
-        Ok(Self { words, positions, layers, last_norm, vocabulary: Weight::Dense(vocabulary), linears, shape })
+        Ok(Self { words, positions, layers, last_norm, vocabulary: Weight::Dense(vocabulary), linears, config: sizes })
     }
 }
 
@@ -110,11 +111,11 @@ fn conv1d(
 
 impl Transformer for Gpt2 {
     fn hidden_size(&self) -> usize {
-        self.shape.hidden
+        self.config.hidden
     }
 
     fn max_positions(&self) -> usize {
-        self.shape.positions
+        self.config.positions
     }
 
     fn linears(&self) -> &Linears {
@@ -136,19 +137,19 @@ impl Transformer for Gpt2 {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
-        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, hook);
         let fused = run(layer.attention_input, &layer.attention_norm.forward(x)?)?;
-        let Attention { heads, head_size, .. } = self.shape.attention;
+        let Attention { heads, head_size, .. } = self.config.attention;
         let fused = fused.f_view([-1, 3, heads, head_size])?;
         let part = |index: i64| fused.f_select(1, index);
-        let context = self.shape.attention.causal(&part(0)?, &part(1)?, &part(2)?, batch, cache)?;
+        let context = self.config.attention.causal(&part(0)?, &part(1)?, &part(2)?, batch, cache)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = attended.f_add_(x)?;
-        let inner = self.shape.activation.forward(&run(layer.inner, &layer.inner_norm.forward(&x)?)?)?;
+        let inner = self.config.activation.forward(&run(layer.inner, &layer.inner_norm.forward(&x)?)?)?;
         let mut outer = run(layer.outer, &inner)?;
         Ok(outer.f_add_(&x)?)
     }
@@ -162,7 +163,7 @@ impl Transformer for Gpt2 {
     }
 }
 
-impl Shape {
+impl Gpt2Config {
     fn read(settings: &Settings<'_>) -> Result<Self, ModelError> {
         settings.only("scale_attn_weights", &[true.into()], "true")?;
         settings.only("scale_attn_by_inverse_layer_idx", &[false.into()], "false")?;

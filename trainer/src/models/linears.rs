@@ -2,8 +2,7 @@
 
 use tch::Tensor;
 
-use super::{ModelError, Weight, WeightFiles};
-use crate::adapters::Adapters;
+use super::{LinearHook, ModelError, Weight, WeightFiles};
 use crate::error::TrainerError;
 
 struct Linear {
@@ -14,6 +13,20 @@ struct Linear {
     bias: Option<Tensor>,
 }
 
+/// Whether a linear layer has a bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bias {
+    Present,
+    Absent,
+}
+
+impl Bias {
+    /// As config.json says it.
+    pub(super) fn from_flag(flag: bool) -> Self {
+        if flag { Self::Present } else { Self::Absent }
+    }
+}
+
 /// Frozen linear layers `y = x W^T + b`, numbered in the order in which they were loaded.
 #[derive(Default)]
 pub struct Linears {
@@ -21,28 +34,20 @@ pub struct Linears {
 }
 
 impl Linears {
-    /// Loads `<name>.weight` and `<name>.bias` and returns the layer's number.
+    /// Loads `<name>.weight` `[out, in]` and, where the layer has one, `<name>.bias` `[out]`.
+    /// Returns the layer's number.
     pub(super) fn load(
         &mut self,
         weights: &mut WeightFiles,
         name: &str,
-        out: usize,
-        inp: usize,
-    ) -> Result<usize, ModelError> {
-        self.load_with(weights, name, out, inp, true)
-    }
-
-    /// The same, with or without a bias.
-    pub(super) fn load_with(
-        &mut self,
-        weights: &mut WeightFiles,
-        name: &str,
-        out: usize,
-        inp: usize,
-        bias: bool,
+        [out, inp]: [usize; 2],
+        bias: Bias,
     ) -> Result<usize, ModelError> {
         let weight = weights.take_weight(&format!("{name}.weight"), &[out, inp])?;
-        let bias = bias.then(|| weights.take(&format!("{name}.bias"), &[out])).transpose()?;
+        let bias = match bias {
+            Bias::Present => Some(weights.take(&format!("{name}.bias"), &[out])?),
+            Bias::Absent => None,
+        };
         Ok(self.push(name, weight, bias))
     }
 
@@ -67,18 +72,18 @@ impl Linears {
         self.layers.iter().map(|layer| layer.name.as_str())
     }
 
-    /// `x W^T + b` plus what the adapters attach here. Shapes: `x` `[n, in]`, result `[n, out]`.
-    pub fn forward(&self, number: usize, x: &Tensor, adapters: &Adapters) -> Result<Tensor, TrainerError> {
+    /// `x W^T + b` plus what the hook adds here. Shapes: `x` `[n, in]`, result `[n, out]`.
+    ///
+    /// # Errors
+    /// A packed weight that cannot be unpacked, or whatever libtorch refuses.
+    pub fn forward(&self, number: usize, x: &Tensor, hook: &dyn LinearHook) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
         let bias = layer.bias.as_ref();
-        let Some(attached) = adapters.at(number) else {
-            return Ok(x.f_linear(&layer.weight.dense()?, bias)?);
-        };
-        let mut y = match attached.merged_weight() {
+        let mut y = match hook.merged_weight(number) {
             Some(merged) => x.f_linear(merged, bias)?,
             None => x.f_linear(&layer.weight.dense()?, bias)?,
         };
-        match attached.delta(x)? {
+        match hook.delta(number, x)? {
             // `y` is fresh and no gradient formula needs its value, so it can take the sum.
             Some(delta) => Ok(y.f_add_(&delta)?),
             None => Ok(y),

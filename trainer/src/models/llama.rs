@@ -1,10 +1,10 @@
-//! Llama (Touvron et al. 2023) and its relatives: causal decoders with RMS norms before each block, rotated queries and
-//! keys, grouped-query attention and a SwiGLU feed-forward, as Hugging Face's `LlamaForCausalLM`, `MistralForCausalLM`,
-//! `Qwen2ForCausalLM` and `Qwen3ForCausalLM`.
+//! Llama (Touvron et al. 2023) and its relatives: causal decoders with RMS norms before each block,
+//! rotated queries and keys, grouped-query attention and a SwiGLU feed-forward, as Hugging Face's
+//! `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM`.
 //!
 //! Tokens are packed as in the encoders: only attention lays them out as `[texts, longest]`.
 
-mod shape;
+mod config;
 
 use std::path::Path;
 
@@ -12,15 +12,13 @@ use serde_json::Value;
 use tch::Tensor;
 
 use super::blocks::{Attention, RmsNorm};
+use super::linears::Bias;
 use super::rope::{Rotary, rotate};
-use super::{LayerCache, Linears, ModelError, Transformer, Weight, WeightFiles};
-use crate::adapters::Adapters;
+use super::settings::Settings;
+use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, Weight, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
-use shape::Shape;
-
-/// The values of `model_type` that this file serves.
-pub(super) const FAMILY: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+use config::LlamaConfig;
 
 /// A decoder with its vocabulary matrix, frozen.
 pub struct Llama {
@@ -32,7 +30,7 @@ pub struct Llama {
     vocabulary: Option<Weight>,
     rotary: Rotary,
     linears: Linears,
-    shape: Shape,
+    config: LlamaConfig,
 }
 
 struct Layer {
@@ -51,30 +49,36 @@ struct Layer {
 }
 
 impl Llama {
-    /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name for messages.
+    /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name
+    /// for messages.
+    ///
+    /// # Errors
+    /// A config of another family or with settings that are not computed; absent tensors.
     pub fn load(mut weights: WeightFiles, path: &Path, config: &Value) -> Result<Self, ModelError> {
-        let shape = Shape::read(path, config)?;
+        let sizes = LlamaConfig::read(&Settings::of(path, config))?;
         let factors = &mut |pairs| weights.take_rope_factors(pairs);
-        let rotary = Rotary::read(path, config, shape.head_size, shape.max_positions, factors)?;
-        let (hidden, vocabulary) = (shape.hidden, [shape.vocabulary, shape.hidden]);
+        let rotary = Rotary::read(path, config, sizes.head_size, sizes.max_positions, factors)?;
+        let hidden = sizes.hidden;
+        let vocabulary = [sizes.vocabulary, sizes.hidden];
         let mut linears = Linears::default();
 
         let words = weights.take_table("model.embed_tokens.weight", &vocabulary)?;
         let mut layers = Vec::new();
-        for number in 0..shape.layers {
-            layers.push(Layer::load(number, &shape, &mut weights, &mut linears)?);
+        for number in 0..sizes.layers {
+            layers.push(Layer::load(number, &sizes, &mut weights, &mut linears)?);
         }
-        let norm = RmsNorm::load(&mut weights, "model.norm", hidden, shape.norm_eps)?;
-        let vocabulary = match shape.tied {
+        let norm = RmsNorm::load(&mut weights, "model.norm", hidden, sizes.norm_eps)?;
+        let vocabulary = match sizes.tied {
             true => None,
             false => Some(weights.take_table("lm_head.weight", &vocabulary)?),
         };
-        // A tied matrix may have been written out all the same, and old checkpoints keep the rotation's frequencies.
-        let tied = shape.tied;
-        weights.finish_with(shape.family, |name| {
+        // A tied matrix may have been written out all the same, and old checkpoints keep the
+        // rotation's frequencies.
+        let tied = sizes.tied;
+        weights.finish_with(sizes.family, |name| {
             name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
         })?;
-        Ok(Self { words, layers, norm, vocabulary, rotary, linears, shape })
+        Ok(Self { words, layers, norm, vocabulary, rotary, linears, config: sizes })
     }
 
     /// `softmax(Q K^T / sqrt(d)) V` with its four linear layers, `[n, hidden]` to the same.
@@ -83,27 +87,29 @@ impl Llama {
         layer: &Layer,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let Attention { heads, kv_heads, head_size, .. } = layer.attention;
         let run = |number: usize, heads: i64| -> Result<Tensor, TrainerError> {
-            Ok(self.linears.forward(number, x, adapters)?.f_view([-1, heads, head_size])?)
+            Ok(self.linears.forward(number, x, hook)?.f_view([-1, heads, head_size])?)
         };
-        let (mut query, mut key) = (run(layer.query, heads)?, run(layer.key, kv_heads)?);
+        let mut query = run(layer.query, heads)?;
+        let mut key = run(layer.key, kv_heads)?;
         let value = run(layer.value, kv_heads)?;
         if let Some((query_norm, key_norm)) = &layer.head_norms {
             (query, key) = (query_norm.forward(&query)?, key_norm.forward(&key)?);
         }
         let tables = self.rotary.tables(batch, x.kind())?;
-        let (query, key) = (rotate(&query, &tables)?, rotate(&key, &tables)?);
+        let query = rotate(&query, &tables)?;
+        let key = rotate(&key, &tables)?;
         let context = layer.attention.causal(&query, &key, &value, batch, cache)?;
-        self.linears.forward(layer.output, &context, adapters)
+        self.linears.forward(layer.output, &context, hook)
     }
 
     /// `down(silu(gate(x)) * up(x))` (Shazeer 2020), `[n, hidden]` to the same.
-    fn feed_forward(&self, layer: &Layer, x: &Tensor, adapters: &Adapters) -> Result<Tensor, TrainerError> {
-        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, adapters);
+    fn feed_forward(&self, layer: &Layer, x: &Tensor, hook: &dyn LinearHook) -> Result<Tensor, TrainerError> {
+        let run = |number: usize, x: &Tensor| self.linears.forward(number, x, hook);
         let inner = run(layer.gate, x)?.f_silu()?.f_mul(&run(layer.up, x)?)?;
         run(layer.down, &inner)
     }
@@ -112,16 +118,19 @@ impl Llama {
 impl Layer {
     fn load(
         number: usize,
-        shape: &Shape,
+        sizes: &LlamaConfig,
         weights: &mut WeightFiles,
         linears: &mut Linears,
     ) -> Result<Self, ModelError> {
-        let (hidden, eps, head_size) = (shape.hidden, shape.norm_eps, shape.head_size);
-        let (wide, narrow) = (shape.heads * head_size, shape.kv_heads * head_size);
+        let hidden = sizes.hidden;
+        let eps = sizes.norm_eps;
+        let head_size = sizes.head_size;
+        let wide = sizes.heads * head_size;
+        let narrow = sizes.kv_heads * head_size;
         let at = |part: &str| format!("model.layers.{number}.{part}");
         let attention_norm = RmsNorm::load(weights, &at("input_layernorm"), hidden, eps)?;
         let mlp_norm = RmsNorm::load(weights, &at("post_attention_layernorm"), hidden, eps)?;
-        let head_norms = match shape.head_norms {
+        let head_norms = match sizes.head_norms {
             true => Some((
                 RmsNorm::load(weights, &at("self_attn.q_norm"), head_size, eps)?,
                 RmsNorm::load(weights, &at("self_attn.k_norm"), head_size, eps)?,
@@ -129,22 +138,22 @@ impl Layer {
             false => None,
         };
         let mut linear =
-            |part: &str, out: usize, inp: usize, bias: bool| linears.load_with(weights, &at(part), out, inp, bias);
+            |part: &str, out: usize, inp: usize, bias: Bias| linears.load(weights, &at(part), [out, inp], bias);
         Ok(Self {
             attention_norm,
-            query: linear("self_attn.q_proj", wide, hidden, shape.input_bias)?,
-            key: linear("self_attn.k_proj", narrow, hidden, shape.input_bias)?,
-            value: linear("self_attn.v_proj", narrow, hidden, shape.input_bias)?,
-            output: linear("self_attn.o_proj", hidden, wide, shape.output_bias)?,
-            gate: linear("mlp.gate_proj", shape.intermediate, hidden, shape.mlp_bias)?,
-            up: linear("mlp.up_proj", shape.intermediate, hidden, shape.mlp_bias)?,
-            down: linear("mlp.down_proj", hidden, shape.intermediate, shape.mlp_bias)?,
+            query: linear("self_attn.q_proj", wide, hidden, sizes.input_bias)?,
+            key: linear("self_attn.k_proj", narrow, hidden, sizes.input_bias)?,
+            value: linear("self_attn.v_proj", narrow, hidden, sizes.input_bias)?,
+            output: linear("self_attn.o_proj", hidden, wide, sizes.output_bias)?,
+            gate: linear("mlp.gate_proj", sizes.intermediate, hidden, sizes.mlp_bias)?,
+            up: linear("mlp.up_proj", sizes.intermediate, hidden, sizes.mlp_bias)?,
+            down: linear("mlp.down_proj", hidden, sizes.intermediate, sizes.mlp_bias)?,
             head_norms,
             attention: Attention {
-                heads: shape.heads as i64,
-                kv_heads: shape.kv_heads as i64,
+                heads: sizes.heads as i64,
+                kv_heads: sizes.kv_heads as i64,
                 head_size: head_size as i64,
-                window: shape.windows[number],
+                window: sizes.windows[number],
             },
             mlp_norm,
         })
@@ -153,7 +162,7 @@ impl Layer {
 
 impl Transformer for Llama {
     fn hidden_size(&self) -> usize {
-        self.shape.hidden
+        self.config.hidden
     }
 
     fn max_positions(&self) -> usize {
@@ -177,13 +186,14 @@ impl Transformer for Llama {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let layer = &self.layers[number];
-        // What a linear layer gives is fresh and no gradient formula needs its value, so it can take the sum.
-        let x = self.attend(layer, &layer.attention_norm.forward(x)?, batch, adapters, cache)?.f_add_(x)?;
-        Ok(self.feed_forward(layer, &layer.mlp_norm.forward(&x)?, adapters)?.f_add_(&x)?)
+        // What a linear layer gives is fresh and no gradient formula needs its value, so it can
+        // take the sum.
+        let x = self.attend(layer, &layer.attention_norm.forward(x)?, batch, hook, cache)?.f_add_(x)?;
+        Ok(self.feed_forward(layer, &layer.mlp_norm.forward(&x)?, hook)?.f_add_(&x)?)
     }
 
     fn finish(&self, x: &Tensor) -> Result<Tensor, TrainerError> {

@@ -29,7 +29,8 @@ enum Numbers {
 }
 
 impl PackedMatrix {
-    /// A matrix out of a GGUF file; `bytes` are its rows, one after another. `None` when they do not fit its shape.
+    /// A matrix out of a GGUF file; `bytes` are its rows, one after another. `None` when they do
+    /// not fit its shape.
     pub fn blocks(kind: BlockKind, bytes: Vec<u8>, [rows, columns]: [usize; 2]) -> Option<Self> {
         let row_bytes = bytes_of(kind, columns)?;
         let fits = rows.checked_mul(row_bytes) == Some(bytes.len());
@@ -37,6 +38,9 @@ impl PackedMatrix {
     }
 
     /// Packs a matrix to 4-bit NormalFloat.
+    ///
+    /// # Errors
+    /// It is no matrix.
     pub fn nf4(matrix: &Tensor) -> Result<Self, ModelError> {
         let (rows, columns) = matrix.size2()?;
         let flat = matrix.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?;
@@ -44,7 +48,8 @@ impl PackedMatrix {
         Ok(Self { rows: rows as usize, columns: columns as usize, numbers })
     }
 
-    /// A matrix whose rows, one after another, were packed to 4-bit NormalFloat. `None` when they do not fit its shape.
+    /// A matrix whose rows, one after another, were packed to 4-bit NormalFloat. `None` when they
+    /// do not fit its shape.
     pub fn of_nf4(numbers: Nf4, [rows, columns]: [usize; 2]) -> Option<Self> {
         let fits = rows.checked_mul(columns) == Some(numbers.numbers);
         fits.then_some(Self { rows, columns, numbers: Numbers::Nf4(numbers) })
@@ -77,7 +82,8 @@ impl PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// These rows' numbers, one row after another, unpacked by as many threads as libtorch computes with.
+    /// These rows' numbers, one row after another, unpacked by as many threads as libtorch computes
+    /// with.
     fn fill(&self, rows: &[i64], out: &mut [f32]) -> Result<(), TrainerError> {
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(out.len() / THREAD).max(1);
         if threads == 1 {
@@ -117,8 +123,8 @@ impl PackedMatrix {
         let matrix = Tensor::f_empty([rows.len() as i64, self.columns as i64], (Kind::Float, Device::Cpu))?;
         let numbers = rows.len() * self.columns;
         if numbers > 0 {
-            // SAFETY: the tensor was made here, contiguous and on the CPU, with so many numbers of this kind; nobody else
-            // has it, and it outlives the slice. Any bits are an f32.
+            // SAFETY: the tensor was made here, contiguous and on the CPU, with so many numbers of
+            // this kind; nobody else has it, and it outlives the slice. Any bits are an f32.
             let out = unsafe { std::slice::from_raw_parts_mut(matrix.data_ptr().cast::<f32>(), numbers) };
             self.fill(rows, out)?;
         }

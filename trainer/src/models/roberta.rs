@@ -1,6 +1,8 @@
-//! RoBERTa (Liu et al. 2019): BERT's layers, with positions that start behind the padding token's row.
+//! RoBERTa (Liu et al. 2019): BERT's layers, with positions that start behind the padding token's
+//! row.
 //!
-//! XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same model under other vocabularies.
+//! XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) are the same model under
+//! other vocabularies.
 
 use std::path::Path;
 
@@ -25,13 +27,14 @@ const PADDING: usize = 1;
 /// Reads the encoder in `dir`; `config` is its parsed config.json.
 pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Encoder, ModelError> {
     let settings = Settings::new(dir, config);
-    let mut shape = bert::shape(&settings)?;
-    shape.first_position = settings.whole_or("pad_token_id", PADDING)? + 1;
-    if shape.first_position >= shape.positions {
-        let (first, rows) = (shape.first_position, shape.positions);
+    let mut encoder = bert::read_config(&settings)?;
+    encoder.first_position = settings.whole_or("pad_token_id", PADDING)? + 1;
+    if encoder.first_position >= encoder.positions {
+        let first = encoder.first_position;
+        let rows = encoder.positions;
         return Err(settings.malformed(format!(
             "positions start at `pad_token_id` + 1 = {first}, `max_position_embeddings` is only {rows}"
         )));
     }
-    Encoder::load(dir, &NAMES, shape, device, kind)
+    Encoder::load(dir, &NAMES, encoder, device, kind)
 }

@@ -1,5 +1,5 @@
-//! Rotary position embedding (Su et al. 2021): each pair of a head's numbers turns by an angle that grows with the
-//! token's position, in Hugging Face's pairing (number i with number i + d/2).
+//! Rotary position embedding (Su et al. 2021): each pair of a head's numbers turns by an angle that
+//! grows with the token's position, in Hugging Face's pairing (number i with number i + d/2).
 
 use std::cell::RefCell;
 use std::f64::consts::PI;
@@ -30,7 +30,8 @@ pub(super) struct Rotary {
     tables: RefCell<Option<(Tensor, Tensor)>>,
 }
 
-/// How the angles differ from `position * base^(-2i/d)`, for inputs longer than the model was first trained on.
+/// How the angles differ from `position * base^(-2i/d)`, for inputs longer than the model was first
+/// trained on.
 #[derive(Debug, Clone, PartialEq)]
 enum Scaling {
     None,
@@ -63,8 +64,9 @@ enum Scaling {
 }
 
 impl Rotary {
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a config.json. `factors`
-    /// gives the divisors of so many pairs, if it asks for "factors", as a GGUF file does.
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) of a
+    /// config.json. `factors` gives the divisors of so many pairs, if it asks for "factors", as a
+    /// GGUF file does.
     pub(super) fn read(
         path: &Path,
         config: &Value,
@@ -85,6 +87,7 @@ impl Rotary {
             Some(other) => return Err(malformed(format!("`rope_scaling` must be a table, not {other}"))),
         };
         let unsupported = |key: &'static str, value: &Value, supported: &'static str| {
+            let supported = supported.to_owned();
             Err(ModelError::Unsupported { path: path.to_owned(), key, value: value.to_string(), supported })
         };
         let top = |key: &str| config.get(key).filter(|value| !value.is_null());
@@ -147,7 +150,8 @@ impl Rotary {
         Ok(Self { base, head_size, max_positions, scaling, tables: RefCell::new(None) })
     }
 
-    /// The longest input that the rotation is made for: a dynamic one stretches config.json's by its factor.
+    /// The longest input that the rotation is made for: a dynamic one stretches config.json's by
+    /// its factor.
     pub(super) fn max_positions(&self) -> usize {
         match &self.scaling {
             Scaling::Dynamic { factor } => (self.max_positions as f64 * factor.max(1.0)) as usize,
@@ -157,8 +161,9 @@ impl Rotary {
 
     /// Cosines and sines for a batch's tokens, each `[n, 1, d/2]`.
     ///
-    /// A text's angles depend on the text alone. With "dynamic" scaling, keys that a cache holds from before a text
-    /// outgrew the model's positions keep the angles they had, as in Hugging Face's implementation.
+    /// A text's angles depend on the text alone. With "dynamic" scaling, keys that a cache holds
+    /// from before a text outgrew the model's positions keep the angles they had, as in Hugging
+    /// Face's implementation.
     pub(super) fn tables(&self, batch: &Batch, kind: Kind) -> Result<(Tensor, Tensor), TrainerError> {
         let device = batch.positions().device();
         let end = batch.ends().max().unwrap_or(0) as usize;
@@ -206,7 +211,8 @@ impl Rotary {
         Ok((shaped(f32::cos)?, shaped(f32::sin)?))
     }
 
-    /// Angle per position of each pair, `[d/2]`, for a text of this length, and what cosines and sines are scaled by.
+    /// Angle per position of each pair, `[d/2]`, for a text of this length, and what cosines and
+    /// sines are scaled by.
     fn frequencies(&self, length: usize) -> (Vec<f32>, f32) {
         let dim = self.head_size as f64;
         let pairs = self.head_size / 2;
@@ -224,7 +230,10 @@ impl Rotary {
                 (single(&mut with(base)), 1.0)
             }
             Scaling::Llama3 { factor, low, high, original } => {
-                let (factor, low, high, original) = (*factor, *low, *high, *original);
+                let factor = *factor;
+                let low = *low;
+                let high = *high;
+                let original = *original;
                 let scaled = plain.map(|f| {
                     let turns = original * f / (2.0 * PI);
                     if turns > high {
@@ -242,7 +251,8 @@ impl Rotary {
                 let original = *original;
                 // The pair that turns so many times within the first training length.
                 let pair_of = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.base.ln());
-                let (mut low, mut high) = (pair_of(*fast), pair_of(*slow));
+                let mut low = pair_of(*fast);
+                let mut high = pair_of(*slow);
                 if *truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
@@ -263,7 +273,8 @@ impl Rotary {
 /// Turns heads `[n, heads, d]` by the angles of [`Rotary::tables`].
 pub(super) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor, TrainerError> {
     let half = x.size()[2] / 2;
-    let (left, right) = (x.f_narrow(2, 0, half)?, x.f_narrow(2, half, half)?);
+    let left = x.f_narrow(2, 0, half)?;
+    let right = x.f_narrow(2, half, half)?;
     // The products are fresh and no gradient formula needs their values, so they can take the sums.
     let first = left.f_mul(cos)?.f_sub_(&right.f_mul(sin)?)?;
     let second = right.f_mul(cos)?.f_add_(&left.f_mul(sin)?)?;

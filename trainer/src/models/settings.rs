@@ -30,6 +30,11 @@ impl<'c> Settings<'c> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the key is there and null.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(Value::is_null)
+    }
+
     /// A positive whole number.
     pub(super) fn count(&self, key: &'static str) -> Result<usize, ModelError> {
         match self.get(key).and_then(Value::as_u64) {
@@ -88,7 +93,8 @@ impl<'c> Settings<'c> {
         }
     }
 
-    /// Attention with as many heads as `key` says, which share a token's state evenly; its key and size are given.
+    /// Attention with as many heads as `key` says, which share a token's state evenly; its key and
+    /// size are given.
     pub(super) fn attention(&self, key: &'static str, hidden: (&str, usize)) -> Result<Attention, ModelError> {
         let (heads, (hidden, size)) = (self.count(key)?, hidden);
         if !size.is_multiple_of(heads) {
@@ -103,7 +109,13 @@ impl<'c> Settings<'c> {
         ModelError::Malformed { path: self.path.clone(), problem }
     }
 
+    /// A refusal of what the key says.
     pub(super) fn unsupported(&self, key: &'static str, value: &Value, supported: &'static str) -> ModelError {
-        ModelError::Unsupported { path: self.path.clone(), key, value: value.to_string(), supported }
+        ModelError::Unsupported {
+            path: self.path.clone(),
+            key,
+            value: value.to_string(),
+            supported: supported.to_owned(),
+        }
     }
 }

@@ -36,6 +36,9 @@ pub enum Weight {
 
 impl Weight {
     /// Rows and columns.
+    ///
+    /// # Errors
+    /// It is no matrix.
     pub fn size(&self) -> Result<(i64, i64), TrainerError> {
         match self {
             Self::Dense(weight) => Ok(weight.size2()?),
@@ -44,6 +47,9 @@ impl Weight {
     }
 
     /// The numbers, `[out, in]`: shared when dense, a fresh tensor when packed.
+    ///
+    /// # Errors
+    /// A packed weight that cannot be unpacked.
     pub fn dense(&self) -> Result<Tensor, TrainerError> {
         match self {
             Self::Dense(weight) => Ok(weight.shallow_clone()),
@@ -52,6 +58,9 @@ impl Weight {
     }
 
     /// The rows with these numbers, `[n, in]`; `rows` `[n]`.
+    ///
+    /// # Errors
+    /// A row that is not there.
     pub fn rows(&self, rows: &Tensor) -> Result<Tensor, TrainerError> {
         match self {
             Self::Dense(weight) => Ok(weight.f_index_select(0, rows)?),

@@ -38,8 +38,19 @@ struct Entry {
 enum Numbers {
     Plain(Kind),
     Blocks(BlockKind),
-    /// In a way that weights are not; the format's word for it.
+    /// A type that weights do not have, by the format's name.
     Other(::safetensors::Dtype),
+}
+
+/// How a packed weight is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PackedWeights {
+    /// Packed, and unpacked for every use.
+    #[default]
+    Keep,
+    /// As numbers, unpacked once at load: the values of the packed form in the memory of the plain
+    /// one. For comparison.
+    Unpack,
 }
 
 /// A model's files and the tensors not yet taken out of them.
@@ -51,28 +62,27 @@ pub struct WeightFiles {
     device: Device,
     kind: Kind,
     quantise: Quantise,
-    unpacked: bool,
+    packed: PackedWeights,
 }
 
 impl WeightFiles {
     fn empty(path: PathBuf, device: Device, kind: Kind) -> Self {
-        let (files, entries) = (Vec::new(), BTreeMap::new());
-        Self { path, files, entries, device, kind, quantise: Quantise::None, unpacked: false }
+        let files = Vec::new();
+        let entries = BTreeMap::new();
+        Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep }
     }
 
-    /// Has the linear layers' weights packed as they are loaded.
+    /// Has the linear layers' weights packed as they are loaded, and packed weights held in this
+    /// way.
     #[must_use]
-    pub fn quantised(self, quantise: Quantise) -> Self {
-        Self { quantise, ..self }
-    }
-
-    /// Has packed weights unpacked as they are loaded, for good.
-    #[must_use]
-    pub fn unpacked(self, unpacked: bool) -> Self {
-        Self { unpacked, ..self }
+    pub fn with_packing(self, quantise: Quantise, packed: PackedWeights) -> Self {
+        Self { quantise, packed, ..self }
     }
 
     /// Takes a tensor of this shape out, as numbers.
+    ///
+    /// # Errors
+    /// The tensor is absent, has another shape, or cannot be read.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         self.take_as(name, shape, self.kind)
     }
@@ -91,7 +101,11 @@ impl WeightFiles {
         Ok(flat.f_view(size.as_slice())?)
     }
 
-    /// Takes a linear layer's weight `[out, in]` out: packed where the file has it so or the run asks for it.
+    /// Takes a linear layer's weight `[out, in]` out: packed where the file has it so or the run
+    /// asks for it.
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_weight(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
         if self.quantise == Quantise::None || self.blocks(name).is_some() {
             return self.take_table(name, shape);
@@ -106,19 +120,26 @@ impl WeightFiles {
     }
 
     /// The same of a weight that the file holds as `[in, out]`.
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_weight_transposed(&mut self, name: &str, [out, inp]: [usize; 2]) -> Result<Weight, ModelError> {
         let weight = self.take(name, &[inp, out])?.f_tr()?.f_contiguous()?;
         match self.quantise {
             Quantise::None => Ok(Weight::Dense(weight)),
             Quantise::Nf4 => {
-                let (kind, device) = (self.kind, self.device);
+                let kind = self.kind;
+                let device = self.device;
                 Ok(Weight::Packed { packed: Box::new(PackedMatrix::nf4(&weight)?), kind, device })
             }
         }
     }
 
-    /// Takes an embedding or a vocabulary matrix out: packed where the file has it so, never packed here, since a run's
-    /// quantisation is of linear layers within the model (as in QLoRA).
+    /// Takes an embedding or a vocabulary matrix out: packed where the file has it so, never packed
+    /// here, since a run's quantisation is of linear layers within the model (as in QLoRA).
+    ///
+    /// # Errors
+    /// As of [`WeightFiles::take`].
     pub fn take_table(&mut self, name: &str, shape: &[usize; 2]) -> Result<Weight, ModelError> {
         let Some(kind) = self.blocks(name) else {
             return Ok(Weight::Dense(self.take(name, shape)?));
@@ -137,13 +158,16 @@ impl WeightFiles {
     }
 
     fn held(&self, packed: Option<PackedMatrix>, entry: &Entry, name: &str) -> Result<Weight, ModelError> {
-        let (kind, device) = (self.kind, self.device);
+        let kind = self.kind;
+        let device = self.device;
         let Some(packed) = packed else {
             return Err(self.malformed(entry, name, &"its rows are no whole blocks"));
         };
-        match self.unpacked {
-            true => Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?)),
-            false => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
+        match self.packed {
+            PackedWeights::Unpack => {
+                Ok(Weight::Dense(packed.dense(kind, device).map_err(|error| self.malformed(entry, name, &error))?))
+            }
+            PackedWeights::Keep => Ok(Weight::Packed { packed: Box::new(packed), kind, device }),
         }
     }
 
@@ -154,7 +178,8 @@ impl WeightFiles {
         if entry.shape == shape {
             return Ok(entry);
         }
-        let (dir, expected) = (self.path.clone(), shape.to_vec());
+        let dir = self.path.clone();
+        let expected = shape.to_vec();
         Err(ModelError::Shape { dir, name: name.to_owned(), expected, found: entry.shape })
     }
 
@@ -175,8 +200,9 @@ impl WeightFiles {
             .map_err(|source| ModelError::Io { path: path.clone(), source })
     }
 
-    /// A tensor's numbers in Hugging Face's order, part by part, so that a large one is never there twice: each part
-    /// `[n]` on the CPU, of the kind that the file has, and all but the last a multiple of 64 numbers.
+    /// A tensor's numbers in Hugging Face's order, part by part, so that a large one is never there
+    /// twice: each part `[n]` on the CPU, of the kind that the file has, and all but the last a
+    /// multiple of 64 numbers.
     fn parts(
         &mut self,
         entry: &Entry,
@@ -222,12 +248,18 @@ impl WeightFiles {
         ModelError::Malformed { path, problem: format!("tensor {name:?}: {problem}") }
     }
 
-    /// Refuses tensors that nobody took, but for those under one of the `ignored` prefixes.
+    /// Refuses tensors that were not taken, except those under one of the `ignored` prefixes.
+    ///
+    /// # Errors
+    /// Such a tensor is there.
     pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
         self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
     }
 
-    /// Refuses tensors that nobody took, but for those that `ignored` says may be left over.
+    /// Refuses tensors that were not taken, except those that `ignored` names.
+    ///
+    /// # Errors
+    /// Such a tensor is there.
     pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
         let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
         if names.is_empty() {

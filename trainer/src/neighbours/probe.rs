@@ -8,10 +8,9 @@ use rondo_methods::{Delta, TensorSet};
 use rondo_proto::run_file::Pooling;
 use tch::{Device, Tensor};
 
-use crate::adapters::Adapters;
 use crate::batch::Batch;
 use crate::error::TrainerError;
-use crate::models::{Attention, LayerCache, Linears, Transformer, Weight};
+use crate::models::{Attention, LayerCache, LinearHook, Linears, Transformer, Weight};
 use crate::session::{Session, to_torch};
 
 const HIDDEN: usize = 256;
@@ -31,8 +30,8 @@ const LAYERS: [(&str, usize, usize); 5] = [
     ("value", HIDDEN, HIDDEN),
 ];
 
-/// Two layers: an encoder's (full attention, layer norm, GELU) and a decoder's (causal attention, root mean
-/// square norm, SwiGLU), over the same linear layers.
+/// Two layers: an encoder's (full attention, layer norm, GELU) and a decoder's (causal attention,
+/// root mean square norm, SwiGLU), over the same linear layers.
 pub(super) struct Probe {
     /// `[vocabulary, hidden]`, of the embedding and of the product after the layers.
     words: Weight,
@@ -124,17 +123,18 @@ impl Transformer for Probe {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         _cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
         let run = |name: &str, x: &Tensor| {
             let number = self.linears.find(name).unwrap_or_default();
-            self.linears.forward(number, x, adapters)
+            self.linears.forward(number, x, hook)
         };
         let head_size = HIDDEN as i64 / HEADS;
         let attention = Attention { heads: HEADS, kv_heads: HEADS, head_size, window: None };
         let heads = |x: &Tensor| x.f_view([-1, HEADS, head_size]);
-        let (query, value) = (run("query", x)?, run("value", x)?);
+        let query = run("query", x)?;
+        let value = run("value", x)?;
         if number == 0 {
             let context = attention.bidirectional(&query, x, &value, batch)?;
             let x = context.f_add(x)?.f_layer_norm([HIDDEN as i64], None::<&Tensor>, None::<&Tensor>, 1e-5, false)?;

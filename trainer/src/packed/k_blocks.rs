@@ -1,14 +1,18 @@
-//! The k-quants: 256 numbers to a block, in parts with scales of their own that are packed as well.
+//! The k-quants: 256 numbers to a block, in runs with scales of their own that are packed as well.
 
-use super::blocks::half_at;
+use super::legacy_blocks::half_at;
 
-/// 12 bytes that hold eight scales and eight least values of 6 bits each. The first four of either are the low 6 bits of
-/// bytes 0 to 7; of the others, the low 4 bits stand in bytes 8 to 11 and the high 2 on top of bytes 0 to 7.
+/// 12 bytes that hold eight scales and eight least values of 6 bits each. The first four of either
+/// are the low 6 bits of bytes 0 to 7; of the others, the low 4 bits stand in bytes 8 to 11 and the
+/// high 2 on top of bytes 0 to 7.
 #[inline(always)]
 fn scales_and_leasts(block: &[u8; 144]) -> ([u8; 8], [u8; 8]) {
-    let (mut scales, mut leasts) = ([0; 8], [0; 8]);
+    let mut scales = [0; 8];
+    let mut leasts = [0; 8];
     for i in 0..4 {
-        let (scale, least, both) = (block[4 + i], block[8 + i], block[12 + i]);
+        let scale = block[4 + i];
+        let least = block[8 + i];
+        let both = block[12 + i];
         scales[i] = scale & 63;
         leasts[i] = least & 63;
         scales[i + 4] = (both & 15) | ((scale >> 6) << 4);
@@ -17,11 +21,12 @@ fn scales_and_leasts(block: &[u8; 144]) -> ([u8; 8], [u8; 8]) {
     (scales, leasts)
 }
 
-/// Q4_K: `x = (d s) q - (m l)` with one `s` and `l` for each 32 numbers. Of each 32 bytes the low halves are one part and
-/// the high halves the next.
+/// Q4_K: `x = (d s) q - (m l)` with one `s` and `l` for each 32 numbers. Of each 32 bytes the low
+/// halves are one part and the high halves the next.
 #[inline(always)]
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (scale, least) = (half_at(block, 0), half_at(block, 2));
+    let scale = half_at(block, 0);
+    let least = half_at(block, 2);
     let (scales, leasts) = scales_and_leasts(block);
     for pair in 0..4 {
         let low = (scale * f32::from(scales[2 * pair]), least * f32::from(leasts[2 * pair]));
@@ -34,9 +39,10 @@ pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-/// Q6_K: `x = (d s) (q - 32)` with one signed `s` for each 16 numbers. Low 4 bits in 128 bytes, high 2 bits in 64, scales
-/// in 16, then `d`. Each half of the block is four runs of 32 numbers: of the 64 bytes of low bits, the low halves are
-/// runs 0 and 1, the high halves runs 2 and 3; of each byte of high bits, two bits for each run.
+/// Q6_K: `x = (d s) (q - 32)` with one signed `s` for each 16 numbers. Low 4 bits in 128 bytes,
+/// high 2 bits in 64, scales in 16, then `d`. Each half of the block is four runs of 32 numbers: of
+/// the 64 bytes of low bits, the low halves are runs 0 and 1, the high halves runs 2 and 3; of each
+/// byte of high bits, two bits for each run.
 #[inline(always)]
 pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let scale = half_at(block, 208);

@@ -1,13 +1,14 @@
-//! NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, <https://arxiv.org/abs/2305.14314>, section 3 and appendix
-//! E): 64 numbers share their largest magnitude; each is the nearest of 16 values of a code book that spends them as
-//! normally distributed weights need them.
+//! NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, <https://arxiv.org/abs/2305.14314>,
+//! section 3 and appendix E): 64 numbers share their largest magnitude; each is the nearest of 16
+//! values of a code book that spends them as normally distributed weights need them.
 
 /// Numbers that share a scale.
 pub const BLOCK: usize = 64;
 
-/// The code book, ascending, of [-1, 1] with an exact zero: with Q the quantile function of the standard normal
-/// distribution and d = (1/2) (1/32 + 1/30), the values Q of 8 points evenly spaced from 1 - d down to 1/2 and the
-/// negatives of 7 such points, divided by the largest, and zero counted once. A test computes them so.
+/// The code book, ascending, of [-1, 1] with an exact zero: with Q the quantile function of the
+/// standard normal distribution and d = (1/2) (1/32 + 1/30), the values Q of 8 points evenly spaced
+/// from 1 - d down to 1/2 and the negatives of 7 such points, divided by the largest, and zero
+/// counted once. A test computes them so.
 pub const CODE_BOOK: [f32; 16] = [
     -1.0,
     -0.696_192_8,
@@ -62,7 +63,8 @@ pub struct Nf4Error {
 }
 
 impl Nf4 {
-    /// The nearest codes. Numbers that are not finite make their block's scale so, and are the caller's to refuse.
+    /// The nearest codes. Numbers that are not finite make their block's scale so, and are the
+    /// caller's to refuse.
     pub fn pack(numbers: &[f32]) -> Self {
         let mut packed = Self::with_capacity(numbers.len());
         packed.extend(numbers);
@@ -71,7 +73,8 @@ impl Nf4 {
 
     /// Nothing yet, with room for so many numbers.
     pub fn with_capacity(numbers: usize) -> Self {
-        let (codes, scales) = (numbers.div_ceil(2), numbers.div_ceil(BLOCK));
+        let codes = numbers.div_ceil(2);
+        let scales = numbers.div_ceil(BLOCK);
         Self { codes: Vec::with_capacity(codes), scales: Vec::with_capacity(scales), numbers: 0 }
     }
 
@@ -134,9 +137,11 @@ mod tests {
 
     use super::*;
 
-    /// The distribution function of the standard normal, by its Taylor series around 0; for |x| < 3 far below 1e-12.
+    /// The distribution function of the standard normal, by its Taylor series around 0; for |x| < 3
+    /// far below 1e-12.
     fn normal(x: f64) -> f64 {
-        let (mut term, mut sum) = (x, x);
+        let mut term = x;
+        let mut sum = x;
         for n in 1..80 {
             term *= -x * x / (2.0 * f64::from(n));
             sum += term / f64::from(2 * n + 1);
@@ -145,7 +150,8 @@ mod tests {
     }
 
     fn quantile(p: f64) -> f64 {
-        let (mut low, mut high) = (-3.0, 3.0);
+        let mut low = -3.0;
+        let mut high = 3.0;
         for _ in 0..60 {
             let middle = (low + high) / 2.0;
             if normal(middle) < p { low = middle } else { high = middle }

@@ -7,13 +7,17 @@ use super::{Session, to_plain};
 use crate::error::TrainerError;
 
 impl Session<'_> {
-    /// The tensors that take gradients, sorted by full name. They are shared with the model: changed in place, they
-    /// change it.
+    /// The tensors that take gradients, sorted by full name. They are shared with the model:
+    /// changed in place, they change it.
     pub fn trained(&self) -> &[(String, Tensor)] {
         &self.trained
     }
 
-    /// Of a trained tensor only the leading block of these sizes is to train; the model goes on using the whole of it.
+    /// Of a trained tensor only the leading block of these sizes is to train; the model goes on
+    /// using the whole of it.
+    ///
+    /// # Errors
+    /// The tensor does not train, or the block does not lie within it.
     pub fn train_block(&mut self, name: &str, sizes: &[usize]) -> Result<(), TrainerError> {
         let refuse = |problem: String| Err(TrainerError::Tensor { name: name.to_owned(), problem });
         let Some((_, tensor)) = self.trained.iter().find(|(trained, _)| trained == name) else {
@@ -31,8 +35,11 @@ impl Session<'_> {
         self.trained.iter().map(|(_, leaf)| leaf.shallow_clone()).collect()
     }
 
-    /// What the optimiser moves, in the order of [`Session::trained`]: each tensor, or its block that trains, as a view
-    /// without a tape.
+    /// What the optimiser moves, in the order of [`Session::trained`]: each tensor, or its block
+    /// that trains, as a view without a tape.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn parameters(&self) -> Result<Vec<Tensor>, TrainerError> {
         self.of_leaves(self.trained.iter().map(|(_, leaf)| leaf.f_detach()).collect::<Result<_, _>>()?)
     }
@@ -62,6 +69,9 @@ impl Session<'_> {
     }
 
     /// The present values of what trains.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn trained_values(&self) -> Result<TensorSet, TrainerError> {
         let names = self.trained.iter().map(|(name, _)| name.clone());
         names.zip(self.parameters()?).map(|(name, tensor)| Ok((name, to_plain(&tensor)?))).collect()

@@ -1,9 +1,10 @@
 //! Cross entropy over a vocabulary, a few tokens at a time.
 //!
-//! A language model's logits are the largest thing it computes: 512 tokens over 49,152 words are 100 MB in f32, and a
-//! tape would hold them twice. Here only the tokens that count are multiplied with the vocabulary matrix, in chunks; each
-//! chunk's softmax becomes the gradient in place, and is gone before the next. So the memory is one chunk's, whatever the
-//! batch. With z = h W^T the gradient of `-log softmax(z)[t]` is `(softmax(z) - onehot(t)) W` (no tape is needed).
+//! A language model's logits are the largest thing it computes: 512 tokens over 49,152 words are
+//! 100 MB in f32, and a tape would hold them twice. Here only the tokens that count are multiplied
+//! with the vocabulary matrix, in chunks; each chunk's softmax becomes the gradient in place, and
+//! is gone before the next. So the memory is one chunk's, whatever the batch. With z = h W^T the
+//! gradient of `-log softmax(z)[t]` is `(softmax(z) - onehot(t)) W` (no tape is needed).
 
 use std::ops::Range;
 
@@ -27,17 +28,17 @@ pub fn chunk_tokens(vocabulary: i64) -> i64 {
     (CHUNK_NUMBERS / vocabulary.max(1)).max(FEWEST_TOKENS)
 }
 
-/// What a batch's texts ask a language model to foretell.
+/// What a batch's texts ask a language model to predict.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Foretold {
-    /// Row of the packed batch whose state foretells the token: the one before it.
+pub struct PredictedTokens {
+    /// Row of the packed batch whose state predicts the token: the one before it.
     pub rows: Vec<i64>,
     /// The token.
     pub tokens: Vec<i64>,
 }
 
-impl Foretold {
-    /// The counting tokens of these texts, in order. A text's first token is foretold by nothing.
+impl PredictedTokens {
+    /// The counting tokens of these texts, in order. Nothing predicts a text's first token.
     pub fn new(encoded: &Encoded, texts: &[usize]) -> Self {
         Self::in_rows(encoded, texts, texts.iter().map(|&text| encoded.text(text).len() as i64))
     }
@@ -74,8 +75,11 @@ pub struct TokenLoss {
     pub hit: bool,
 }
 
-/// Loss of each token without gradients. `states` `[n, hidden]` (finished), `tokens` of length n; `chunk` tokens at once,
-/// 0 = by the vocabulary's size.
+/// Loss of each token without gradients. `states` `[n, hidden]` (finished), `tokens` of length n;
+/// `chunk` tokens at once, 0 = by the vocabulary's size.
+///
+/// # Errors
+/// Whatever libtorch refuses.
 pub fn token_losses(
     vocabulary: &Weight,
     states: &Tensor,
@@ -95,9 +99,12 @@ pub fn token_losses(
     Ok(losses)
 }
 
-/// Sum of the tokens' losses, each times its share (one per token), and the gradient of that sum with respect to
-/// `states`, of their shape and kind. Arguments as of [`token_losses`].
-pub fn loss_and_pull(
+/// Sum of the tokens' losses, each times its share (one per token), and the gradient of that sum
+/// with respect to `states`, of their shape and kind. Arguments as of [`token_losses`].
+///
+/// # Errors
+/// Whatever libtorch refuses.
+pub fn loss_and_gradient(
     vocabulary: &Weight,
     states: &Tensor,
     tokens: &[i64],
@@ -105,7 +112,8 @@ pub fn loss_and_pull(
     chunk: usize,
 ) -> Result<(f64, Tensor), TrainerError> {
     let _no_grad = tch::no_grad_guard();
-    let (mut sum, mut pulls) = (0.0, Vec::new());
+    let mut sum = 0.0;
+    let mut gradients = Vec::new();
     for range in chunks(vocabulary, tokens.len(), chunk)? {
         let states = states.f_narrow(0, range.start as i64, range.len() as i64)?;
         let shares = &shares[range.clone()];
@@ -114,21 +122,24 @@ pub fn loss_and_pull(
             Exponentials::take(vocabulary_logits(vocabulary, &states)?, &tokens)?;
         sum += losses.iter().zip(shares).map(|(loss, &share)| loss * f64::from(share)).sum::<f64>();
         // share * (softmax - onehot), in place.
-        let mut slopes = each.f_div_(&total)?;
+        let mut d_logits = each.f_div_(&total)?;
         let minus_one = Tensor::f_full(tokens.size(), -1.0, (Kind::Float, tokens.device()))?;
         let shares = Tensor::f_from_slice(shares)?.f_to_device(tokens.device())?.f_unsqueeze(1)?;
-        let slopes = slopes.f_scatter_add_(1, &tokens, &minus_one)?.f_mul_(&shares)?;
-        pulls.push(back_to_states(vocabulary, &slopes, states.kind())?);
+        let d_logits = d_logits.f_scatter_add_(1, &tokens, &minus_one)?.f_mul_(&shares)?;
+        gradients.push(back_to_states(vocabulary, &d_logits, states.kind())?);
     }
-    let pull = match pulls.len() {
-        1 => pulls.remove(0),
+    let gradient = match gradients.len() {
+        1 => gradients.remove(0),
         0 => states.f_zeros_like()?,
-        _ => Tensor::f_cat(&pulls, 0)?,
+        _ => Tensor::f_cat(&gradients, 0)?,
     };
-    Ok((sum, pull))
+    Ok((sum, gradient))
 }
 
 /// `h W^T` in f32, `[n, vocabulary]`; the product itself is of the kind that the model computes in.
+///
+/// # Errors
+/// Whatever libtorch refuses.
 pub fn vocabulary_logits(vocabulary: &Weight, states: &Tensor) -> Result<Tensor, TrainerError> {
     let Weight::Packed { packed, kind, device } = vocabulary else {
         return Ok(states.f_matmul(&vocabulary.dense()?.f_tr()?)?.f_to_kind(Kind::Float)?);
@@ -142,26 +153,27 @@ pub fn vocabulary_logits(vocabulary: &Weight, states: &Tensor) -> Result<Tensor,
     Ok(logits)
 }
 
-/// `slopes W`, `[n, hidden]`, of the given kind.
-fn back_to_states(vocabulary: &Weight, slopes: &Tensor, kind: Kind) -> Result<Tensor, TrainerError> {
+/// From the gradient of logits `[n, vocabulary]` to that of states: `d_logits W`, `[n, hidden]`, of
+/// the given kind.
+fn back_to_states(vocabulary: &Weight, d_logits: &Tensor, kind: Kind) -> Result<Tensor, TrainerError> {
     let Weight::Packed { packed, kind: unpacked, device } = vocabulary else {
-        return Ok(slopes.f_to_kind(kind)?.f_matmul(&vocabulary.dense()?)?);
+        return Ok(d_logits.f_to_kind(kind)?.f_matmul(&vocabulary.dense()?)?);
     };
     let (rows, hidden) = packed.size();
-    let mut pull = Tensor::f_zeros([slopes.size()[0], hidden], (Kind::Float, *device))?;
+    let mut gradient = Tensor::f_zeros([d_logits.size()[0], hidden], (Kind::Float, *device))?;
     for block in row_blocks(rows) {
         let words = packed.rows(&block, *unpacked, *device)?;
-        let part = slopes.f_narrow(1, block[0], block.len() as i64)?.f_to_kind(*unpacked)?;
-        let _ = pull.f_add_(&part.f_matmul(&words)?.f_to_kind(Kind::Float)?)?;
+        let own = d_logits.f_narrow(1, block[0], block.len() as i64)?.f_to_kind(*unpacked)?;
+        let _ = gradient.f_add_(&own.f_matmul(&words)?.f_to_kind(Kind::Float)?)?;
     }
-    Ok(pull.f_to_kind(kind)?)
+    Ok(gradient.f_to_kind(kind)?)
 }
 
 fn row_blocks(rows: i64) -> impl Iterator<Item = Vec<i64>> {
     (0..rows).step_by(UNPACKED_ROWS as usize).map(move |first| (first..rows.min(first + UNPACKED_ROWS)).collect())
 }
 
-/// A softmax on its way, in the memory of its logits.
+/// An unfinished softmax, in the memory of its logits.
 struct Exponentials {
     /// -log p of each row's token.
     losses: Vec<f64>,

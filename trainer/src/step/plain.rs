@@ -2,17 +2,17 @@
 
 use tch::Tensor;
 
-use super::objective::{self, Part};
-use super::{add, pull_back};
+use super::backward::{accumulate, vjp};
+use super::objective::{self, LossTerms};
 use crate::batch::Batch;
 use crate::error::TrainerError;
 use crate::session::Session;
 
-/// Adds a micro-batch's gradients to `sums` and returns its part of the loss.
+/// Adds a micro-batch's gradients to `sums` and returns what it adds to the loss.
 pub(super) fn run(
     session: &Session<'_>,
     batch: &Batch,
-    part: &Part<'_>,
+    terms: &LossTerms<'_>,
     leaves: &[Tensor],
     sums: &mut [Tensor],
 ) -> Result<f64, TrainerError> {
@@ -21,8 +21,8 @@ pub(super) fn run(
     for number in 0..model.layers() {
         x = model.layer(number, &x, batch, session.adapters(), None)?;
     }
-    let pull = objective::pull(session, batch, part, &x, leaves)?;
-    add(sums, &pull.leaves)?;
-    add(sums, &pull_back(&x, &pull.states, leaves)?)?;
-    Ok(pull.loss)
+    let gradient = objective::loss_gradient(session, batch, terms, &x, leaves)?;
+    accumulate(sums, &gradient.leaves)?;
+    accumulate(sums, &vjp(&x, &gradient.states, leaves)?)?;
+    Ok(gradient.loss)
 }

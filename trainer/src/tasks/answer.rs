@@ -1,8 +1,8 @@
 //! What of a text is the answer, in a form in which equal answers are equal strings.
 //!
-//! Numbers are compared as decimals, digit by digit and never as floats: `1,234.50`, `$1234.5` and `1234.500` are one
-//! answer, and so are `50%` and `50`. A comma between groups of three digits separates thousands; any other comma ends
-//! the number.
+//! Numbers are compared as decimals, digit by digit and never as floats: `1,234.50`, `$1234.5` and
+//! `1234.500` are one answer, and so are `50%` and `50`. A comma between groups of three digits
+//! separates thousands; any other comma ends the number.
 
 use rondo_proto::run_file::AnswerRule;
 
@@ -26,7 +26,8 @@ fn number(text: &str) -> Option<String> {
     marked.or_else(|| numbers(text).pop())
 }
 
-/// The text in lower case, without punctuation and spaces at its ends, and with single spaces inside.
+/// The text in lower case, without punctuation and spaces at its ends, and with single spaces
+/// inside.
 fn words(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let bare = lower.trim_matches(|c: char| !c.is_alphanumeric());
@@ -120,7 +121,8 @@ fn decimal(negative: bool, whole: &str, part: &str, shift: i64) -> String {
         let (whole, part) = digits.split_at(point as usize);
         (whole.to_owned(), part.to_owned())
     };
-    let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
+    let whole = whole.trim_start_matches('0');
+    let part = part.trim_end_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     let sign = if negative && (whole, part) != ("0", "") { "-" } else { "" };
     if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }

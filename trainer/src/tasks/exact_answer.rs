@@ -1,23 +1,24 @@
 //! `exact-answer`: the model answers, and the answer is compared.
 //!
-//! The text is generated greedily from the prompt and read by the task's answer rule, as is the reference. Accuracy =
-//! share of answers equal to the reference's; loss as of causal-lm, on the reference completions.
+//! The text is generated greedily from the prompt and read by the task's answer rule, as is the
+//! reference. Accuracy = share of answers equal to the reference's; loss as of causal-lm, on the
+//! reference completions.
 
 use std::ops::ControlFlow;
 
+use rondo_data::{Example, Part};
 use rondo_proto::run_file::Task;
+use rondo_trainer_api::work::OnProgress;
 
 use super::answer::extract;
 use super::causal_lm::counted;
-use super::score::{Scores, Share};
+use super::score::{LossUnit, Scores, Share};
 use super::{HELD_OUT, Outcome, Ticker, Verdict};
 use crate::error::TrainerError;
 use crate::generate::sampling::Sampling;
 use crate::generate::{Options, generate};
 use crate::session::{Session, TextLoss};
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
-use rondo_trainer_api::work::OnProgress;
 
 /// Token cells of one batch's keys and values.
 const CELLS: usize = 16 * 1024;
@@ -34,14 +35,15 @@ pub(super) fn evaluate(
 ) -> Result<Outcome, TrainerError> {
     // Every example is read once for the loss and answered once.
     let mut ticker = Ticker::new(2 * count, progress);
-    let (mut scores, mut verdicts) = (Scores::default(), Vec::with_capacity(count));
-    for taken in tokens.rows(part, task)?.chunks(count) {
-        let taken = taken?;
-        let losses = session.token_losses(&taken.encoded, taken.encoded.len(), &mut |done| ticker.show(done))?;
-        ticker.advance(taken.examples.len());
-        let texts = answers(session, tokens, task, &taken.examples, &mut ticker)?;
-        for ((example, loss), generated) in taken.examples.into_iter().zip(losses).zip(texts) {
-            let verdict = judge(&example, &loss, generated, task);
+    let mut scores = Scores::default();
+    let mut verdicts = Vec::with_capacity(count);
+    for rows in tokens.rows(part, task)?.chunks(count) {
+        let rows = rows?;
+        let losses = session.token_losses(&rows.encoded, rows.encoded.len(), &mut |done| ticker.show(done))?;
+        ticker.advance(rows.examples.len());
+        let texts = answers(session, tokens, task, &rows.examples, &mut ticker)?;
+        for ((example, loss), generated) in rows.examples.into_iter().zip(losses).zip(texts) {
+            let verdict = verdict_of(&example, &loss, generated, task);
             let right = u64::from(verdict.right == Some(true));
             scores.add(example.group.as_deref(), Share { loss: loss.loss, units: loss.tokens, right, tries: 1 });
             verdicts.push((example, verdict));
@@ -50,7 +52,7 @@ pub(super) fn evaluate(
     if verdicts.iter().all(|(_, verdict)| verdict.expected.is_none()) {
         return Err(TrainerError::NoAnswer { what: HELD_OUT });
     }
-    let evaluation = counted(scores.evaluation(true))?;
+    let evaluation = counted(scores.evaluation(LossUnit::Token))?;
     Ok(Outcome { evaluation, verdicts })
 }
 
@@ -108,7 +110,7 @@ fn batches(prompts: &[Vec<i64>], mut order: Vec<usize>, new: usize) -> Vec<Vec<u
     batches
 }
 
-fn judge(example: &Example, loss: &TextLoss, generated: Option<String>, task: &Task) -> Verdict {
+fn verdict_of(example: &Example, loss: &TextLoss, generated: Option<String>, task: &Task) -> Verdict {
     let expected = extract(task.answer, example.reference());
     let answer = generated.as_deref().and_then(|text| extract(task.answer, text));
     Verdict {

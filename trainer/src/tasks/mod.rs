@@ -1,7 +1,8 @@
 //! What is measured, by the kind of task: one file each.
 //!
-//! Every task goes through its examples in parts, so that a data set larger than memory can be measured, and makes one
-//! [`Evaluation`] with its groups, and a [`Verdict`] per example for people who look closer.
+//! Every task goes through its examples in parts, so that a data set larger than memory can be
+//! measured, and makes one [`Evaluation`] with its groups, and a [`Verdict`] per example for people
+//! who look closer.
 
 pub mod answer;
 pub mod causal_lm;
@@ -12,35 +13,37 @@ pub mod score;
 
 use std::ops::ControlFlow;
 
+use rondo_data::{Example, Part};
 use rondo_proto::run_file::{Task, TaskKind};
 use rondo_proto::v1::Evaluation;
+use rondo_trainer_api::work::{OnProgress, Progress};
 
 use crate::error::TrainerError;
 use crate::session::Session;
 use crate::text::tokens::Tokens;
-use rondo_data::{Example, Part};
-use rondo_trainer_api::work::{OnProgress, Progress};
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The figures.
     pub evaluation: Evaluation,
-    /// One per example, in the order of the data set; rows that the data set's policy skips are left out.
+    /// One per example, in the order of the data set; rows that the data set's policy skips are
+    /// left out.
     pub verdicts: Vec<(Example, Verdict)>,
 }
 
 /// What the model made of one example.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verdict {
-    /// -log p in nats: of the label, else the mean over the tokens that count. `None` where no token counts.
+    /// -log p in nats: of the label, else the mean over the tokens that count. `None` where no
+    /// token counts.
     pub loss: Option<f64>,
     /// Tokens that count; 0 for classification.
     pub tokens: u64,
     /// Whether the label, the option or the answer was right; `None` for causal-lm.
     pub right: Option<bool>,
-    /// Share of tokens foretold; of causal-lm.
-    pub foretold: Option<f64>,
+    /// Share of the counting tokens that the model holds likeliest; of causal-lm.
+    pub next_token_accuracy: Option<f64>,
     /// Index of the label or option chosen.
     pub chosen: Option<usize>,
     /// Index of the right one.
@@ -58,7 +61,8 @@ pub struct Verdict {
 /// Measures the session's model on the first `limit` examples (`None` = all).
 ///
 /// # Errors
-/// No examples; examples of which nothing counts; `progress` broke off; whatever the model or the data refuse.
+/// No examples; examples of which nothing counts; `progress` broke off; whatever the model or the
+/// data refuse.
 pub fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,

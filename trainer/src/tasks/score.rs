@@ -42,7 +42,16 @@ impl Sum {
     }
 }
 
-/// The score of an evaluation in the making.
+/// What a loss is a mean over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LossUnit {
+    /// Tokens that count.
+    Token,
+    /// Examples.
+    Example,
+}
+
+/// The sums of an evaluation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
     all: Sum,
@@ -60,9 +69,13 @@ impl Scores {
         }
     }
 
-    /// Loss per unit and share right, of all examples and of each group. `tokens` says whether units are tokens.
-    pub fn evaluation(&self, tokens: bool) -> Evaluation {
-        let count = |sum: &Sum| if tokens { sum.share.units } else { 0 };
+    /// Loss per unit and share right, of all examples and of each group. Tokens are counted where
+    /// they are the unit, 0 otherwise.
+    pub fn evaluation(&self, unit: LossUnit) -> Evaluation {
+        let count = |sum: &Sum| match unit {
+            LossUnit::Token => sum.share.units,
+            LossUnit::Example => 0,
+        };
         let group = |(name, sum): (&String, &Sum)| GroupEvaluation {
             group: name.clone(),
             loss: sum.loss(),
@@ -92,14 +105,14 @@ mod tests {
         scores.add(Some("closed"), share(2.0, 8, 4, 8));
         scores.add(Some("open"), share(3.0, 1, 1, 1));
         scores.add(None, share(1.0, 1, 0, 1));
-        let evaluation = scores.evaluation(true);
+        let evaluation = scores.evaluation(LossUnit::Token);
         // 12 nats over 12 tokens; a mean of the examples' means would be 1.81.
         assert_eq!((evaluation.loss, evaluation.accuracy), (1.0, 0.5));
         assert_eq!((evaluation.examples, evaluation.tokens), (4, 12));
         let groups: Vec<_> =
             evaluation.groups.iter().map(|g| (g.group.as_str(), g.loss, g.accuracy, g.examples, g.tokens)).collect();
         assert_eq!(groups, [("closed", 0.25, 0.5, 1, 8), ("open", 3.0, 2.0 / 3.0, 2, 3)]);
-        assert_eq!(scores.evaluation(false).tokens, 0);
-        assert_eq!(Scores::default().evaluation(true).loss, 0.0);
+        assert_eq!(scores.evaluation(LossUnit::Example).tokens, 0);
+        assert_eq!(Scores::default().evaluation(LossUnit::Token).loss, 0.0);
     }
 }

@@ -27,8 +27,8 @@ impl Encoded {
         self.starts.push(self.ids.len());
     }
 
-    /// Appends a text's ids with a flag each: whether this token is to be predicted from those before it. The first one
-    /// never is, whatever its flag says: nothing stands before it.
+    /// Appends a text's ids with a flag each: whether this token is to be predicted from those
+    /// before it. The first one never is, whatever its flag says: nothing stands before it.
     pub fn push_counted(&mut self, ids: &[i64], counts: &[bool]) {
         debug_assert_eq!(ids.len(), counts.len());
         let first = self.ids.len();
@@ -57,8 +57,8 @@ impl Encoded {
         &self.ids[self.span(index)]
     }
 
-    /// Which tokens of a text count as something to predict, one flag per id; the first never does. Empty for texts that
-    /// are classified as a whole.
+    /// Which tokens of a text count as something to predict, one flag per id; the first never does.
+    /// Empty for texts that are classified as a whole.
     pub fn counts(&self, index: usize) -> &[bool] {
         if self.counts.is_empty() { &[] } else { &self.counts[self.span(index)] }
     }
@@ -76,8 +76,8 @@ impl Encoded {
         }
     }
 
-    /// Batches of text indices for a pass without gradients: texts of like length together, at most `max_tokens` tokens
-    /// each when laid out to the longest (one text alone may be longer).
+    /// Batches of text indices for a pass without gradients: texts of like length together, at most
+    /// `max_tokens` tokens each when laid out to the longest (one text alone may be longer).
     pub fn by_length(&self, count: usize, max_tokens: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..count.min(self.len())).collect();
         order.sort_by_key(|&index| (self.text(index).len(), index));
@@ -102,7 +102,8 @@ impl Encoded {
 pub struct Choices {
     /// Question and option, for every option of every question.
     pub encoded: Encoded,
-    /// Where each question's options begin, and the end of the last: one more than there are questions.
+    /// Where each question's options begin, and the end of the last: one more than there are
+    /// questions.
     pub first: Vec<usize>,
     /// Which of its options answers each question.
     pub answers: Vec<usize>,

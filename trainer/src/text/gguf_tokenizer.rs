@@ -6,7 +6,7 @@ use tokenizers::Tokenizer;
 
 use super::gguf_vocabulary::Vocabulary;
 
-/// What a file says of its tokens, beside the tokenizer itself.
+/// What a file says of its tokens, without the tokenizer itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenFacts {
     /// Start of a text.
@@ -15,7 +15,8 @@ pub struct TokenFacts {
     pub eos: Option<u32>,
     /// Padding.
     pub pad: Option<u32>,
-    /// Whether encoding a text adds its start; the tokenizer does so when special tokens are asked for.
+    /// Whether encoding a text adds its start; the tokenizer does so when special tokens are asked
+    /// for.
     pub add_bos: bool,
     /// Whether it adds its end.
     pub add_eos: bool,

@@ -17,8 +17,8 @@ struct Golden {
     ids: BTreeMap<String, Vec<Vec<u32>>>,
 }
 
-/// Ids by other implementations: transformers' converters for the byte-level kinds, SentencePiece's algorithm written out
-/// in Python for the scored one (tests/goldens/make_gguf.py).
+/// Ids by other implementations: transformers' converters for the byte-level kinds, SentencePiece's
+/// algorithm written out in Python for the scored one (tests/goldens/make_gguf.py).
 #[test]
 fn ids_are_those_of_the_references() {
     let golden: Golden = serde_json::from_slice(&std::fs::read(goldens().join("tokens.json")).unwrap()).unwrap();
@@ -30,7 +30,8 @@ fn ids_are_those_of_the_references() {
             let found = tokenizer.encode(text.as_str(), true).unwrap();
             assert_eq!(found.get_ids(), expected, "{file}: {text:?} became {:?}", found.get_tokens());
         }
-        // Decoding gives the text back, but for what the kinds change: NFC, and SentencePiece's sign for a space.
+        // Decoding gives the text back, but for what the kinds change: NFC, and SentencePiece's
+        // sign for a space.
         for text in golden.texts.iter().filter(|text| !text.contains("<|") && !text.contains(['\u{301}', '\u{2581}'])) {
             let ids = tokenizer.encode(text.as_str(), false).unwrap();
             assert_eq!(&tokenizer.decode(ids.get_ids(), false).unwrap(), text, "{file}");
@@ -83,8 +84,8 @@ fn what_cannot_be_read_is_named() {
     assert!(error.contains("it brings no tokenizer"), "{error}");
 }
 
-/// The published file, where a path to it is given: RONDO_GGUF, and RONDO_GGUF_IDS with texts and ids by transformers
-/// (`make_gguf.py FILE.gguf` writes them).
+/// The published file, where a path to it is given: RONDO_GGUF, and RONDO_GGUF_IDS with texts and
+/// ids by transformers (`make_gguf.py FILE.gguf` writes them).
 #[test]
 #[ignore = "needs a downloaded model"]
 fn a_published_file_gives_the_ids_of_transformers() {

@@ -1,5 +1,5 @@
-//! A GGUF file's vocabulary as a tokenizer.json: the one format that the `tokenizers` library, and whoever loads an
-//! exported model, reads.
+//! A GGUF file's vocabulary as a tokenizer.json: the one format that the `tokenizers` library, and
+//! everyone who loads an exported model, reads.
 
 use std::collections::{HashMap, HashSet};
 
@@ -59,7 +59,8 @@ const USER_DEFINED: u64 = 4;
 /// SentencePiece's sign for a space.
 const SPACE: &str = "\u{2581}";
 
-/// Longest piece of a vocabulary with scores whose splits are looked at, in characters; SentencePiece's own limit is 16.
+/// Longest piece of a vocabulary with scores whose splits are looked at, in characters;
+/// SentencePiece's own limit is 16.
 const MAX_PIECE: usize = 64;
 
 /// Tokens and what the file says of them.
@@ -114,7 +115,10 @@ impl<'h> Vocabulary<'h> {
                 _ => Err(header.invalid(format!("{key} is {id}, the vocabulary has {} tokens", tokens.len()))),
             }
         };
-        let (bos, eos, pad, unknown) = (id("bos")?, id("eos")?, id("padding")?, id("unknown")?);
+        let bos = id("bos")?;
+        let eos = id("eos")?;
+        let pad = id("padding")?;
+        let unknown = id("unknown")?;
         let add = |name: &str| header.flag(&format!("tokenizer.ggml.add_{name}_token"));
         let add_bos = add("bos")?.unwrap_or(pre.is_none_or(|pre| pre.add_bos)) && bos.is_some();
         let add_eos = add("eos")?.unwrap_or(false) && eos.is_some();
@@ -166,7 +170,8 @@ impl<'h> Vocabulary<'h> {
         let ids: HashSet<&str> = self.tokens.iter().map(String::as_str).collect();
         let mut pairs = Vec::with_capacity(merges.len());
         for merge in merges {
-            // A token that begins with a space would make the cut ambiguous; byte-level vocabularies have none.
+            // A token that begins with a space would make the cut ambiguous; byte-level
+            // vocabularies have none.
             let pair = merge.split_once(' ').filter(|(left, right)| ids.contains(left) && ids.contains(right));
             let pair = pair.filter(|(left, right)| ids.contains(format!("{left}{right}").as_str()));
             let Some((left, right)) = pair else {
@@ -195,7 +200,8 @@ impl<'h> Vocabulary<'h> {
         })
     }
 
-    /// SentencePiece's BPE: of all neighbours that make a piece, those whose piece has the best score merge first.
+    /// SentencePiece's BPE: of all neighbours that make a piece, those whose piece has the best
+    /// score merge first.
     fn pieces(&self) -> Result<Parts, GgufError> {
         let unknown = match self.unknown {
             Some(id) => Some(id as usize),
@@ -225,8 +231,8 @@ impl<'h> Vocabulary<'h> {
         })
     }
 
-    /// The pairs of pieces that make a piece, best score first; equal scores by length of the parts, longer ones first, as
-    /// transformers orders them.
+    /// The pairs of pieces that make a piece, best score first; equal scores by length of the
+    /// parts, longer ones first, as transformers orders them.
     fn merges_by_score(&self) -> Result<Vec<Json>, GgufError> {
         let scores = match self.header.get("tokenizer.ggml.scores") {
             Some(Meta::Array(Array::F32(scores))) if scores.len() == self.tokens.len() => scores,

@@ -1,19 +1,21 @@
-//! A language model's row as token ids: what text it is laid out as, which of it counts, and where it is cut.
+//! A language model's row as token ids: what text it is rendered out as, which of it counts, and
+//! where it is cut.
 //!
-//! The whole text is encoded in one go, as it would be met in the wild, and a token counts when any of its bytes belongs
-//! to what the model should say. The end-of-text token behind a plain row counts too; a chat template ends turns itself.
+//! The whole text is encoded in one go, as it stands in practice, and a token counts when any of
+//! its bytes belongs to what the model should say. The end-of-text token behind a plain row counts
+//! too; a chat template ends turns itself.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rondo_proto::run_file::{LossOn, TaskKind, Template};
+use rondo_data::template::{ChatTemplate, TemplateError};
+use rondo_data::{Content, Example, Message, Role};
+use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use rondo_proto::wording::SettingKey;
 use tokenizers::Tokenizer;
 
 use crate::error::TrainerError;
 use crate::text::encoded::{Choices, Encoded};
-use rondo_data::template::{ChatTemplate, TemplateError};
-use rondo_data::{Content, Example, Message, Role};
 
 /// What of a task decides how its rows become tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,13 @@ pub(super) struct Layout {
     pub(super) max_tokens: usize,
 }
 
-/// A tokenizer with what goes with it.
+impl Layout {
+    pub(super) fn of(task: &Task) -> Self {
+        Self { kind: task.kind, loss_on: task.loss_on, template: task.template, max_tokens: task.max_tokens }
+    }
+}
+
+/// A tokenizer with its end-of-text token and chat templates.
 #[derive(Clone)]
 pub(super) struct Codec {
     pub(super) path: PathBuf,
@@ -32,18 +40,18 @@ pub(super) struct Codec {
     /// Ends a text; or why none is known, though the model names one. Encoders need none.
     pub(super) end: Result<Option<i64>, String>,
     /// The model's own template; why there is none, otherwise.
-    pub(super) chat: Result<ChatTemplate, Missing>,
+    pub(super) chat: Result<ChatTemplate, MissingTemplate>,
     pub(super) plain: ChatTemplate,
 }
 
 /// Why a model's chat template cannot be used.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Missing {
+pub(super) enum MissingTemplate {
     Absent,
     Unreadable(TemplateError),
 }
 
-impl Missing {
+impl MissingTemplate {
     /// The same without what to do, which is another thing for a run than for a conversation.
     pub(super) fn reason(&self) -> String {
         match self {
@@ -58,7 +66,7 @@ impl Missing {
     }
 }
 
-/// Why a row has no use.
+/// Why a row cannot be used.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// This row is at fault; the data set's policy decides.
@@ -73,23 +81,35 @@ impl From<TemplateError> for Refusal {
     }
 }
 
+/// Who writes the special tokens around a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Specials {
+    /// The tokenizer adds them.
+    Add,
+    /// They are in the text already.
+    InText,
+}
+
 /// A text, and which bytes of it the model should say.
-struct Laid {
+struct Rendered {
     text: String,
     said: Vec<Range<usize>>,
-    /// Whether the tokenizer adds its special tokens, and the end-of-text token follows: not behind a chat template,
-    /// which writes them itself.
-    bare: bool,
+    /// Whether the tokenizer adds its special tokens, and the end-of-text token follows. A chat
+    /// template writes both itself.
+    specials: Specials,
 }
 
 impl Codec {
-    /// Appends a row to train or measure on; of a multiple choice the question with the right option.
+    /// Appends a row to train or measure on; of a multiple choice the question with the right
+    /// option.
     pub(super) fn push(&self, layout: Layout, example: &Example, encoded: &mut Encoded) -> Result<(), Refusal> {
-        let laid = match &example.content {
-            Content::Labelled { text, .. } | Content::Text(text) => {
-                Laid { text: text.to_string(), said: std::iter::once(0..text.len()).collect(), bare: true }
-            }
-            Content::Completion { prompt, completion } => Laid::pair(prompt, completion),
+        let rendered = match &example.content {
+            Content::Labelled { text, .. } | Content::Text(text) => Rendered {
+                text: text.to_string(),
+                said: std::iter::once(0..text.len()).collect(),
+                specials: Specials::Add,
+            },
+            Content::Completion { prompt, completion } => Rendered::pair(prompt, completion),
             Content::Chat(messages) => self.chat(layout, messages)?,
             Content::Choice { prompt, options, answer } => {
                 let Some(option) = options.get(*answer as usize) else {
@@ -101,11 +121,11 @@ impl Codec {
             }
             Content::Unusable => return Err(Refusal::Row("it has nothing that the task can use".to_owned())),
         };
-        let (mut ids, mut counts) = self.encode(&laid)?;
+        let (mut ids, mut counts) = self.encode(&rendered)?;
         if layout.loss_on == LossOn::All {
             counts.fill(true);
         }
-        if let Some(end) = self.end()?.filter(|_| laid.bare) {
+        if let Some(end) = self.end()?.filter(|_| rendered.specials == Specials::Add) {
             // Some tokenizers end texts themselves.
             if ids.last() == Some(&end) {
                 counts.pop();
@@ -149,17 +169,18 @@ impl Codec {
 
     /// A question and an option. Nothing is cut: options compare by all of their tokens.
     fn option(&self, layout: Layout, prompt: &str, option: &str) -> Result<(Vec<i64>, Vec<bool>), Refusal> {
-        let laid = if layout.template == Template::Chat {
+        let rendered = if layout.template == Template::Chat {
             let asked = [Message::new(Role::User, prompt)];
-            let mut laid = Laid::pair(&self.template(layout)?.render(&asked, true)?, option);
-            laid.bare = false;
-            laid
+            let mut rendered = Rendered::pair(&self.template(layout)?.render(&asked, true)?, option);
+            rendered.specials = Specials::InText;
+            rendered
         } else {
-            Laid::pair(prompt, option)
+            Rendered::pair(prompt, option)
         };
-        let (ids, counts) = self.encode(&laid)?;
+        let (ids, counts) = self.encode(&rendered)?;
         if ids.len() > layout.max_tokens {
-            let (tokens, most) = (ids.len(), layout.max_tokens);
+            let tokens = ids.len();
+            let most = layout.max_tokens;
             return Err(Refusal::Row(format!(
                 "the question with an option has {tokens} tokens, more than {}; options are never cut",
                 SettingKey::MaxTokens.with(most)
@@ -187,7 +208,7 @@ impl Codec {
                 return self.conversation(layout, &messages[..end]);
             }
         };
-        let mut ids = self.ids(text, true)?;
+        let mut ids = self.ids(text, Specials::Add)?;
         // A tokenizer that ends every text itself would have the model go on behind an end.
         if ids.len() > 1 && self.end()?.is_some_and(|end| ids.last() == Some(&end)) {
             ids.pop();
@@ -197,29 +218,30 @@ impl Codec {
 
     /// Ids from which the assistant's next turn follows.
     pub(super) fn conversation(&self, layout: Layout, messages: &[Message]) -> Result<Vec<i64>, Refusal> {
-        self.ids(&self.template(layout)?.render(messages, true)?, false)
+        self.ids(&self.template(layout)?.render(messages, true)?, Specials::InText)
     }
 
-    pub(super) fn ids(&self, text: &str, special: bool) -> Result<Vec<i64>, Refusal> {
-        let encoding = self.tokenizer.encode_fast(text, special).map_err(|error| self.refuse(&*error))?;
+    pub(super) fn ids(&self, text: &str, specials: Specials) -> Result<Vec<i64>, Refusal> {
+        let encoding =
+            self.tokenizer.encode_fast(text, specials == Specials::Add).map_err(|error| self.refuse(&*error))?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 
-    fn chat(&self, layout: Layout, messages: &[Message]) -> Result<Laid, Refusal> {
+    fn chat(&self, layout: Layout, messages: &[Message]) -> Result<Rendered, Refusal> {
         let template = self.template(layout)?;
         if layout.loss_on == LossOn::All {
             let text = template.render(messages, false)?;
-            return Ok(Laid { said: std::iter::once(0..text.len()).collect(), text, bare: false });
+            return Ok(Rendered { said: std::iter::once(0..text.len()).collect(), text, specials: Specials::InText });
         }
-        let mut laid = Laid { text: String::new(), said: Vec::new(), bare: false };
+        let mut rendered = Rendered { text: String::new(), said: Vec::new(), specials: Specials::InText };
         for segment in template.segments(messages)? {
-            let start = laid.text.len();
-            laid.text.push_str(&segment.text);
+            let start = rendered.text.len();
+            rendered.text.push_str(&segment.text);
             if segment.is_assistant {
-                laid.said.push(start..laid.text.len());
+                rendered.said.push(start..rendered.text.len());
             }
         }
-        Ok(laid)
+        Ok(rendered)
     }
 
     fn template(&self, layout: Layout) -> Result<&ChatTemplate, Refusal> {
@@ -228,21 +250,27 @@ impl Codec {
         }
         self.chat.as_ref().map_err(|missing| {
             let problem = match missing {
-                Missing::Absent => format!("the model {}; {}", missing.reason(), SettingKey::Template.set("plain")),
-                Missing::Unreadable(error) => error.to_string(),
+                MissingTemplate::Absent => {
+                    format!("the model {}; {}", missing.reason(), SettingKey::Template.set("plain"))
+                }
+                MissingTemplate::Unreadable(error) => error.to_string(),
             };
             Refusal::All(self.error(problem))
         })
     }
 
-    fn encode(&self, laid: &Laid) -> Result<(Vec<i64>, Vec<bool>), Refusal> {
-        let encoding = self.tokenizer.encode(laid.text.as_str(), laid.bare).map_err(|error| self.refuse(&*error))?;
+    fn encode(&self, rendered: &Rendered) -> Result<(Vec<i64>, Vec<bool>), Refusal> {
+        let encoding = self
+            .tokenizer
+            .encode(rendered.text.as_str(), rendered.specials == Specials::Add)
+            .map_err(|error| self.refuse(&*error))?;
         let ids = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
-        let mut said = laid.said.iter().peekable();
+        let mut said = rendered.said.iter().peekable();
         let mut before = 0;
         let counts =
             encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).map(|(&(start, end), &added)| {
-                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone has what lies before it.
+                // Byte-level tokenizers leave spaces out of their offsets; a token of spaces alone
+                // has what lies before it.
                 let start = if start == end { before.min(start) } else { start };
                 before = end.max(before);
                 while said.next_if(|range| range.end <= start).is_some() {}
@@ -265,60 +293,9 @@ impl Codec {
     }
 }
 
-impl Laid {
+impl Rendered {
     fn pair(prompt: &str, completion: &str) -> Self {
         let text = format!("{prompt}{completion}");
-        Self { said: std::iter::once(prompt.len()..text.len()).collect(), text, bare: true }
+        Self { said: std::iter::once(prompt.len()..text.len()).collect(), text, specials: Specials::Add }
     }
-}
-
-/// A model's own files of tokens, as Hugging Face folders have them.
-pub(super) struct Files {
-    pub(super) special: rondo_data::template::SpecialTokens,
-    pub(super) chat: Option<String>,
-}
-
-impl Files {
-    /// Reads tokenizer_config.json, special_tokens_map.json and chat_template.jinja of a folder; each may be absent.
-    pub(super) fn read(dir: &Path) -> Result<Self, TrainerError> {
-        let json = |name: &str| -> Result<serde_json::Value, TrainerError> {
-            let path = dir.join(name);
-            match std::fs::read(&path) {
-                Ok(bytes) => serde_json::from_slice(&bytes)
-                    .map_err(|error| TrainerError::Tokenizer { path, problem: format!("not JSON: {error}") }),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(serde_json::Value::Null),
-                Err(error) => Err(TrainerError::Tokenizer { path, problem: error.to_string() }),
-            }
-        };
-        let config = json("tokenizer_config.json")?;
-        let map = json("special_tokens_map.json")?;
-        let mut special = rondo_data::template::SpecialTokens::new();
-        for name in ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] {
-            let text = |value: &serde_json::Value| {
-                let token = value.get(name)?;
-                token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-            };
-            if let Some(text) = text(&config).or_else(|| text(&map)) {
-                special.insert(name.to_owned(), text);
-            }
-        }
-        let chat = match std::fs::read_to_string(dir.join("chat_template.jinja")) {
-            Ok(template) => Some(template),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => in_config(&config["chat_template"]),
-            Err(error) => {
-                let path = dir.join("chat_template.jinja");
-                return Err(TrainerError::Tokenizer { path, problem: error.to_string() });
-            }
-        };
-        Ok(Self { special, chat })
-    }
-}
-
-/// A template, or the one named "default" of a list of them.
-fn in_config(value: &serde_json::Value) -> Option<String> {
-    if let Some(template) = value.as_str() {
-        return Some(template.to_owned());
-    }
-    let default = value.as_array()?.iter().find(|named| named["name"] == "default")?;
-    default["template"].as_str().map(str::to_owned)
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rondo_base::gguf::{self, GgufError};
 use rondo_base::is_gguf;
+use rondo_data::template::SpecialTokens;
 
 use crate::error::TrainerError;
 use crate::text::gguf_tokenizer;
 use crate::text::tokens::Tokens;
-use rondo_data::template::SpecialTokens;
 
 /// Reads tokenizer, special tokens and chat template of the model in `path`.
 ///

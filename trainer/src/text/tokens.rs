@@ -3,22 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rondo_data::template::{ChatTemplate, SpecialTokens};
+use rondo_data::{Content, Example, Message, OnBadRow, Part};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::error::TrainerError;
+use crate::text::encode::{self, EncodedDataset, encode_all, encode_whole};
 use crate::text::encoded::{Choices, Encoded};
-use crate::text::layout::{Codec, Files, Layout, Missing, Refusal};
+use crate::text::layout::{Codec, Layout, MissingTemplate, Refusal, Specials};
 use crate::text::rows::Rows;
-use rondo_data::template::{ChatTemplate, SpecialTokens};
-use rondo_data::{Content, DataError, Example, Message, OnBadRow, Part};
+use crate::text::tokenizer_files::TokenizerFiles;
 
-/// How many encoded data sets are kept: a client serves few runs at a time, each with a training and
-/// a held-out part.
+/// How many encoded data sets are kept: a client serves few runs at a time, each with a training
+/// and a held-out part.
 const KEPT: usize = 8;
-
-/// Texts encoded together; larger parts gain no speed.
-const PART: usize = 1024;
 
 /// A model's tokenizer and what it encoded so far.
 pub struct Tokens {
@@ -26,32 +25,26 @@ pub struct Tokens {
     ends: Vec<i64>,
     /// The tokenizer as classification uses it, cutting texts to so many tokens.
     cutting: Option<(usize, Arc<Codec>)>,
-    kept: Vec<([u8; 32], Layout, Kept)>,
-}
-
-/// A data set's tokens.
-#[derive(Debug, Clone)]
-pub(super) struct Kept {
-    pub(super) encoded: Arc<Encoded>,
-    /// Per example, which text is its; `None` for one that could not be used and was left out.
-    pub(super) texts: Arc<Vec<Option<u32>>>,
+    kept: Vec<([u8; 32], Layout, EncodedDataset)>,
 }
 
 impl Tokens {
-    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The padding and truncation
-    /// that tokenizer.json asks for are replaced by ours.
+    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The
+    /// padding and truncation that tokenizer.json asks for are replaced by ours.
     ///
     /// # Errors
-    /// A file that cannot be read. A chat template that cannot be is told when it is needed.
+    /// A file that cannot be read. A chat template that cannot be read is an error once it is
+    /// needed.
     pub fn load(dir: &Path) -> Result<Self, TrainerError> {
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path)
             .map_err(|error| TrainerError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
-        let files = Files::read(dir)?;
+        let files = TokenizerFiles::read(dir)?;
         Self::new(tokenizer, files.special, files.chat.as_deref(), &path)
     }
 
-    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
+    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens
+    /// (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
     ///
     /// # Errors
     /// The tokenizer refuses its settings.
@@ -71,8 +64,8 @@ impl Tokens {
             }),
         };
         let chat = match chat {
-            None => Err(Missing::Absent),
-            Some(source) => ChatTemplate::new(source, special.clone()).map_err(Missing::Unreadable),
+            None => Err(MissingTemplate::Absent),
+            Some(source) => ChatTemplate::new(source, special.clone()).map_err(MissingTemplate::Unreadable),
         };
         let plain = ChatTemplate::plain(special).map_err(|error| refuse(error.to_string()))?;
         // Chat models end turns with tokens of their own, whatever eos_token says.
@@ -85,7 +78,11 @@ impl Tokens {
         Ok(Self { codec: Arc::new(codec), ends, cutting: None, kept: Vec::new() })
     }
 
-    /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as encoders read them.
+    /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as
+    /// encoders read them.
+    ///
+    /// # Errors
+    /// A text without a token.
     pub fn encode<'t>(
         &mut self,
         texts: impl IntoIterator<Item = &'t str>,
@@ -93,16 +90,16 @@ impl Tokens {
     ) -> Result<Encoded, TrainerError> {
         let codec = self.cutting(max_tokens)?;
         let mut encoded = Encoded::new();
-        encode_whole(&codec, texts, false, &mut encoded)?;
+        encode_whole(&codec, texts, OnBadRow::Stop, &mut encoded)?;
         Ok(encoded)
     }
 
-    /// The rows of a part of a data set as a task sees them: encoded here and kept where they are in memory, read and
-    /// encoded when they are taken where they are not.
+    /// The rows of a part of a data set as a task sees them: encoded here and kept where they are
+    /// in memory, read and encoded when they are taken where they are not.
     ///
     /// # Errors
-    /// A row that cannot be used, unless the data set skips such rows; a model without the chat template that the task
-    /// asks for; a file that cannot be read.
+    /// A row that cannot be used, unless the data set skips such rows; a model without the chat
+    /// template that the task asks for; a file that cannot be read.
     pub fn rows<'d>(&mut self, part: Part<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
         let layout = Layout::of(task);
         let codec = self.codec_for(layout)?;
@@ -132,17 +129,18 @@ impl Tokens {
         for example in examples {
             self.codec
                 .push_choice(Layout::of(task), example, &mut choices)
-                .map_err(|refusal| self.codec.told(refusal, example))?;
+                .map_err(|refusal| self.codec.refusal_error(refusal, example, None))?;
         }
         Ok(choices)
     }
 
-    /// Ids from which the model goes on to what it should say: of a conversation all but its last turn.
+    /// Ids from which the model goes on to what it should say: of a conversation all but its last
+    /// turn.
     ///
     /// # Errors
     /// No chat template where one is needed, or one that refuses the conversation.
     pub fn prompt(&self, example: &Example, task: &Task) -> Result<Vec<i64>, TrainerError> {
-        self.codec.prompt(Layout::of(task), example).map_err(|refusal| self.codec.told(refusal, example))
+        self.codec.prompt(Layout::of(task), example).map_err(|refusal| self.codec.refusal_error(refusal, example, None))
     }
 
     /// Ids from which the assistant's next turn follows, by the model's own chat template.
@@ -163,7 +161,7 @@ impl Tokens {
     /// # Errors
     /// The tokenizer fails on it.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>, TrainerError> {
-        self.codec.ids(text, true).map_err(|refusal| match refusal {
+        self.codec.ids(text, Specials::Add).map_err(|refusal| match refusal {
             Refusal::Row(problem) => self.codec.error(problem),
             Refusal::All(error) => error,
         })
@@ -183,7 +181,8 @@ impl Tokens {
         &self.ends
     }
 
-    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it can be.
+    /// Why the model's chat template cannot be used, as what is said of the model; nothing where it
+    /// can be.
     pub fn lacks_chat_template(&self) -> Option<String> {
         self.codec.chat.as_ref().err().map(|missing| missing.reason())
     }
@@ -216,10 +215,10 @@ impl Tokens {
         layout: Layout,
         codec: &Codec,
         part: Option<Part<'_>>,
-    ) -> Result<Kept, TrainerError> {
+    ) -> Result<EncodedDataset, TrainerError> {
         let mut content = blake3::Hasher::new();
         // Whether bad rows are skipped is part of what comes out.
-        content.update(&[u8::from(part.is_some_and(skips))]);
+        content.update(&[u8::from(encode::policy(part) != OnBadRow::Stop)]);
         for example in examples {
             match &example.content {
                 Content::Labelled { text, .. } => {
@@ -241,91 +240,6 @@ impl Tokens {
         }
         self.kept.push((content, layout, kept.clone()));
         Ok(kept)
-    }
-}
-
-impl Layout {
-    pub(super) fn of(task: &Task) -> Self {
-        Self { kind: task.kind, loss_on: task.loss_on, template: task.template, max_tokens: task.max_tokens }
-    }
-}
-
-/// Whether a part's data set goes on without what bad rows say.
-pub(super) fn skips(part: Part<'_>) -> bool {
-    part.dataset().on_bad_row() != OnBadRow::Stop
-}
-
-/// Encodes examples one after the other. A row that cannot be used is left out where its data set says so, and ends
-/// everything otherwise.
-pub(super) fn encode_all(
-    codec: &Codec,
-    layout: Layout,
-    examples: &[Example],
-    part: Option<Part<'_>>,
-) -> Result<Kept, TrainerError> {
-    let mut encoded = Encoded::new();
-    let mut texts = Vec::with_capacity(examples.len());
-    if layout.kind == TaskKind::Classification {
-        let usable = |example: &&Example| example.content != Content::Unusable;
-        let whole = examples.iter().filter(usable).map(Example::text);
-        let mut found = encode_whole(codec, whole, part.is_some_and(skips), &mut encoded)?.into_iter();
-        texts.extend(examples.iter().map(|example| if usable(&example) { found.next().flatten() } else { None }));
-    } else {
-        for example in examples {
-            let text = encoded.len() as u32;
-            texts.push(match codec.push(layout, example, &mut encoded) {
-                Ok(()) => Some(text),
-                Err(Refusal::Row(_)) if part.is_some_and(skips) => None,
-                Err(refusal) => return Err(codec.told_of(refusal, example, part)),
-            });
-        }
-    }
-    Ok(Kept { encoded: Arc::new(encoded), texts: Arc::new(texts) })
-}
-
-/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left out where `skips` says
-/// so, and ends everything otherwise.
-fn encode_whole<'t>(
-    codec: &Codec,
-    texts: impl IntoIterator<Item = &'t str>,
-    skips: bool,
-    encoded: &mut Encoded,
-) -> Result<Vec<Option<u32>>, TrainerError> {
-    let mut texts = texts.into_iter().peekable();
-    let mut found = Vec::new();
-    while texts.peek().is_some() {
-        let part: Vec<&str> = texts.by_ref().take(PART).collect();
-        let encodings =
-            codec.tokenizer.encode_batch_fast(part, true).map_err(|error| codec.error(error.to_string()))?;
-        for encoding in encodings {
-            if encoding.get_ids().is_empty() {
-                if !skips {
-                    return Err(codec.error("an empty text has no tokens; leave such rows out".to_owned()));
-                }
-                found.push(None);
-                continue;
-            }
-            found.push(Some(encoded.len() as u32));
-            encoded.push(encoding.get_ids().iter().map(|&id| i64::from(id)));
-        }
-    }
-    Ok(found)
-}
-
-impl Codec {
-    pub(super) fn told(&self, refusal: Refusal, example: &Example) -> TrainerError {
-        self.told_of(refusal, example, None)
-    }
-
-    pub(super) fn told_of(&self, refusal: Refusal, example: &Example, part: Option<Part<'_>>) -> TrainerError {
-        match refusal {
-            Refusal::All(error) => error,
-            Refusal::Row(problem) => {
-                let name = part.map_or("the data set", |part| part.dataset().name()).to_owned();
-                let file = part.and_then(|part| part.dataset().file()).map_or_else(|| name.into(), Path::to_owned);
-                TrainerError::Data(DataError::Row { file, at: example.place(), problem })
-            }
-        }
     }
 }
 

@@ -1,24 +1,24 @@
-//! Noised gradients (DP-SGD, Abadi et al. 2016, "Deep Learning with Differential Privacy", algorithm 1): every example's
-//! gradient is clipped over all trained tensors together, the clipped ones are summed as integers, and one draw of
-//! discrete Gaussian noise covers the sum.
+//! Noised gradients (DP-SGD, Abadi et al. 2016, "Deep Learning with Differential Privacy",
+//! algorithm 1): every example's gradient is clipped over all trained tensors together, the clipped
+//! ones are summed as integers, and one draw of discrete Gaussian noise covers the sum.
 //!
-//! What an example adds to the sum does not depend on the others of its batch. Texts are worked on together only where
-//! their own lengths give them equally many cells, nothing of one text is added to another's, and a trial at the start
-//! of training ([`crate::neighbours`]) shows whether the kernels here give six texts at once the bits of one by one.
-//! Where they do not, texts are worked on one at a time. (In bf16 one rounding is up to 0.4 % of the clip, and so that is
-//! refused.) The integers are summed exactly, in any order. The sum is divided by the expected batch size, a constant; an
-//! empty batch releases noise alone.
-//! Nothing else that depends on an example leaves this file.
+//! What an example adds to the sum does not depend on the others of its batch. Texts are worked on
+//! together only where their own lengths give them equally many cells, nothing of one text is added
+//! to another's, and a trial at the start of training ([`crate::neighbours`]) shows whether the
+//! kernels here give six texts at once the bits of one by one. Where they do not, texts are worked
+//! on one at a time. (In bf16 one rounding is up to 0.4 % of the clip, and so that is refused.) The
+//! integers are summed exactly, in any order. The sum is divided by the expected batch size, a
+//! constant; an empty batch releases noise alone. Nothing else that depends on an example leaves
+//! this file.
 
 use rondo_dp::{ExamplePlan, GaussianMechanism, Lattice, SecureRng, poisson_sample};
+use rondo_trainer_api::work::Work;
 use tch::{Kind, Tensor};
 
 use crate::error::TrainerError;
 use crate::session::Session;
-use crate::step::{self, Gradients, Plan};
+use crate::step::{self, Gradients, Objective, Plan};
 use crate::text::rows::Rows;
-use crate::train::local;
-use rondo_trainer_api::work::Work;
 
 /// DP-SGD over one round: draws batches and gives their noised gradients.
 pub struct DpSgd<'p> {
@@ -31,6 +31,9 @@ pub struct DpSgd<'p> {
 
 impl<'p> DpSgd<'p> {
     /// Keeps a data owner's plan over what a session trains.
+    ///
+    /// # Errors
+    /// A plan that the mechanism refuses, or no source of randomness.
     pub fn new(session: &Session<'_>, plan: &'p ExamplePlan) -> Result<Self, TrainerError> {
         let shapes: Vec<Vec<i64>> = session.parameters()?.iter().map(Tensor::size).collect();
         let dimension = shapes.iter().map(|shape| shape.iter().product::<i64>() as usize).sum();
@@ -38,7 +41,11 @@ impl<'p> DpSgd<'p> {
         Ok(Self { plan, mechanism: GaussianMechanism::new(lattice)?, shapes, rng: SecureRng::new()? })
     }
 
-    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss is told as 0.
+    /// The gradient of one step: (sum of clipped gradients + noise) / expected batch size. Its loss
+    /// is reported as 0.
+    ///
+    /// # Errors
+    /// Rows that cannot be read; noise that cannot be drawn, and then nothing is released.
     pub fn step(
         &mut self,
         session: &Session<'_>,
@@ -47,16 +54,16 @@ impl<'p> DpSgd<'p> {
         plan: Plan,
     ) -> Result<Gradients, TrainerError> {
         let batch = poisson_sample(rows.len(), self.plan.sampling_rate, &mut self.rng);
-        let taken = rows.take(&batch)?;
+        let rows = rows.take(&batch)?;
         // Like lengths together, so that few micro-batches do; a sum of integers knows no order.
-        let mut order = taken.indices();
-        order.sort_by_key(|&text| taken.encoded.text(text).len());
-        let labels: Vec<i64> = order.iter().map(|&text| i64::from(taken.examples[text].label())).collect();
-        let goal = local::goal(work, &labels);
+        let mut order = rows.indices();
+        order.sort_by_key(|&text| rows.encoded.text(text).len());
+        let labels: Vec<i64> = order.iter().map(|&text| i64::from(rows.examples[text].label())).collect();
+        let objective = Objective::of_task(work.run.task.kind, &labels);
         let mut sum = vec![0; self.mechanism.lattice().dimension()];
         let lattice = *self.mechanism.lattice();
         let mut add = |gradients: &[Tensor]| add_clipped(&lattice, gradients, &mut sum);
-        step::per_text(session, &taken.encoded, &order, goal, plan, &mut add)?;
+        step::per_text(session, &rows.encoded, &order, objective, plan, &mut add)?;
         let noised = self.mechanism.release(&sum)?;
         Ok(Gradients { loss: 0.0, units: 1, tensors: self.mean(&noised, session)? })
     }
@@ -91,7 +98,7 @@ fn add_clipped(lattice: &Lattice, gradients: &[Tensor], sum: &mut [i64]) -> Resu
             text * width..(text + 1) * width
         };
         let parts: Vec<&[f32]> = flat.iter().map(|numbers| &numbers[own(numbers)]).collect();
-        // Whether an example was clipped, or was not finite, is the data owner's own business.
+        // Whether an example was clipped, or was not finite, is private.
         let _ = lattice.add(&parts, sum)?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! A run of one client without a coordinator: the same job, the same files, the same laws, in a temporary folder.
+//! A run of one client without a coordinator: the same job, the same files, the same laws, in a
+//! temporary folder.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ pub const CLIENT: &str = "solo";
 
 /// What a coordinator keeps of such a run.
 #[derive(Debug)]
-pub struct Solo {
+pub struct LocalSimulation {
     dir: TempDir,
     job: Job,
     frozen: Option<PathBuf>,
@@ -18,8 +19,11 @@ pub struct Solo {
     server_state: Option<PathBuf>,
 }
 
-impl Solo {
+impl LocalSimulation {
     /// A run of which nothing is published yet.
+    ///
+    /// # Errors
+    /// The temporary folder cannot be made.
     pub fn new(job: Job) -> Result<Self, MethodError> {
         let dir = tempfile::tempdir().map_err(|source| MethodError::Io { path: std::env::temp_dir(), source })?;
         Ok(Self { dir, job, frozen: None, published: Vec::new(), server_state: None })
@@ -30,7 +34,11 @@ impl Solo {
         &self.job
     }
 
-    /// The adapter from which the client works in `round`; of a run whose warm-up is due, the probe's start.
+    /// The adapter from which the client works in `round`; of a run whose warm-up is due, the
+    /// probe's start.
+    ///
+    /// # Errors
+    /// The files cannot be read.
     pub fn state(&self, round: u32) -> Result<AdapterState, MethodError> {
         if round == 0 {
             return self.job.warm_up_state(self.job.rank());
@@ -39,6 +47,9 @@ impl Solo {
     }
 
     /// Aggregates the one update of `round` (0 = the warm-up) and publishes the result.
+    ///
+    /// # Errors
+    /// The update cannot be written or aggregated.
     pub fn publish(&mut self, round: u32, tensors: &TensorSet) -> Result<(), MethodError> {
         let kind = if round == 0 { Kind::WarmUp } else { Kind::Train };
         let out_dir = self.dir.path().join(round.to_string());

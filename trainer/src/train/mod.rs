@@ -1,4 +1,5 @@
-//! A round's training: the optimiser's steps, private steps, warm-ups, and runs of one client without a coordinator.
+//! A round's training: the optimiser's steps, private steps, warm-ups, and runs of one client
+//! without a coordinator.
 
 pub mod dp_sgd;
 pub mod local;

@@ -39,6 +39,9 @@ pub struct AdamW {
 
 impl AdamW {
     /// An optimiser of these tensors, which it changes in place.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn new(config: AdamWConfig, parameters: Vec<Tensor>) -> Result<Self, TrainerError> {
         let zeros = |parameter: &Tensor| parameter.f_detach()?.f_zeros_like();
         let moments: Result<_, tch::TchError> =
@@ -46,8 +49,11 @@ impl AdamW {
         Ok(Self { config, moments: moments?, parameters, step: 0 })
     }
 
-    /// One step with given gradients, in the order of the parameters. A parameter whose gradient is undefined (the loss
-    /// does not depend on it) stays as it is.
+    /// One step with given gradients, in the order of the parameters. A parameter whose gradient is
+    /// undefined (the loss does not depend on it) stays as it is.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn step(&mut self, gradients: &[Tensor]) -> Result<(), TrainerError> {
         tch::no_grad(|| self.update(gradients))
     }
@@ -79,8 +85,9 @@ impl AdamW {
     }
 }
 
-/// FedProx's pull towards the adapter as received (Li et al. 2020, "Federated Optimization in Heterogeneous Networks"):
-/// the loss has `mu/2 ||x - x_received||^2` added, its gradient `mu (x - x_received)`.
+/// FedProx's pull towards the adapter as received (Li et al. 2020, "Federated Optimization in
+/// Heterogeneous Networks"): the loss has `mu/2 ||x - x_received||^2` added, its gradient
+/// `mu (x - x_received)`.
 pub struct Proximal {
     mu: f64,
     parameters: Vec<Tensor>,
@@ -90,6 +97,9 @@ pub struct Proximal {
 
 impl Proximal {
     /// A pull towards where the session's parameters stand now.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn new(mu: f64, session: &Session<'_>) -> Result<Self, TrainerError> {
         Self::towards(mu, session.parameters()?)
     }
@@ -105,7 +115,11 @@ impl Proximal {
         Ok(Self { mu, received: received?, parameters })
     }
 
-    /// Adds the pull to gradients in the order of the parameters. A parameter that the loss does not reach has not moved.
+    /// Adds the pull to gradients in the order of the parameters. A parameter that the loss does
+    /// not reach has not moved.
+    ///
+    /// # Errors
+    /// Whatever libtorch refuses.
     pub fn add_to(&self, gradients: &mut [Tensor]) -> Result<(), TrainerError> {
         let _no_grad = tch::no_grad_guard();
         for ((gradient, parameter), received) in gradients.iter_mut().zip(&self.parameters).zip(&self.received) {
@@ -170,7 +184,8 @@ mod tests {
     #[test]
     fn a_parameter_without_gradient_stays() {
         let kind = (tch::Kind::Float, tch::Device::Cpu);
-        let (used, unused) = (Tensor::ones([2], kind), Tensor::ones([3], kind));
+        let used = Tensor::ones([2], kind);
+        let unused = Tensor::ones([3], kind);
         let parameters = vec![used.shallow_clone(), unused.shallow_clone()];
         let config = AdamWConfig { weight_decay: 0.5, ..Default::default() };
         AdamW::new(config, parameters).unwrap().step(&[&used * 2, Tensor::new()]).unwrap();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use rondo_methods::init::base_factors;
 use rondo_methods::tensor::full_name;
 use rondo_methods::{BaseFactors, MethodError, Statistic, TensorSet, WarmUpStep};
+use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 use tch::{Kind, Tensor};
 
 use crate::adapters;
@@ -15,12 +16,14 @@ use crate::session::{Session, to_plain};
 use crate::step::Plan;
 use crate::text::rows::Rows;
 use crate::train::local;
-use rondo_trainer_api::work::{LocalUpdate, OnProgress, Progress, Work};
 
-/// The gradient of the mean loss over the first examples of the client's order (their counting tokens, for a language
-/// model) with respect to each trained part of the probe, which stands at zero. For a probe `x P^T` folded into `y` this
-/// is a sketch of the weight's own gradient (one side multiplied with the probe's seeded partner); the gradient itself is
-/// never formed.
+/// The gradient of the mean loss over the first examples of the client's order (their counting
+/// tokens, for a language model) with respect to each trained part of the probe, which stands at
+/// zero. For a probe `x P^T` folded into `y` this is a sketch of the weight's own gradient (one
+/// side multiplied with the probe's seeded partner); the gradient itself is never formed.
+///
+/// # Errors
+/// No usable row, a loss that is not finite, an interruption.
 pub fn gradient(
     session: &Session<'_>,
     work: &Work,
@@ -48,7 +51,8 @@ pub fn gradient(
     let parameters = session.parameters()?;
     let mut sums: Vec<Tensor> =
         parameters.iter().map(|p| Tensor::f_zeros(p.size(), (Kind::Double, p.device()))).collect::<Result<_, _>>()?;
-    let (mut total, mut units) = (0.0, 0);
+    let mut total = 0.0;
+    let mut units = 0;
     for step in 1..=steps {
         let found = local::gradients(session, work, &rows.draw(&mut order)?, plan)?;
         if !found.loss.is_finite() {
@@ -81,19 +85,23 @@ pub fn gradient(
     })
 }
 
-/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples and its loss are those
-/// of the later step that read data.
+/// Two steps of one warm-up as one update: its tensors and seconds are those of both; its examples
+/// and its loss are those of the later step that read data.
 pub(crate) fn joined(before: LocalUpdate, after: LocalUpdate, statistic: Statistic) -> LocalUpdate {
-    let told = if statistic.reads_data() { &after } else { &before };
-    let (examples, train_loss) = (told.examples, told.train_loss);
+    let reported = if statistic.reads_data() { &after } else { &before };
+    let examples = reported.examples;
+    let train_loss = reported.train_loss;
     let seconds = before.seconds + after.seconds;
     let mut tensors = before.tensors;
     tensors.extend(after.tensors);
     LocalUpdate { tensors, examples, train_loss, seconds, before: None }
 }
 
-/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that the run starts from in
-/// it. Needs no data.
+/// Factors of each target's weight as the run finds it, in f64: the base's, with the adapter that
+/// the run starts from in it. Needs no data.
+///
+/// # Errors
+/// A target that the model does not have, a decomposition that fails, an interruption.
 pub fn base_factors(
     model: &dyn Transformer,
     work: &Work,
@@ -126,7 +134,7 @@ pub fn base_factors(
     }
     Ok(LocalUpdate {
         tensors,
-        // No data was read, and with privacy not even their number is told.
+        // No data was read, and with privacy not even their number is reported.
         examples: if work.run.privacy.is_some() { 0 } else { work.data.train().len() as u64 },
         train_loss: 0.0,
         seconds: started.elapsed().as_secs_f64(),

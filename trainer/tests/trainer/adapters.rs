@@ -6,7 +6,7 @@ use rondo_methods::tensor::parts_of;
 use rondo_methods::{AdapterState, Delta, Tensor, TensorSet};
 use rondo_proto::run_file::Pooling;
 use rondo_trainer::adapters::{apply, dense};
-use rondo_trainer::session::Session;
+use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer_api::work::Trainer;
 use tch::{Device, Kind};
 
@@ -29,7 +29,7 @@ fn numbers(tensor: &tch::Tensor) -> Vec<f32> {
 fn the_delta_in_torch_is_the_delta_in_plain_rust() {
     let mut trainer = trainer();
     for run in TestRun::of_every_method() {
-        let solo = Solo::start(run, &mut trainer);
+        let solo = SingleClient::start(run, &mut trainer);
         let (job, mut state) = (&solo.run.job, solo.state(1));
         stir(job, &mut state);
         for (index, target) in job.targets().iter().enumerate() {
@@ -91,9 +91,11 @@ fn a_zero_start_leaves_the_logits_unchanged() {
     runs.push(TestRun::new("id = \"fed-sb\"\nrank = 4\nstart = \"zero\""));
     runs.push(TestRun::new("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\""));
     for run in runs {
-        let solo = Solo::start(run, &mut trainer);
+        let solo = SingleClient::start(run, &mut trainer);
         let (job, state) = (&solo.run.job, solo.state(1));
-        let of_state = |state| Session::of_state(&*encoder, Device::Cpu, job, state, Pooling::Mean, false).unwrap();
+        let of_state = |state| {
+            Session::of_state(&*encoder, Device::Cpu, job, state, Pooling::Mean, SessionMode::Evaluate).unwrap()
+        };
         let base = Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
         let off = distance(&logits(&of_state(&state)), &logits(&base));
         if job.starts_at_base() {
@@ -113,10 +115,11 @@ fn a_zero_start_leaves_the_logits_unchanged() {
 fn merging_equals_attaching_and_forming_the_weight() {
     let (mut trainer, encoder) = (trainer(), encoder(&tiny()));
     for run in TestRun::of_every_method() {
-        let solo = Solo::start(run, &mut trainer);
+        let solo = SingleClient::start(run, &mut trainer);
         let (job, mut state) = (&solo.run.job, solo.state(1));
         stir(job, &mut state);
-        let attached = Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, false).unwrap();
+        let attached =
+            Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, SessionMode::Evaluate).unwrap();
         let mut merged = Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap();
         for (index, target) in job.targets().iter().enumerate() {
             let delta = job.delta(index, state.instance());
@@ -130,19 +133,24 @@ fn merging_equals_attaching_and_forming_the_weight() {
 #[test]
 fn a_published_stack_is_merged_before_the_next_round() {
     let (mut trainer, encoder) = (trainer(), encoder(&tiny()));
-    let mut solo = Solo::start(TestRun::new("id = \"flora\"\nrank = 4\nalpha = 8"), &mut trainer);
+    let mut solo = SingleClient::start(TestRun::new("id = \"flora\"\nrank = 4\nalpha = 8"), &mut trainer);
     let mut trained: AdapterState = solo.state(1);
     stir(&solo.run.job, &mut trained);
     let session = |state: &AdapterState| {
-        logits(&Session::of_state(&*encoder, Device::Cpu, &solo.run.job, state, Pooling::Mean, false).unwrap())
+        logits(
+            &Session::of_state(&*encoder, Device::Cpu, &solo.run.job, state, Pooling::Mean, SessionMode::Evaluate)
+                .unwrap(),
+        )
     };
     let before = session(&trained);
     let tensors = trained.tensors.clone();
     solo.publish(1, rondo_methods::Kind::Train, &tensors);
     let state = solo.state(2);
     assert_eq!(state.merged.len(), solo.run.job.targets().len());
-    let after =
-        logits(&Session::of_state(&*encoder, Device::Cpu, &solo.run.job, &state, Pooling::Mean, false).unwrap());
+    let after = logits(
+        &Session::of_state(&*encoder, Device::Cpu, &solo.run.job, &state, Pooling::Mean, SessionMode::Evaluate)
+            .unwrap(),
+    );
     let off = distance(&before, &after);
     assert!(off < 2e-5, "off by {off}");
 }
@@ -156,10 +164,11 @@ fn gradients_reach_the_trained_tensors_and_no_others() {
     };
     let before = weights(&*encoder);
     for run in TestRun::of_every_method() {
-        let solo = Solo::start(run, &mut trainer);
+        let solo = SingleClient::start(run, &mut trainer);
         let (job, mut state) = (&solo.run.job, solo.state(1));
         stir(job, &mut state);
-        let session = Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, true).unwrap();
+        let session =
+            Session::of_state(&*encoder, Device::Cpu, job, &state, Pooling::Mean, SessionMode::Train).unwrap();
         let expected: BTreeSet<String> = job
             .layout(state.instance())
             .into_iter()
@@ -197,7 +206,8 @@ fn a_frozen_head_takes_no_gradients() {
     file.task.head = rondo_proto::run_file::HeadMode::Freeze;
     run.job = rondo_methods::Job::new(&rondo_methods::Registry::builtin(), &file, &run.base).unwrap();
     let (encoder, state) = (encoder(&tiny()), run.job.state(1, "solo", 4, None, &[]).unwrap());
-    let session = Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session =
+        Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     assert!(session.trained().iter().all(|(name, _)| name.ends_with("lora_B")));
     assert_eq!(session.trained().len(), run.job.targets().len());
 }

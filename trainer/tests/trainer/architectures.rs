@@ -39,7 +39,8 @@ fn assert_equal(what: &str, found: &Tensor, expected: &Tensor) {
     assert!(off < 1e-5, "{what}: off by {off}");
 }
 
-/// The golden LoRA pairs, alpha / r = 2, on the model's layers; `prefix` stands before each layer's name.
+/// The golden LoRA pairs, alpha / r = 2, on the model's layers; `prefix` stands before each layer's
+/// name.
 fn adapters(model: &dyn Transformer, tensors: &TensorSet, targets: &[&str], prefix: &str) -> Adapters {
     let mut adapters = Adapters::none();
     let delta = Delta::product(&["lora_B", "lora_A"]).scaled(2.0);
@@ -62,7 +63,8 @@ fn adapters(model: &dyn Transformer, tensors: &TensorSet, targets: &[&str], pref
 #[test]
 fn hidden_states_equal_transformers() {
     for (architecture, _) in GOLDENS {
-        let (model, goldens) = (encoder(&folder(architecture)), goldens(architecture));
+        let model = encoder(&folder(architecture));
+        let goldens = goldens(architecture);
         let encoded = golden_texts(&goldens);
         assert_eq!(encoded.len(), 4);
         assert_equal(architecture, &states(&*model, &encoded, &Adapters::none()), &goldens["hidden"]);
@@ -72,7 +74,8 @@ fn hidden_states_equal_transformers() {
 #[test]
 fn adapters_by_name_equal_peft() {
     for (architecture, targets) in GOLDENS {
-        let (model, goldens) = (encoder(&folder(architecture)), goldens(architecture));
+        let model = encoder(&folder(architecture));
+        let goldens = goldens(architecture);
         let encoded = golden_texts(&goldens);
         let prefix = if architecture == "gpt2" { "transformer." } else { &format!("{architecture}.") };
         for prefix in ["", prefix] {
@@ -86,8 +89,8 @@ fn adapters_by_name_equal_peft() {
 #[test]
 fn the_registry_describes_what_is_loaded() {
     for (architecture, _) in GOLDENS.into_iter().chain([("bert", &[][..])]) {
-        let (model, base) =
-            (encoder(&folder(architecture)), rondo_base::describe(&folder(architecture), "tiny").unwrap());
+        let model = encoder(&folder(architecture));
+        let base = rondo_base::describe(&folder(architecture), "tiny").unwrap();
         assert_eq!(base.hidden_size as usize, model.hidden_size(), "{architecture}");
         assert_eq!(base.max_positions as usize, model.max_positions(), "{architecture}");
         assert_eq!(model.max_positions(), 40, "{architecture}");
@@ -103,7 +106,8 @@ fn the_registry_describes_what_is_loaded() {
 #[test]
 fn a_text_is_the_same_alone_and_in_a_batch() {
     for (architecture, targets) in GOLDENS {
-        let (model, goldens) = (encoder(&folder(architecture)), goldens(architecture));
+        let model = encoder(&folder(architecture));
+        let goldens = goldens(architecture);
         let encoded = golden_texts(&goldens);
         let adapters = adapters(&*model, &goldens, targets, "");
         let mut alone = Vec::new();
@@ -118,7 +122,8 @@ fn a_text_is_the_same_alone_and_in_a_batch() {
 
 #[test]
 fn gpt2_logits_equal_transformers() {
-    let (model, goldens) = (encoder(&folder("gpt2")), goldens("gpt2"));
+    let model = encoder(&folder("gpt2"));
+    let goldens = goldens("gpt2");
     let states = states(&*model, &golden_texts(&goldens), &Adapters::none());
     let states = tch::Tensor::from_slice(&states.data).view([-1, 32]);
     let logits = states.matmul(&model.vocabulary().unwrap().dense().unwrap().tr());
@@ -129,7 +134,8 @@ fn gpt2_logits_equal_transformers() {
 /// Token by token behind a cache, texts of different lengths together, as generation does.
 #[test]
 fn gpt2_with_a_cache_computes_the_same() {
-    let (model, goldens) = (encoder(&folder("gpt2")), goldens("gpt2"));
+    let model = encoder(&folder("gpt2"));
+    let goldens = goldens("gpt2");
     let encoded = golden_texts(&goldens);
     let adapters = adapters(&*model, &goldens, GOLDENS[2].1, "");
     let _no_grad = tch::no_grad_guard();
@@ -141,7 +147,8 @@ fn gpt2_with_a_cache_computes_the_same() {
         }
         plain(&model.finish(&x).unwrap()).data
     };
-    // Two texts of 1 and 8 tokens or more; the second's rest follows one by one, the first goes on with it.
+    // Two texts of 1 and 8 tokens or more; the second's rest follows one by one, the first goes on
+    // with it.
     let texts = [encoded.text(1), encoded.text(0)];
     let starts = [1, texts[1].len() / 2];
     let mut part = Encoded::new();

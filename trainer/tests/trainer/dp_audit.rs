@@ -1,9 +1,10 @@
-//! An audit of the step that clients take, and of the same step broken in five ways: each must be found out.
+//! An audit of the step that clients take, and of the same step broken in five ways: each must be
+//! found out.
 
 use rondo_data::Dataset;
 use rondo_dp::ExamplePlan;
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::session::Session;
+use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer::step::Plan;
 use rondo_trainer::text::load_tokenizer;
 use rondo_trainer::text::rows::Rows;
@@ -120,11 +121,11 @@ impl Suspect<'_> {
 #[test]
 fn a_sound_step_passes_and_every_broken_one_is_found_out() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
     let work = run.work(1, state.clone());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     let texts =
         ["good film", "awful movie", "great book", "bad phone", "good food", "awful day", "great service", "so bad"];

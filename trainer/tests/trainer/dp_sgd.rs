@@ -1,4 +1,4 @@
-//! Noised gradients: clipped jointly, exact sums, noise of the right size, nothing told.
+//! Noised gradients: clipped jointly, exact sums, noise of the right size, nothing else reported.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use rondo_data::{Dataset, OnBadRow, Source, Wants};
 use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule, Terms};
 use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::session::Session;
-use rondo_trainer::step::{self, Goal, Plan};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::{self, Objective, Plan};
 use rondo_trainer::text::load_tokenizer;
 use rondo_trainer::train::dp_sgd::DpSgd;
 use rondo_trainer_api::work::{Protection, Trainer};
@@ -33,23 +33,24 @@ fn flat(tensors: &[Tensor]) -> Vec<f64> {
     tensors.iter().flat_map(|tensor| Vec::<f64>::try_from(&tensor.to_kind(Kind::Double).view(-1)).unwrap()).collect()
 }
 
-/// (sum of the jointly clipped gradients of single examples) / expected batch, in f64 and by the formula (Abadi et al.
-/// 2016, algorithm 1); in micro-batches of any size, in the same bits.
+/// (sum of the jointly clipped gradients of single examples) / expected batch, in f64 and by the
+/// formula (Abadi et al. 2016, algorithm 1); in micro-batches of any size, in the same bits.
 #[test]
 fn a_step_is_the_formula_whatever_the_micro_batches() {
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
         let run = TestRun::new(method);
-        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
         stir(&run.job, &mut state);
         let model = encoder(&tiny());
         let work = run.work(1, state.clone());
-        let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+        let session =
+            Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
         let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
         let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
         let taken = rows.take(&(0..rows.len()).collect::<Vec<_>>()).unwrap();
         let own = |(text, label): (usize, &i64)| {
-            let goal = Goal::Labels(std::slice::from_ref(label));
-            flat(&step::gradients(&session, &taken.encoded, &[text], goal, Plan::default()).unwrap().tensors)
+            let objective = Objective::Labels(std::slice::from_ref(label));
+            flat(&step::gradients(&session, &taken.encoded, &[text], objective, Plan::default()).unwrap().tensors)
         };
         let each: Vec<Vec<f64>> = taken.labels().iter().enumerate().map(own).collect();
         let norm = |own: &Vec<f64>| own.iter().map(|number| number * number).sum::<f64>().sqrt();
@@ -70,7 +71,8 @@ fn a_step_is_the_formula_whatever_the_micro_batches() {
             assert_eq!((found.loss, found.units), (0.0, 1));
             let found = flat(&found.tensors);
             let off = found.iter().zip(&sum).map(|(found, sum)| (found - sum / 100.0).abs()).fold(0.0, f64::max);
-            // Six standard deviations of the noise over the expected batch, and the rounding of f32 gradients.
+            // Six standard deviations of the noise over the expected batch, and the rounding of f32
+            // gradients.
             assert!(off < 6.0 * clip / 8192.0 / 100.0 + 1e-7, "{method}, {micro_batch}: off by {off}");
         }
     }
@@ -79,17 +81,18 @@ fn a_step_is_the_formula_whatever_the_micro_batches() {
 #[test]
 fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     let model = encoder(&tiny());
     let work = run.work(1, state.clone());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
-    let nobody = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
-    let mut private = DpSgd::new(&session, &nobody).unwrap();
+    let empty = ExamplePlan { sampling_rate: 1e-12, ..plan(2.0) };
+    let mut private = DpSgd::new(&session, &empty).unwrap();
     let plan = Plan { micro_batch: 8, ..Plan::default() };
     let mut draw = || flat(&private.step(&session, &work, &rows, plan).unwrap().tensors);
-    let (first, second) = (draw(), draw());
+    let first = draw();
+    let second = draw();
     let deviation = |numbers: &[f64]| (numbers.iter().map(|n| n * n).sum::<f64>() / numbers.len() as f64).sqrt();
     let expected = 2.0 * 0.05 / 100.0;
     let window = 5.0 / (2.0 * first.len() as f64).sqrt();
@@ -101,16 +104,17 @@ fn noise_has_its_size_is_new_every_time_and_comes_with_an_empty_batch_too() {
     assert!(correlation.abs() < 5.0 / (first.len() as f64).sqrt(), "{correlation}");
 }
 
-/// An attacker who knows everybody's clipped gradient sees one noised step and solves for who was in it. Guessing must prove
-/// no more than the promise allows; with next to no noise it does prove more.
+/// An attacker who knows everybody's clipped gradient sees one noised step and solves for who was
+/// in it. Guessing must prove no more than the promise allows; with next to no noise it does prove
+/// more.
 #[test]
 fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
     let work = run.work(1, state.clone());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let mut tokens = load_tokenizer::load_tokenizer(&tiny()).unwrap();
     // Texts that differ: words of the tiny vocabulary in orders of their own.
     let words =
@@ -120,8 +124,8 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         (0..5 + canary % 8).map(word).collect::<Vec<_>>().join(" ")
     };
     let rows: Vec<(String, u32)> = (0..100).map(|canary| (text(canary), (canary % 2) as u32)).collect();
-    let mut coins = rondo_dp::SecureRng::new().unwrap();
-    let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut coins);
+    let mut rng = rondo_dp::SecureRng::new().unwrap();
+    let members = rondo_dp::poisson_sample(rows.len(), 0.5, &mut rng);
     let all = Dataset::of("tiny", &labels(), rows.clone(), 0.0);
     let inside = Dataset::of("tiny", &labels(), members.iter().map(|&canary| rows[canary].clone()), 0.0);
 
@@ -133,8 +137,9 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
     let clip = 0.05;
     let mut columns = Vec::new();
     for (canary, label) in taken.labels().iter().enumerate() {
-        let goal = Goal::Labels(std::slice::from_ref(label));
-        let own = flat(&step::gradients(&session, &taken.encoded, &[canary], goal, Plan::default()).unwrap().tensors);
+        let objective = Objective::Labels(std::slice::from_ref(label));
+        let own =
+            flat(&step::gradients(&session, &taken.encoded, &[canary], objective, Plan::default()).unwrap().tensors);
         let shrink = (clip / own.iter().map(|number| number * number).sum::<f64>().sqrt()).min(1.0);
         columns.push(Tensor::from_slice(&own.iter().map(|number| number * shrink).collect::<Vec<_>>()));
     }
@@ -148,21 +153,24 @@ fn one_step_hides_who_was_in_it_and_one_without_noise_does_not() {
         let ridge = gradients.tr().matmul(&gradients) + Tensor::eye(100, (Kind::Double, Device::Cpu)) * 1e-14;
         let found = Tensor::linalg_solve(&ridge, &gradients.tr().matmul(&sum), true);
         let scores = Vec::<f64>::try_from(&found).unwrap();
-        // Half of the guesses say "in" and half "out". Guessing all hundred would be wrong for as many as the coins are uneven.
+        // Half of the guesses say "in" and half "out". Guessing all hundred would be wrong for as
+        // many as the coins are uneven.
         rondo_dp::audit::one_run(&scores, &took_part, 60, 1e-5, 0.999)
     };
     let claimed = |noise: f64| Curve::of(&Event::new(noise, 1.0, 1).unwrap()).epsilon_enforced(1e-5).unwrap();
-    let (hidden, bare) = (attack(4.0), attack(1.0 / 1_048_576.0));
+    let hidden = attack(4.0);
+    let bare = attack(1.0 / 1_048_576.0);
     assert!(hidden.lower_bound <= claimed(4.0), "{hidden:?}, claimed {}", claimed(4.0));
     assert!(bare.lower_bound > 1.5 && bare.lower_bound > claimed(4.0), "the attack is too weak to tell: {bare:?}");
 }
 
-/// With privacy a whole round tells nothing but its tensors, and two trainings of the same round differ.
+/// With privacy a whole round reports nothing but its tensors, and two trainings of the same round
+/// differ.
 #[test]
 fn a_round_tells_nothing_but_its_tensors() {
     let run = TestRun::new("id = \"ffa-lora\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
     let examples = run.data.train().len() as u64;
     let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };
@@ -178,19 +186,20 @@ fn a_round_tells_nothing_but_its_tensors() {
             })
             .unwrap()
     };
-    let (first, second) = (train(), train());
+    let first = train();
+    let second = train();
     assert_eq!((first.examples, first.train_loss, first.seconds), (0, 0.0, 0.0));
     assert!(first.before.is_none() && losses.iter().all(|&loss| loss == 0.0));
     assert_ne!(first.tensors, second.tensors, "noise is never repeated");
 }
 
-/// With privacy per client the whole change is clipped, and nothing else is told; a training that diverges changes
-/// nothing.
+/// With privacy per client the whole change is clipped, and nothing else is reported; a training
+/// that diverges changes nothing.
 #[test]
 fn a_change_is_clipped_and_nothing_else_is_told() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let mut work = run.work(1, state);
     let free = trainer.train(&work, &mut go_on).unwrap().tensors;
     let norm = |tensors: &TensorSet, start: &TensorSet| {
@@ -223,12 +232,13 @@ fn a_change_is_clipped_and_nothing_else_is_told() {
     }
 }
 
-/// A protected training that diverges, or that finds no row of use, is an update like any other: no change, no reason.
+/// A protected training that diverges, or that finds no row of use, is an update like any other: no
+/// change, no reason.
 #[test]
 fn a_training_that_comes_to_nothing_is_an_update_without_a_change() {
     let mut run = TestRun::new("id = \"fedit\"\nrank = 4");
     let mut trainer = trainer();
-    let state = Solo::start(run.clone(), &mut trainer).state(1);
+    let state = SingleClient::start(run.clone(), &mut trainer).state(1);
     let promise = Privacy::new("example", Terms::new(8.0, 1e-3, 1.0)).unwrap();
     let examples = run.data.train().len() as u64;
     let schedule = Schedule { batch: 8, steps: 8, rounds: 2 };

@@ -1,4 +1,5 @@
-//! Generation against transformers' (goldens/make_tasks.py), and against itself: in a batch, from a cache, by seed.
+//! Generation against transformers' (goldens/make_tasks.py), and against itself: in a batch, from a
+//! cache, by seed.
 
 use std::ops::ControlFlow;
 
@@ -6,7 +7,7 @@ use rondo_methods::export::peft;
 use rondo_methods::{Delta, TensorSet};
 use rondo_trainer::error::TrainerError;
 use rondo_trainer::generate::sampling::Sampling;
-use rondo_trainer::generate::{Ending, Generated, Memory, Options, generate};
+use rondo_trainer::generate::{FinishReason, Generated, Memory, Options, generate};
 use rondo_trainer::models::Transformer;
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
@@ -52,7 +53,8 @@ fn all(session: &Session<'_>, prompts: &[Vec<i64>], options: &Options) -> Vec<Ge
 #[test]
 fn greedy_texts_are_those_of_transformers_also_in_a_batch() {
     let facts = facts();
-    let (prompts, new) = (prompts(&facts), facts["new"].as_u64().unwrap() as usize);
+    let prompts = prompts(&facts);
+    let new = facts["new"].as_u64().unwrap() as usize;
     let model = encoder(&golden("tiny-llama"));
     for who in WHO {
         let session = session(&*model, who);
@@ -62,8 +64,8 @@ fn greedy_texts_are_those_of_transformers_also_in_a_batch() {
             let batch = all(&session, &prompts, &options);
             for (number, expected) in facts[who][kind].as_array().unwrap().iter().enumerate() {
                 assert_eq!(batch[number].ids, ids(expected), "{who} {kind} {number}");
-                let ending = if ids(expected).len() == new { Ending::Length } else { Ending::Stop };
-                assert_eq!(batch[number].ending, ending, "{who} {kind} {number}");
+                let ending = if ids(expected).len() == new { FinishReason::Length } else { FinishReason::Stop };
+                assert_eq!(batch[number].finish_reason, ending, "{who} {kind} {number}");
                 let alone = all(&session, &prompts[number..=number], &options);
                 assert_eq!(alone[0], batch[number], "{who} {kind} {number}");
             }
@@ -108,11 +110,12 @@ fn the_seed_decides_what_is_drawn() {
 #[test]
 fn texts_end_at_the_context_at_a_break_and_never_beyond_the_model() {
     let model = encoder(&golden("tiny-llama"));
-    let (session, limit) = (session(&*model, "bare"), model.max_positions());
+    let session = session(&*model, "bare");
+    let limit = model.max_positions();
     let long: Vec<i64> = std::iter::once(1).chain((0..limit as i64 - 4).map(|id| 40 + id % 30)).collect();
     let full = all(&session, &[long.clone(), vec![1, 40]], &greedy(5, &[]));
-    assert_eq!((full[0].ids.len(), full[0].ending), (3, Ending::Context));
-    assert_eq!((full[1].ids.len(), full[1].ending), (5, Ending::Length));
+    assert_eq!((full[0].ids.len(), full[0].finish_reason), (3, FinishReason::Context));
+    assert_eq!((full[1].ids.len(), full[1].finish_reason), (5, FinishReason::Length));
     assert!(all(&session, &[vec![1, 40]], &greedy(0, &[]))[0].ids.is_empty());
 
     let mut seen = Vec::new();
@@ -121,7 +124,7 @@ fn texts_end_at_the_context_at_a_break_and_never_beyond_the_model() {
         if seen.len() == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let cut = generate(&session, &[&[1, 40], &[1, 41]], &greedy(9, &[]), &mut stop_early).unwrap();
-    assert!(cut.iter().all(|text| text.ending == Ending::Interrupted && text.ids.len() == 2), "{cut:?}");
+    assert!(cut.iter().all(|text| text.finish_reason == FinishReason::Interrupted && text.ids.len() == 2), "{cut:?}");
     assert_eq!(seen.iter().map(|(text, _)| *text).collect::<Vec<_>>(), [0, 1, 0, 1]);
 
     let mut go_on = |_: usize, _: i64| ControlFlow::Continue(());

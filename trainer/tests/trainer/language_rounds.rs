@@ -1,5 +1,5 @@
-//! Rounds of language models, their weights as numbers and packed: the warm-up's statistics, what moves in a round and
-//! what rests, FedProx.
+//! Rounds of language models, their weights as numbers and packed: the warm-up's statistics, what
+//! moves in a round and what rests, FedProx.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use rondo_methods::init::{base_svd, gradient_sketch};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{AdapterState, BaseFactors, Delta, Job, Matrix, Registry, Tensor, TensorSet};
 use rondo_proto::run_file::{Pooling, RunFile};
-use rondo_trainer::session::Session;
-use rondo_trainer::step::{self, Goal, Plan};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::{self, Objective, Plan};
 use rondo_trainer::text::tokens::Tokens;
 use rondo_trainer::train::local;
 use rondo_trainer::train::warm_up;
-use rondo_trainer_api::memory::Outline;
+use rondo_trainer_api::memory::ModelSizes;
 use rondo_trainer_api::work::Work;
 use tch::Device;
 
@@ -34,7 +34,7 @@ fn speaking(model: &str, texts: usize, method: &str, train: &str) -> TestRun {
          [rounds]\ncount = 2\ncohort = 1\nquorum = 1\n"
     );
     let run = RunFile::parse(&text).unwrap();
-    let base = Outline::read(&golden(model)).unwrap().base("tiny");
+    let base = ModelSizes::read(&golden(model)).unwrap().base("tiny");
     let job = Job::new(&Registry::builtin(), &run, &base).unwrap();
     let words = ["red", "a quick fox", "and so on", "Paris", "to be or not", "no", "seven of them", "rivers"];
     let text = |n: usize| Content::Text(format!("{} {}", words[n % 8], words[(n + 3) % 8]).into());
@@ -121,8 +121,8 @@ fn base_factors_rebuild_what_the_weight_is_when_unpacked() {
                 part(base_svd::U).times(&Matrix::diagonal(singular.data())).times(&part(base_svd::V)).data().to_vec();
             let linears = model.linears();
             let weight = plain(&linears.weight(linears.find(&target.name).unwrap()).dense().unwrap());
-            // By Eckart and Young the best of this rank: off by as much as the singular values that were left out, and
-            // those are what the weight's own length lacks.
+            // By Eckart and Young the best of this rank: off by as much as the singular values that
+            // were left out, and those are what the weight's own length lacks.
             let square = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
             let all = square(&mut weight.data.iter().map(|&x| f64::from(x)));
             let kept = square(&mut singular.data().iter().copied());
@@ -136,8 +136,8 @@ fn base_factors_rebuild_what_the_weight_is_when_unpacked() {
     }
 }
 
-/// In a round that moves one factor only, and at a rank below the run's, only the leading block of that factor moves and
-/// goes up.
+/// In a round that moves one factor only, and at a rank below the run's, only the leading block of
+/// that factor moves and goes up.
 #[test]
 fn what_does_not_train_keeps_its_bits() {
     for name in MODELS {
@@ -146,10 +146,10 @@ fn what_does_not_train_keeps_its_bits() {
             let what = format!("{name} {method} round {round}");
             let run = speaking(name, 8, &format!("id = \"{method}\"\nrank = 4"), "weight_decay = 0.1");
             let state = stirred(&run.job, round, 2);
-            let of_state = |state: &AdapterState, training| {
-                Session::of_state(&*model, Device::Cpu, &run.job, state, Pooling::Mean, training).unwrap()
+            let of_state = |state: &AdapterState, mode| {
+                Session::of_state(&*model, Device::Cpu, &run.job, state, Pooling::Mean, mode).unwrap()
             };
-            let (session, mut tokens) = (of_state(&state, true), tokens());
+            let (session, mut tokens) = (of_state(&state, SessionMode::Train), tokens());
             let work = Work { rank: 2, ..run.work(round, state.clone()) };
             let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
             let update = local::train(&session, &work, &rows, Plan::default(), &mut go_on).unwrap();
@@ -173,11 +173,12 @@ fn what_does_not_train_keeps_its_bits() {
                 }
                 after.tensors.insert(name.clone(), now);
             }
-            // The factors that rest rest in the model too: the same adapter, attached anew, says the same.
+            // The factors that rest rest in the model too: the same adapter, attached again, gives
+            // the same losses.
             let all = rows.take(&(0..8).collect::<Vec<_>>()).unwrap();
             let losses = |session: &Session<'_>| session.token_losses(&all.encoded, 8, &mut |_| Ok(())).unwrap();
-            assert_eq!(losses(&session), losses(&of_state(&after, false)), "{what}");
-            assert_ne!(losses(&session), losses(&of_state(&state, false)), "{what}");
+            assert_eq!(losses(&session), losses(&of_state(&after, SessionMode::Evaluate)), "{what}");
+            assert_ne!(losses(&session), losses(&of_state(&state, SessionMode::Evaluate)), "{what}");
         }
     }
 }
@@ -191,7 +192,8 @@ fn fedprox_is_its_formula() {
         let trained = |train: &str| {
             let run = speaking(name, 1, "id = \"fedit\"\nrank = 2", train);
             let state = stirred(&run.job, 1, 2);
-            let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+            let session =
+                Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
             let mut tokens = tokens();
             let rows = tokens.rows(run.data.train(), &run.run.task).unwrap();
             let work = run.work(1, state.clone());
@@ -201,7 +203,8 @@ fn fedprox_is_its_formula() {
 
         let run = speaking(name, 1, "id = \"fedit\"\nrank = 2", "");
         let state = stirred(&run.job, 1, 2);
-        let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+        let session =
+            Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
         let mut tokens = tokens();
         let encoded = tokens.rows(run.data.train(), &run.run.task).unwrap().take(&[0]).unwrap().encoded;
         let numbers = |tensor: &tch::Tensor| -> Vec<f64> { plain(tensor).data.into_iter().map(f64::from).collect() };
@@ -210,7 +213,7 @@ fn fedprox_is_its_formula() {
         let mut x = received.clone();
         let mut moments: Vec<Vec<(f64, f64)>> = received.iter().map(|tensor| vec![(0.0, 0.0); tensor.len()]).collect();
         for step in 1..=3 {
-            let found = step::gradients(&session, &encoded, &[0], Goal::Tokens, Plan::default()).unwrap();
+            let found = step::gradients(&session, &encoded, &[0], Objective::Tokens, Plan::default()).unwrap();
             for (tensor, gradient) in found.tensors.iter().enumerate() {
                 for (place, gradient) in numbers(gradient).into_iter().enumerate() {
                     let (x, (m, v)) = (&mut x[tensor][place], &mut moments[tensor][place]);

@@ -1,4 +1,5 @@
-//! Language tasks: scores against transformers' (goldens/make_tasks.py), groups, limits and interruption.
+//! Language tasks: scores against transformers' (goldens/make_tasks.py), groups, limits and
+//! interruption.
 
 use std::ops::ControlFlow;
 
@@ -53,7 +54,9 @@ fn options_score_as_transformers_says() {
         for by in [OptionScore::Sum, OptionScore::PerToken] {
             let task = Task { option_score: by, ..task("multiple-choice") };
             let Outcome { evaluation, verdicts } = evaluate(who, &task, questions(&facts, 1), None).unwrap();
-            let (mut right, mut loss, mut tokens) = (0, 0.0, 0.0);
+            let mut right = 0;
+            let mut loss = 0.0;
+            let mut tokens = 0.0;
             for (example, verdict) in &verdicts {
                 let place = facts["questions"].as_array().unwrap().iter().position(|q| q["prompt"] == *example.text());
                 let options = facts[who]["options"][place.unwrap()].as_array().unwrap();

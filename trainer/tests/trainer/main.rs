@@ -1,4 +1,5 @@
-//! Tests of the libtorch trainer. Numbers of PyTorch and Hugging Face's transformers come from `tests/goldens/`.
+//! Tests of the libtorch trainer. Numbers of PyTorch and Hugging Face's transformers come from
+//! `tests/goldens/`.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod adapters;
@@ -10,6 +11,8 @@ mod generation;
 mod language_rounds;
 mod language_tasks;
 mod llama;
+mod llama_files;
+mod llama_training;
 mod offsets;
 mod per_text;
 #[path = "../../../methods/tests/suite/questions.rs"]

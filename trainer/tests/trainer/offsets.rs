@@ -1,10 +1,11 @@
-//! A method that takes factors of the base out of it, trains them from there on, and asks for two statistics.
+//! A method that takes factors of the base out of it, trains them from there on, and asks for two
+//! statistics.
 
 use rondo_methods::init::base_factors;
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{AdapterState, Matrix, Statistic, Tensor};
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::session::Session;
+use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer::train::warm_up;
 use rondo_trainer_api::work::Trainer;
 use tch::Device;
@@ -23,7 +24,8 @@ fn logits(session: &Session<'_>) -> Vec<f32> {
     session.predict(&encoded, encoded.len(), &mut |_| Ok(())).unwrap().concat()
 }
 
-/// One update holds the factors of every weight and the gradient of every probe, each as it is alone.
+/// One update holds the factors of every weight and the gradient of every probe, each as it is
+/// alone.
 #[test]
 fn one_warm_up_brings_every_statistic() {
     let encoder = encoder(&tiny());
@@ -50,18 +52,21 @@ fn one_warm_up_brings_every_statistic() {
     }
 }
 
-/// The change of the weight and the offset cancel at the start; later the model is the base with both in its weights.
+/// The change of the weight and the offset cancel at the start; later the model is the base with
+/// both in its weights.
 #[test]
 fn the_model_stands_on_the_offset() {
     let mut trainer = trainer();
     let encoder = encoder(&tiny());
     for factors in FACTORS {
-        let mut solo = Solo::start(run(factors), &mut trainer);
+        let mut solo = SingleClient::start(run(factors), &mut trainer);
         let state = solo.state(1);
         assert_eq!(state.merged.len(), solo.run.job.targets().len());
         let job = solo.run.job.clone();
         let of_state = |state: &AdapterState| {
-            logits(&Session::of_state(&*encoder, Device::Cpu, &job, state, Pooling::Mean, false).unwrap())
+            logits(
+                &Session::of_state(&*encoder, Device::Cpu, &job, state, Pooling::Mean, SessionMode::Evaluate).unwrap(),
+            )
         };
         let base = logits(&Session::new(&*encoder, Device::Cpu, &state.tensors, Pooling::Mean).unwrap());
         assert!(distance(&of_state(&state), &base) < 1e-4, "{factors}");

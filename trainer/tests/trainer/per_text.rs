@@ -4,29 +4,35 @@ use rondo_methods::tensor::{full_name, parts_of};
 use rondo_proto::run_file::Pooling;
 use rondo_trainer::batch::{Batch, Encoded};
 use rondo_trainer::neighbours;
-use rondo_trainer::session::Session;
-use rondo_trainer::step::{self, Goal, Plan};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::{self, Objective, Plan};
 use tch::{Device, Kind, Tensor};
 
 use crate::step::{Speaker, speaking, texts};
 use crate::support::*;
 
 /// The gradients of every text, `[texts, ...]`, out of micro-batches.
-fn per_text(session: &Session<'_>, encoded: &Encoded, indices: &[usize], goal: Goal<'_>, plan: Plan) -> Vec<Tensor> {
+fn per_text(
+    session: &Session<'_>,
+    encoded: &Encoded,
+    indices: &[usize],
+    objective: Objective<'_>,
+    plan: Plan,
+) -> Vec<Tensor> {
     let mut parts: Vec<Vec<Tensor>> = session.trained().iter().map(|_| Vec::new()).collect();
     let mut take = |gradients: &[Tensor]| {
         parts.iter_mut().zip(gradients).for_each(|(parts, gradient)| parts.push(gradient.copy()));
         Ok(())
     };
-    step::per_text(session, encoded, indices, goal, plan, &mut take).unwrap();
+    step::per_text(session, encoded, indices, objective, plan, &mut take).unwrap();
     parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
 }
 
 /// The gradients of one text in a batch of its own, without copies.
 fn alone(session: &Session<'_>, encoded: &Encoded, text: usize, label: Option<i64>) -> Vec<Tensor> {
     let labels: Vec<i64> = label.into_iter().collect();
-    let goal = if label.is_some() { Goal::Labels(&labels) } else { Goal::Tokens };
-    let found = step::gradients(session, encoded, &[text], goal, Plan::default()).unwrap().tensors;
+    let objective = if label.is_some() { Objective::Labels(&labels) } else { Objective::Tokens };
+    let found = step::gradients(session, encoded, &[text], objective, Plan::default()).unwrap().tensors;
     let zero = |(gradient, parameter): (Tensor, Tensor)| match gradient.defined() {
         true => gradient,
         false => parameter.zeros_like(),
@@ -45,22 +51,23 @@ fn off(left: &Tensor, right: &Tensor) -> f64 {
     (left - right).abs().max().double_value(&[])
 }
 
-/// R, B, and A and B together, with a head: a batch of six has the bits of six batches of one, and whatever lies between.
-/// Another text's gradient differs by far more than any rounding.
+/// R, B, and A and B together, with a head: a batch of six has the bits of six batches of one, and
+/// whatever lies between. Another text's gradient differs by far more than any rounding.
 #[test]
 fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
     let (encoded, labels) = alike();
     let indices: Vec<usize> = (0..labels.len()).collect();
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"ffa-lora\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
         let run = TestRun::new(method);
-        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
         stir(&run.job, &mut state);
         let model = encoder(&tiny());
         for (_, pooling) in POOLINGS {
-            let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, true).unwrap();
+            let session =
+                Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, SessionMode::Train).unwrap();
             let each = |micro_batch| {
                 let plan = Plan { micro_batch, ..Plan::default() };
-                per_text(&session, &encoded, &indices, Goal::Labels(&labels), plan)
+                per_text(&session, &encoded, &indices, Objective::Labels(&labels), plan)
             };
             let ones = each(1);
             assert!([0, 2, 4].into_iter().all(|micro_batch| each(micro_batch) == ones), "{method}");
@@ -83,14 +90,14 @@ fn texts_of_one_length_have_the_bits_of_micro_batches_of_one() {
     }
 }
 
-/// Weights of random matrices have copies too, and so have the matrices when they train: each text's own gradient is that
-/// of the text alone.
+/// Weights of random matrices have copies too, and so have the matrices when they train: each
+/// text's own gradient is that of the text alone.
 #[test]
 fn combinations_have_copies() {
     let (encoded, labels) = alike();
     let indices: Vec<usize> = (0..labels.len()).collect();
     let run = TestRun::new("id = \"woven\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
     for trained in [&["beta"][..], &["basis"], &["beta", "basis"]] {
@@ -100,7 +107,7 @@ fn combinations_have_copies() {
             let delta = run.job.delta(index, state.instance());
             session.attach(&target.name, &delta, &parts_of(&state.tensors, &target.name), &names).unwrap();
         }
-        let found = per_text(&session, &encoded, &indices, Goal::Labels(&labels), Plan::default());
+        let found = per_text(&session, &encoded, &indices, Objective::Labels(&labels), Plan::default());
         assert_eq!(found.len(), trained.len() * run.job.targets().len());
         for text in 0..labels.len() {
             for (gradient, single) in found.iter().zip(alone(&session, &encoded, text, Some(labels[text]))) {
@@ -112,7 +119,8 @@ fn combinations_have_copies() {
     }
 }
 
-/// A and B of a language model. The texts fill their cells, so that nothing but the copies and the company differs.
+/// A and B of a language model. The texts fill their cells, so that nothing but the copies and the
+/// company differs.
 #[test]
 fn copies_change_no_bit_of_a_language_models_gradient() {
     let model = Speaker::new(Kind::Float, false);
@@ -124,7 +132,7 @@ fn copies_change_no_bit_of_a_language_models_gradient() {
     }
     let each = |micro_batch| {
         let plan = Plan { micro_batch, ..Plan::default() };
-        per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Tokens, plan)
+        per_text(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Tokens, plan)
     };
     let (ones, together) = (each(1), each(0));
     for text in 0..5 {
@@ -140,15 +148,15 @@ fn copies_change_no_bit_of_a_language_models_gradient() {
 #[test]
 fn labelled_texts_of_any_length_in_any_micro_batches() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Cls, true).unwrap();
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Cls, SessionMode::Train).unwrap();
     let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
     [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     for (checkpoint, micro_batch) in [(false, 0), (false, 1), (false, 2), (true, 0), (true, 3)] {
         let plan = Plan { checkpoint, micro_batch, chunk: 0 };
-        let found = per_text(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Labels(&labels), plan);
+        let found = per_text(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Labels(&labels), plan);
         for (text, &label) in labels.iter().enumerate() {
             for (own, single) in found.iter().zip(alone(&session, &encoded, text, Some(label))) {
                 let limit = 3e-6 * single.abs().max().double_value(&[]).max(1e-3);
@@ -169,7 +177,7 @@ fn a_language_models_texts() {
         for (checkpoint, micro_batch, chunk) in [(false, 0, 0), (true, 2, 4), (false, 4, 3)] {
             let plan = Plan { checkpoint, micro_batch, chunk };
             let order = [3, 0, 5, 2, 4, 1];
-            let found = per_text(&session, &encoded, &order, Goal::Tokens, plan);
+            let found = per_text(&session, &encoded, &order, Objective::Tokens, plan);
             assert_eq!(found[0].size(), [6, 2, 5]);
             for (place, &text) in (0..).zip(&order) {
                 let single = alone(&session, &encoded, text, None);
@@ -186,12 +194,13 @@ fn a_language_models_texts() {
 /// Lengths that take one, two and three times the cells of the shortest.
 const LENGTHS: [usize; 9] = [16, 3, 9, 12, 5, 17, 32, 30, 40];
 
-/// Texts of mixed lengths: in every micro-batch and in every order each has the bits of working on it alone.
+/// Texts of mixed lengths: in every micro-batch and in every order each has the bits of working on
+/// it alone.
 fn same_in_any_company(session: &Session<'_>, encoded: &Encoded, labels: Option<&[i64]>, plan: Plan) {
     let found = |order: &[usize], micro_batch| {
         let own: Vec<i64> = labels.map(|labels| order.iter().map(|&text| labels[text]).collect()).unwrap_or_default();
-        let goal = if labels.is_some() { Goal::Labels(&own) } else { Goal::Tokens };
-        per_text(session, encoded, order, goal, Plan { micro_batch, ..plan })
+        let objective = if labels.is_some() { Objective::Labels(&own) } else { Objective::Tokens };
+        per_text(session, encoded, order, objective, Plan { micro_batch, ..plan })
     };
     let in_order: Vec<usize> = (0..encoded.len()).collect();
     let each: Vec<Vec<Tensor>> = in_order.iter().map(|&text| found(&[text], 0)).collect();
@@ -224,11 +233,12 @@ fn a_labelled_text_has_the_same_bits_in_any_company() {
     let labels: Vec<i64> = (0..LENGTHS.len() as i64).map(|text| text % 2).collect();
     for method in ["id = \"fed-sb\"\nrank = 4", "id = \"fedit\"\nrank = 4"] {
         let run = TestRun::new(method);
-        let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+        let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
         stir(&run.job, &mut state);
         let model = encoder(&tiny());
         for (_, pooling) in POOLINGS {
-            let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, true).unwrap();
+            let session =
+                Session::of_state(&*model, Device::Cpu, &run.job, &state, pooling, SessionMode::Train).unwrap();
             for checkpoint in [false, true] {
                 let plan = Plan { checkpoint, ..Plan::default() };
                 same_in_any_company(&session, &of_mixed_lengths(), Some(&labels), plan);
@@ -248,14 +258,16 @@ fn a_language_models_text_has_the_same_bits_in_any_company() {
     }
 }
 
-/// Texts share a grid only where their own lengths say so, and a mean reads its own text alone, whatever the others are.
+/// Texts share a grid only where their own lengths say so, and a mean reads its own text alone,
+/// whatever the others are.
 #[test]
 fn a_mean_reads_no_other_text() {
     let encoded = of_mixed_lengths();
     assert!(Batch::separate(&encoded, &[0, 5], Device::Cpu).is_err());
     let batch = Batch::separate(&encoded, &[1, 2, 4], Device::Cpu).unwrap();
     assert_eq!((batch.longest(), batch.texts()), (16, 3));
-    // 17 tokens; the first text has room for 13 of the rows that are lacking, the second takes the rest.
+    // 17 tokens; the first text has room for 13 of the rows that are lacking, the second takes the
+    // rest.
     assert_eq!((batch.extents(), batch.ids().size()), (&[16, 11, 5][..], vec![32]));
     let states = Tensor::arange(32 * 4, (Kind::Float, Device::Cpu)).view([32, 4]);
     let means = batch.mean(&states).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use rondo_data::Dataset;
 use rondo_methods::{Delta, Tensor, TensorSet};
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::models::{self, ModelError};
+use rondo_trainer::models::{self, LoadOptions, ModelError};
 use rondo_trainer::session::Session;
 use rondo_trainer_api::work::{Trainer, WorkError};
 use tch::{Device, Kind};
@@ -58,7 +58,8 @@ fn a_prefix_and_other_spellings_are_understood() {
         tensors.insert("cls.predictions.bias".into(), Tensor::zeros(&[75]));
     };
     altered(&tiny(), dir.path(), rename, |_| {});
-    let (renamed, original) = (encoder(dir.path()), encoder(&tiny()));
+    let renamed = encoder(dir.path());
+    let original = encoder(&tiny());
     let goldens = golden_tensors("tiny-bert.safetensors");
     let encoded = golden_ids(&goldens, 2.0);
     let [one, two] = [&renamed, &original].map(|encoder| {
@@ -78,19 +79,20 @@ fn files_that_are_cut_short_or_no_safetensors() {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(tiny().join("config.json"), dir.path().join("config.json")).unwrap();
         fs::write(dir.path().join("model.safetensors"), content).unwrap();
-        let error = models::load(dir.path(), Device::Cpu, Kind::Float).err().unwrap();
+        let error = models::load(dir.path(), LoadOptions::new(Device::Cpu, Kind::Float)).err().unwrap();
         assert!(matches!(error, ModelError::Io { .. } | ModelError::Malformed { .. }), "{error}");
         assert!(error.to_string().contains("model.safetensors"), "{error}");
     }
     let dir = tempfile::tempdir().unwrap();
     fs::copy(tiny().join("config.json"), dir.path().join("config.json")).unwrap();
-    let error = models::load(dir.path(), Device::Cpu, Kind::Float).err().unwrap();
+    let error = models::load(dir.path(), LoadOptions::new(Device::Cpu, Kind::Float)).err().unwrap();
     assert!(error.to_string().contains("safetensors"), "{error}");
 }
 
 #[test]
 fn adapters_that_do_not_fit() {
-    let (encoder, goldens) = (encoder(&tiny()), golden_tensors("tiny-bert.safetensors"));
+    let encoder = encoder(&tiny());
+    let goldens = golden_tensors("tiny-bert.safetensors");
     let mut session = Session::new(&*encoder, Device::Cpu, &golden_head(&goldens), Pooling::Mean).unwrap();
     let parts = TensorSet::from([
         ("lora_A".to_owned(), Tensor::zeros(&[2, 32])),
@@ -120,7 +122,7 @@ fn adapters_that_do_not_fit() {
 #[test]
 fn work_that_cannot_be_done() {
     let mut trainer = trainer();
-    let solo = Solo::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
+    let solo = SingleClient::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
     let mut long = solo.work(1);
     let mut file = (*long.run).clone();
     file.task.max_tokens = 41;

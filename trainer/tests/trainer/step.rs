@@ -1,17 +1,17 @@
-//! The gradients of a step do not depend on how it is carried out, and are those of the loss as it is written down.
+//! The gradients of a step do not depend on how it is carried out, and are those of the loss as it
+//! is written down.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use rondo_methods::{Delta, Tensor as Plain, TensorSet};
 use rondo_proto::run_file::Pooling;
-use rondo_trainer::adapters::Adapters;
 use rondo_trainer::batch::{Batch, Encoded};
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::models::{LayerCache, Linears, Packed, Transformer, Weight};
-use rondo_trainer::session::Session;
-use rondo_trainer::step::loss::{self, Foretold};
-use rondo_trainer::step::{self, Goal, Gradients, Plan};
+use rondo_trainer::models::{LayerCache, LinearHook, Linears, LoadOptions, Packed, Transformer, Weight};
+use rondo_trainer::session::{Session, SessionMode};
+use rondo_trainer::step::loss::{self, PredictedTokens};
+use rondo_trainer::step::{self, Gradients, Objective, Plan};
 use rondo_trainer::train::optim::{AdamW, AdamWConfig};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -27,7 +27,7 @@ pub(crate) struct Speaker {
 
 impl Speaker {
     pub(crate) fn new(kind: Kind, packed: bool) -> Self {
-        let body = rondo_trainer::models::load(&tiny(), Device::Cpu, kind).unwrap();
+        let body = rondo_trainer::models::load(&tiny(), LoadOptions::new(Device::Cpu, kind)).unwrap();
         let words = numbers(&[WORDS, body.hidden_size() as i64], 0.3, 5).to_kind(kind);
         let words = match packed {
             true => Weight::Packed { packed: Box::new(Held(words)), kind, device: Device::Cpu },
@@ -58,10 +58,10 @@ impl Transformer for Speaker {
         number: usize,
         x: &Tensor,
         batch: &Batch,
-        adapters: &Adapters,
+        hook: &dyn LinearHook,
         cache: Option<&mut LayerCache>,
     ) -> Result<Tensor, TrainerError> {
-        self.body.layer(number, x, batch, adapters, cache)
+        self.body.layer(number, x, batch, hook, cache)
     }
     // Not the identity, so that what follows the layers has a gradient of its own.
     fn finish(&self, x: &Tensor) -> Result<Tensor, TrainerError> {
@@ -141,7 +141,9 @@ pub(crate) fn by_definition(session: &Session<'_>, encoded: &Encoded, indices: &
     let batch = Batch::new(encoded, indices, Device::Cpu).unwrap();
     let states = session.model().forward(&batch, session.adapters()).unwrap();
     let logits = states.matmul(&session.model().vocabulary().unwrap().dense().unwrap().tr()).to_kind(Kind::Float);
-    let (mut rows, mut tokens, mut first) = (Vec::new(), Vec::new(), 0);
+    let mut rows = Vec::new();
+    let mut tokens = Vec::new();
+    let mut first = 0;
     for &index in indices {
         for place in 1..encoded.text(index).len() {
             if encoded.counts(index)[place] {
@@ -177,12 +179,13 @@ proptest! {
         checkpoint: bool, packed: bool, micro_batch in 0..8_usize, chunk in 0..12_usize,
         order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), take in 3..=6_usize,
     ) {
-        let (model, encoded) = (Speaker::new(Kind::Float, packed), texts());
+        let model = Speaker::new(Kind::Float, packed);
+        let encoded = texts();
         let session = speaking(&model);
         let indices = &order[..take];
         let (loss, expected) = by_definition(&session, &encoded, indices);
         let plan = Plan { checkpoint, micro_batch, chunk };
-        let found = step::gradients(&session, &encoded, indices, Goal::Tokens, plan).unwrap();
+        let found = step::gradients(&session, &encoded, indices, Objective::Tokens, plan).unwrap();
         assert_equal(&format!("{plan:?}"), &found, loss, &expected, 2e-6);
         let counting: usize = indices.iter().map(|&text| encoded.counts(text).iter().filter(|c| **c).count()).sum();
         prop_assert_eq!(found.units as usize, counting);
@@ -197,9 +200,9 @@ proptest! {
         let target = Tensor::from_slice(&tokens);
         let sum = logits.cross_entropy_loss::<Tensor>(&target, None, Reduction::Sum, -100, 0.0);
         let expected = Tensor::run_backward(&[&(&sum * 0.25)], &[&states], false, false).remove(0);
-        let (found, pull) = loss::loss_and_pull(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
+        let (found, gradient) = loss::loss_and_gradient(&model.words, &states.detach(), &tokens, &vec![0.25; tokens.len()], chunk).unwrap();
         prop_assert!((found - 0.25 * sum.double_value(&[])).abs() < 1e-4);
-        prop_assert!((&pull - &expected).abs().max().double_value(&[]) < 1e-6);
+        prop_assert!((&gradient - &expected).abs().max().double_value(&[]) < 1e-6);
         let each = loss::token_losses(&model.words, &states.detach(), &tokens, chunk).unwrap();
         let likeliest = Vec::<i64>::try_from(&logits.argmax(1, false)).unwrap();
         prop_assert!((each.iter().map(|token| token.loss).sum::<f64>() - 4.0 * found).abs() < 1e-4);
@@ -210,11 +213,12 @@ proptest! {
 #[test]
 fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     let run = TestRun::new("id = \"fedit\"\nrank = 4");
-    let mut state = Solo::start(run.clone(), &mut trainer()).state(1);
+    let mut state = SingleClient::start(run.clone(), &mut trainer()).state(1);
     stir(&run.job, &mut state);
     let model = encoder(&tiny());
-    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
-    let (mut encoded, labels) = (Encoded::new(), [1, 0, 1, 1, 0]);
+    let session = Session::of_state(&*model, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
+    let mut encoded = Encoded::new();
+    let labels = [1, 0, 1, 1, 0];
     [4, 9, 2, 6, 11].into_iter().for_each(|length| encoded.push((0..length).map(|place| 5 + place * 3 % 20)));
     let indices = [0, 1, 2, 3, 4];
     let loss = mean_loss(&session.logits(&encoded, &indices).unwrap(), &labels);
@@ -223,7 +227,7 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
     for checkpoint in [false, true] {
         for micro_batch in [0, 1, 2, 3, 5, 9] {
             let plan = Plan { checkpoint, micro_batch, chunk: 0 };
-            let found = step::gradients(&session, &encoded, &indices, Goal::Labels(&labels), plan).unwrap();
+            let found = step::gradients(&session, &encoded, &indices, Objective::Labels(&labels), plan).unwrap();
             assert_equal(&format!("{plan:?}"), &found, loss.double_value(&[]), &expected, 2e-6);
         }
     }
@@ -232,11 +236,12 @@ fn a_classifier_step_is_the_same_both_ways_and_in_micro_batches() {
 /// One CPU thread or two: equal steps give equal bits, and so do the two ways.
 #[test]
 fn both_ways_give_equal_bits() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
     let bits = |checkpoint| -> Vec<Vec<f32>> {
         let plan = Plan { checkpoint, micro_batch: 2, chunk: 4 };
-        let found = step::gradients(&session, &encoded, &[0, 1, 2, 3, 4], Goal::Tokens, plan).unwrap();
+        let found = step::gradients(&session, &encoded, &[0, 1, 2, 3, 4], Objective::Tokens, plan).unwrap();
         found.tensors.iter().map(|tensor| Vec::try_from(&tensor.contiguous().view(-1)).unwrap()).collect()
     };
     assert_eq!(bits(false), bits(false));
@@ -246,11 +251,13 @@ fn both_ways_give_equal_bits() {
 #[test]
 fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
     let encoded = texts();
-    let (full, half) = (Speaker::new(Kind::Float, false), Speaker::new(Kind::BFloat16, false));
-    let (exact, rough) = (speaking(&full), speaking(&half));
+    let full = Speaker::new(Kind::Float, false);
+    let half = Speaker::new(Kind::BFloat16, false);
+    let exact = speaking(&full);
+    let rough = speaking(&half);
     let indices = [0, 1, 2, 3, 4];
     let run = |session: &Session<'_>, checkpoint| {
-        step::gradients(session, &encoded, &indices, Goal::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
+        step::gradients(session, &encoded, &indices, Objective::Tokens, Plan { checkpoint, micro_batch: 0, chunk: 5 })
             .unwrap()
     };
     let exact = run(&exact, false);
@@ -263,16 +270,18 @@ fn bf16_computing_keeps_the_adapter_and_its_gradients_in_f32_and_comes_close() {
 
 #[test]
 fn without_a_counting_token_there_is_no_loss_and_no_gradient() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
-    let found = step::gradients(&session, &encoded, &[5, 3], Goal::Tokens, Plan::default()).unwrap();
+    let found = step::gradients(&session, &encoded, &[5, 3], Objective::Tokens, Plan::default()).unwrap();
     assert_eq!((found.loss, found.units), (0.0, 0));
     assert!(found.tensors.iter().all(|tensor| !tensor.defined()));
 }
 
 #[test]
-fn token_losses_are_told_text_by_text() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+fn token_losses_are_given_text_by_text() {
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let session = speaking(&model);
     let mut ticks = Vec::new();
     let each = session
@@ -283,7 +292,7 @@ fn token_losses_are_told_text_by_text() {
         .unwrap();
     for (text, found) in each.iter().enumerate().take(5).filter(|(text, _)| *text != 3) {
         let (mean, _) = by_definition(&session, &encoded, &[text]);
-        let count = Foretold::count(&encoded, text);
+        let count = PredictedTokens::count(&encoded, text);
         assert_eq!(found.tokens, count);
         assert!((found.loss - mean * count as f64).abs() < 1e-4, "text {text}: {found:?} {mean}");
     }
@@ -297,18 +306,21 @@ fn an_encoder_is_no_language_model() {
     assert!(error.to_string().contains("causal language model"), "{error}");
 }
 
-/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as if it were alone.
+/// What lies outside of a block that trains is used, and stays as it is; what lies inside moves as
+/// if it were alone.
 #[test]
 fn only_the_leading_block_trains() {
-    let (model, encoded) = (Speaker::new(Kind::Float, false), texts());
+    let model = Speaker::new(Kind::Float, false);
+    let encoded = texts();
     let whole = speaking(&model);
     let mut session = speaking(&model);
     let name = session.trained()[0].0.clone();
     session.train_block(&name, &[2, 5]).unwrap();
     let run = |session: &Session<'_>| {
-        step::gradients(session, &encoded, &[0, 2], Goal::Tokens, Plan::default()).unwrap().tensors
+        step::gradients(session, &encoded, &[0, 2], Objective::Tokens, Plan::default()).unwrap().tensors
     };
-    let (all, part) = (run(&whole), run(&session));
+    let all = run(&whole);
+    let part = run(&session);
     assert_eq!(part[0].size(), [2, 5]);
     assert_eq!(part[0], all[0].narrow(0, 0, 2).narrow(1, 0, 5));
     assert_eq!(part[1..], all[1..]);

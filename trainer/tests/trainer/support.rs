@@ -14,7 +14,7 @@ use rondo_proto::v1;
 use rondo_trainer::LibtorchTrainer;
 use rondo_trainer::batch::Encoded;
 use rondo_trainer::device::DeviceChoice;
-use rondo_trainer::models::{self, Transformer};
+use rondo_trainer::models::{self, LoadOptions, Transformer};
 use rondo_trainer_api::work::{LocalUpdate, Progress, Protection, Trainer, Work};
 use tch::Device;
 use tempfile::TempDir;
@@ -51,7 +51,7 @@ pub(crate) fn minilm() -> PathBuf {
 
 /// An encoder on the CPU in f32.
 pub(crate) fn encoder(dir: &Path) -> Box<dyn Transformer> {
-    models::load(dir, Device::Cpu, tch::Kind::Float).unwrap()
+    models::load(dir, LoadOptions::new(Device::Cpu, tch::Kind::Float)).unwrap()
 }
 
 /// The golden texts' token ids (`ids`), split where a `[CLS]` starts a text.
@@ -82,7 +82,8 @@ pub(crate) fn plain(tensor: &tch::Tensor) -> Tensor {
     Tensor { shape, data: Vec::<f32>::try_from(&tensor.detach().contiguous().view(-1)).unwrap() }
 }
 
-/// A copy of the model in `from` with its tensors and its config.json changed, as far as loading it needs.
+/// A copy of the model in `from` with its tensors and its config.json changed, as far as loading it
+/// needs.
 pub(crate) fn altered(
     from: &Path,
     dir: &Path,
@@ -101,7 +102,10 @@ pub(crate) fn altered(
 pub(crate) fn refusal(from: &Path, change: impl Fn(&mut TensorSet), config: impl Fn(&mut serde_json::Value)) -> String {
     let dir = tempfile::tempdir().unwrap();
     altered(from, dir.path(), change, config);
-    models::load(dir.path(), Device::Cpu, tch::Kind::Float).err().map(|error| error.to_string()).unwrap_or_default()
+    models::load(dir.path(), LoadOptions::new(Device::Cpu, tch::Kind::Float))
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
 }
 
 /// Labels of the tiny task.
@@ -137,7 +141,8 @@ pub(crate) struct TestRun {
 }
 
 impl TestRun {
-    /// `method` is the `[method]` table without targets; they are query, value and the inner dense layer.
+    /// `method` is the `[method]` table without targets; they are query, value and the inner dense
+    /// layer.
     pub(crate) fn new(method: &str) -> Self {
         Self::with(method, &["query", "value", "intermediate.dense"], 5e-3, 8)
     }
@@ -200,14 +205,14 @@ pub(crate) fn trainer() -> LibtorchTrainer {
 }
 
 /// What a coordinator keeps of a run with one client.
-pub(crate) struct Solo {
+pub(crate) struct SingleClient {
     dir: TempDir,
     pub(crate) run: TestRun,
     frozen: Option<PathBuf>,
     published: Vec<PathBuf>,
 }
 
-impl Solo {
+impl SingleClient {
     /// A run after its warm-up, if it has one.
     pub(crate) fn start(run: TestRun, trainer: &mut LibtorchTrainer) -> Self {
         let mut solo = Self { dir: tempfile::tempdir().unwrap(), run, frozen: None, published: Vec::new() };
@@ -251,7 +256,8 @@ impl Solo {
     }
 }
 
-/// Replaces every trained tensor by small numbers that depend on its name, so that no factor is zero.
+/// Replaces every trained tensor by small numbers that depend on its name, so that no factor is
+/// zero.
 pub(crate) fn stir(job: &Job, state: &mut AdapterState) {
     for named in job.layout(state.instance()) {
         if named.spec.role == rondo_methods::Role::Trained {

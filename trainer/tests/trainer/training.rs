@@ -16,7 +16,7 @@ fn every_method_learns_the_tiny_task() {
     let mut trainer = trainer();
     for id in ["fedit", "ffa-lora", "flora", "fed-sb"] {
         let run = TestRun::with(&format!("id = \"{id}\"\nrank = 8"), &TARGETS, 2e-2, 80);
-        let mut solo = Solo::start(run, &mut trainer);
+        let mut solo = SingleClient::start(run, &mut trainer);
         let start = trainer.evaluate(&solo.work(1), &mut go_on).unwrap();
         assert_eq!(start.examples as usize, solo.run.data.held_out().len());
         for round in 1..=2 {
@@ -37,7 +37,7 @@ fn every_method_learns_the_tiny_task() {
 #[test]
 fn equal_work_gives_equal_bits() {
     let update = |trainer: &mut LibtorchTrainer, id: &str, client: &str, round| -> TensorSet {
-        let solo = Solo::start(TestRun::new(&format!("id = \"{id}\"\nrank = 4")), trainer);
+        let solo = SingleClient::start(TestRun::new(&format!("id = \"{id}\"\nrank = 4")), trainer);
         let mut work = solo.work(round);
         work.client = client.to_owned();
         trainer.train(&work, &mut go_on).unwrap().tensors
@@ -56,16 +56,16 @@ fn equal_work_gives_equal_bits() {
 #[test]
 fn progress_is_told_and_can_stop() {
     let mut trainer = trainer();
-    let solo = Solo::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
-    let mut told = Vec::new();
+    let solo = SingleClient::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
+    let mut reported = Vec::new();
     trainer
         .train(&solo.work(1), &mut |progress| {
-            told.push(progress);
+            reported.push(progress);
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(told.len(), 8);
-    for (index, progress) in told.iter().enumerate() {
+    assert_eq!(reported.len(), 8);
+    for (index, progress) in reported.iter().enumerate() {
         assert_eq!((progress.step, progress.steps), (index as u32 + 1, 8));
         assert!(progress.loss > 0.0);
     }
@@ -88,7 +88,8 @@ fn bf16_computing_comes_close_and_still_learns() {
     let mut file = (*run.run).clone();
     file.train.dtype = Dtype::Bf16;
     half.run = file.into();
-    let (full, half) = (Solo::start(run, &mut trainer), Solo::start(half, &mut trainer));
+    let full = SingleClient::start(run, &mut trainer);
+    let half = SingleClient::start(half, &mut trainer);
     let exact = trainer.evaluate(&full.work(1), &mut go_on).unwrap();
     let close = trainer.evaluate(&half.work(1), &mut go_on).unwrap();
     assert!((exact.loss - close.loss).abs() < 0.02 && exact.loss != close.loss, "{exact:?} {close:?}");
@@ -99,7 +100,7 @@ fn bf16_computing_comes_close_and_still_learns() {
 #[test]
 fn an_evaluation_can_be_cut_short() {
     let mut trainer = trainer();
-    let solo = Solo::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
+    let solo = SingleClient::start(TestRun::new("id = \"fedit\"\nrank = 4"), &mut trainer);
     let mut work = solo.work(1);
     work.max_eval_examples = Some(7);
     assert_eq!(trainer.evaluate(&work, &mut go_on).unwrap().examples, 7);
@@ -111,7 +112,7 @@ fn an_evaluation_can_be_cut_short() {
 fn a_diverging_run_is_refused_with_the_step() {
     let mut trainer = trainer();
     let run = TestRun::with("id = \"fedit\"\nrank = 4", &TARGETS, 1e30, 20);
-    let solo = Solo::start(run, &mut trainer);
+    let solo = SingleClient::start(run, &mut trainer);
     let error = trainer.train(&solo.work(1), &mut go_on).unwrap_err();
     assert!(matches!(error, WorkError::NotFinite { round: 1, step: 2.., .. }), "{error}");
 }

@@ -9,15 +9,15 @@ use rondo_methods::init::{base_svd, gradient_sketch};
 use rondo_methods::tensor::{full_name, parts_of};
 use rondo_methods::{Delta, Matrix, Tensor, TensorSet};
 use rondo_proto::run_file::{Dtype, Pooling};
-use rondo_trainer::session::Session;
+use rondo_trainer::session::{Session, SessionMode};
 use rondo_trainer::text::tokens::Tokens;
 use rondo_trainer_api::work::Trainer;
 use tch::Device;
 
 use crate::support::*;
 
-/// The mean loss's gradient with respect to each target's weight, formed densely and one text at a time, on top of the
-/// tensors in `state` (the adapter of a run) or of the bare base.
+/// The mean loss's gradient with respect to each target's weight, formed densely and one text at a
+/// time, on top of the tensors in `state` (the adapter of a run) or of the bare base.
 fn dense_gradients(run: &TestRun, session: &mut Session<'_>, examples: &[usize]) -> BTreeMap<String, Matrix> {
     let mut trained = BTreeSet::new();
     for target in run.job.targets() {
@@ -106,12 +106,13 @@ fn base_factors_rebuild_the_weight() {
 #[test]
 fn the_gradient_of_r_is_the_projected_gradient() {
     let mut trainer = trainer();
-    let solo = Solo::start(TestRun::new("id = \"fed-sb\"\nrank = 4"), &mut trainer);
+    let solo = SingleClient::start(TestRun::new("id = \"fed-sb\"\nrank = 4"), &mut trainer);
     let (run, state) = (&solo.run, solo.state(1));
     let encoder = encoder(&tiny());
     let examples = first_examples(run, 6);
 
-    let session = Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, true).unwrap();
+    let session =
+        Session::of_state(&*encoder, Device::Cpu, &run.job, &state, Pooling::Mean, SessionMode::Train).unwrap();
     let train = run.data.train().all().unwrap();
     let encoded = Tokens::load(&tiny()).unwrap().encode(train.iter().map(|e| e.text()), 24).unwrap();
     let labels: Vec<i64> = examples.iter().map(|&index| train[index].label().into()).collect();
@@ -140,7 +141,8 @@ fn the_gradient_of_r_is_the_projected_gradient() {
     assert_eq!(compared, run.job.targets().len());
 }
 
-/// The run with an adapter below it, drawn at random, for `query` alone; and what that adds to each weight.
+/// The run with an adapter below it, drawn at random, for `query` alone; and what that adds to each
+/// weight.
 fn on_an_adapter(method: &str) -> (TestRun, BTreeMap<String, (Delta, TensorSet)>) {
     let mut run = TestRun::new(method);
     let dir = tempfile::tempdir().unwrap();
@@ -194,7 +196,8 @@ fn statistics_stand_on_the_adapter_that_the_run_starts_from() {
     }
 }
 
-/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone tells nothing beside it.
+/// With privacy no gradient leaves without noise, whoever asks; what rests on the base alone
+/// reveals nothing more.
 #[test]
 fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
     let warm_up = |method: &str| {
@@ -208,6 +211,6 @@ fn with_privacy_a_sketch_is_refused_and_factors_of_the_base_tell_no_number() {
     };
     let refused = warm_up("id = \"fed-sb\"\nrank = 4").unwrap_err().to_string();
     assert!(refused.contains("would tell gradients; it needs init = \"base-svd\""), "{refused}");
-    let told = warm_up("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\"").unwrap();
-    assert_eq!((told.examples, told.train_loss), (0, 0.0));
+    let update = warm_up("id = \"fed-sb\"\nrank = 4\ninit = \"base-svd\"").unwrap();
+    assert_eq!((update.examples, update.train_loss), (0, 0.0));
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use rondo_data::{Message, Role};
+use rondo_proto::run_file::Quantise;
 use rondo_trainer::error::TrainerError;
-use rondo_trainer::generate::{Ending, Memory, Options, Spoken};
+use rondo_trainer::generate::{FinishReason, Memory, Options, StreamDecoder};
 use rondo_trainer::session::Session;
 use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
@@ -66,7 +67,7 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
     let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let stops = loaded.tokens.ends().to_vec();
@@ -158,7 +159,7 @@ impl Conversation<'_, '_> {
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
         self.messages.push(Message { role: Role::User, content: text.into() });
         let ids = self.tokens.conversation(&self.messages)?;
-        let mut spoken = Spoken::default();
+        let mut spoken = StreamDecoder::default();
         let mut failed = None;
         stop.store(false, Ordering::SeqCst);
         let reply = self.memory.reply(self.session, &ids, &self.options, &mut |_, id| {
@@ -185,10 +186,10 @@ impl Conversation<'_, '_> {
         let said = self.tokens.text(&generated.ids)?;
         if self.json {
             let tokens = generated.ids.len();
-            let ending = generated.ending;
+            let ending = generated.finish_reason;
             writeln!(out, "{}", json!({ "text": said, "tokens": tokens, "ending": ending }))?;
         } else {
-            let cut = if generated.ending == Ending::Stop { "" } else { " [...]" };
+            let cut = if generated.finish_reason == FinishReason::Stop { "" } else { " [...]" };
             writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids))?)?;
         }
         self.messages.push(Message { role: Role::Assistant, content: said.into() });

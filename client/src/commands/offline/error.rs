@@ -7,7 +7,7 @@ use rondo_data::DataError;
 use rondo_methods::MethodError;
 use rondo_proto::run_file::RunFileError;
 use rondo_trainer::error::TrainerError;
-use rondo_trainer_api::memory::{OutlineError, TooLarge};
+use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
 use rondo_trainer_api::work::WorkError;
 
 /// Why an offline command failed.
@@ -91,7 +91,7 @@ pub enum OfflineError {
     },
     /// The model's sizes.
     #[error(transparent)]
-    Outline(#[from] OutlineError),
+    ModelSizes(#[from] ModelSizesError),
     /// A step does not fit.
     #[error(transparent)]
     Memory(#[from] Box<TooLarge>),

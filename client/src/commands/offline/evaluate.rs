@@ -9,7 +9,7 @@ use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::{Tensor, TensorSet};
-use rondo_proto::run_file::{Task, TaskKind};
+use rondo_proto::run_file::{Quantise, Task, TaskKind};
 use rondo_trainer::device::Device;
 use rondo_trainer::models::Transformer;
 use rondo_trainer::session::Session;
@@ -96,7 +96,7 @@ pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     }
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let model = &*loaded.model;
     let tokens = &mut loaded.tokens;
     let (session, task) = session(args, kind, adapter.as_ref(), head, model, device)?;

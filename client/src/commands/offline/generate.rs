@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rondo_data::{Message, Role};
-use rondo_proto::run_file::Dtype;
-use rondo_trainer::generate::{Generated, Options, Spoken, generate as run};
+use rondo_proto::run_file::{Dtype, Quantise};
+use rondo_trainer::generate::{Generated, Options, StreamDecoder, generate as run};
 use rondo_trainer::text::tokens::Tokens;
 use serde_json::json;
 
@@ -64,7 +64,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let adapter = adapted_model::read_optional(args.adapter.as_ref())?;
     let mut trainer = args.device.trainer()?;
     let device = trainer.device();
-    let loaded = trainer.model(&args.model, "", dtype(&args.dtype))?;
+    let loaded = trainer.model(&args.model, "", dtype(&args.dtype), Quantise::None)?;
     let named = args.adapter.as_deref().zip(adapter.as_ref());
     let session = adapted_model::language(&*loaded.model, device, &args.model, named)?;
     let tokens = &loaded.tokens;
@@ -76,7 +76,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let options = Options { max_new_tokens: args.sampling.max_new_tokens, sampling, stops: tokens.ends().to_vec() };
 
     let mut watch = Watch::start();
-    let mut spoken = Spoken::default();
+    let mut spoken = StreamDecoder::default();
     let mut failed = None;
     let mut texts = run(&session, &[&ids], &options, &mut |_, id| {
         watch.token();
@@ -97,7 +97,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
     let generated = texts.swap_remove(0);
     if args.json {
         let report = json!({
-            "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.ending,
+            "prompt": prompt, "text": tokens.text(&generated.ids)?, "ending": generated.finish_reason,
             "prompt_tokens": ids.len(), "tokens": generated.ids.len(),
             "prompt_seconds": watch.prompt().as_secs_f64(), "tokens_per_second": watch.rate(),
         });
@@ -112,7 +112,7 @@ pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineE
 
 /// Writes the text that is certain once this token has come.
 pub(super) fn write_token(
-    spoken: &mut Spoken,
+    spoken: &mut StreamDecoder,
     id: i64,
     tokens: &Tokens,
     out: &mut dyn Write,
@@ -187,7 +187,7 @@ impl Watch {
 
     fn line(&self, prompt: usize, generated: &Generated) -> String {
         let rate = self.rate().map_or_else(String::new, |rate| format!(", {rate:.1} tokens/s"));
-        let ending = serde_json::to_value(generated.ending).unwrap_or_default();
+        let ending = serde_json::to_value(generated.finish_reason).unwrap_or_default();
         let ending = ending.as_str().unwrap_or_default().to_owned();
         let seconds = self.prompt().as_secs_f64();
         format!("[{prompt} tokens of prompt in {seconds:.2} s, {} new{rate}, ended by {ending}]", self.tokens)

@@ -8,8 +8,9 @@ use clap::{Args, ValueEnum};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{Quantise, RunFile};
 use rondo_trainer::measure::{self, Measured};
+use rondo_trainer::models::PackedWeights;
 use rondo_trainer_api::limits::{Checkpoint, Limits};
-use rondo_trainer_api::memory::{self, Choice, Load, Outline, Phase};
+use rondo_trainer_api::memory::{self, MemoryPhase, ModelSizes, StepChoice, Workload};
 use serde_json::json;
 
 use super::arguments::option;
@@ -105,8 +106,8 @@ pub enum CheckpointArg {
 
 /// The prediction of a step and, if asked for, its measurement.
 struct StepPlan {
-    load: Load,
-    choice: Choice,
+    workload: Workload,
+    choice: StepChoice,
     measured: Option<Measured>,
 }
 
@@ -114,19 +115,20 @@ struct StepPlan {
 pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let step = |step| -> Result<_, OfflineError> {
         let args = of_step(args, step);
-        let (run, job, load) = resolve(&args)?;
-        let choice = memory::choose(&load, &limits(&args), memory::machine::room())?;
-        Ok((args, run, job, load, choice))
+        let (run, job, workload) = resolve(&args)?;
+        let choice = memory::choose(&workload, &limits(&args), memory::machine::room())?;
+        Ok((args, run, job, workload, choice))
     };
     if let Some(taken) = args.one_step {
-        let (args, run, job, load, choice) = step(taken)?;
-        let measured = measure::one_step(&args.model, &run, &job, &load, &choice, args.unpack, args.threads)?;
+        let (args, run, job, workload, choice) = step(taken)?;
+        let packed = if args.unpack { PackedWeights::Unpack } else { PackedWeights::Keep };
+        let measured = measure::one_step(&args.model, &run, &job, &workload, &choice, packed, args.threads)?;
         return Ok(writeln!(out, "{}", json!(measured))?);
     }
     let planned = |which| -> Result<StepPlan, OfflineError> {
-        let (_, _, _, load, choice) = step(which)?;
+        let (_, _, _, workload, choice) = step(which)?;
         let measured = if args.measure || args.compare { Some(measured(which)?) } else { None };
-        Ok(StepPlan { load, choice, measured })
+        Ok(StepPlan { workload, choice, measured })
     };
     let asked = planned(Step::Asked)?;
     let plain = if args.compare { Some(planned(Step::Plain)?) } else { None };
@@ -142,21 +144,21 @@ fn of_step(args: &PlanArgs, step: Step) -> PlanArgs {
 }
 
 fn print(args: &PlanArgs, asked: &StepPlan, plain: Option<&StepPlan>, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let Choice { way, need } = &asked.choice;
+    let StepChoice { mode, estimate } = &asked.choice;
     let available = memory::machine::room();
     if args.json {
-        let plain = plain.map(|plain| json!({ "peak": plain.choice.need.peak, "measured": plain.measured }));
+        let plain = plain.map(|plain| json!({ "peak": plain.choice.estimate.peak, "measured": plain.measured }));
         let printed = json!({
-            "checkpoint": way.checkpoint, "micro_batch": way.micro_batch, "peak": need.peak, "parts": need.parts,
+            "checkpoint": mode.checkpoint, "micro_batch": mode.micro_batch, "peak": estimate.peak, "parts": estimate.parts,
             "available": available, "measured": asked.measured, "plain": plain,
         });
         return Ok(writeln!(out, "{printed}")?);
     }
-    for part in &need.parts {
+    for part in &estimate.parts {
         let when = match part.phase {
-            Phase::Always => "",
-            Phase::Layers => "  while the layers run backward",
-            Phase::Loss => "  while the loss is taken",
+            MemoryPhase::Always => "",
+            MemoryPhase::Layers => "  while the layers run backward",
+            MemoryPhase::Loss => "  while the loss is taken",
         };
         writeln!(out, "{:34} {:>9.1} MB{when}", part.name, megabytes(part.bytes))?;
     }
@@ -170,11 +172,11 @@ fn print(args: &PlanArgs, asked: &StepPlan, plain: Option<&StepPlan>, out: &mut 
             writeln!(out, "{:34} {share:>9.3}     losses differ by {off:.1e}\n", "measured peaks, share")?;
         }
     }
-    let batch = asked.load.batch;
-    let how = if way.checkpoint { "checkpointed: each layer runs twice" } else { "plain: one tape over all layers" };
-    let split = match way.micro_batch == batch {
+    let batch = asked.workload.batch;
+    let how = if mode.checkpoint { "checkpointed: each layer runs twice" } else { "plain: one tape over all layers" };
+    let split = match mode.micro_batch == batch {
         true => format!("all {batch} texts at once"),
-        false => format!("{} of {batch} texts at once", way.micro_batch),
+        false => format!("{} of {batch} texts at once", mode.micro_batch),
     };
     let room = match (args.memory_mb, available) {
         (0, Some(bytes)) => format!("{:.0} MB available", megabytes(bytes)),
@@ -185,7 +187,7 @@ fn print(args: &PlanArgs, asked: &StepPlan, plain: Option<&StepPlan>, out: &mut 
 }
 
 fn print_peak(plan: &StepPlan, out: &mut dyn Write) -> Result<(), OfflineError> {
-    let predicted = plan.choice.need.peak;
+    let predicted = plan.choice.estimate.peak;
     writeln!(out, "{:34} {:>9.1} MB", "predicted peak", megabytes(predicted))?;
     if let Some(Measured { peak, loss, seconds, .. }) = &plan.measured {
         let off = 100.0 * (predicted as f64 / *peak as f64 - 1.0);
@@ -200,12 +202,12 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// The options as a run, resolved against what the model's headers say.
-fn resolve(args: &PlanArgs) -> Result<(RunFile, Job, Load), OfflineError> {
-    let mut outline = Outline::read(&args.model)?;
+fn resolve(args: &PlanArgs) -> Result<(RunFile, Job, Workload), OfflineError> {
+    let mut sizes = ModelSizes::read(&args.model)?;
     if args.unpack {
-        outline.unpack();
+        sizes.unpack();
     }
-    let task = match outline.is_language() {
+    let task = match sizes.is_language() {
         true => "kind = \"causal-lm\"",
         false => "kind = \"classification\"\nlabels = [\"0\", \"1\"]",
     };
@@ -219,14 +221,14 @@ fn resolve(args: &PlanArgs) -> Result<(RunFile, Job, Load), OfflineError> {
          [rounds]\ncount = 1\ncohort = 1\nquorum = 1\n"
     );
     let run = RunFile::parse(&text)?;
-    let base = outline.base("base");
+    let base = sizes.base("base");
     run.check_base(&base)?;
     let job = Job::new(&Registry::builtin(), &run, &base)?;
-    let mut load = Load::new(outline, &run, &job, job.rank());
+    let mut workload = Workload::new(sizes, &run, &job, job.rank());
     if args.unpack {
-        load.quantise = Quantise::None;
+        workload.quantise = Quantise::None;
     }
-    Ok((run, job, load))
+    Ok((run, job, workload))
 }
 
 fn limits(args: &PlanArgs) -> Limits {

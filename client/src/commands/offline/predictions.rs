@@ -19,7 +19,8 @@ pub(super) fn write(path: &Path, task: &Task, verdicts: &[(Example, Verdict)]) -
 }
 
 fn row(task: &Task, example: &Example, verdict: &Verdict) -> Value {
-    let Verdict { loss, tokens, right, foretold, chosen, wanted, scores, generated, answer, expected } = verdict;
+    let Verdict { loss, tokens, right, next_token_accuracy, chosen, wanted, scores, generated, answer, expected } =
+        verdict;
     let label = |index: &Option<usize>| index.and_then(|index| task.labels.get(index));
     let mut row = json!({ "text": example.text(), "loss": loss });
     if let Some(group) = &example.group {
@@ -31,7 +32,7 @@ fn row(task: &Task, example: &Example, verdict: &Verdict) -> Value {
     };
     let more = match task.kind {
         TaskKind::Classification => json!({ "label": label(wanted), "predicted": label(chosen), "logits": scores }),
-        TaskKind::CausalLm => json!({ "tokens": tokens, "next_token_accuracy": foretold }),
+        TaskKind::CausalLm => json!({ "tokens": tokens, "next_token_accuracy": next_token_accuracy }),
         TaskKind::MultipleChoice => json!({
             "options": options, "scores": scores, "chosen": chosen, "answer": wanted, "right": right, "tokens": tokens,
         }),

@@ -1,4 +1,5 @@
-//! A GGUF file of the Llama family, its tensors by Hugging Face's names and in Hugging Face's order of rows.
+//! A GGUF file of the Llama family, its tensors by Hugging Face's names and in Hugging Face's order
+//! of rows.
 
 use std::fs::File;
 
@@ -11,6 +12,9 @@ use crate::models::ModelError;
 
 impl WeightFiles {
     /// The tensors of a file with this header; `head_size` = numbers in a head.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is of an architecture that is not read.
     pub fn open_gguf(header: &Header, head_size: usize, device: Device, kind: Kind) -> Result<Self, ModelError> {
         let path = &header.path;
         let file = File::open(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
@@ -43,14 +47,17 @@ impl WeightFiles {
     }
 
     /// The divisors of the rotary frequencies that a GGUF file may bring, `[pairs]`.
+    ///
+    /// # Errors
+    /// They are absent or of another number.
     pub fn take_rope_factors(&mut self, pairs: usize) -> Result<Vec<f64>, ModelError> {
         let factors = self.take_as(ROPE_FACTORS, &[pairs], Kind::Double)?;
         Ok(Vec::<f64>::try_from(&factors.f_to_device(Device::Cpu)?)?)
     }
 }
 
-/// The same rows in Hugging Face's order: within each head, what turns together stands half a head apart. Rows move as
-/// they are packed, since blocks lie along a row.
+/// The same rows in Hugging Face's order: within each head, what turns together stands half a head
+/// apart. Rows move as they are packed, since blocks lie along a row.
 pub(super) fn half_behind_half(bytes: &[u8], rows: usize, head_size: usize) -> Vec<u8> {
     let wide = bytes.len() / rows.max(1);
     let mut ordered = Vec::with_capacity(bytes.len());

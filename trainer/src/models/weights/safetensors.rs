@@ -26,11 +26,14 @@ struct Index {
 }
 
 impl WeightFiles {
-    /// Reads the headers of the *.safetensors files in `dir`: those that its index names, if it has one, else all that
-    /// hold weights.
-    /// Tensors will be put on `device` as `kind`.
+    /// Reads the headers of the *.safetensors files in `dir`: those that its index names, if it has
+    /// one, else all that hold weights. Tensors will be put on `device` as `kind`.
     ///
-    /// Names lose a leading `prefix`, and the TensorFlow spelling of layer norms (`gamma`, `beta`) is put right.
+    /// Names lose a leading `prefix`, and the TensorFlow spelling of layer norms (`gamma`, `beta`)
+    /// is put right.
+    ///
+    /// # Errors
+    /// No such files, one that is missing from its index, a malformed header.
     pub fn open(dir: &Path, prefix: &str, device: Device, kind: Kind) -> Result<Self, ModelError> {
         let mut weights = Self::empty(dir.to_owned(), device, kind);
         for path in paths(dir)? {

@@ -1,15 +1,16 @@
-//! What of a row becomes tokens, which of them count, where they are cut. The tokenizer has one token per byte, but for
-//! the special ones and a doubled space, so that every flag can be read off the text.
+//! What of a row becomes tokens, which of them count, where they are cut. The tokenizer has one
+//! token per byte, but for the special ones and a doubled space, so that every flag can be read off
+//! the text.
 
 use std::io::Write;
 
+use rondo_data::{Dataset, Example, Role, Source, Wants};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::*;
-use rondo_data::{Dataset, Example, Role, Source, Wants};
 
 const MARKED: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
     {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -77,7 +78,8 @@ fn what_the_model_should_say_counts_and_the_end_of_text_with_it() {
     let mut tokens = tokens(tokenizer());
     let mut task = task(TaskKind::CausalLm);
     assert_eq!(tokens.show(completion("ask: ", "tell ä"), &task), pair("ask: tell ä</s>", "tell ä</s>"));
-    // Byte-level offsets leave spaces out; a token of nothing but spaces still belongs to where it stands.
+    // Byte-level offsets leave spaces out; a token of nothing but spaces still belongs to where it
+    // stands.
     assert_eq!(tokens.show(completion("ask:", "   tell  "), &task), pair("ask:   tell  </s>", "   tell  </s>"));
     assert_eq!(tokens.show(completion("ask  ", "tell"), &task), pair("ask  tell</s>", "tell</s>"));
     assert_eq!(tokens.show(Content::Text("tell".into()), &task), pair("tell</s>", "ell</s>"));
@@ -101,7 +103,8 @@ fn the_tokenizer_decides_what_stands_before_a_text() {
     assert_eq!(begins.show(Content::Text("tell".into()), &task), pair("<s>tell</s>", "tell</s>"));
     // A template writes its own.
     assert!(begins.show(chat(&["a", "b"]), &task).0.starts_with("<|im_start|>user"));
-    // Where the tokenizer ends texts itself, they are not ended twice, and a prompt is not ended at all.
+    // Where the tokenizer ends texts itself, they are not ended twice, and a prompt is not ended at
+    // all.
     let mut ends = with("<s> $A </s>");
     assert_eq!(ends.show(completion("ask ", "tell"), &task), pair("<s>ask tell</s>", "tell</s>"));
     let prompt = ends.prompt(&Example::of("d", completion("ask ", "tell"), None), &task).unwrap();
@@ -199,9 +202,10 @@ fn streamed_rows_and_rows_in_memory_are_the_same_tokens() {
     task.max_tokens = 45; // the longest prompts leave no room
     let memory = Dataset::load(&source, Wants::of(&task), 0).unwrap();
     let streamed = Dataset::load(&source, Wants::of(&task), 1).unwrap();
-    let (mut first, mut second) = (tokens(tokenizer()), tokens(tokenizer()));
-    let (memory, streamed) =
-        (first.rows(memory.train(), &task).unwrap(), second.rows(streamed.train(), &task).unwrap());
+    let mut first = tokens(tokenizer());
+    let mut second = tokens(tokenizer());
+    let memory = first.rows(memory.train(), &task).unwrap();
+    let streamed = second.rows(streamed.train(), &task).unwrap();
     assert!(memory.skipped() > 5 && streamed.skipped() == 0);
     let lengths = memory.lengths();
     let mut seen = 0;

@@ -1,15 +1,15 @@
-//! What config.json says of a model of the Llama family, with Hugging Face's defaults for what it leaves out.
+//! What config.json says of a model of the Llama family, with Hugging Face's defaults for what it
+//! leaves out.
 
-use std::path::Path;
-
+use rondo_base::architecture::{self, ModelClass};
 use serde_json::Value;
 
-use super::FAMILY;
 use crate::models::ModelError;
+use crate::models::linears::Bias;
 use crate::models::settings::Settings;
 
 /// Sizes and choices of a decoder.
-pub(super) struct Shape {
+pub(super) struct LlamaConfig {
     /// The `model_type`.
     pub(super) family: &'static str,
     pub(super) vocabulary: usize,
@@ -23,33 +23,28 @@ pub(super) struct Shape {
     pub(super) norm_eps: f64,
     /// The vocabulary matrix is the embedding.
     pub(super) tied: bool,
-    /// Queries, keys and values have biases.
-    pub(super) input_bias: bool,
-    /// The attention's output has a bias.
-    pub(super) output_bias: bool,
-    pub(super) mlp_bias: bool,
+    /// Of queries, keys and values.
+    pub(super) input_bias: Bias,
+    /// Of the attention's output.
+    pub(super) output_bias: Bias,
+    pub(super) mlp_bias: Bias,
     /// Queries and keys are normed head by head.
     pub(super) head_norms: bool,
     /// By layer: how many tokens a token sees, itself among them.
     pub(super) windows: Vec<Option<i64>>,
 }
 
-impl Shape {
-    pub(super) fn read(path: &Path, values: &Value) -> Result<Self, ModelError> {
-        let config = Settings::of(path, values);
+impl LlamaConfig {
+    pub(super) fn read(config: &Settings<'_>) -> Result<Self, ModelError> {
         let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let Some(family) = FAMILY.into_iter().find(|family| *family == model_type) else {
+        let Some(found) = architecture::find(model_type).filter(|found| found.model_class == ModelClass::Llama) else {
             return Err(config.malformed(format!("`model_type` {model_type:?} is not of the Llama family")));
         };
-        if let Some(value) = config.get("quantization_config") {
-            return Err(config.unsupported("quantization_config", value, "none; unpacked weights, or a GGUF file"));
-        }
-        match config.get("hidden_act") {
-            None => {}
-            Some(value) if matches!(value.as_str(), Some("silu" | "swish")) => {}
-            Some(value) => return Err(config.unsupported("hidden_act", value, "\"silu\"")),
-        }
-        let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
+        let family = found.model_type;
+        config.only("quantization_config", &[], "none; unpacked weights, or a GGUF file")?;
+        config.only("hidden_act", &["silu".into(), "swish".into()], "\"silu\"")?;
+        let hidden = config.count("hidden_size")?;
+        let heads = config.count("num_attention_heads")?;
         let kv_heads = match config.get("num_key_value_heads") {
             // The first Llama came before grouped queries.
             None if family == "llama" => heads,
@@ -79,25 +74,25 @@ impl Shape {
             head_size,
             intermediate: config.count("intermediate_size")?,
             max_positions: config.count("max_position_embeddings")?,
-            norm_eps: config.get("rms_norm_eps").and_then(Value::as_f64).unwrap_or(1e-6),
+            norm_eps: config.number_or("rms_norm_eps", 1e-6)?,
             tied: config.flag_or("tie_word_embeddings", false)?,
-            input_bias: attention_bias || family == "qwen2",
-            output_bias: attention_bias,
-            mlp_bias: family == "llama" && config.flag_or("mlp_bias", false)?,
+            input_bias: Bias::from_flag(attention_bias || family == "qwen2"),
+            output_bias: Bias::from_flag(attention_bias),
+            mlp_bias: Bias::from_flag(family == "llama" && config.flag_or("mlp_bias", false)?),
             head_norms: family == "qwen3",
-            windows: windows(&config, values, family, layers)?,
+            windows: windows(config, family, layers)?,
         })
     }
 }
 
 /// Each layer's sliding window.
-fn windows(config: &Settings<'_>, values: &Value, family: &str, layers: usize) -> Result<Vec<Option<i64>>, ModelError> {
+fn windows(config: &Settings<'_>, family: &str, layers: usize) -> Result<Vec<Option<i64>>, ModelError> {
     // Here null is not the same as absent.
-    let window = match values.get("sliding_window") {
-        Some(Value::Null) => None,
+    let window = match config.get("sliding_window") {
+        Some(_) => Some(config.count("sliding_window")? as i64),
+        None if config.is_null("sliding_window") => None,
         // Hugging Face's default in both families.
         None => Some(4096),
-        Some(_) => Some(config.count("sliding_window")? as i64),
     };
     match family {
         "llama" => return Ok(vec![None; layers]),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rondo_base::architecture::{self, Architecture, Orientation};
+use rondo_base::architecture::{self, Architecture, ModelClass, Orientation};
 use rondo_base::gguf::{self, BlockKind, GgufError};
 use rondo_base::gguf_names;
 use rondo_base::{is_gguf, is_weights};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Why a model's sizes could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum OutlineError {
+pub enum ModelSizesError {
     /// A file or folder cannot be read.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -39,18 +39,19 @@ pub enum OutlineError {
 
 /// What a layer is built like; decides what its tape holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// BERT and its relatives: norms behind the blocks, one inner matrix.
+pub enum LayerKind {
+    /// BERT and its relatives: norms behind the blocks, one inner tensor.
     Encoder,
-    /// GPT-2: norms before the blocks, one inner matrix.
+    /// GPT-2: norms before the blocks, one inner tensor.
     Decoder,
-    /// Llama and its relatives: norms before the blocks, two inner matrices of which one gates the other.
+    /// Llama and its relatives: norms before the blocks, two inner matrices of which one gates the
+    /// other.
     GatedDecoder,
 }
 
 /// One tensor of the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matrix {
+pub struct TensorSize {
     /// As the file calls it.
     pub name: String,
     /// Numbers in it.
@@ -65,11 +66,11 @@ pub struct Matrix {
 
 /// The sizes of a base model.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outline {
+pub struct ModelSizes {
     /// The `model_type`.
     pub architecture: String,
     /// How a layer is built.
-    pub family: Family,
+    pub layer_kind: LayerKind,
     /// Length of a token's state.
     pub hidden: u64,
     /// Layers.
@@ -85,21 +86,24 @@ pub struct Outline {
     /// Bytes that describe the tokenizer, in a file of its own or in a GGUF file's header.
     pub tokenizer: u64,
     /// All tensors.
-    pub matrices: Vec<Matrix>,
+    pub tensors: Vec<TensorSize>,
     /// The linear layers that may be adapted, in the base's order.
     pub linears: Vec<v1::LinearLayer>,
 }
 
-impl Outline {
+impl ModelSizes {
     /// Reads the sizes of a model folder, or of a .gguf file.
-    pub fn read(path: &Path) -> Result<Self, OutlineError> {
+    ///
+    /// # Errors
+    /// A file that cannot be read, a config without the sizes, a model that is not supported.
+    pub fn read(path: &Path) -> Result<Self, ModelSizesError> {
         match is_gguf(path) {
             true => Self::of_gguf(path),
             false => Self::of_folder(path),
         }
     }
 
-    fn of_gguf(path: &Path) -> Result<Self, OutlineError> {
+    fn of_gguf(path: &Path) -> Result<Self, ModelSizesError> {
         let header = gguf::read(path)?;
         let config = gguf_names::config(&header)?;
         let tensors = header.tensors.iter().map(|tensor| {
@@ -107,21 +111,21 @@ impl Outline {
             let packed = !matches!(tensor.kind, BlockKind::F32 | BlockKind::F16 | BlockKind::Bf16);
             (name, tensor.shape.clone(), tensor.bytes, packed)
         });
-        let mut outline = Self::new(&config, path, tensors.collect())?;
+        let mut sizes = Self::new(&config, path, tensors.collect())?;
         // The header is the words and their merges, and little else.
-        outline.tokenizer = header.tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
-        Ok(outline)
+        sizes.tokenizer = header.tensors.iter().map(|tensor| tensor.offset).min().unwrap_or(0);
+        Ok(sizes)
     }
 
-    fn of_folder(path: &Path) -> Result<Self, OutlineError> {
+    fn of_folder(path: &Path) -> Result<Self, ModelSizesError> {
         let config_path = path.join("config.json");
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| OutlineError::Io { path, source }
+            move |source| ModelSizesError::Io { path, source }
         };
         let text = std::fs::read(&config_path).map_err(io(&config_path))?;
         let config: Value = serde_json::from_slice(&text)
-            .map_err(|error| OutlineError::Config { path: config_path.clone(), problem: error.to_string() })?;
+            .map_err(|error| ModelSizesError::Config { path: config_path.clone(), problem: error.to_string() })?;
         let mut files = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io(path))? {
             let file = entry.map_err(io(path))?.path();
@@ -143,14 +147,14 @@ impl Outline {
                 tensors.push((entry.name.clone(), entry.shape.iter().map(|&n| n as u64).collect(), bytes, false));
             }
         }
-        let mut outline = Self::new(&config, &config_path, tensors)?;
-        outline.tokenizer = std::fs::metadata(path.join("tokenizer.json")).map_or(0, |file| file.len());
-        Ok(outline)
+        let mut sizes = Self::new(&config, &config_path, tensors)?;
+        sizes.tokenizer = std::fs::metadata(path.join("tokenizer.json")).map_or(0, |file| file.len());
+        Ok(sizes)
     }
 
     /// From a config as Hugging Face writes it and tensors as (name, shape, bytes, packed).
-    fn new(config: &Value, path: &Path, tensors: Vec<(String, Vec<u64>, u64, bool)>) -> Result<Self, OutlineError> {
-        let refuse = |problem: String| OutlineError::Config { path: path.to_owned(), problem };
+    fn new(config: &Value, path: &Path, tensors: Vec<(String, Vec<u64>, u64, bool)>) -> Result<Self, ModelSizesError> {
+        let refuse = |problem: String| ModelSizesError::Config { path: path.to_owned(), problem };
         let find = |keys: &[&str]| keys.iter().find_map(|key| config.get(key).and_then(Value::as_u64));
         let need = |keys: &[&str]| {
             find(keys)
@@ -165,13 +169,12 @@ impl Outline {
         let heads = need(&["num_attention_heads", "n_heads", "n_head"])?;
         let inner = find(&["intermediate_size", "hidden_dim", "n_inner"]).unwrap_or(4 * hidden);
         let head_size = find(&["head_dim"]).unwrap_or(hidden / heads);
-        let gated = tensors.iter().any(|(name, ..)| name.contains("gate_proj"));
-        let family = match (gated, model_type) {
-            (true, _) => Family::GatedDecoder,
-            (false, "gpt2") => Family::Decoder,
-            (false, _) => Family::Encoder,
+        let layer_kind = match architecture.model_class {
+            ModelClass::Bert | ModelClass::Roberta | ModelClass::DistilBert => LayerKind::Encoder,
+            ModelClass::Gpt2 => LayerKind::Decoder,
+            ModelClass::Llama => LayerKind::GatedDecoder,
         };
-        let mut matrices = Vec::new();
+        let mut found = Vec::new();
         let mut linears = std::collections::BTreeMap::new();
         // A tied vocabulary matrix may have been written out; it is the words' matrix all the same.
         let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
@@ -182,11 +185,11 @@ impl Outline {
             let place = linear(architecture, &name, &shape);
             let linear = place.is_some();
             linears.extend(place);
-            matrices.push(Matrix { name, numbers: shape.iter().product(), bytes, linear, packed });
+            found.push(TensorSize { name, numbers: shape.iter().product(), bytes, linear, packed });
         }
         Ok(Self {
             architecture: model_type.to_owned(),
-            family,
+            layer_kind,
             hidden,
             layers: need(&["num_hidden_layers", "n_layers", "n_layer"])?,
             query: heads * head_size,
@@ -194,27 +197,29 @@ impl Outline {
             vocabulary: need(&["vocab_size"])?,
             max_positions: find(&["max_position_embeddings", "n_positions"]).unwrap_or(u64::from(u32::MAX)),
             tokenizer: 0,
-            matrices,
+            tensors: found,
             linears: linears.into_values().collect(),
         })
     }
 
-    /// True for models with a vocabulary matrix.
+    /// True for models with a vocabulary tensor.
     pub fn is_language(&self) -> bool {
-        self.family != Family::Encoder
+        self.layer_kind != LayerKind::Encoder
     }
 
-    /// Takes every tensor as numbers: what the model is when its file's blocks are unpacked at load.
+    /// Takes every tensor as numbers: what the model is when its file's blocks are unpacked at
+    /// load.
     pub fn unpack(&mut self) {
-        self.matrices.iter_mut().for_each(|matrix| matrix.packed = false);
+        self.tensors.iter_mut().for_each(|tensor| tensor.packed = false);
     }
 
-    /// What a job needs to know of the base, without digests: to resolve targets, not to register it.
+    /// What a job needs to know of the base, without digests: to resolve targets, not to register
+    /// it.
     pub fn base(&self, name: &str) -> v1::BaseModel {
         v1::BaseModel {
             name: name.to_owned(),
             architecture: self.architecture.clone(),
-            parameters: self.matrices.iter().map(|matrix| matrix.numbers).sum(),
+            parameters: self.tensors.iter().map(|tensor| tensor.numbers).sum(),
             hidden_size: u32::try_from(self.hidden).unwrap_or(u32::MAX),
             max_positions: u32::try_from(self.max_positions).unwrap_or(u32::MAX),
             linears: self.linears.clone(),
@@ -228,7 +233,8 @@ fn linear(architecture: &Architecture, name: &str, shape: &[u64]) -> Option<((u3
     let module = name.strip_suffix(".weight")?;
     let place = architecture.linear(module)?;
     let [rows, columns] = shape else { return None };
-    let (rows, columns) = (u32::try_from(*rows).ok()?, u32::try_from(*columns).ok()?);
+    let rows = u32::try_from(*rows).ok()?;
+    let columns = u32::try_from(*columns).ok()?;
     let (out_features, in_features) = match architecture.orientation {
         Orientation::OutIn => (rows, columns),
         Orientation::InOut => (columns, rows),
