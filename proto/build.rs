@@ -1,5 +1,5 @@
-//! Compiles the messages of the .proto files with protox, so that no protoc has to be installed. The services are
-//! compiled by `rondo-wire`.
+//! Compiles the messages of the .proto files with protox, so that no protoc has to be installed.
+//! The services are compiled by `rondo-wire`.
 
 use std::error::Error;
 

@@ -1,4 +1,5 @@
-//! Compiles the services of the .proto files into tonic's clients and servers, over the messages of `rondo-proto`.
+//! Compiles the services of the .proto files into tonic's clients and servers, over the messages of
+//! `rondo-proto`.
 
 use std::error::Error;
 

@@ -52,7 +52,7 @@ async fn send(
     path: &Path,
     bar: &ProgressBar,
 ) -> Result<Result<(), Status>, CliError> {
-    let messages = transfer::initial_messages(header, path).map_err(|error| CliError::io(path, &error))?;
+    let messages = transfer::start_adapter_messages(header, path).map_err(|error| CliError::io(path, &error))?;
     bar.set_position(0);
     let counted = bar.clone();
     // A stream of messages cannot say that the file failed; it

@@ -1,12 +1,15 @@
-//! A Hugging Face folder: config.json, tokenizer.json and the weights in one or more .safetensors files.
+//! A Hugging Face folder: config.json, tokenizer.json and the weights in one or more .safetensors
+//! files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::architecture::{self, Architecture};
-use crate::{BaseError, Model, is_weights, size_of};
 use rondo_proto::manifest::{self, TensorEntry};
 use rondo_proto::v1;
+
+use crate::architecture::{self, Architecture};
+use crate::files::{is_weights, size_of};
+use crate::{BaseError, Model};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -31,7 +34,8 @@ pub(super) fn model(dir: &Path, names: &[String]) -> Result<Model, BaseError> {
     let mut tensors: BTreeMap<String, (&str, TensorEntry)> = BTreeMap::new();
     for file in names.iter().filter(|file| is_weights(file)) {
         for tensor in manifest::read(&dir.join(file))? {
-            // Two copies of the weights would both count, and nobody could tell which of them trains.
+            // Two copies of the weights would both count, and it would be unclear which of them
+            // trains.
             if let Some((other, _)) = tensors.insert(tensor.name.clone(), (file, tensor.clone())) {
                 let problem = format!(
                     "tensor {:?} stands both in {other} and in {file}; keep one copy of the weights in the folder",
@@ -94,8 +98,8 @@ pub(super) fn files(dir: &Path) -> Result<Vec<String>, BaseError> {
     Ok(names)
 }
 
-/// Where there is an index, every tensor must lie in the file that it says: a download that lacks a shard shows here, by
-/// name, rather than as a number of layers.
+/// Where there is an index, every tensor must lie in the file that the index names. So a download
+/// that lacks a shard is reported by the shard's name, not by a wrong number of layers.
 fn check_index(dir: &Path, tensors: &BTreeMap<String, (&str, TensorEntry)>) -> Result<(), BaseError> {
     let path = dir.join(INDEX);
     if !path.exists() {

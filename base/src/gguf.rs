@@ -1,11 +1,11 @@
 //! Reads the header of a GGUF file (versions 2 and 3): metadata, and where each tensor lies.
 //!
-//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file comes from anywhere, so every count
-//! and length in it is held against what is left of the file before it is believed, and nothing panics. Values of
-//! tensors are not read here.
+//! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may come from
+//! anywhere: every count and length in it is compared with what is left of the file before it is
+//! used, and nothing panics. Values of tensors are not read here.
 
 mod block;
-mod parse;
+mod parser;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +14,11 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 pub use block::BlockKind;
+pub use parser::MAX_HEADER_BYTES;
 pub use value::{Array, Value};
 
-use parse::{Fault, Parser};
+use parser::{Fault, Parser};
 
-/// Largest header that is read. Vocabularies of a quarter of a million tokens with their merges need some 20 MB.
-pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 /// Most tensors in a file.
 const MAX_TENSORS: u64 = 100_000;
 /// Most metadata entries in a file.
@@ -49,7 +48,7 @@ pub enum GgufError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and the mend where there is one.
+        /// What is wrong, and how to fix it where that is known.
         problem: String,
     },
 }
@@ -192,7 +191,8 @@ fn tensor(parser: &mut Parser<impl Read>, number: u64) -> Result<TensorInfo, Fau
     Ok(TensorInfo { name, shape, kind, offset, bytes })
 }
 
-/// Sorts the tensors by place, checks that they lie in the file one after the other and makes their offsets absolute.
+/// Sorts the tensors by place, checks that they lie in the file one after the other and makes their
+/// offsets absolute.
 fn place(infos: &mut [TensorInfo], data: u64, alignment: u64, file: u64) -> Result<(), Fault> {
     let mut names = BTreeSet::new();
     if let Some(twice) = infos.iter().find(|info| !names.insert(info.name.as_str())) {

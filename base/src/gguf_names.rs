@@ -1,6 +1,8 @@
-//! What GGUF and Hugging Face call the same things, for the Llama family: tensors, and the sizes in config.json.
+//! What GGUF and Hugging Face call the same things, for the Llama family: tensors, and the sizes in
+//! config.json.
 //!
-//! Targets, adapters and exports are named as Hugging Face names them, whichever file the weights come from.
+//! Targets, adapters and exports are named as Hugging Face names them, whichever file the weights
+//! come from.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -28,11 +30,12 @@ const LAYER: [(&str, &str); 11] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// Divisors of the rotary frequencies, `[head size / 2]` in f32: how GGUF stores the rope scaling of Llama 3.1. There is
-/// no such tensor at Hugging Face.
+/// Divisors of the rotary frequencies, `[head size / 2]` in f32: how GGUF stores the rope scaling
+/// of Llama 3.1. There is no such tensor at Hugging Face.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// The value of `general.architecture` in files that are read. "llama" stands for Llama, Mistral and SmolLM2.
+/// The value of `general.architecture` in files that are read. "llama" stands for Llama, Mistral
+/// and SmolLM2.
 pub const ARCHITECTURES: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// The Hugging Face name of a GGUF tensor, for example "model.layers.0.self_attn.q_proj.weight".
@@ -66,36 +69,41 @@ fn is_number(text: &str) -> bool {
     text.parse::<u32>().is_ok_and(|number| number.to_string() == text)
 }
 
-/// Whether the rows of this tensor lie in GGUF in another order than at Hugging Face: the converter interleaves the
-/// halves of each head of q and k for the architecture "llama", and for it alone.
+/// Whether the rows of this tensor lie in GGUF in another order than at Hugging Face: the converter
+/// interleaves the halves of each head of q and k for the architecture "llama", and for it alone.
 pub fn is_interleaved(architecture: &str, hugging_face: &str) -> bool {
     let module = hugging_face.rsplit_once('.').map_or("", |(module, _)| module);
     architecture == "llama" && (module.ends_with("self_attn.q_proj") || module.ends_with("self_attn.k_proj"))
 }
 
-/// Where row `row` of an interleaved tensor ([`is_interleaved`]) lies in the GGUF file. Within each head of `head_size`
-/// rows, Hugging Face's row `half * head_size / 2 + pair` is GGUF's row `2 * pair + half`. An odd head size, which no
-/// rotary model has, leaves the last row where it is.
+/// Where row `row` of an interleaved tensor ([`is_interleaved`]) lies in the GGUF file. Within each
+/// head of `head_size` rows, Hugging Face's row `half * head_size / 2 + pair` is GGUF's row
+/// `2 * pair + half`. An odd head size, which no rotary model has, leaves the last row where it is.
 pub fn interleaved_row(row: usize, head_size: usize) -> usize {
     let pairs = head_size / 2;
-    let (head, within) = (row / head_size.max(1), row % head_size.max(1));
+    let head = row / head_size.max(1);
+    let within = row % head_size.max(1);
     if pairs == 0 || within >= 2 * pairs {
         return row;
     }
     head * head_size + 2 * (within % pairs) + within / pairs
 }
 
-/// The config.json that a Hugging Face folder of this model would have, as far as the trainer asks for it:
-/// `model_type`, `hidden_size`, `intermediate_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`,
-/// `head_dim`, `rms_norm_eps`, `rope_theta`, `rope_scaling`, `max_position_embeddings`, `vocab_size`, `hidden_act`,
-/// `tie_word_embeddings` (true when there is no output.weight), `attention_bias`, `mlp_bias`, `sliding_window`, and
-/// `bos_token_id`, `eos_token_id`, `pad_token_id` where they are known. Numbers stand as Hugging Face writes them.
+/// The config.json that a Hugging Face folder of this model would have, as far as the trainer asks
+/// for it: `model_type`, `hidden_size`, `intermediate_size`, `num_hidden_layers`,
+/// `num_attention_heads`, `num_key_value_heads`, `head_dim`, `rms_norm_eps`, `rope_theta`,
+/// `rope_scaling`, `max_position_embeddings`, `vocab_size`, `hidden_act`, `tie_word_embeddings`
+/// (true when there is no output.weight), `attention_bias`, `mlp_bias`, `sliding_window`, and
+/// `bos_token_id`, `eos_token_id`, `pad_token_id` where they are known. Numbers stand as Hugging
+/// Face writes them.
 ///
-/// `rope_scaling` is null, `{"rope_type": "linear" | "yarn", "factor", "original_max_position_embeddings"}`, or
+/// `rope_scaling` is null,
+/// `{"rope_type": "linear" | "yarn", "factor", "original_max_position_embeddings"}`, or
 /// `{"rope_type": "factors"}` when the file brings the tensor [`ROPE_FACTORS`].
 ///
 /// # Errors
-/// An architecture that is not read, a size that is missing or makes no sense, experts, partial rotation.
+/// An architecture that is not read, a size that is missing or makes no sense, experts, partial
+/// rotation.
 pub fn config(header: &Header) -> Result<Json, GgufError> {
     let architecture = architecture(header)?;
     if let Some(parts) = header.unsigned("split.count")?.filter(|parts| *parts > 1) {
@@ -164,7 +172,7 @@ pub fn config(header: &Header) -> Result<Json, GgufError> {
 /// It is missing, or another.
 pub fn architecture(header: &Header) -> Result<&'static str, GgufError> {
     let Some(found) = header.text("general.architecture")? else {
-        return Err(header.invalid("it has no metadata \"general.architecture\", so nobody knows what model it is"));
+        return Err(header.invalid("it has no metadata \"general.architecture\", so it does not say what model it is"));
     };
     let known = ARCHITECTURES.into_iter().find(|known| *known == found);
     known.ok_or_else(|| {
@@ -216,7 +224,8 @@ impl Sizes<'_> {
     fn find(&self, key: &str) -> Result<Option<u64>, GgufError> {
         let key = format!("{}.{key}", self.architecture);
         let Some(value) = self.header.get(&key) else { return Ok(None) };
-        // Some sizes may be given for each layer; layers of different sizes are another family of models.
+        // Some sizes may be given for each layer; layers of different sizes are another family of
+        // models.
         let sizes = value.unsigned_many().filter(|sizes| !sizes.is_empty());
         let sizes = sizes.filter(|sizes| sizes.iter().all(|size| *size == sizes[0] && *size <= u64::from(u32::MAX)));
         match sizes {

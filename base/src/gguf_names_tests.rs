@@ -34,7 +34,8 @@ fn names_go_there_and_back() {
 #[test]
 fn rows_of_q_and_k_are_found_where_the_converter_put_them() {
     // The converter's rule: [heads, 2, size / 2] becomes [heads, size / 2, 2].
-    let (heads, size) = (2, 6);
+    let heads = 2;
+    let size = 6;
     let mut converted = Vec::new();
     for head in 0..heads {
         for pair in 0..size / 2 {

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rondo_proto::v1;
 use serde_json::Value as Json;
 
-use crate::architecture;
 use crate::gguf::{self, Header, TensorInfo};
-use crate::gguf_names;
-use crate::{BaseError, Model};
-use rondo_proto::v1;
+use crate::{BaseError, Model, architecture, gguf_names};
 
 /// The model in a file, from its header alone. Layers are named as Hugging Face names them.
 pub(super) fn model(path: &Path) -> Result<Model, BaseError> {
@@ -26,7 +24,7 @@ pub(super) fn model(path: &Path) -> Result<Model, BaseError> {
     let mut parameters = 0u64;
     for tensor in &header.tensors {
         let Some(name) = gguf_names::hugging_face(&tensor.name) else {
-            // A tensor that nobody knows would be left out of the model without a word.
+            // An unknown tensor would silently be left out of the model.
             if tensor.name == gguf_names::ROPE_FACTORS {
                 continue;
             }

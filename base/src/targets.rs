@@ -1,11 +1,15 @@
 //! Which linear layers a run's target patterns name.
 
-use crate::BaseError;
 use rondo_proto::nearest::nearest;
 use rondo_proto::v1;
 
-/// The linear layers that the patterns name, in the order of the base, each once. A pattern is a layer's full name or
-/// a dotted suffix of it: "query", "self.query", "attention.output.dense".
+use crate::BaseError;
+
+/// The linear layers that the patterns name, in the order of the base, each once. A pattern is a
+/// layer's full name or a dotted suffix of it: "query", "self.query", "attention.output.dense".
+///
+/// # Errors
+/// [`BaseError::NoTarget`]: a pattern matches no linear layer.
 pub fn find_targets(base: &v1::BaseModel, patterns: &[String]) -> Result<Vec<v1::LinearLayer>, BaseError> {
     for pattern in patterns {
         if !base.linears.iter().any(|linear| matches(&linear.name, pattern)) {

@@ -1,8 +1,10 @@
+use rondo_proto::Digest;
+use safetensors::tensor::{Dtype, TensorView};
+
 use super::folder::{CONFIG, TOKENIZER};
 use super::*;
 use crate::architecture;
 use crate::gguf::tests::Builder;
-use safetensors::tensor::{Dtype, TensorView};
 
 /// A BERT of two layers, hidden 4, intermediate 8, with the tensors' names under a prefix.
 fn model(dir: &Path, prefix: &str) {

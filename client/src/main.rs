@@ -6,21 +6,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use rondo_client::cli::{Cli, Command};
 use rondo_client::{commands, logging};
+#[cfg(feature = "torch")]
+use rondo_trainer::environment::{Computation, restart_with_settings};
 
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
     // Libtorch reads its settings when it is loaded: commands that compute restart the process with them.
     #[cfg(feature = "torch")]
-    {
-        use rondo_trainer::environment::{Computation, restart_with_settings};
-
-        match &cli.command {
-            Command::Run(_) => restart_with_settings(Computation::Training),
-            Command::Offline(command) if command.trains() => restart_with_settings(Computation::Training),
-            Command::Offline(_) => restart_with_settings(Computation::Inference),
-            _ => {}
-        }
+    match &cli.command {
+        Command::Run(_) => restart_with_settings(Computation::Training),
+        Command::Offline(command) if command.trains() => restart_with_settings(Computation::Training),
+        Command::Offline(_) => restart_with_settings(Computation::Inference),
+        _ => {}
     }
     // Some messages are written long before they are
     // shown, so the wording holds for the whole command.

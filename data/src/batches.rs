@@ -1,11 +1,11 @@
-//! Which examples form a step's batch: shuffled passes over the data, drawn from a seed by BLAKE3 and so the same on
-//! every machine.
+//! Which examples form a step's batch: shuffled passes over the data, drawn from a seed by BLAKE3
+//! and so the same on every machine.
 
 /// Batches among which texts of like length are brought together.
 const WINDOW: usize = 16;
 
-/// An endless stream of batches of example indices. Within one pass every example comes once; a batch that reaches the
-/// end of a pass is filled from the next one.
+/// An endless stream of batches of example indices. Within one pass every example comes once; a
+/// batch that reaches the end of a pass is filled from the next one.
 #[derive(Debug, Clone)]
 pub struct Batches {
     order: Vec<usize>,
@@ -16,8 +16,8 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `batch` indices below `examples` (all of them, when there are fewer), drawn from the text `seed`;
-    /// put run seed, client and round into it.
+    /// Batches of `batch` indices below `examples` (all of them, when there are fewer), drawn from
+    /// the text `seed`; put run seed, client and round into it.
     pub fn new(examples: usize, batch: usize, seed: &str) -> Self {
         let seed = blake3::derive_key("rondo batches v1", seed.as_bytes());
         let mut batches =
@@ -26,11 +26,12 @@ impl Batches {
         batches
     }
 
-    /// The same examples, so brought together that the texts of a batch are of like length: a batch costs what its
-    /// longest text costs. `lengths` is the length of each example, in any unit.
+    /// The same examples, so brought together that the texts of a batch are of like length: a batch
+    /// costs what its longest text costs. `lengths` is the length of each example, in any unit.
     ///
-    /// Batches are taken up to 16 at a time, sorted by length, cut anew, and put in a drawn order. So at the end of every
-    /// such window the same examples have been seen as without, and every pass still names each example once.
+    /// Batches are taken up to 16 at a time, sorted by length, cut anew, and put in a drawn order.
+    /// So at the end of every such window the same examples have been seen as without, and every
+    /// pass still names each example once.
     pub fn bucketed<'l>(lengths: &'l [u32], batch: usize, seed: &str) -> Bucketed<'l> {
         let batches = Self::new(lengths.len(), batch, seed);
         let seed = blake3::derive_key("rondo bucketed batches v1", seed.as_bytes());
@@ -68,10 +69,12 @@ pub struct Bucketed<'l> {
 
 impl Bucketed<'_> {
     fn refill(&mut self) {
-        let (mut examples, mut seen) = (Vec::new(), std::collections::HashSet::new());
+        let mut examples = Vec::new();
+        let mut seen = std::collections::HashSet::new();
         let mut size = 0;
         for _ in 0..WINDOW {
-            // A window must not name an example twice: it ends where the next batch would bring one again.
+            // A window must not name an example twice: it ends where the next batch would bring one
+            // again.
             let Some(batch) = self.batches.next_if(|batch| batch.iter().all(|index| !seen.contains(index))) else {
                 break;
             };
@@ -110,7 +113,8 @@ impl Iterator for Batches {
             if self.next == self.order.len() {
                 self.shuffle();
             }
-            // A batch across two passes could name an example twice; such a one is left for later in the pass.
+            // A batch across two passes could name an example twice; such a one is left for later
+            // in the pass.
             let Some(ahead) = self.order[self.next..].iter().position(|index| !batch.contains(index)) else { break };
             self.order.swap(self.next, self.next + ahead);
             batch.push(self.order[self.next]);
@@ -177,7 +181,8 @@ mod tests {
                 unique.dedup();
                 prop_assert_eq!((unique.len(), batch.len()), (full, full));
             }
-            // Never more than a window ahead or behind of the plain order: after k batches, counts differ by that much.
+            // Never more than a window ahead or behind of the plain order: after k batches, counts
+            // differ by that much.
             let mut counts = vec![0_i64; lengths.len()];
             let mut plain = Batches::new(lengths.len(), batch, &seed);
             for (bucketed, plain) in batches.iter().zip(plain.by_ref()) {

@@ -1,23 +1,25 @@
-//! Finding a column's value in a record: by name, by a path into nested values, or by a text with columns in braces.
+//! Finds a column's value in a record: by name, by a path into nested values, or by a text with
+//! columns in braces.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::error::Place;
-use super::{DataError, Record, Source};
+use crate::Record;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Column {
     /// As it was configured.
     pub(super) name: String,
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Part {
+enum PatternPart {
+    /// Text as it stands.
     Text(String),
+    /// A column's name or path.
     Column(String),
 }
 
@@ -29,13 +31,13 @@ impl Column {
         while let Some((text, (column, after))) =
             rest.split_once('{').and_then(|(text, after)| Some((text, after.split_once('}')?)))
         {
-            parts.push(Part::Text(text.to_owned()));
-            parts.push(Part::Column(column.to_owned()));
+            parts.push(PatternPart::Text(text.to_owned()));
+            parts.push(PatternPart::Column(column.to_owned()));
             rest = after;
         }
         match parts.is_empty() {
-            true => parts.push(Part::Column(name.to_owned())),
-            false => parts.push(Part::Text(rest.to_owned())),
+            true => parts.push(PatternPart::Column(name.to_owned())),
+            false => parts.push(PatternPart::Text(rest.to_owned())),
         }
         Self { name: name.to_owned(), parts }
     }
@@ -43,26 +45,26 @@ impl Column {
     /// The columns of the file it is made of.
     pub(super) fn bases(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Column(column) => Some(column.as_str()),
-            Part::Text(_) => None,
+            PatternPart::Column(column) => Some(column.as_str()),
+            PatternPart::Text(_) => None,
         })
     }
 
-    /// Whether a file with these columns has it, as far as their names tell.
+    /// Whether a file with these columns has it, judging by their names.
     pub(super) fn is_in(&self, columns: &[String]) -> bool {
         self.bases().all(|base| has(columns, base))
     }
 
     /// The value; `None` where it is absent or null.
     pub(super) fn value<'r>(&self, record: &'r Record) -> Option<Cow<'r, Value>> {
-        if let [Part::Column(column)] = self.parts.as_slice() {
+        if let [PatternPart::Column(column)] = self.parts.as_slice() {
             return lookup(record, column).filter(|value| !value.is_null());
         }
         let mut text = String::new();
         for part in &self.parts {
             match part {
-                Part::Text(part) => text.push_str(part),
-                Part::Column(column) => {
+                PatternPart::Text(part) => text.push_str(part),
+                PatternPart::Column(column) => {
                     text.push_str(&scalar(lookup(record, column)?.as_ref())?);
                 }
             }
@@ -77,7 +79,8 @@ pub(super) fn has(columns: &[String], column: &str) -> bool {
     columns.iter().any(|there| there == column || there == first)
 }
 
-fn lookup<'r>(record: &'r Record, column: &str) -> Option<Cow<'r, Value>> {
+/// The value under a column's name or path; `None` where it is absent.
+pub(super) fn lookup<'r>(record: &'r Record, column: &str) -> Option<Cow<'r, Value>> {
     if let Some(value) = record.get(column) {
         return Some(Cow::Borrowed(value));
     }
@@ -105,7 +108,8 @@ fn walk<'r>(value: &'r Value, path: &str) -> Option<Cow<'r, Value>> {
     }
 }
 
-/// A string, number or truth value as text; whole numbers without a decimal point, so that 2.0 is "2".
+/// A string, number or truth value as text; whole numbers without a decimal point, so that 2.0 is
+/// "2".
 pub(super) fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
@@ -129,85 +133,6 @@ pub(super) fn list(value: Cow<'_, Value>) -> Result<Vec<Value>, Cow<'_, Value>> 
             Some(Ok(list)) => Ok(list),
             _ => Err(value),
         },
-    }
-}
-
-/// A row being read: what its errors name.
-#[derive(Clone, Copy)]
-pub(super) struct Cell<'r> {
-    pub(super) source: &'r Source,
-    pub(super) record: &'r Record,
-    pub(super) at: Place,
-}
-
-impl<'r> Cell<'r> {
-    /// The column's value.
-    pub(super) fn value(self, column: &Column) -> Result<Cow<'r, Value>, DataError> {
-        column.value(self.record).ok_or_else(|| {
-            let missing = column.bases().find(|base| lookup(self.record, base).is_none());
-            match missing {
-                Some(missing) => self.missing(missing),
-                None => self.wrong(column, &Value::Null, "a value"),
-            }
-        })
-    }
-
-    /// The column's text, which must be a string.
-    pub(super) fn text(self, column: &Column) -> Result<Cow<'r, str>, DataError> {
-        match self.value(column)? {
-            Cow::Borrowed(Value::String(text)) => Ok(Cow::Borrowed(text)),
-            Cow::Owned(Value::String(text)) => Ok(Cow::Owned(text)),
-            other => Err(self.wrong(column, &other, "a string")),
-        }
-    }
-
-    /// The text of a column that may be absent, null or empty.
-    pub(super) fn text_or_nothing(self, column: &Column) -> Result<Cow<'r, str>, DataError> {
-        if column.value(self.record).is_none() { Ok(Cow::Borrowed("")) } else { self.text(column) }
-    }
-
-    /// A string, number or truth value, as text.
-    pub(super) fn scalar(self, column: &Column) -> Result<Cow<'r, str>, DataError> {
-        let value = self.value(column)?;
-        match &value {
-            Cow::Borrowed(borrowed) => scalar(borrowed),
-            Cow::Owned(owned) => scalar(owned).map(|text| Cow::Owned(text.into_owned())),
-        }
-        .ok_or_else(|| self.wrong(column, &value, "a string, a number, true or false"))
-    }
-
-    pub(super) fn missing(self, column: &str) -> DataError {
-        DataError::MissingColumn {
-            file: self.source.path.clone(),
-            at: self.at,
-            column: column.to_owned(),
-            there: self.record.keys().cloned().collect(),
-        }
-    }
-
-    pub(super) fn wrong(self, column: &Column, value: &Value, expected: &'static str) -> DataError {
-        DataError::WrongKind {
-            file: self.source.path.clone(),
-            at: self.at,
-            column: column.name.clone(),
-            found: kind(value),
-            expected,
-        }
-    }
-
-    pub(super) fn bad(self, problem: String) -> DataError {
-        DataError::Row { file: self.source.path.clone(), at: self.at, problem }
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -1,26 +1,22 @@
-//! A data set read for one task, and its two parts.
+//! A data set read for one task, and its two splits.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::error::Place;
-use super::read::{self, Found, Sink};
-use super::shaper::Shaper;
+use super::loading::{self, Rows};
+use super::row_store::RowStore;
 use super::source::OnBadRow;
-use super::store::{Indexing, Store};
-use super::{Content, DataError, Example, Record, Source, Wants, split};
+use super::{Content, DataError, Example, Source, TaskSpec, split_key};
 
-/// Bad rows that are told one by one; the others are counted.
-const TOLD: u64 = 5;
-
-/// A data set, read for one task. Each text is held once, or not at all where the file is too large for memory.
+/// A data set, read for one task. Each text is held once, or not at all where the file is too large
+/// for memory.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
     labels: Vec<String>,
     /// In key order, so that the held-out rows come first and the rest follows.
-    store: Store,
+    store: RowStore,
     held_out: usize,
     file: Option<PathBuf>,
     on_bad_row: OnBadRow,
@@ -30,50 +26,40 @@ pub struct Dataset {
 
 /// The training or the held-out rows of a data set, by index from 0.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'d> {
+pub struct Split<'d> {
     data: &'d Dataset,
     first: usize,
     len: usize,
 }
 
 impl Dataset {
-    /// Reads a source for a task. The result does not depend on the order of the rows. Of a file of more than `in_memory`
-    /// bytes (0 = no limit; of Parquet its unpacked bytes) only an index is kept, and rows are read when they are taken.
+    /// Reads a source for a task. The result does not depend on the order of the rows. Of a file of
+    /// more than `in_memory` bytes only an index is kept, and rows are read when they are taken.
+    /// 0 means no limit; Parquet counts unpacked.
     ///
     /// # Errors
-    /// The first row that cannot be used, with its file, line and column; or, where the source says to skip such rows, that
-    /// there are too many of them; none of this where it says to keep them. A file without rows; rows of a shape that the
-    /// task cannot use.
-    pub fn load(source: &Source, wants: Wants<'_>, in_memory: u64) -> Result<Self, DataError> {
-        Shaper::check(source, wants)?;
-        let format = source.format()?;
-        let index = match in_memory > 0 && read::size(source, format)? > in_memory {
-            true => Some(Indexing::new(source, format)?),
-            false => None,
-        };
-        let mut loading =
-            Loading { source, wants, shaper: None, seen: 0, bad: 0, first_bad: None, examples: Vec::new(), index };
-        read::read(source, format, &mut loading)?;
-        loading.enough_are_good()?;
-        let Loading { shaper, bad, mut examples, index, .. } = loading;
-        let store = match (index, shaper) {
-            (Some(index), Some(shaper)) => index.finish(source, format, wants, shaper)?,
-            _ => {
-                examples.sort_by_key(|example| (example.key, example.tie));
-                Store::Memory(examples)
-            }
-        };
-        if store.len() == 0 {
-            return Err(DataError::NoRows { file: source.path.clone() });
-        }
-        let held_out = store.below(split::bound(source.eval_fraction));
-        let (name, labels) = (source.name.clone(), wants.labels.to_vec());
-        let (on_bad_row, max_bad_rows) = (source.on_bad_row, source.max_bad_rows);
-        let file = Some(source.path.clone());
-        Ok(Self { name, labels, store, held_out, file, on_bad_row, max_bad_rows, skipped: bad })
+    /// A file without rows; rows of a format that the task cannot use. Of rows that cannot be used,
+    /// by the source's `on_bad_row`:
+    /// - stop: the first such row, with its file, line and column;
+    /// - skip: that there are more of them than `max_bad_rows` allows;
+    /// - keep: nothing.
+    pub fn load(source: &Source, task: TaskSpec<'_>, in_memory: u64) -> Result<Self, DataError> {
+        let Rows { store, unusable } = loading::load(source, task, in_memory)?;
+        let held_out = store.below(split_key::bound(source.eval_fraction));
+        Ok(Self {
+            name: source.name.clone(),
+            labels: task.labels.to_vec(),
+            store,
+            held_out,
+            file: Some(source.path.clone()),
+            on_bad_row: source.on_bad_row,
+            max_bad_rows: source.max_bad_rows,
+            skipped: unusable,
+        })
     }
 
-    /// Makes a data set of texts in memory, each with its index into `labels`, and splits it as [`Dataset::load`] does.
+    /// Makes a data set of texts in memory, each with its index into `labels`. It is split as by
+    /// [`Dataset::load`].
     pub fn of(
         name: &str,
         labels: &[String],
@@ -88,8 +74,8 @@ impl Dataset {
     /// Makes a data set of examples in memory (see [`Example::of`]; their data set must be `name`).
     pub fn of_examples(name: &str, mut examples: Vec<Example>, eval_fraction: f64) -> Self {
         examples.sort_by_key(|example| (example.key, example.tie));
-        let store = Store::Memory(examples);
-        let held_out = store.below(split::bound(eval_fraction));
+        let store = RowStore::Memory(examples);
+        let held_out = store.below(split_key::bound(eval_fraction));
         Self {
             name: name.to_owned(),
             labels: Vec::new(),
@@ -117,17 +103,18 @@ impl Dataset {
         &self.labels
     }
 
-    /// Rows that could not be used: left out, or kept and adding nothing ([`OnBadRow::Keep`]).
+    /// Number of rows that could not be used: left out, or kept and adding nothing
+    /// ([`OnBadRow::Keep`]).
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// What happens to a row that turns out to be of no use later.
+    /// What happens to a row that later turns out to be unusable.
     pub fn on_bad_row(&self) -> OnBadRow {
         self.on_bad_row
     }
 
-    /// The largest share of rows that may be left out.
+    /// The largest share of rows that may be left out, from 0 to 1.
     pub fn max_bad_rows(&self) -> f64 {
         self.max_bad_rows
     }
@@ -139,21 +126,22 @@ impl Dataset {
 
     /// True when rows are read from the file whenever they are taken.
     pub fn is_streamed(&self) -> bool {
-        matches!(self.store, Store::File(_))
+        matches!(self.store, RowStore::File(_))
     }
 
     /// Examples to train on.
-    pub fn train(&self) -> Part<'_> {
-        Part { data: self, first: self.held_out, len: self.store.len() - self.held_out }
+    pub fn train(&self) -> Split<'_> {
+        Split { data: self, first: self.held_out, len: self.store.len() - self.held_out }
     }
 
-    /// Examples to evaluate on; never trained on. Any number of the first ones is a random sample of them.
-    pub fn held_out(&self) -> Part<'_> {
-        Part { data: self, first: 0, len: self.held_out }
+    /// Examples to evaluate on; never trained on. Any number of the first ones is a random sample
+    /// of them.
+    pub fn held_out(&self) -> Split<'_> {
+        Split { data: self, first: 0, len: self.held_out }
     }
 }
 
-impl<'d> Part<'d> {
+impl<'d> Split<'d> {
     /// Number of rows.
     pub fn len(self) -> usize {
         self.len
@@ -177,24 +165,25 @@ impl<'d> Part<'d> {
         self.data.store.take(indices.iter().map(|&index| self.first + self.checked(index)))
     }
 
-    /// A stretch of the rows, without a copy where they are in memory.
+    /// A range of the rows, without a copy where they are in memory.
     ///
     /// # Errors
-    /// As of [`Part::take`].
+    /// As of [`Split::take`].
     pub fn range(self, range: Range<usize>) -> Result<Cow<'d, [Example]>, DataError> {
         let end = range.end.min(self.len);
         self.data.store.range(self.first + range.start.min(end)..self.first + end)
     }
 
-    /// All rows. Of a data set that does not fit into memory this does not fit either.
+    /// All rows at once. They take the memory that the limit on files saves.
     ///
     /// # Errors
-    /// As of [`Part::take`].
+    /// As of [`Split::take`].
     pub fn all(self) -> Result<Cow<'d, [Example]>, DataError> {
         self.range(0..self.len)
     }
 
-    /// Bytes of text of each row: the measure of length that batches go by, known without reading or encoding a row.
+    /// Bytes of text of each row, known without reading or encoding a row. Batches bring rows of
+    /// like length together by it.
     pub fn lengths(self) -> Vec<u32> {
         (self.first..self.first + self.len).map(|index| self.data.store.bytes(index)).collect()
     }
@@ -202,99 +191,5 @@ impl<'d> Part<'d> {
     fn checked(self, index: usize) -> usize {
         assert!(index < self.len, "row {index} of {}", self.len);
         index
-    }
-}
-
-/// A file being read.
-struct Loading<'s> {
-    source: &'s Source,
-    wants: Wants<'s>,
-    shaper: Option<Shaper>,
-    seen: u64,
-    bad: u64,
-    first_bad: Option<DataError>,
-    examples: Vec<Example>,
-    index: Option<Indexing>,
-}
-
-impl Loading<'_> {
-    fn keep(&mut self, found: Found, record: Record) -> Result<(), DataError> {
-        let (source, wants) = (self.source, self.wants);
-        let shaper = match &self.shaper {
-            Some(shaper) => shaper,
-            None => {
-                let columns: Vec<String> = record.keys().cloned().collect();
-                self.shaper.insert(Shaper::new(source, wants, &columns, found.place)?)
-            }
-        };
-        let (example, problem) = shaper.example_or_kept(source, wants, &record, found.place)?;
-        if let Some(problem) = problem {
-            self.tell_bad(problem);
-        }
-        let Some(example) = example else { return Ok(()) };
-        match &mut self.index {
-            Some(index) => index.push(source, found, &record, &example)?,
-            None => self.examples.push(example),
-        }
-        Ok(())
-    }
-
-    fn tell_bad(&mut self, problem: DataError) {
-        self.bad += 1;
-        if self.bad <= TOLD {
-            tracing::warn!(dataset = self.source.name, %problem, "a row that cannot be used");
-        }
-        self.first_bad.get_or_insert(problem);
-    }
-
-    fn enough_are_good(&mut self) -> Result<(), DataError> {
-        let most = self.source.max_bad_rows;
-        if self.bad == 0 {
-            return Ok(());
-        }
-        if self.source.on_bad_row == OnBadRow::Keep {
-            let (dataset, unusable, rows) = (&self.source.name, self.bad, self.seen);
-            tracing::warn!(dataset, unusable, rows, "rows that cannot be used add nothing to a run with privacy");
-            return Ok(());
-        }
-        if self.bad as f64 > most * self.seen as f64
-            && let Some(first) = self.first_bad.take()
-        {
-            let (file, bad, seen) = (self.source.path.clone(), self.bad, self.seen);
-            return Err(DataError::TooManyBad { file, bad, seen, most, first: Box::new(first) });
-        }
-        let (dataset, skipped, rows) = (&self.source.name, self.bad, self.seen);
-        tracing::warn!(dataset, skipped, rows, "bad rows were left out");
-        Ok(())
-    }
-}
-
-impl Sink for Loading<'_> {
-    fn columns(&mut self, columns: &[String], at: Place) -> Result<(), DataError> {
-        self.shaper = Some(Shaper::new(self.source, self.wants, columns, at)?);
-        Ok(())
-    }
-
-    fn record(&mut self, found: Found, record: Result<Record, DataError>) -> Result<(), DataError> {
-        self.seen += 1;
-        match record.and_then(|record| self.keep(found, record)) {
-            // A row without columns, or before the first that has those of a shape, is no row of any run.
-            Err(error) if error.is_of_a_row() && self.source.on_bad_row != OnBadRow::Stop => {
-                self.tell_bad(error);
-                // A file of nothing but bad rows need not be read to its end.
-                if self.seen == 1000 { self.nothing_but_bad() } else { Ok(()) }
-            }
-            other => other,
-        }
-    }
-}
-
-impl Loading<'_> {
-    fn nothing_but_bad(&mut self) -> Result<(), DataError> {
-        if self.bad == self.seen && self.source.max_bad_rows < 1.0 && self.source.on_bad_row == OnBadRow::Skip {
-            self.enough_are_good()
-        } else {
-            Ok(())
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a data file, told so that one can go to the place and mend it.
+//! What can be wrong with a data file. Messages name the place and say how to fix it.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rondo_proto::run_file::TaskKind;
 use rondo_proto::wording::Advice;
 
-use super::shape::{self, Shape};
+use super::{RowFormat, task_spec};
 
 /// Where a row stands in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub enum DataError {
     File {
         /// The data file.
         file: PathBuf,
-        /// What is wrong and how to mend it.
+        /// What is wrong and how to fix it.
         problem: String,
     },
     /// It was written to while its rows were in use.
@@ -72,7 +72,7 @@ pub enum DataError {
         /// What is wrong.
         problem: String,
     },
-    /// A column that the rows' shape needs is not there.
+    /// A column that the row format needs is not there.
     #[error("{}{at}: missing column `{column}`; there are {}; {}", .file.display(), list(.there), Advice::NameColumn)]
     MissingColumn {
         /// The data file.
@@ -84,12 +84,12 @@ pub enum DataError {
         /// The columns of the header, or the keys of this JSON row.
         there: Vec<String>,
     },
-    /// The columns fit none of the shapes that the task can use.
+    /// The columns fit none of the row formats that the task can use.
     #[error(
-        "{}{at}: the columns {} fit no shape of rows that {} can use: {}; {}",
-        .file.display(), list(.there), a_run(*.kind), shape::described(*.kind), Advice::NameColumns
+        "{}{at}: the columns {} fit no row format that {} can use: {}; {}",
+        .file.display(), list(.there), a_run(*.kind), task_spec::described(*.kind), Advice::NameColumns
     )]
-    UnknownShape {
+    UnknownRowFormat {
         /// The data file.
         file: PathBuf,
         /// The row, or the header.
@@ -99,7 +99,7 @@ pub enum DataError {
         /// What the rows are for.
         kind: TaskKind,
     },
-    /// The columns fit none of the shapes that any task can use.
+    /// The columns fit none of the row formats that any task can use.
     #[error(
         "{}{at}: no task can use rows with the columns {}; {}",
         .file.display(), list(.there), Advice::NameColumns
@@ -112,16 +112,16 @@ pub enum DataError {
         /// The columns there are.
         there: Vec<String>,
     },
-    /// `rows` names a shape that the task cannot use.
+    /// `rows` names a row format that the task cannot use.
     #[error(
         "{}: rows = \"{}\" does not serve {}, which takes {}",
-        .file.display(), .rows.name(), a_run(*.kind), shape::names(*.kind)
+        .file.display(), .rows.name(), a_run(*.kind), task_spec::names(*.kind)
     )]
-    ShapeOfTask {
+    RowFormatOfTask {
         /// The data file.
         file: PathBuf,
         /// What `rows` says.
-        rows: Shape,
+        rows: RowFormat,
         /// What the rows are for.
         kind: TaskKind,
     },
@@ -156,7 +156,7 @@ pub enum DataError {
         /// The labels there are.
         known: Vec<String>,
     },
-    /// A row whose values are of the right kind and still of no use.
+    /// A row whose values are of the right kind and still cannot be used.
     #[error("{}{at}: {problem}", .file.display())]
     Row {
         /// The data file.
@@ -194,7 +194,7 @@ impl DataError {
         match self {
             Self::Syntax { .. }
             | Self::MissingColumn { .. }
-            | Self::UnknownShape { .. }
+            | Self::UnknownRowFormat { .. }
             | Self::WrongKind { .. }
             | Self::UnknownLabel { .. }
             | Self::Row { .. } => true,
@@ -203,7 +203,7 @@ impl DataError {
             | Self::File { .. }
             | Self::Changed { .. }
             | Self::NoTask { .. }
-            | Self::ShapeOfTask { .. }
+            | Self::RowFormatOfTask { .. }
             | Self::TooManyBad { .. }
             | Self::NoRows { .. } => false,
         }

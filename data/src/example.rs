@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::Place;
-use super::split;
+use super::split_key;
 
 /// One row of a data set. Two rows are equal when they say the same, wherever they stand.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// Where the split puts it: the first 8 bytes of BLAKE3(data set name, 0, what is given). Rows are kept in this order.
+    /// Where the split puts it: the first 8 bytes of BLAKE3(data set name, 0, what is given). Rows
+    /// are kept in this order.
     pub(super) key: u64,
     /// The order of rows with equal keys.
     pub(super) tie: u64,
@@ -62,7 +63,7 @@ pub enum Content {
         /// Index of the right one.
         answer: u32,
     },
-    /// Nothing that the task can use: a row that counts and adds nothing ([`super::OnBadRow::Keep`]).
+    /// Nothing that the task can use. The row counts and adds nothing ([`super::OnBadRow::Keep`]).
     Unusable,
 }
 
@@ -111,14 +112,14 @@ impl Example {
     ) -> Self {
         let tie = match &content {
             Content::Labelled { label, .. } => u64::from(*label),
-            other => split::tie(other, reference.as_deref(), group.as_deref()),
+            other => split_key::tie(other, reference.as_deref(), group.as_deref()),
         };
-        Self { key: split::key(dataset, given), tie, place, content, reference, group }
+        Self { key: split_key::key(dataset, given), tie, place, content, reference, group }
     }
 
     /// A row that cannot be used and yet counts, on the side of the split where `given` puts it.
     pub(super) fn unusable(dataset: &str, given: &str, place: Place) -> Self {
-        let key = split::key(dataset, given);
+        let key = split_key::key(dataset, given);
         Self { key, tie: u64::MAX, place, content: Content::Unusable, reference: None, group: None }
     }
 
@@ -140,8 +141,8 @@ impl Example {
         }
     }
 
-    /// What an exact answer is compared with: the answer that the row names, else what the model should say (of a
-    /// conversation its last turn of the assistant), without spaces around it.
+    /// What an exact answer is compared with: the answer that the row names, else what the model
+    /// should say (of a conversation its last turn of the assistant), without spaces around it.
     pub fn reference(&self) -> &str {
         if let Some(reference) = &self.reference {
             return reference;
@@ -178,7 +179,8 @@ impl Example {
 }
 
 impl Content {
-    /// What is given to the model, which decides the side of the split: rows that ask the same stand on the same side.
+    /// What is given to the model, which decides the side of the split: rows that ask the same
+    /// stand on the same side.
     pub(super) fn given(&self) -> String {
         match self {
             Self::Labelled { text, .. } | Self::Text(text) => text.to_string(),

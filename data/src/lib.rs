@@ -1,30 +1,35 @@
-//! The client's own examples: read from JSONL, JSON, CSV, TSV or Parquet files, brought from the columns there are to what
-//! a task needs, and split once and for all into training and held-out examples.
+//! A client's own data: rows of JSONL, JSON, CSV, TSV or Parquet files become the examples that a
+//! task needs, split once and for all into training and held-out examples.
 //!
 //! ```text
-//! file -- read --> records -- shape --> examples -- split --> data set (in memory, or an index of the file)
+//! file -- read --> records -- row_parser --> examples -- split_key --> data set
+//!                                              (in memory, or an index of the file)
 //! ```
 
 pub mod batches;
-mod choice;
+mod choices;
 mod column;
+mod column_check;
 mod dataset;
 mod error;
 mod example;
-mod look;
+mod field;
+mod loading;
 mod read;
-mod shape;
-mod shaper;
+mod row_format;
+mod row_parser;
+mod row_store;
 mod source;
-mod split;
-mod store;
+mod split_key;
+mod task_spec;
 pub mod template;
 
-pub use dataset::{Dataset, Part};
+pub use dataset::{Dataset, Split};
 pub use error::{DataError, Place};
 pub use example::{Content, Example, Message, Role};
-pub use shape::{Shape, Wants};
+pub use row_format::RowFormat;
 pub use source::{Columns, Format, Mapping, OnBadRow, Source};
+pub use task_spec::TaskSpec;
 
 /// One row as a file has it: a value per column.
 type Record = serde_json::Map<String, serde_json::Value>;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::column::Column;
-use super::{DataError, Shape};
+use super::{DataError, RowFormat};
 
 /// Where a data set lies on this machine and how to read it; a `[[dataset]]` table of client.toml.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Source {
     pub format: Option<Format>,
     /// What a row holds; "auto" = by its columns.
     #[serde(default)]
-    pub rows: Shape,
+    pub rows: RowFormat,
     /// Column (JSON key) that holds the text.
     #[serde(default = "default_text")]
     pub text: String,
@@ -38,20 +38,22 @@ pub struct Source {
     /// Whether `"` quotes fields; absent = yes for CSV, no for TSV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotes: Option<bool>,
-    /// Share of the rows held out for evaluation, from 0 (none) to below 1. A row's side depends on its text alone.
+    /// Share of the rows held out for evaluation, from 0 (none) to below 1. A row's side depends on
+    /// its text alone.
     #[serde(default = "default_eval_fraction")]
     pub eval_fraction: f64,
-    /// What the file calls a label (or an answer) = what the run calls it. Those not listed stand for themselves.
+    /// What the file calls a label (or an answer) = what the run calls it. Those not listed stand
+    /// for themselves.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Rows with one of these labels (as the file has them) are left out.
     #[serde(default)]
     pub skip_labels: Vec<String>,
-    /// Whose data these are, as far as privacy is concerned: data sets that share records share a domain, and what runs
-    /// release of them adds up there. Absent = the data set's name.
+    /// Whose data these are, as far as privacy is concerned: data sets that share records share a
+    /// domain, and what runs release of them adds up there. Absent = the data set's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy_domain: Option<String>,
-    /// Nobody's privacy depends on it: a run with privacy may be told what is measured on it.
+    /// No person's privacy depends on it: a run with privacy may see what is measured on it.
     #[serde(default)]
     pub public: bool,
     /// What happens when a row cannot be used.
@@ -62,8 +64,9 @@ pub struct Source {
     pub max_bad_rows: f64,
 }
 
-/// Names of columns by what they hold; absent = the shape's own names. A name may be a path into nested values
-/// (`choices.text`, `turns.0`), or a text with columns in braces (`"{premise} {hypothesis}"`).
+/// Names of columns by what they hold; absent = the row format's own names. A name may be a path
+/// into nested values (`choices.text`, `turns.0`), or a text with columns in braces
+/// (`"{premise} {hypothesis}"`).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Mapping {
     /// What stands before a completion.
@@ -126,8 +129,9 @@ pub enum OnBadRow {
     Stop,
     /// It is left out and counted.
     Skip,
-    /// It counts as a row and adds nothing, as many as there may be. Not for client.toml: so every run with privacy has it,
-    /// which is to learn neither from a refusal nor from the number of rows what a single row holds.
+    /// It counts as a row and adds nothing, however many there are. Every run with privacy uses
+    /// this: neither a refusal nor the number of rows may show what a single row holds. It cannot
+    /// be written in client.toml.
     #[serde(skip)]
     Keep,
 }
@@ -173,7 +177,7 @@ impl Source {
             name: name.into(),
             path: path.into(),
             format: None,
-            rows: Shape::Auto,
+            rows: RowFormat::Auto,
             text: default_text(),
             label: default_label(),
             mapping: Mapping::default(),
@@ -195,8 +199,8 @@ impl Source {
         self.named_columns().find(|(_, column)| !Column::new(column).is_in(listed))
     }
 
-    /// The keys that name a column, and their columns. `text` and `label` have names by default, which say nothing unless
-    /// the rows are said to be labelled texts.
+    /// The keys that name a column, and their columns. `text` and `label` have names by default.
+    /// Such a default counts only where `rows` says that the rows are labelled texts.
     pub(super) fn named_columns(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let map = &self.mapping;
         let named = [
@@ -212,18 +216,24 @@ impl Source {
             ("group", &map.group),
         ];
         let texts = [("text", &self.text, default_text()), ("label", &self.label, default_label())];
-        let said = texts.into_iter().filter(|(_, column, default)| self.rows == Shape::Labelled || *column != default);
+        let texts =
+            texts.into_iter().filter(|(_, column, default)| self.rows == RowFormat::Labelled || *column != default);
         let choices = map.choices.iter().flat_map(|choices| match choices {
             Columns::One(column) => std::slice::from_ref(column),
             Columns::Many(columns) => columns,
         });
         let named = named.into_iter().filter_map(|(role, column)| Some((role, column.as_deref()?)));
-        said.map(|(role, column, _)| (role, column.as_str()))
+        texts
+            .map(|(role, column, _)| (role, column.as_str()))
             .chain(named)
             .chain(choices.map(|column| ("choices", column.as_str())))
     }
 
-    /// The format said, or the one that the extension and, of JSON, the first character say.
+    /// The format in client.toml. Without one, the extension decides and, of JSON, the first
+    /// character.
+    ///
+    /// # Errors
+    /// The extension is unknown; of JSON, the file cannot be read.
     pub fn format(&self) -> Result<Format, DataError> {
         if let Some(format) = self.format {
             return Ok(format);

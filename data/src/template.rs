@@ -10,8 +10,8 @@ use rondo_proto::wording::SettingKey;
 
 use super::{Message, Role};
 
-/// The day that `strftime_now` tells: templates that name today's date would otherwise give other tokens every day, and
-/// equal work must give equal bits. It is the one that such templates fall back to themselves.
+/// The day that `strftime_now` gives. With today's date, templates would give other tokens every
+/// day, and equal work must give equal bits. It is the day that such templates fall back to.
 const DAY: Day = Day { year: 2024, month: 7, day: 26, weekday: 5, of_year: 208 };
 
 /// A template with headings, for conversations that are to be plain text.
@@ -34,10 +34,10 @@ pub enum TemplateError {
     /// The template refused the conversation, or failed on it.
     #[error("the chat template refuses the conversation: {0}")]
     Refused(String),
-    /// The assistant's turns cannot be told from the rest.
+    /// The assistant's turns cannot be separated from the rest.
     #[error(
         "the chat template lays turn {turn} out otherwise when more turns follow, so that what the assistant says cannot be \
-         told apart; {}, or {}",
+         separated; {}, or {}",
         SettingKey::LossOn.set("all"), SettingKey::Template.with("plain")
     )]
     NotAPrefix {
@@ -70,7 +70,7 @@ impl ChatTemplate {
     pub fn new(source: &str, special: SpecialTokens) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| TemplateError::Syntax(told(&error)))?);
+        environment.set_syntax(syntax.map_err(|error| TemplateError::Syntax(described(&error)))?);
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -79,21 +79,22 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: String| DAY.format(&format));
         let source = without_generation_tags(source);
-        environment.add_template_owned("chat", source).map_err(|error| TemplateError::Syntax(told(&error)))?;
+        environment.add_template_owned("chat", source).map_err(|error| TemplateError::Syntax(described(&error)))?;
         Ok(Self { environment: Arc::new(environment), special })
     }
 
-    /// Our own template of headings, for models without one of theirs.
+    /// The plain template with headings, for models without a chat template.
     pub fn plain(special: SpecialTokens) -> Result<Self, TemplateError> {
         Self::new(PLAIN, special)
     }
 
-    /// The conversation as text; with `add_generation_prompt` up to where the assistant's next turn begins.
+    /// The conversation as text; with `add_generation_prompt` up to where the assistant's next turn
+    /// begins.
     ///
     /// # Errors
     /// The template raises an exception, for example because roles do not alternate.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
-        let refused = |error: minijinja::Error| TemplateError::Refused(told(&error));
+        let refused = |error: minijinja::Error| TemplateError::Refused(described(&error));
         let template = self.environment.get_template("chat").map_err(refused)?;
         let special = minijinja::Value::from(Serde(&self.special));
         let messages = Serde(messages);
@@ -101,11 +102,13 @@ impl ChatTemplate {
         template.render(context! { ..shared, ..special }).map_err(refused)
     }
 
-    /// The conversation in parts, so that the loss can be taken on what the assistant says. A turn of the assistant is
-    /// what `render(.. up to it, with the generation prompt)` does not say and `render(.. with it)` does.
+    /// The conversation in parts, so that the loss can be taken on what the assistant says. A turn
+    /// of the assistant is what `render(.. up to it, with the generation prompt)` does not say and
+    /// `render(.. with it)` does.
     ///
     /// # Errors
-    /// As of [`ChatTemplate::render`]; and a template for which these are not beginnings of the whole.
+    /// As of [`ChatTemplate::render`]; and a template for which these are not beginnings of the
+    /// whole.
     pub fn segments(&self, messages: &[Message]) -> Result<Vec<Segment>, TemplateError> {
         let whole = self.render(messages, false)?;
         let mut segments = Vec::new();
@@ -131,32 +134,35 @@ impl ChatTemplate {
         index: usize,
         message: &Message,
     ) -> Result<Range<usize>, TemplateError> {
-        let odd = TemplateError::NotAPrefix { turn: index + 1 };
+        let not_a_prefix = TemplateError::NotAPrefix { turn: index + 1 };
         let before = self.render(&messages[..index], true)?;
         let with =
             if index + 1 == messages.len() { whole.to_owned() } else { self.render(&messages[..=index], false)? };
         if !whole.starts_with(&with) || !with.starts_with(&before) {
-            return Err(odd);
+            return Err(not_a_prefix);
         }
         let said = &with[before.len()..];
         // What was said must stand there, and behind it only what ends a turn.
         let content = message.content.trim();
-        let Some(at) = said.find(content) else { return Err(odd) };
+        let Some(at) = said.find(content) else { return Err(not_a_prefix) };
         let ending = &said[at + content.len()..];
-        // The line break behind an end-of-turn token is the next turn's, nothing that the model has to say; where nothing
-        // else ends a turn, it is the end.
+        // The line break behind an end-of-turn token is the next turn's, nothing that the model has
+        // to say; where nothing else ends a turn, it is the end.
         let spaces = if ending.trim().is_empty() { 0 } else { ending.len() - ending.trim_end().len() };
         Ok(before.len()..with.len() - spaces)
     }
 }
 
-/// `{% generation %}` marks what the assistant says for transformers' own masks; it renders nothing.
+/// `{% generation %}` marks what the assistant says for transformers' own masks; it renders
+/// nothing.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let Some(length) = rest[start..].find("%}") else { break };
-        let (before, tag, after) = (&rest[..start], &rest[start..start + length + 2], &rest[start + length + 2..]);
+        let before = &rest[..start];
+        let tag = &rest[start..start + length + 2];
+        let after = &rest[start + length + 2..];
         out.push_str(before);
         let inner = &tag[2..tag.len() - 2];
         match inner.trim_matches(['-', '+', ' ', '\n', '\t']) {
@@ -169,7 +175,8 @@ fn without_generation_tags(source: &str) -> String {
     out + rest
 }
 
-fn told(error: &minijinja::Error) -> String {
+/// What went wrong, and on which line of the template.
+fn described(error: &minijinja::Error) -> String {
     let line = error.line().map_or_else(String::new, |line| format!(" (line {line} of the template)"));
     match error.detail() {
         Some(detail) => format!("{detail}{line}"),
@@ -205,7 +212,8 @@ impl Day {
             "December",
         ];
         const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-        let (month, weekday) = (MONTHS[self.month as usize - 1], DAYS[self.weekday]);
+        let month = MONTHS[self.month as usize - 1];
+        let weekday = DAYS[self.weekday];
         let mut out = String::new();
         let mut letters = format.chars();
         while let Some(letter) = letters.next() {

@@ -6,7 +6,7 @@ use rondo_proto::nearest::nearest;
 
 use crate::error::MethodError;
 use crate::method::Method;
-use crate::methods::{FedExLora, FedIt, FedSb, FedSvd, FfaLora, FlexLora, Flora, RoLora, ZeroPad};
+use crate::methods::{FedExLora, FedIt, FedSb, FedSvd, FfaLora, FlexLora, Flora, Miss, RoLora, ZeroPad};
 
 /// Methods by id. Cheap to clone.
 #[derive(Clone, Default)]
@@ -32,6 +32,7 @@ impl Registry {
             Arc::new(RoLora),
             Arc::new(FedSvd),
             Arc::new(ZeroPad),
+            Arc::new(Miss),
         ];
         Self { methods }
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rondo_methods::export::peft;
 use rondo_methods::law::shares;
 use rondo_methods::{
-    Contribution, ExportInfo, Job, Kind, MethodConfig, MethodError, OfflineInput, OfflineOutput, Registry, Tensor,
-    TensorFile, TensorSet, aggregate_files,
+    AdapterState, Contribution, ExportInfo, Instance, Job, Kind, MethodConfig, MethodError, OfflineInput,
+    OfflineOutput, Registry, Role, Tensor, TensorFile, TensorSet, Travel, aggregate_files,
 };
 use rondo_proto::run_file::Dtype;
 use suite::{Federation, base, distance, no_metadata, run_file};
@@ -136,6 +136,34 @@ fn folders_of_others_are_read_by_their_own_rules() {
     assert!(peft::load(&dir.path().join("nowhere")).is_err());
 }
 
+/// Both forms of one adapter: as PEFT's MissConfig (0.21) reads it, and as a plain pair B = D^T, A = the tiling, alpha = r.
+#[test]
+fn miss_in_pefts_own_type_and_as_a_pair() {
+    let federation = Federation::start(&Registry::builtin(), "miss", 4, "", "");
+    let trained = federation.train("anna", 1.0, 0, "native").tensors;
+    let state = AdapterState { tensors: trained, ..federation.state("anna", 0) };
+    let [native, pair] = ["native", "pair"].map(|name| federation.dir.path().join(name));
+    federation.job.export_native(&state, &native, &info(None)).unwrap();
+    federation.job.export_peft(&state, &pair, &info(None)).unwrap();
+    let config = config_of(&native);
+    assert_eq!(
+        (&config["peft_type"], &config["r"], &config["init_weights"]),
+        (&"MISS".into(), &4.into(), &true.into())
+    );
+    assert_eq!(config_of(&pair)["lora_alpha"], 4);
+    let file = TensorFile::open(&native.join("adapter_model.safetensors")).unwrap();
+    let adapter = peft::load(&pair).unwrap();
+    for target in federation.job.targets() {
+        let d = file.read(&format!("base_model.model.{}.miss_block", target.name)).unwrap();
+        assert_eq!(d, state.tensors[&format!("{}.miss_D", target.name)]);
+        let read = adapter.targets.iter().find(|read| read.name == target.name).unwrap();
+        assert_eq!(read.b.to_matrix(), d.to_matrix().transposed());
+        let ones = |k: usize, j: usize| if j % 4 == k { 1.0 } else { 0.0 };
+        let tiling: Vec<f32> = (0..4).flat_map(|k| (0..target.inp).map(move |j| ones(k, j))).collect();
+        assert_eq!((&read.a.data, read.scale), (&tiling, 1.0));
+    }
+}
+
 /// The law on plain files gives what a run's aggregation gives.
 #[test]
 fn offline_equals_a_run() {
@@ -163,8 +191,10 @@ fn offline_equals_a_run() {
         assert_eq!(output.targets.len(), 3);
         let tensors = |path: &Path| TensorFile::open(path).unwrap().read_all(|_| true).unwrap();
         assert_eq!(tensors(&out), tensors(&run.global), "{id}");
-        // FFA-LoRA's A is nowhere in these files, so there the error cannot be measured.
-        assert_eq!(output.error, if id == "ffa-lora" { None } else { run.error }, "{id}");
+        // A frozen part that never travels, as FFA-LoRA's A, is nowhere in these files; then the error cannot be measured.
+        let layout = federation.job.layout(Instance::OF_RUN);
+        let lacks = layout.iter().any(|named| named.spec.role != Role::Trained && named.spec.travel == Travel::Never);
+        assert_eq!(output.error, if lacks { None } else { run.error }, "{id}");
         // Whole adapters, frozen parts included.
         let whole: Vec<Contribution> = trained
             .iter()

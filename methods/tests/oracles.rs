@@ -1,5 +1,5 @@
 //! Numbers computed elsewhere (numpy, f64) that the laws and initialisers must reproduce:
-//! algorithms of FedIT, FLoRA, FFA-LoRA, Fed-SB and LoRA-SB on matrices small enough to check by
+//! algorithms of FedIT, FLoRA, FFA-LoRA, Fed-SB, LoRA-SB and MiSS on matrices small enough to check by
 //! hand.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
@@ -19,12 +19,17 @@ use rondo_proto::v1;
 const TARGET: &str = "layer.proj";
 
 fn job(id: &str, rank: usize, options: &str) -> Job {
+    job_of_shape([3, 2], id, rank, options)
+}
+
+/// One target whose weight has this shape, `[out, in]`.
+fn job_of_shape([out, inp]: [u32; 2], id: &str, rank: usize, options: &str) -> Job {
     let mut run: RunFile = suite::run_file(id, rank, options, "");
     run.method.targets = vec!["proj".into()];
     let base = v1::BaseModel {
         architecture: "bert".into(),
         hidden_size: 2,
-        linears: vec![v1::LinearLayer { name: TARGET.into(), out_features: 3, in_features: 2 }],
+        linears: vec![v1::LinearLayer { name: TARGET.into(), out_features: out, in_features: inp }],
         ..Default::default()
     };
     Job::new(&Registry::builtin(), &run, &base).unwrap()
@@ -358,6 +363,33 @@ fn fed_sb_averages_r_between_fixed_factors() {
     let output = bench.aggregate(Kind::Train, [1., 1.], [&[("lora_R", r1)], &[("lora_R", r2)]]);
     close(&part(&output.global, "lora_R"), [[2., 1.], [0.5, 0.]], "uniform R");
     close(&bench.delta(&output), [[0.4, 2.2], [0.3, 0.4], [0., 0.]], "uniform B.R.A");
+}
+
+/// A target of two outputs with as many inputs as asked; two clients, one of them with the D of PEFT's own example.
+#[test]
+fn miss_repeats_one_matrix_over_the_inputs() {
+    let (d1, d2) = (tensor([[0.1, 0.2], [0.3, 0.4]]), tensor([[0.5, -0.2], [0.1, 0.]]));
+    let of_inputs = |inputs| Bench::new(job_of_shape([2, inputs], "miss", 2, ""));
+    let aggregate = |bench: &Bench, second: &Tensor| {
+        bench.aggregate(Kind::Train, [1., 3.], [&[("miss_D", d1.clone())], &[("miss_D", second.clone())]])
+    };
+    // Three inputs: the second repetition is cut. peft 0.21.2 merges d1 with MissConfig(r=2) into just this.
+    let bench = of_inputs(3);
+    close(&bench.delta(&aggregate(&bench, &d1)), [[0.1, 0.3, 0.1], [0.2, 0.4, 0.2]], "D^T.E of one D");
+    let output = aggregate(&bench, &d2);
+    close(&part(&output.global, "miss_D"), [[0.4, -0.1], [0.15, 0.1]], "D");
+    close(&bench.delta(&output), [[0.4, 0.15, 0.4], [-0.1, 0.1, -0.1]], "D^T.E");
+    assert!(output.error.unwrap() < 1e-7);
+    // Four inputs: two whole repetitions.
+    let bench = of_inputs(4);
+    let output = aggregate(&bench, &d2);
+    close(&bench.delta(&output), [[0.4, 0.15, 0.4, 0.15], [-0.1, 0.1, -0.1, 0.1]], "D^T.E of four inputs");
+    // A client of rank 1 has the first row alone; the second counts with its global value, zero.
+    let bench = of_inputs(3);
+    let narrow = [("miss_D", tensor([[0.5, -0.2]]))];
+    let output = bench.of_ranks(Kind::Train, [2, 1], [1., 3.], [&[("miss_D", d1)], &narrow]);
+    close(&part(&output.global, "miss_D"), [[0.4, -0.1], [0.075, 0.1]], "D of ranks 2 and 1");
+    assert!(output.error.unwrap() < 1e-7);
 }
 
 fn g1() -> Tensor {

@@ -33,6 +33,8 @@ fn run_files_are_refused_before_any_round() {
     assert!(text.contains("above 0"), "{text}");
     let text = refusal("fed-sb", 2, "alpha = 4.0");
     assert!(text.contains("scale of B.R.A is 1") && text.contains("rank, 2"), "{text}");
+    let text = refusal("miss", 2, "alpha = 4.0");
+    assert!(text.contains("D^T.E has no scale") && text.contains("rank, 2"), "{text}");
     let text = refusal("fed-sb", 2, "init = \"base-svd\"\nstart = \"first-step\"");
     assert!(text.contains("knows no gradient"), "{text}");
     let text = refusal("ffa-lora", 6, "");
@@ -57,7 +59,7 @@ fn ranks_of_clients_follow_the_method() {
         let text = of(id).client_rank(2).unwrap_err().to_string();
         assert!(text.contains(id) && text.contains("all clients train with the run's rank"), "{text}");
     }
-    for id in ["ffa-lora", "fed-sb", "flexlora", "rolora", "fedsvd", "zero-pad"] {
+    for id in ["ffa-lora", "fed-sb", "flexlora", "rolora", "fedsvd", "zero-pad", "miss"] {
         assert_eq!(of(id).client_rank(1).unwrap(), 1);
         assert!(of(id).client_rank(4).is_err());
     }

@@ -1,5 +1,5 @@
-//! What Rondo's programs say to each other: messages, typed ids, digests, tensor manifests, run files and error codes.
-//! Nothing here opens a connection: `rondo-wire` does.
+//! What Rondo's programs say to each other: messages, typed ids, digests, tensor manifests, run
+//! files and error codes. Nothing here opens a connection: `rondo-wire` does.
 
 pub mod clock;
 pub mod digest;

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::run_file::Dtype;
 
-/// Largest header that is read; a hostile file must not make the reader allocate what it claims.
-/// A model with a million tensors needs about 100 MB, an adapter of hundreds of targets far less than one.
+/// Largest header that is read; a hostile file must not make the reader allocate what it claims. A
+/// model with a million tensors needs about 100 MB, an adapter of hundreds of targets far less than
+/// one.
 pub const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// How many differences `diff` spells out before it only counts.
@@ -84,14 +85,14 @@ pub struct Located {
     pub offset: u64,
 }
 
-/// The tensors of a safetensors file, sorted by name. Reads the header only, and checks that the file is exactly as
-/// long as the header says.
+/// The tensors of a safetensors file, sorted by name. Reads the header only, and checks that the
+/// file is exactly as long as the header says.
 pub fn read(path: &Path) -> Result<Vec<TensorEntry>, ManifestError> {
     Ok(open(path)?.tensors.into_iter().map(|located| located.entry).collect())
 }
 
-/// Opens a safetensors file and reads its header: of bounded size, offsets without holes, the file exactly as long as
-/// the header says.
+/// Opens a safetensors file and reads its header: of bounded size, offsets without holes, the file
+/// exactly as long as the header says.
 pub fn open(path: &Path) -> Result<TensorSource, ManifestError> {
     let io_error = |source| ManifestError::Io { path: path.to_owned(), source };
     let invalid = |problem: String| ManifestError::Invalid { path: path.to_owned(), problem };
@@ -111,7 +112,8 @@ pub fn open(path: &Path) -> Result<TensorSource, ManifestError> {
     }
     let mut header = vec![0; header_bytes as usize];
     file.read_exact(&mut header).map_err(io_error)?;
-    // The library checks that offsets follow each other without gaps and fit shapes and dtypes, with checked arithmetic.
+    // The library checks that offsets follow each other without gaps and fit shapes and dtypes,
+    // with checked arithmetic.
     let header: Metadata = serde_json::from_slice(&header).map_err(|error| invalid(error.to_string()))?;
     let expected = (8 + header_bytes).saturating_add(header.data_len() as u64);
     if expected != length {
@@ -127,8 +129,8 @@ pub fn open(path: &Path) -> Result<TensorSource, ManifestError> {
     Ok(TensorSource { file, tensors, metadata })
 }
 
-/// What differs between the tensors that were expected and those that came, in words; nothing when they are equal.
-/// The order of either list does not matter.
+/// What differs between the tensors that were expected and those that came, in words; nothing when
+/// they are equal. The order of either list does not matter.
 pub fn diff(expected: &[TensorEntry], got: &[TensorEntry]) -> Option<String> {
     let expected: BTreeMap<&str, &TensorEntry> = expected.iter().map(|entry| (entry.name.as_str(), entry)).collect();
     let found: BTreeMap<&str, &TensorEntry> = got.iter().map(|entry| (entry.name.as_str(), entry)).collect();

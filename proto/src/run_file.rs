@@ -1,4 +1,5 @@
-//! The run file: everything a run is, in TOML. It travels as text and is parsed the same way everywhere.
+//! The run file: everything a run is, in TOML. It travels as text and is parsed the same way
+//! everywhere.
 
 mod checks;
 mod keys;
@@ -60,7 +61,8 @@ pub struct BaseRef {
 pub struct MethodChoice {
     /// Registry id, for example "fed-sb".
     pub id: String,
-    /// Adapter rank r; a client with a smaller limit may train with less where the method can mix ranks.
+    /// Adapter rank r; a client with a smaller limit may train with less where the method can mix
+    /// ranks.
     pub rank: usize,
     /// LoRA's alpha; the scale is alpha / r. Absent takes alpha = r.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,13 +89,15 @@ pub struct Train {
     /// Gradient-norm limit over all trained tensors; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
-    /// Weight mu of FedProx's pull `mu/2 ||x - x_global||^2` towards the adapter as received; 0 = none.
+    /// Weight mu of FedProx's pull `mu/2 ||x - x_global||^2` towards the adapter as received;
+    /// 0 = none.
     #[serde(default)]
     pub proximal: f64,
     /// Compute type.
     #[serde(default)]
     pub dtype: Dtype,
-    /// Whether clients keep the base's linear layers quantised; it changes what is computed, so it is the run's to say.
+    /// Whether clients keep the base's linear layers quantised; it changes what is computed, so it
+    /// is the run's to say.
     #[serde(default)]
     pub quantise: Quantise,
     /// Seed of everything in the run that is drawn; noise for privacy is not.
@@ -123,17 +127,17 @@ pub struct PrivacyChoice {
     pub delta: f64,
     /// Clip norm.
     pub clip: f64,
-    /// Standard deviation of the noise in units of the clip. Absent: who adds the noise (each data owner, or the
-    /// coordinator) takes the least that spends `epsilon` over all rounds. Given, the run ends when the next round would
-    /// cost more than `epsilon`.
+    /// Standard deviation of the noise in units of the clip. Absent: who adds the noise (each data
+    /// owner, or the coordinator) takes the least that spends `epsilon` over all rounds. Given, the
+    /// run ends when the next round would cost more than `epsilon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_multiplier: Option<f64>,
-    /// Of unit "client": chance with which every client that is there takes part in a round, by its own coin. Absent:
-    /// cohorts are drawn as ever, and nothing is gained by the draw.
+    /// Of unit "client": chance with which every client that is there takes part in a round, by its
+    /// own coin. Absent: cohorts are drawn as ever, and nothing is gained by the draw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling_rate: Option<f64>,
-    /// Of unit "client": share of the clients' changes that is to be within the clip. The clip then starts at `clip` and
-    /// moves with every round (Andrew et al. 2021). Absent: it stays.
+    /// Of unit "client": share of the clients' changes that is to be within the clip. The clip then
+    /// starts at `clip` and moves with every round (Andrew et al. 2021). Absent: it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_quantile: Option<f64>,
 }
@@ -180,7 +184,7 @@ pub enum RunFileError {
     /// Not TOML, or a value of the wrong kind.
     #[error("{prefix}{0}", prefix = wording::run_file_prefix())]
     Syntax(String),
-    /// A key nobody knows.
+    /// An unknown key.
     #[error("{}unknown key {}{}", wording::run_file_prefix(), wording::quoted(.key), did_you_mean(.nearest))]
     UnknownKey {
         /// Dotted path of the key.
@@ -203,8 +207,9 @@ fn did_you_mean(nearest: &Option<String>) -> String {
 }
 
 impl RunFile {
-    /// Reads a run file: TOML without unknown keys, every value in its range. What is under `[method]` beside the known
-    /// keys is left to the method, and what depends on the base model to `check_base` and the method.
+    /// Reads a run file: TOML without unknown keys, every value in its range. What is under
+    /// `[method]` beside the known keys is left to the method, and what depends on the base model
+    /// to `check_base` and the method.
     pub fn parse(text: &str) -> Result<Self, RunFileError> {
         let syntax = |error: toml::de::Error| RunFileError::Syntax(error.to_string().trim_end().to_owned());
         let mut unknown = None;
@@ -212,7 +217,7 @@ impl RunFile {
         let parsed = serde_ignored::deserialize(document, |path| {
             unknown.get_or_insert_with(|| keys::dotted(&path));
         });
-        // An unknown key is told first: a misspelt one would otherwise show as a missing one.
+        // An unknown key is reported first: a misspelt one would otherwise show as a missing one.
         if let Some(key) = unknown.or_else(|| parsed.is_err().then(|| keys::first_unknown(text)).flatten()) {
             let nearest = keys::nearest_known(&key);
             return Err(RunFileError::UnknownKey { key, nearest });
@@ -222,7 +227,8 @@ impl RunFile {
         Ok(run)
     }
 
-    /// Checks what depends on the base model alone: that it is the one that is meant, and that inputs fit it.
+    /// Checks what depends on the base model alone: that it is the one that is meant, and that
+    /// inputs fit it.
     pub fn check_base(&self, base: &BaseModel) -> Result<(), RunFileError> {
         checks::base(self, base)
     }

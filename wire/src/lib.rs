@@ -1,5 +1,5 @@
-//! How Rondo's programs reach each other: gRPC clients and servers over mutual TLS, identities and how they are
-//! enrolled, files in chunks, and the way of an error through a gRPC status.
+//! How Rondo's programs reach each other: gRPC clients and servers over mutual TLS, identities and
+//! how they are enrolled, files in chunks, and the way of an error through a gRPC status.
 
 pub mod identity;
 pub mod status;

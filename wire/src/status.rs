@@ -8,9 +8,11 @@ use tonic::{Code, Status};
 
 /// Metadata key under which the error code travels.
 const CODE_KEY: &str = "rondo-code";
-/// Metadata key under which the hint travels; binary, because hints quote names that need not be ASCII.
+/// Metadata key under which the hint travels; binary, because hints quote names that need not be
+/// ASCII.
 const HINT_KEY: &str = "rondo-hint-bin";
-/// Longest message and longest hint, in bytes: both travel in HTTP/2 headers, whose total size is limited.
+/// Longest message and longest hint, in bytes: both travel in HTTP/2 headers, whose total size is
+/// limited.
 const MAX_TEXT: usize = 3000;
 
 /// The gRPC code that each error code travels as.
@@ -37,8 +39,9 @@ fn grpc_code(code: ErrorCode) -> Code {
     TABLE.iter().find(|row| row.0 == code).map_or(Code::Internal, |row| row.1)
 }
 
-/// The code a status stands for: ours if it names one, otherwise by its gRPC code. A status that was made on this
-/// side because the connection broke stands for `Unavailable`, whatever code the transport chose.
+/// The code a status stands for: ours if it names one, otherwise by its gRPC code. A status that
+/// was made on this side because the connection broke stands for `Unavailable`, whatever code the
+/// transport chose.
 pub fn code_of(status: &Status) -> ErrorCode {
     let named = status.metadata().get(CODE_KEY).and_then(|value| value.to_str().ok());
     if let Some(code) = named.and_then(ErrorCode::from_name) {
@@ -51,7 +54,7 @@ pub fn code_of(status: &Status) -> ErrorCode {
     TABLE.iter().find(|row| row.1 == status.code()).map_or(ErrorCode::Internal, |row| row.0)
 }
 
-/// A status that carries a code, a message and, where there is one, a hint how to mend it.
+/// A status that carries a code, a message and, where there is one, a hint how to fix it.
 pub fn status(code: ErrorCode, message: impl Into<String>, hint: Option<&str>) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE_KEY, MetadataValue::from_static(code.name()));
@@ -61,7 +64,7 @@ pub fn status(code: ErrorCode, message: impl Into<String>, hint: Option<&str>) -
     Status::with_metadata(grpc_code(code), shorten(&message.into()), metadata)
 }
 
-/// What to tell a person about a status: a message, and how to mend it when that is known.
+/// What to show a person about a status: a message, and how to fix it when that is known.
 pub fn explain(status: &Status) -> (String, Option<String>) {
     let hint = status.metadata().get_bin(HINT_KEY).and_then(|value| value.to_bytes().ok());
     let hint = hint.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());

@@ -1,4 +1,5 @@
-//! How files travel: in chunks whose whole gRPC message stays within 1 MiB, resumable at any offset, checked by digest.
+//! How files travel: in chunks whose whole gRPC message stays within 1 MiB, resumable at any
+//! offset, checked by digest.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -6,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio_stream::Stream;
-
 use rondo_proto::digest::{Digest, Hasher};
 use rondo_proto::v1::{
     Chunk, InitialHeader, InitialMessage, UploadHeader, UploadMessage, initial_message, upload_message,
 };
+use tokio_stream::Stream;
 
 /// Largest gRPC message of a transfer, frame included.
 pub const MESSAGE_BYTES: usize = 1 << 20;
@@ -22,7 +22,8 @@ pub const FRAME_BYTES: u64 = 5;
 /// Chunks read ahead of the network.
 const READ_AHEAD: usize = 2;
 
-/// What a message costs on the wire as gRPC counts it: its encoding and its frame, without HTTP/2 and TLS.
+/// What a message costs on the wire as gRPC counts it: its encoding and its frame, without HTTP/2
+/// and TLS.
 pub fn wire_bytes(message: &impl Message) -> u64 {
     message.encoded_len() as u64 + FRAME_BYTES
 }
@@ -35,7 +36,10 @@ pub struct Pieces {
     total: u64,
 }
 
-/// Opens a file at an offset; an offset beyond its end is an error of kind `InvalidInput`.
+/// Opens a file at an offset in bytes.
+///
+/// # Errors
+/// The file cannot be read; of kind `InvalidInput`, an offset beyond its end.
 pub fn pieces(path: &Path, offset: u64) -> io::Result<Pieces> {
     let mut file = File::open(path)?;
     let total = file.metadata()?.len();
@@ -63,7 +67,8 @@ impl Iterator for Pieces {
         }
         let size = self.left.min(CHUNK_BYTES as u64);
         let mut piece = vec![0; size as usize];
-        // A file that shrank or cannot be read ends the transfer with one error, not with endless ones.
+        // A file that shrank or cannot be read ends the transfer with one error, not with endless
+        // ones.
         self.left = match self.file.read_exact(&mut piece) {
             Ok(()) => self.left - size,
             Err(error) => {
@@ -75,7 +80,11 @@ impl Iterator for Pieces {
     }
 }
 
-/// The chunks of a download: the first carries the blob's size, and there is always a first.
+/// The chunks of a download from an offset in bytes. There is always a first one, and it carries
+/// the blob's size.
+///
+/// # Errors
+/// As of [`pieces`].
 pub fn chunks(path: &Path, offset: u64) -> io::Result<impl Iterator<Item = io::Result<Chunk>> + Send + use<>> {
     let mut pieces = pieces(path, offset)?;
     let total_bytes = pieces.total();
@@ -85,6 +94,9 @@ pub fn chunks(path: &Path, offset: u64) -> io::Result<impl Iterator<Item = io::R
 }
 
 /// The messages of an upload: the header, then the file from the header's offset.
+///
+/// # Errors
+/// As of [`pieces`].
 pub fn upload_messages(
     header: UploadHeader,
     path: &Path,
@@ -96,7 +108,10 @@ pub fn upload_messages(
 }
 
 /// The messages that bring an adapter that a run starts from: the header, then the whole file.
-pub fn initial_messages(
+///
+/// # Errors
+/// As of [`pieces`].
+pub fn start_adapter_messages(
     header: InitialHeader,
     path: &Path,
 ) -> io::Result<impl Iterator<Item = io::Result<InitialMessage>> + Send + use<>> {
@@ -106,15 +121,15 @@ pub fn initial_messages(
     Ok(std::iter::once(Ok(first)).chain(data))
 }
 
-/// Reads on a thread for blocking work and hands on as a stream, a few chunks ahead of the network. Must be called
-/// within a tokio runtime.
+/// Reads on a thread for blocking work and hands on as a stream, a few chunks ahead of the network.
+/// Must be called within a tokio runtime.
 pub fn stream<T: Send + 'static>(
     items: impl Iterator<Item = T> + Send + 'static,
 ) -> impl Stream<Item = T> + Send + Unpin {
     let (sender, receiver) = tokio::sync::mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         for item in items {
-            // The receiver is gone when the transfer was given up.
+            // The receiver is gone when the transfer was cancelled.
             if sender.blocking_send(item).is_err() {
                 return;
             }
@@ -154,8 +169,9 @@ pub enum ReceiveError {
     },
 }
 
-/// A blob on its way in: bytes are appended to `<path>.part` and hashed; only a blob that is whole and has the right
-/// digest gets its name. What an interrupted transfer left is kept and goes on where it stopped.
+/// A blob on its way in: bytes are appended to `<path>.part` and hashed; only a blob that is whole
+/// and has the right digest gets its name. What an interrupted transfer left is kept and the next
+/// one continues there.
 #[derive(Debug)]
 pub struct Receiver {
     path: PathBuf,
@@ -169,6 +185,9 @@ pub struct Receiver {
 
 impl Receiver {
     /// Opens the part file of a blob and hashes what it already holds.
+    ///
+    /// # Errors
+    /// The part file cannot be opened or read.
     pub fn open(path: &Path, digest: Digest) -> Result<Self, ReceiveError> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
@@ -186,6 +205,9 @@ impl Receiver {
     }
 
     /// Appends a chunk.
+    ///
+    /// # Errors
+    /// More bytes came than were announced, or the disk refuses.
     pub fn absorb(&mut self, chunk: &Chunk) -> Result<(), ReceiveError> {
         if chunk.total_bytes > 0 {
             self.total = Some(chunk.total_bytes);
@@ -201,8 +223,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// Checks size and digest, flushes to disk and gives the file its name. A blob with a wrong digest is thrown away,
-    /// one that is merely short is kept for the next attempt.
+    /// Checks size and digest, flushes to disk and gives the file its name.
+    ///
+    /// # Errors
+    /// A blob with a wrong digest is deleted; one that is too short is kept for the next attempt.
+    /// The disk refuses.
     pub fn finish(mut self) -> Result<PathBuf, ReceiveError> {
         if let Some(expected) = self.total.filter(|total| self.stored < *total) {
             return Err(ReceiveError::Size { digest: self.digest, expected, got: self.stored });
@@ -218,7 +243,8 @@ impl Receiver {
         Ok(self.path)
     }
 
-    /// Forgets what was received. A part file that cannot be removed is emptied by the next attempt's wrong digest.
+    /// Forgets what was received. A part file that cannot be removed is emptied by the next
+    /// attempt's wrong digest.
     fn discard(&mut self) {
         let _ = self.file.set_len(0);
         let _ = std::fs::remove_file(&self.part);

@@ -248,7 +248,8 @@ fn another_alignment_is_followed() {
     assert_eq!(header.tensors[0].offset % 64, 0);
 }
 
-/// A header that claims more than the limit is refused while it is read, not after memory was taken.
+/// A header that claims more than the limit is refused while it is read, not after memory was
+/// taken.
 #[test]
 fn a_header_beyond_the_limit_is_refused() {
     let start = Builder::new().entry("k", 9, &[&0u32.to_le_bytes()[..], &(1u64 << 40).to_le_bytes()].concat()).bytes();
@@ -258,7 +259,8 @@ fn a_header_beyond_the_limit_is_refused() {
 }
 
 proptest! {
-    /// Damaged files are refused or read, but nothing panics, and memory follows the file, not its claims.
+    /// Damaged files are refused or read, but nothing panics, and memory follows the file, not its
+    /// claims.
     #[test]
     fn damage_never_panics(cut in 0usize..6000, flips in prop::collection::vec((0usize..1600, 0u8..8), 0..6)) {
         let mut bytes = Builder::llama().text("tokenizer.chat_template", "{{ messages }}").bytes();

@@ -21,7 +21,8 @@ pub enum Value {
     Array(Array),
 }
 
-/// Many values of one kind. Small ones keep their width: an array of bytes must not take eight times its size.
+/// Many values of one kind. Small ones keep their width: an array of bytes must not take eight
+/// times its size.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // The names are the format's.
 pub enum Array {
@@ -60,7 +61,8 @@ impl Value {
         }
     }
 
-    /// As a finite number. 32 bits become the shortest decimal that they stand for, so that 1e-5 is 1e-5.
+    /// As a finite number. 32 bits become the shortest decimal that they stand for, so that 1e-5 is
+    /// 1e-5.
     pub fn float(&self) -> Option<f64> {
         match self {
             Self::F32(number) => number.to_string().parse().ok(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rondo_data::{DataError, Dataset, OnBadRow, Source, Wants};
+use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
 use rondo_methods::{Job, Registry};
 use rondo_proto::run_file::{PrivacyChoice, RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
@@ -224,14 +224,14 @@ impl Admission {
         let stamp = (about.len(), about.modified().ok());
         if let Some(loaded) = &self.loaded
             && (loaded.stamp, &loaded.source) == (stamp, &source)
-            && Wants::of(&loaded.task) == Wants::of(task)
+            && TaskSpec::of(&loaded.task) == TaskSpec::of(task)
         {
             return Ok(Arc::clone(&loaded.data));
         }
         // Two data sets are never held at the same time.
         self.loaded = None;
         let in_memory = self.config.limits.data_mb << 20;
-        let data = Arc::new(Dataset::load(&source, Wants::of(task), in_memory).map_err(failure)?);
+        let data = Arc::new(Dataset::load(&source, TaskSpec::of(task), in_memory).map_err(failure)?);
         let train = data.train().len();
         let held_out = data.held_out().len();
         let skipped = data.skipped();

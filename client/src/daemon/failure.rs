@@ -178,8 +178,8 @@ fn data(error: &DataError) -> &'static str {
         DataError::Row { .. } => "has a row that cannot be used",
         DataError::TooManyBad { .. } => "has too many rows that cannot be used",
         DataError::MissingColumn { .. } => "lacks a column",
-        DataError::UnknownShape { .. } | DataError::ShapeOfTask { .. } => {
-            "has rows of another shape than the task needs"
+        DataError::UnknownRowFormat { .. } | DataError::RowFormatOfTask { .. } => {
+            "has rows in a format that the task cannot use"
         }
         DataError::UnknownLabel { .. } => "has a label that the run does not know",
         DataError::NoRows { .. } => "has no rows",

@@ -28,7 +28,7 @@ fn check_dataset(source: &Source) -> Result<(), StartError> {
         let path = source.path.clone();
         StartError::Dataset { name: name.clone(), path, source: error }
     })?;
-    match source.look() {
+    match source.check_columns() {
         // Rows that are skipped may have other columns than those that are used.
         Err(error) if source.on_bad_row == OnBadRow::Skip => {
             tracing::warn!(dataset = name, problem = %error, "the first row cannot be used");

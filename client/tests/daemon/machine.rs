@@ -100,6 +100,8 @@ pub struct Machine {
     pub pretender: Arc<Pretender>,
     pub config: String,
     pub base: v1::BaseModel,
+    /// The client's name.
+    pub client: &'static str,
     /// Makes another trainer than the pretender.
     pub trainer: Option<Make>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -122,7 +124,16 @@ impl Machine {
         let base = rondo_base::describe(&model_dir(), "tiny").unwrap();
         let pretender = Arc::new(Pretender::default());
         pretender.steps.store(3, Ordering::SeqCst);
-        Self { dir, coordinator: Coordinator::default(), pretender, config, base, trainer: None, running: None }
+        Self {
+            dir,
+            coordinator: Coordinator::default(),
+            pretender,
+            config,
+            base,
+            client: "movies",
+            trainer: None,
+            running: None,
+        }
     }
 
     pub fn start(&mut self) {
@@ -145,7 +156,7 @@ impl Machine {
         let parts = DaemonSetup {
             home: Home::open(self.dir.path()).unwrap(),
             config: Config::read(&file).unwrap(),
-            client: "movies".to_owned(),
+            client: self.client.to_owned(),
             api,
             registry: Registry::builtin(),
             trainer: Box::new(make),

@@ -5,6 +5,7 @@
 
 mod admission;
 mod coordinator;
+mod earlier_version;
 mod faults;
 mod flow;
 mod grpc;

@@ -128,7 +128,7 @@ impl Coordinator {
         let digest = Digest::of_file(initial).unwrap().to_string();
         let total_bytes = std::fs::metadata(initial).unwrap().len();
         let header = v1::InitialHeader { base: base.name, digest: digest.clone(), total_bytes };
-        let messages = transfer::initial_messages(header, initial).unwrap().map(Result::unwrap);
+        let messages = transfer::start_adapter_messages(header, initial).unwrap().map(Result::unwrap);
         let stored = api.upload_initial(transfer::stream(messages)).await.unwrap().into_inner();
         assert_eq!(stored.digest, digest);
         let request = v1::CreateRunRequest { run_file, initial_digest: digest };

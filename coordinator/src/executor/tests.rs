@@ -73,7 +73,7 @@ pub(super) async fn bench_with<T>(
     let shown = u32::from(!text.contains("[privacy]"));
     for (seed, client) in (1..).zip(&clients) {
         driver.step(poll(client)).await.unwrap();
-        let bytes = update(&text, Kind::Train, 1, 4, seed);
+        let bytes = update(&text, &base(), Kind::Train, 1, 4, seed);
         let file = dir.path().join("update");
         std::fs::write(&file, &bytes).unwrap();
         let digest = Digest::of(&bytes);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rondo_coordinator::clock::SystemClock;
+use rondo_coordinator::clock::{Clock, SystemClock};
 use rondo_coordinator::config::Config;
 use rondo_coordinator::data_dir::DataDir;
 use rondo_coordinator::init::{InitRequest, Initialised, init};
@@ -45,6 +45,11 @@ impl Coordinator {
     }
 
     pub(crate) fn start_with(dir: &Path, config: Config) -> Self {
+        Self::start_at(dir, config, Arc::new(SystemClock))
+    }
+
+    /// With a clock of its own.
+    pub(crate) fn start_at(dir: &Path, config: Config, clock: Arc<dyn Clock>) -> Self {
         let config = Config { listen: "127.0.0.1:0".parse().unwrap(), drain_s: 3, ..config };
         let (end, ended) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -57,7 +62,7 @@ impl Coordinator {
                     let _ = is_shutdown.await;
                 };
                 let ready = move |address| ready.send(address).unwrap();
-                let serving = serve(&data, config, Registry::builtin(), Arc::new(SystemClock), ready, is_shutdown);
+                let serving = serve(&data, config, Registry::builtin(), clock, ready, is_shutdown);
                 tokio::pin!(serving);
                 tokio::select! {
                     outcome = &mut serving => panic!("the coordinator ended by itself: {outcome:?}"),

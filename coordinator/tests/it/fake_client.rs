@@ -26,6 +26,8 @@ pub(crate) struct FakeClient {
     seed: u64,
     /// Data sets it says it has.
     pub(crate) datasets: Vec<String>,
+    /// Digests of the base models it says it has.
+    pub(crate) bases: Vec<String>,
     /// What it measures, by round.
     pub(crate) loss: fn(u32) -> f64,
     /// Digests of the blobs it has; each is fetched once.
@@ -64,8 +66,9 @@ impl FakeClient {
         let seed = identity.name.bytes().fold(1, |seed, byte| seed * 31 + u64::from(byte));
         let api = FederationClient::new(channel(&identity, address));
         let datasets = vec!["reviews".to_owned()];
+        let bases = vec![base().digest, wide_base().digest];
         let loss: fn(u32) -> f64 = |_| 0.5;
-        Self { api, identity, seed, datasets, loss, held: BTreeSet::new() }
+        Self { api, identity, seed, datasets, bases, loss, held: BTreeSet::new() }
     }
 
     /// Goes on with a coordinator that listens elsewhere now.
@@ -77,7 +80,7 @@ impl FakeClient {
         let request = v1::PollRequest {
             version: "test".into(),
             datasets: self.datasets.clone(),
-            bases: vec![base().digest, wide_base().digest],
+            bases: self.bases.clone(),
             max_rank: 0,
             reserved_runs: Vec::new(),
         };
@@ -155,7 +158,8 @@ impl FakeClient {
     /// The update this client has for an assignment; the same each time.
     pub(crate) fn update(&self, assignment: &v1::Assignment) -> Vec<u8> {
         let seed = self.seed + u64::from(assignment.round);
-        update(&assignment.run_file, kind(assignment), assignment.round, assignment.rank, seed)
+        let base = assignment.base.clone().unwrap();
+        update(&assignment.run_file, &base, kind(assignment), assignment.round, assignment.rank, seed)
     }
 
     /// Downloads the state that an assignment names and checks every digest.

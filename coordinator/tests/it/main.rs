@@ -9,6 +9,7 @@ mod central;
 mod comparing;
 mod coordinator;
 mod earlier_build;
+mod earlier_version;
 mod enrolment;
 mod fake_client;
 mod process;

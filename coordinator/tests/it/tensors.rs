@@ -102,6 +102,7 @@ pub(crate) fn random(seed: u64) -> impl FnMut() -> f32 {
 }
 
 /// A well-formed update.
-pub(crate) fn update(run_file: &str, kind: Kind, round: u32, rank: u32, seed: u64) -> Vec<u8> {
-    file(&job(run_file).upload_manifest(kind, Instance::in_round(round).with_rank(rank as usize)), random(seed))
+pub(crate) fn update(run_file: &str, base: &v1::BaseModel, kind: Kind, round: u32, rank: u32, seed: u64) -> Vec<u8> {
+    let job = Job::new(&Registry::builtin(), &RunFile::parse(run_file).unwrap(), base).unwrap();
+    file(&job.upload_manifest(kind, Instance::in_round(round).with_rank(rank as usize)), random(seed))
 }

@@ -2,8 +2,8 @@
 
 use std::io::BufRead;
 
-use super::super::error::Place;
-use super::{DataError, Found, LONGEST, Record, Sink, Source, Span};
+use super::{DataError, LONGEST, Record, RecordPlace, Sink, Source, Span};
+use crate::error::Place;
 
 /// Where the scan stands between elements.
 #[derive(Clone, Copy, PartialEq)]
@@ -47,11 +47,13 @@ impl Element {
     }
 }
 
-/// Reads element by element. What stands between the elements must be commas; an element that is broken inside is a bad
-/// row as long as its brackets close.
+/// Reads element by element. What stands between the elements must be commas; an element that is
+/// broken inside is a bad row as long as its brackets close.
 pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError> {
     let (mut reader, mut offset) = super::open(source)?;
-    let (mut at, mut line, mut element) = (At::Start, 1_u64, None::<Element>);
+    let mut at = At::Start;
+    let mut line = 1_u64;
+    let mut element = None::<Element>;
     let broken = |line: u64, problem: &str| {
         let file = source.path.clone();
         DataError::File { file, problem: format!("line {line}: {problem}") }
@@ -66,7 +68,8 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
             if let Some(open) = &mut element {
                 if open.take(byte) {
                     let length = open.bytes.len() as u32;
-                    let found = Found { place: Place::Line(open.line), span: Span { offset: open.offset, length } };
+                    let found =
+                        RecordPlace { place: Place::Line(open.line), span: Span { offset: open.offset, length } };
                     sink.record(found, parse(source, &open.bytes, found.place))?;
                     (element, at) = (None, At::Behind);
                 } else if open.bytes.len() > LONGEST {
@@ -107,7 +110,7 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
     }
     match at {
         At::End => Ok(()),
-        At::Start => Ok(()), // empty; told as a file without rows
+        At::Start => Ok(()), // empty: the caller reports a file without rows
         _ => Err(broken(
             element.map_or(line, |open| open.line),
             "the list ends within this element; the file is cut off",

@@ -1,4 +1,5 @@
-//! Reading files record by record, never more of a file in memory than one record (of Parquet one page per column).
+//! Reading files record by record, never more of a file in memory than one record (of Parquet one
+//! page per column).
 
 mod json;
 mod jsonl;
@@ -13,31 +14,32 @@ use rondo_proto::wording::SettingKey;
 use super::error::Place;
 use super::{DataError, Format, Record, Source};
 
-/// Bytes of the longest record. A file read in the wrong format is one huge record; it is refused before memory is.
+/// Bytes of the longest record. A file read in the wrong format is one huge record; it is refused
+/// before memory is.
 const LONGEST: usize = 64 << 20;
 
-/// Where a record stands.
+/// Where a record stands in its file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct RecordPlace {
     pub(super) place: Place,
     /// Its bytes in the file; empty for Parquet.
     pub(super) span: Span,
 }
 
-/// A stretch of a file.
+/// A range of bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Span {
     pub(super) offset: u64,
     pub(super) length: u32,
 }
 
-/// Who takes the records.
+/// What takes the records.
 pub(super) trait Sink {
     /// The columns of a file that names them before its first row.
     fn columns(&mut self, columns: &[String], at: Place) -> Result<(), DataError>;
 
     /// A record, or why it is none. An error given back ends the reading.
-    fn record(&mut self, found: Found, record: Result<Record, DataError>) -> Result<(), DataError>;
+    fn record(&mut self, found: RecordPlace, record: Result<Record, DataError>) -> Result<(), DataError>;
 }
 
 /// Reads a whole file.
@@ -59,14 +61,15 @@ pub(super) fn size(source: &Source, format: Format) -> Result<u64, DataError> {
     Ok(about.len())
 }
 
-/// Turns a stretch of a file back into the record it was read as.
-pub(super) struct Reread {
+/// Reads single records of a file again, by their bytes.
+pub(super) struct RecordReader {
     format: Format,
     separated: Option<separated::Layout>,
 }
 
-impl Reread {
-    /// How the records of a file are read again. Parquet has no stretches: its rows are kept as JSON lines elsewhere.
+impl RecordReader {
+    /// How the records of a file are read again. Parquet rows have no bytes of their own; they are
+    /// kept as JSON lines elsewhere.
     pub(super) fn new(source: &Source, format: Format) -> Result<Self, DataError> {
         let separated = match format {
             Format::Csv | Format::Tsv => Some(separated::Layout::open(source, format)?.0),
@@ -85,8 +88,8 @@ impl Reread {
     }
 }
 
-/// The bytes of a stretch.
-pub(super) fn stretch(file: &mut File, span: Span) -> std::io::Result<Vec<u8>> {
+/// The bytes of a span.
+pub(super) fn read_span(file: &mut File, span: Span) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; span.length as usize];
     file.seek(SeekFrom::Start(span.offset))?;
     file.read_exact(&mut bytes)?;

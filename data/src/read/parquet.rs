@@ -8,8 +8,8 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::{Field, Row};
 use serde_json::Value;
 
-use super::super::error::Place;
-use super::{DataError, Found, Record, Sink, Source, Span};
+use super::{DataError, Record, RecordPlace, Sink, Source, Span};
+use crate::error::Place;
 
 /// Bytes of all pages, unpacked.
 pub(super) fn size(source: &Source) -> Result<u64, DataError> {
@@ -29,7 +29,7 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
     let mut rows = guarded(source, 1, || reader.get_row_iter(None))?;
     while let Some(row) = guarded(source, number + 1, || rows.next().transpose())? {
         number += 1;
-        sink.record(Found { place: Place::Row(number), span: Span::default() }, Ok(record(row)))?;
+        sink.record(RecordPlace { place: Place::Row(number), span: Span::default() }, Ok(record(row)))?;
     }
     if i64::try_from(number) != Ok(expected) {
         let problem = format!("holds {number} rows where its footer says {expected}; the file is damaged");
@@ -67,7 +67,8 @@ fn record(row: Row) -> Record {
     row.into_columns().into_iter().map(|(name, field)| (name, value(field))).collect()
 }
 
-/// A value as JSON has it. Bytes are text when they are UTF-8, and nothing otherwise: images and the like are no text.
+/// A value as JSON has it. Bytes are text when they are UTF-8, and nothing otherwise: images and
+/// the like are no text.
 fn value(field: Field) -> Value {
     match field {
         Field::Null => Value::Null,

@@ -6,8 +6,8 @@ use std::io::BufReader;
 use ::csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder};
 use serde_json::Value;
 
-use super::super::error::Place;
-use super::{DataError, Format, Found, LONGEST, Record, Sink, Source, Span};
+use super::{DataError, Format, LONGEST, Record, RecordPlace, Sink, Source, Span};
+use crate::error::Place;
 
 /// The columns, and how fields are set apart.
 pub(super) struct Layout {
@@ -16,7 +16,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Reads the header line, unless `columns` stands for it. Gives the reader behind it, and the bytes before its start.
+    /// Reads the header line, unless `columns` stands for it. Gives the reader behind it, and the
+    /// bytes before its start.
     pub(super) fn open(source: &Source, format: Format) -> Result<(Self, Reader<BufReader<File>>, u64), DataError> {
         let (input, mark) = super::open(source)?;
         let tabs = format == Format::Tsv;
@@ -78,7 +79,7 @@ pub(super) fn read(source: &Source, format: Format, sink: &mut dyn Sink) -> Resu
         } else {
             layout.name(source, &fields, place)
         };
-        sink.record(Found { place, span: Span { offset: mark + start, length: length as u32 } }, record)?;
+        sink.record(RecordPlace { place, span: Span { offset: mark + start, length: length as u32 } }, record)?;
     }
     Ok(())
 }

@@ -51,7 +51,8 @@ fn conversations_are_laid_out_as_transformers_does() {
     assert_eq!(checked, 30);
 }
 
-/// SmolLM2's own template, out of its file where `cargo xtask setup` has put it (or RONDO_SMOLLM2_GGUF names it).
+/// SmolLM2's own template, out of its file where `cargo xtask setup` has put it (or
+/// RONDO_SMOLLM2_GGUF names it).
 #[test]
 fn smollm2_is_laid_out_as_transformers_does() {
     let named = std::env::var_os("RONDO_SMOLLM2_GGUF").map(std::path::PathBuf::from);

@@ -1,7 +1,8 @@
-//! Labelled texts in every format, the split, and errors; the other shapes and streaming have files of their own.
+//! Labelled texts in every file format, the split, and errors. The other row formats and streaming
+//! have files of their own.
 
 mod chat;
-mod shapes;
+mod row_formats;
 mod streaming;
 
 use std::fs;
@@ -23,19 +24,19 @@ fn source(dir: &Path, file: &str, content: &[u8]) -> Source {
 }
 
 fn load(source: &Source) -> Result<Dataset, DataError> {
-    Dataset::load(source, Wants::classification(&labels()), 0)
+    Dataset::load(source, TaskSpec::classification(&labels()), 0)
 }
 
 /// What another kind of task makes of a file.
 fn load_for(source: &Source, kind: TaskKind, template: Template) -> Result<Dataset, DataError> {
-    Dataset::load(source, Wants { kind, labels: &[], template }, 0)
+    Dataset::load(source, TaskSpec { kind, labels: &[], template }, 0)
 }
 
 fn golden(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
 }
 
-fn pairs(part: Part<'_>) -> Vec<(String, u32)> {
+fn pairs(part: Split<'_>) -> Vec<(String, u32)> {
     let examples = part.all().unwrap();
     let mut pairs: Vec<_> = examples.iter().map(|example| (example.text().to_string(), example.label())).collect();
     pairs.sort();

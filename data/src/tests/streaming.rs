@@ -27,18 +27,19 @@ fn file(format: Format, rows: &[(String, String)]) -> Vec<u8> {
     }
 }
 
-fn wants() -> Wants<'static> {
-    Wants { kind: TaskKind::CausalLm, labels: &[], template: Template::Auto }
+fn task() -> TaskSpec<'static> {
+    TaskSpec { kind: TaskKind::CausalLm, labels: &[], template: Template::Auto }
 }
 
 fn same(source: &Source) -> (Dataset, Dataset) {
-    let memory = Dataset::load(source, wants(), 0).unwrap();
-    let streamed = Dataset::load(source, wants(), 1).unwrap();
+    let memory = Dataset::load(source, task(), 0).unwrap();
+    let streamed = Dataset::load(source, task(), 1).unwrap();
     assert!(streamed.is_streamed() && !memory.is_streamed());
     assert_eq!(streamed.skipped(), memory.skipped());
     for (one, other) in [(memory.train(), streamed.train()), (memory.held_out(), streamed.held_out())] {
         assert_eq!(one.lengths(), other.lengths());
-        let (one, other) = (one.all().unwrap(), other.all().unwrap());
+        let one = one.all().unwrap();
+        let other = other.all().unwrap();
         assert_eq!(one, other);
         assert!(one.iter().zip(other.iter()).all(|(one, other)| one.place() == other.place()));
     }
@@ -82,10 +83,10 @@ fn parquet_streams_through_a_copy_and_bad_rows_are_left_out_alike() {
 }
 
 #[test]
-fn a_file_that_changes_under_a_run_is_told_and_not_misread() {
+fn a_file_that_changes_under_a_run_is_reported_and_not_misread() {
     let dir = tempfile::tempdir().unwrap();
     let source = source(dir.path(), "a.jsonl", b"{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
-    let data = Dataset::load(&source, wants(), 1).unwrap();
+    let data = Dataset::load(&source, task(), 1).unwrap();
     assert_eq!(data.train().take(&[1, 0, 1]).unwrap().len(), 3);
     fs::write(&source.path, b"{\"text\": \"longer\"}\n{\"text\": \"two\"}\n").unwrap();
     let said = data.train().take(&[0]).unwrap_err().to_string();
@@ -96,11 +97,11 @@ fn a_file_that_changes_under_a_run_is_told_and_not_misread() {
 fn only_files_above_the_limit_are_streamed() {
     let dir = tempfile::tempdir().unwrap();
     let source = source(dir.path(), "a.jsonl", b"{\"text\": \"one\"}\n");
-    assert!(!Dataset::load(&source, wants(), 16).unwrap().is_streamed());
-    assert!(Dataset::load(&source, wants(), 15).unwrap().is_streamed());
+    assert!(!Dataset::load(&source, task(), 16).unwrap().is_streamed());
+    assert!(Dataset::load(&source, task(), 15).unwrap().is_streamed());
     // Parquet counts as it is unpacked: these 1,058 bytes hold more.
     let packed = Source::new("golden", golden("rows/messages.parquet"));
-    let unpacked = |limit| Dataset::load(&packed, wants(), limit).unwrap().is_streamed();
+    let unpacked = |limit| Dataset::load(&packed, task(), limit).unwrap().is_streamed();
     assert!(unpacked(100) && !unpacked(100_000));
 }
 
@@ -111,15 +112,16 @@ fn a_huge_row_is_one_bad_row_and_not_the_end_of_memory() {
     lines.resize(lines.len() + (65 << 20), b'a');
     lines.extend(b"\"}\n{\"text\": \"three\"}\n");
     let mut source = source(dir.path(), "a.jsonl", &lines);
-    let said = Dataset::load(&source, wants(), 0).unwrap_err().to_string();
+    let said = Dataset::load(&source, task(), 0).unwrap_err().to_string();
     assert!(said.contains("a.jsonl:2: a row of more than 64 MiB"), "{said}");
     (source.on_bad_row, source.max_bad_rows) = (OnBadRow::Skip, 0.5);
-    let data = Dataset::load(&source, wants(), 1).unwrap();
+    let data = Dataset::load(&source, task(), 1).unwrap();
     assert_eq!((data.train().len(), data.skipped()), (2, 1));
     assert_eq!(data.train().all().unwrap().len(), 2);
 }
 
-/// With privacy neither the labels nor the answers that a run asks for move a row or change how many there are.
+/// With privacy neither the labels nor the answers that a run asks for move a row or change how
+/// many there are.
 #[test]
 fn rows_that_are_kept_count_alike_whatever_a_run_asks_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,7 +138,7 @@ fn rows_that_are_kept_count_alike_whatever_a_run_asks_for() {
     let source = Source { eval_fraction: 0.3, on_bad_row: OnBadRow::Keep, max_bad_rows: 0.0, ..source };
     let sizes = |labels: [&str; 2], in_memory| {
         let labels = labels.map(str::to_owned);
-        let data = Dataset::load(&source, Wants::classification(&labels), in_memory).unwrap();
+        let data = Dataset::load(&source, TaskSpec::classification(&labels), in_memory).unwrap();
         let all = data.train().all().unwrap();
         assert_eq!(all.len(), data.train().len());
         let usable = all.iter().filter(|example| example.content != Content::Unusable).count();

@@ -7,6 +7,7 @@ mod fedsvd;
 mod ffa_lora;
 mod flexlora;
 mod flora;
+mod miss;
 mod rolora;
 mod zero_pad;
 
@@ -17,6 +18,7 @@ pub use fedsvd::FedSvd;
 pub use ffa_lora::FfaLora;
 pub use flexlora::FlexLora;
 pub use flora::Flora;
+pub use miss::Miss;
 pub use rolora::RoLora;
 pub use zero_pad::ZeroPad;
 

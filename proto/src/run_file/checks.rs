@@ -188,11 +188,11 @@ fn privacy(run: &RunFile) -> Result<(), RunFileError> {
     Ok(())
 }
 
-/// What a promise asks of cohorts.
+/// What `[privacy]` asks of cohorts.
 fn cohorts(run: &RunFile, privacy: &PrivacyChoice) -> Result<(), RunFileError> {
     require(!privacy.is_per_client() || run.rounds.cohort >= 2, "rounds.cohort", || {
         format!(
-            "is {}, but with privacy.unit = \"client\" a sum of fewer than 2 clients hides nobody",
+            "is {}, but with privacy.unit = \"client\" a sum of fewer than 2 clients hides no client",
             run.rounds.cohort
         )
     })?;
@@ -200,7 +200,7 @@ fn cohorts(run: &RunFile, privacy: &PrivacyChoice) -> Result<(), RunFileError> {
         "must be 0 with privacy.unit = \"client\": a client that is refused must not make room for another".to_owned()
     })?;
     require(!privacy.is_per_client() || run.rounds.max_update_norm.is_none(), "rounds.max_update_norm", || {
-        "must be left out with privacy.unit = \"client\": the clip bounds a change, and a refusal would tell of the norm"
+        "must be left out with privacy.unit = \"client\": the clip bounds a change, and a refusal would give away the norm"
             .to_owned()
     })?;
     if let Some(quantile) = privacy.clip_quantile {
@@ -228,7 +228,8 @@ pub(super) fn base(run: &RunFile, base: &BaseModel) -> Result<(), RunFileError> 
             format!("is {digest}, but base {:?} is registered with {}", base.name, base.digest)
         })?;
     }
-    let (tokens, limit) = (run.task.max_tokens as u64, u64::from(base.max_positions));
+    let tokens = run.task.max_tokens as u64;
+    let limit = u64::from(base.max_positions);
     require(tokens <= limit, "task.max_tokens", || {
         format!("is {tokens}, but base {:?} reads at most {limit} tokens", base.name)
     })

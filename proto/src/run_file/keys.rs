@@ -1,4 +1,5 @@
-//! The keys a run file may have, taken from the types themselves, and the nearest one to a key that nobody knows.
+//! The keys a run file may have, taken from the types themselves, and the nearest one to an unknown
+//! key.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +81,8 @@ fn full() -> RunFile {
     }
 }
 
-/// Known keys by table; the top level is the empty name. Every table of a run file is one level deep.
+/// Known keys by table; the top level is the empty name. Every table of a run file is one level
+/// deep.
 fn known() -> BTreeMap<String, Vec<String>> {
     let mut tables = BTreeMap::new();
     if let Ok(toml::Value::Table(top)) = toml::Value::try_from(full()) {
@@ -108,7 +110,7 @@ fn join(parent: &str, key: &str) -> String {
     if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
-/// The first key nobody knows, for a file that does not parse into a run: it may be why.
+/// The first unknown key, for a file that does not parse into a run: it may be why.
 pub(super) fn first_unknown(text: &str) -> Option<String> {
     let tables = known();
     let top: toml::Table = text.parse().ok()?;
@@ -124,7 +126,8 @@ pub(super) fn first_unknown(text: &str) -> Option<String> {
     None
 }
 
-/// The known key most like an unknown one: the same word in another table, or one spelt alike in the same table.
+/// The known key most like an unknown one: the same word in another table, or one spelt alike in
+/// the same table.
 pub(super) fn nearest_known(key: &str) -> Option<String> {
     let tables = known();
     let (table, word) = key.split_once('.').unwrap_or(("", key));

@@ -1,4 +1,4 @@
-//! `[rounds]`, `[server]` and `[evaluation]`: what the coordinator decides by.
+//! `[rounds]`, `[server]` and `[evaluation]`: the rules of the coordinator.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct Rounds {
     /// Further clients selected as spares; the first `cohort` updates count.
     #[serde(default)]
     pub over_select: u32,
-    /// Seconds from the start of a phase until the round goes on with what it has.
+    /// Seconds from the start of a phase until the round continues with what it has.
     #[serde(default = "default_deadline_s")]
     pub deadline_s: u64,
     /// Seconds to wait for the others once quorum is reached.
@@ -23,10 +23,11 @@ pub struct Rounds {
     /// Evaluate the published adapter every so many rounds; the last one always is. 0 = never.
     #[serde(default = "default_eval_every")]
     pub eval_every: u32,
-    /// How updates weigh; absent = by examples, and with `[privacy]`, which keeps example counts at home, all alike.
+    /// How updates weigh; absent = by examples, and with `[privacy]`, which keeps example counts at
+    /// home, all alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weighting: Option<Weighting>,
-    /// Largest L2 norm of an update that the door lets in; absent = any finite one.
+    /// Largest L2 norm of an update that is accepted; absent = any finite one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_update_norm: Option<f64>,
     /// Failed attempts at one round before the run ends as failed.
@@ -35,8 +36,8 @@ pub struct Rounds {
     /// Which round's adapter the finished run hands out.
     #[serde(default)]
     pub keep: Keep,
-    /// A round whose held-out loss lies above the best so far by more than this share of it is taken back: the next one
-    /// starts from the best. Absent = never.
+    /// A round whose held-out loss lies above the best so far by more than this share of it is
+    /// taken back: the next one starts from the best. Absent = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<f64>,
 }
@@ -108,8 +109,8 @@ fn default_tau() -> f64 {
     1e-3
 }
 
-/// Server optimisers (Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2; Hsu et al. 2019). The mean
-/// update Delta = mean - global is their negative gradient.
+/// Server optimisers (Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2; Hsu et
+/// al. 2019). The mean update Delta = mean - global is their negative gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServerOptimiser {
@@ -128,7 +129,8 @@ pub struct EvaluationChoice {
     pub client: String,
     /// Its data set, for example a public one; the whole of it counts as held out.
     pub dataset: String,
-    /// Nobody's privacy depends on the data set, so that a run with `[privacy]` may tell what is measured on it.
+    /// No person's privacy depends on the data set, so a run with `[privacy]` may report what is
+    /// measured on it.
     #[serde(default)]
     pub public: bool,
 }

@@ -51,7 +51,7 @@ fn default_max_new_tokens() -> usize {
 pub enum TaskKind {
     /// One label out of a fixed list for a text.
     Classification,
-    /// The next token of a text; measured by loss and share of tokens foretold.
+    /// The next token of a text; measured by loss and next-token accuracy.
     CausalLm,
     /// One of a question's options, by their likelihood; trained on the right one.
     MultipleChoice,
@@ -97,7 +97,8 @@ pub enum Template {
     /// The base model's chat template for rows of `messages`, plain text for the others.
     #[default]
     Auto,
-    /// Plain text with headings, as Alpaca's; a prompt and a completion follow one another as they are.
+    /// Plain text with headings, as Alpaca's; a prompt and a completion follow one another as they
+    /// are.
     Plain,
     /// The base model's chat template for every row.
     Chat,

@@ -62,7 +62,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_key() {
         error(&with("quorum = 3", "quorum = 3\nweight_decay = 1.0")).contains("did you mean `train.weight_decay`?")
     );
     assert!(error(&with("quorum = 3", "quorum = 3\nzzzz = 1.0")).ends_with("unknown key `rounds.zzzz`"));
-    // Misspelling a key that is required is told as such, not as a missing key.
+    // Misspelling a key that is required is reported as such, not as a missing key.
     assert!(error(&with("local_steps", "local_step")).contains("did you mean `train.local_steps`?"));
 }
 

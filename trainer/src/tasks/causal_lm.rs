@@ -4,7 +4,7 @@
 //! perplexity = exp(loss); accuracy = share of these tokens that the model holds likeliest. A long
 //! text weighs more than a short one.
 
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_proto::run_file::Task;
 use rondo_trainer_api::work::OnProgress;
 
@@ -18,7 +18,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

@@ -1,7 +1,7 @@
 //! `classification`: one label out of a fixed list. Loss = mean cross entropy per text,
 //! accuracy = share of right labels.
 
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_proto::run_file::Task;
 use rondo_trainer_api::work::OnProgress;
 
@@ -16,7 +16,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use rondo_data::{Example, Part};
+use rondo_data::{Example, Split};
 use rondo_proto::run_file::Task;
 use rondo_trainer_api::work::OnProgress;
 
@@ -29,7 +29,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

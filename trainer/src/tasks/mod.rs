@@ -13,7 +13,7 @@ pub mod score;
 
 use std::ops::ControlFlow;
 
-use rondo_data::{Example, Part};
+use rondo_data::{Example, Split};
 use rondo_proto::run_file::{Task, TaskKind};
 use rondo_proto::v1::Evaluation;
 use rondo_trainer_api::work::{OnProgress, Progress};
@@ -67,7 +67,7 @@ pub fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     limit: Option<usize>,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

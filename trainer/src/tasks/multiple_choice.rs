@@ -5,7 +5,7 @@
 //! questions whose right option scores best, the first one of equals; loss = -log p of the right
 //! options' tokens, per token.
 
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_proto::run_file::{OptionScore, Task};
 use rondo_trainer_api::work::OnProgress;
 
@@ -23,7 +23,7 @@ pub(super) fn evaluate(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     count: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, TrainerError> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rondo_data::{Content, DataError, Example, OnBadRow, Part};
+use rondo_data::{Content, DataError, Example, OnBadRow, Split};
 use rondo_proto::run_file::TaskKind;
 
 use crate::error::TrainerError;
@@ -22,7 +22,7 @@ pub(super) struct EncodedDataset {
 }
 
 /// What becomes of rows that cannot be used; without a data set they end everything.
-pub(super) fn policy(part: Option<Part<'_>>) -> OnBadRow {
+pub(super) fn policy(part: Option<Split<'_>>) -> OnBadRow {
     part.map_or(OnBadRow::Stop, |part| part.dataset().on_bad_row())
 }
 
@@ -32,7 +32,7 @@ pub(super) fn encode_all(
     codec: &Codec,
     layout: Layout,
     examples: &[Example],
-    part: Option<Part<'_>>,
+    part: Option<Split<'_>>,
 ) -> Result<EncodedDataset, TrainerError> {
     let policy = policy(part);
     let mut encoded = Encoded::new();
@@ -87,7 +87,7 @@ pub(super) fn encode_whole<'t>(
 impl Codec {
     /// A refusal as an error that names the data set's file and the row; `part` is where the
     /// example is from.
-    pub(super) fn refusal_error(&self, refusal: Refusal, example: &Example, part: Option<Part<'_>>) -> TrainerError {
+    pub(super) fn refusal_error(&self, refusal: Refusal, example: &Example, part: Option<Split<'_>>) -> TrainerError {
         match refusal {
             Refusal::All(error) => error,
             Refusal::Row(problem) => {

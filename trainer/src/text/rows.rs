@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rondo_data::{DataError, Example, OnBadRow, Part};
+use rondo_data::{DataError, Example, OnBadRow, Split};
 use rondo_proto::wording::SettingKey;
 
 use crate::error::TrainerError;
@@ -18,7 +18,7 @@ const TRIES: usize = 100;
 
 /// A part of a data set whose rows can be taken as token ids.
 pub struct Rows<'d> {
-    part: Part<'d>,
+    part: Split<'d>,
     layout: Layout,
     codec: Arc<Codec>,
     /// The tokens of all rows; `None` where rows are encoded when they are taken.
@@ -48,7 +48,7 @@ impl EncodedRows {
 
 impl<'d> Rows<'d> {
     pub(super) fn new(
-        part: Part<'d>,
+        part: Split<'d>,
         layout: Layout,
         codec: Arc<Codec>,
         kept: Option<EncodedDataset>,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rondo_data::template::{ChatTemplate, SpecialTokens};
-use rondo_data::{Content, Example, Message, OnBadRow, Part};
+use rondo_data::{Content, Example, Message, OnBadRow, Split};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use tokenizers::{Tokenizer, TruncationParams};
 
@@ -100,7 +100,7 @@ impl Tokens {
     /// # Errors
     /// A row that cannot be used, unless the data set skips such rows; a model without the chat
     /// template that the task asks for; a file that cannot be read.
-    pub fn rows<'d>(&mut self, part: Part<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
+    pub fn rows<'d>(&mut self, part: Split<'d>, task: &Task) -> Result<Rows<'d>, TrainerError> {
         let layout = Layout::of(task);
         let codec = self.codec_for(layout)?;
         let kept = match part.dataset().is_streamed() {
@@ -214,7 +214,7 @@ impl Tokens {
         examples: &[Example],
         layout: Layout,
         codec: &Codec,
-        part: Option<Part<'_>>,
+        part: Option<Split<'_>>,
     ) -> Result<EncodedDataset, TrainerError> {
         let mut content = blake3::Hasher::new();
         // Whether bad rows are skipped is part of what comes out.

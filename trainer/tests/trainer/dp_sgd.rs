@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rondo_data::{Dataset, OnBadRow, Source, Wants};
+use rondo_data::{Dataset, OnBadRow, Source, TaskSpec};
 use rondo_dp::{Curve, Event, ExamplePlan, Privacy, Schedule, Terms};
 use rondo_methods::TensorSet;
 use rondo_proto::run_file::Pooling;
@@ -259,7 +259,7 @@ fn a_training_that_comes_to_nothing_is_an_update_without_a_change() {
     let path = dir.path().join("a.tsv");
     std::fs::write(&path, format!("text\tlabel\n{}", "so it is\tneutral\n".repeat(20))).unwrap();
     let source = Source { on_bad_row: OnBadRow::Keep, eval_fraction: 0.0, ..Source::new("tiny", &path) };
-    run.data = Arc::new(Dataset::load(&source, Wants::of(&run.run.task), 0).unwrap());
+    run.data = Arc::new(Dataset::load(&source, TaskSpec::of(&run.run.task), 0).unwrap());
     nothing_changes(&run, whole_change, 1e-3);
     // With noise the rows of no use are noise alone.
     let mut work = run.work(1, state.clone());

@@ -1,16 +1,17 @@
-//! Enrolment: a one-time token and a certificate request become an identity. The private key never leaves its folder.
+//! Enrolment: a one-time token and a certificate request become an identity. The private key never
+//! leaves its folder.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
+use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
 use tonic::transport::ClientTlsConfig;
 
 use super::pinned::{Fingerprint, PinnedCa};
 use super::{CA, CERTIFICATE, Identity, IdentityError, KEY, channel, endpoint, files, host};
 use crate::stubs::enrolment_client::EnrolmentClient;
-use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
 
 /// How long the coordinator may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,14 +28,20 @@ pub struct Enrolled {
 }
 
 /// A new private key (PKCS#8 PEM) and a certificate request (PKCS#10 PEM) for a name.
+///
+/// # Errors
+/// The key or the request cannot be made.
 pub fn key_and_request(name: &str) -> Result<(String, String), IdentityError> {
     let key = KeyPair::generate().map_err(certificate)?;
     let request = request(&key, name)?;
     Ok((key.serialize_pem(), request))
 }
 
-/// Enrols at a coordinator that is trusted only if it shows the CA certificate with the given SHA-256, and saves the
-/// identity to `dir`. An empty `name` leaves the choice to the token.
+/// Enrols at a coordinator that is trusted only if it shows the CA certificate with the given
+/// SHA-256, and saves the identity to `dir`. An empty `name` leaves the choice to the token.
+///
+/// # Errors
+/// The folder already holds an identity; the server does not show that CA; the coordinator refuses.
 pub async fn enrol(
     url: &str,
     token: &str,
@@ -76,25 +83,34 @@ pub async fn enrol(
     Ok(enrolled)
 }
 
-/// Renews a certificate before it ends, with the same key, over the identity's own channel, and saves it to `dir`.
+/// Renews a certificate before it ends, with the same key, over the identity's own channel, and
+/// saves it to `dir`.
+///
+/// # Errors
+/// The coordinator cannot be reached or refuses; a file cannot be written.
 pub async fn renew(identity: &Identity, dir: &Path) -> Result<Enrolled, IdentityError> {
     let key = KeyPair::from_pem(&identity.key_pem).map_err(certificate)?;
     let csr_pem = request(&key, &identity.name)?;
     let reply = EnrolmentClient::new(channel(identity)?).renew(RenewRequest { csr_pem }).await?;
     let enrolled = enrolled(reply.into_inner(), &identity.url, identity.key_pem.clone());
-    // Key and name stay, so these two files are all that changes, and either order leaves a working folder.
+    // Key and name stay, so these two files are all that changes, and either order leaves a working
+    // folder.
     files::write(dir, CERTIFICATE, &enrolled.identity.cert_pem)?;
     files::write(dir, CA, &enrolled.identity.ca_pem)?;
     Ok(enrolled)
 }
 
-/// Renews a certificate that is in the last third of its life at `now_s` (seconds since 1970); before that there is
-/// nothing to do, nor for a certificate that cannot be read: the coordinator says what is wrong with it.
+/// Renews a certificate that is in the last third of its life at `now_s` (seconds since 1970);
+/// before that there is nothing to do. A certificate that cannot be read is left alone too: the
+/// coordinator says what is wrong with it.
+///
+/// # Errors
+/// As of [`renew`].
 pub async fn renew_if_due(identity: &Identity, dir: &Path, now_s: i64) -> Result<Option<Enrolled>, IdentityError> {
     if !renewal_due(&identity.cert_pem, now_s) {
         return Ok(None);
     }
-    // The coordinator counts the latest certificates only: one that could not be kept would be as good as lost.
+    // The coordinator counts the latest certificates only, so one that cannot be saved is lost.
     files::check_writable(dir)?;
     renew(identity, dir).await.map(Some)
 }
@@ -104,7 +120,8 @@ pub fn renewal_due(cert_pem: &str, now_s: i64) -> bool {
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()) else { return false };
     let Ok(certificate) = pem.parse_x509() else { return false };
     let validity = certificate.validity();
-    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let begin = validity.not_before.timestamp();
+    let end = validity.not_after.timestamp();
     now_s >= end - (end - begin) / 3
 }
 

@@ -1,6 +1,7 @@
 //! Who a program is: a folder with a private key, a certificate and the coordinator it belongs to.
 //!
-//! The folder holds `identity.toml` (url, name, role), `ca.pem`, `cert.pem` and `key.pem` (readable by its owner only).
+//! The folder holds `identity.toml` (url, name, role), `ca.pem`, `cert.pem` and `key.pem` (readable
+//! by its owner only).
 
 mod enrol;
 mod files;
@@ -28,7 +29,8 @@ const KEY: &str = "key.pem";
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A ping is sent after so long without traffic, so that a dead connection is noticed while waiting for a stream.
+/// A ping is sent after so long without traffic, so that a dead connection is noticed while waiting
+/// for a stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// A program's identity, as read from its folder.
@@ -126,7 +128,7 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// How to mend it, where that is known.
+    /// How to fix it, where that is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Pin { .. } => {
@@ -153,19 +155,29 @@ impl From<Status> for IdentityError {
 }
 
 /// Reads an identity folder.
+///
+/// # Errors
+/// The folder holds no identity, or a file of it cannot be read.
 pub fn load(dir: &Path) -> Result<Identity, IdentityError> {
     files::load(dir)
 }
 
 impl Identity {
-    /// Writes the folder; the key is readable by its owner only, and every file is written whole or not at all.
+    /// Writes the folder; the key is readable by its owner only, and every file is written whole or
+    /// not at all.
+    ///
+    /// # Errors
+    /// A file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         files::save(self, dir)
     }
 }
 
-/// A channel to the identity's coordinator over mutual TLS. Connects when first used, and again after a break.
-/// Must be called within a tokio runtime.
+/// A channel to the identity's coordinator over mutual TLS. Connects when first used, and again
+/// after a break. Must be called within a tokio runtime.
+///
+/// # Errors
+/// The URL is not an https address, or the certificates cannot be used.
 pub fn channel(identity: &Identity) -> Result<Channel, IdentityError> {
     let tls = ClientTlsConfig::new()
         .domain_name(host(&identity.url)?)

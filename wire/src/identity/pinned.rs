@@ -1,5 +1,5 @@
-//! Trust at first contact: the server must show a CA certificate whose SHA-256 the operator was told, and its own
-//! certificate must be issued by that CA for the host that was dialled.
+//! Trust at first contact: the server must show a CA certificate whose SHA-256 the operator knows,
+//! and its own certificate must be issued by that CA for the host that was dialled.
 
 use std::fmt;
 use std::str::FromStr;
@@ -61,7 +61,8 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A verifier that trusts the one CA with this fingerprint, and remembers what a server without it showed.
+/// A verifier that trusts the one CA with this fingerprint, and remembers what a server without it
+/// showed.
 #[derive(Debug)]
 pub(super) struct PinnedCa {
     fingerprint: Fingerprint,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rondo_data::{Dataset, Format, Source, Wants};
+use rondo_data::{Dataset, Format, Source, TaskSpec};
 use rondo_proto::run_file::Task;
 use rondo_trainer::LibtorchTrainer;
 use rondo_trainer::device::DeviceChoice;
@@ -48,7 +48,7 @@ pub struct DataArgs {
 impl DataArgs {
     /// Reads the file.
     pub(super) fn load(&self, task: &Task, eval_fraction: f64) -> Result<Dataset, OfflineError> {
-        Ok(Dataset::load(&self.source(eval_fraction)?, Wants::of(task), 0)?)
+        Ok(Dataset::load(&self.source(eval_fraction)?, TaskSpec::of(task), 0)?)
     }
 
     /// The `[[dataset]]` table that these options make.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rondo_data::Part;
+use rondo_data::Split;
 use rondo_methods::Tensor;
 use rondo_proto::run_file::Task;
 use rondo_trainer::logits::of_texts;
@@ -25,7 +25,7 @@ pub(super) fn write(
     session: &Session<'_>,
     tokens: &mut Tokens,
     task: &Task,
-    part: Part<'_>,
+    part: Split<'_>,
     limit: Option<usize>,
 ) -> Result<(), OfflineError> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();

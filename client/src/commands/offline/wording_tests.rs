@@ -96,7 +96,7 @@ fn data_errors_name_the_option() {
     let columns = "name the columns in the [[dataset]] table, for example `question = \"their name\"`, or set `rows`";
     let options = "--data-option \"question=their name\", or say what a row holds with --data-option rows=SHAPE";
     let kind = TaskKind::ExactAnswer;
-    check(DataError::UnknownShape { file: file(), at, there: there(), kind }, columns, options);
+    check(DataError::UnknownRowFormat { file: file(), at, there: there(), kind }, columns, options);
     check(DataError::NoTask { file: file(), at, there: there() }, columns, options);
     check(
         DataError::MissingColumn { file: file(), at, column: "text".to_owned(), there: there() },

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use rondo_data::{Dataset, Example, Role, Source, Wants};
+use rondo_data::{Dataset, Example, Role, Source, TaskSpec};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
@@ -200,8 +200,8 @@ fn streamed_rows_and_rows_in_memory_are_the_same_tokens() {
     let (_file, source) = file(60, true);
     let mut task = task(TaskKind::CausalLm);
     task.max_tokens = 45; // the longest prompts leave no room
-    let memory = Dataset::load(&source, Wants::of(&task), 0).unwrap();
-    let streamed = Dataset::load(&source, Wants::of(&task), 1).unwrap();
+    let memory = Dataset::load(&source, TaskSpec::of(&task), 0).unwrap();
+    let streamed = Dataset::load(&source, TaskSpec::of(&task), 1).unwrap();
     let mut first = tokens(tokenizer());
     let mut second = tokens(tokenizer());
     let memory = first.rows(memory.train(), &task).unwrap();
@@ -235,18 +235,18 @@ fn the_policy_decides_on_rows_that_are_cut_away() {
     let mut task = task(TaskKind::CausalLm);
     task.max_tokens = 30;
     let (_file, source) = file(60, false);
-    let data = Dataset::load(&source, Wants::of(&task), 0).unwrap();
+    let data = Dataset::load(&source, TaskSpec::of(&task), 0).unwrap();
     let said = tokens(tokenizer()).rows(data.train(), &task).err().unwrap().to_string();
     assert!(said.contains(".jsonl:") && said.contains("(task.max_tokens)"), "{said}");
     let (_file, mut source) = file(60, true);
     source.max_bad_rows = 0.3;
-    let data = Dataset::load(&source, Wants::of(&task), 0).unwrap();
+    let data = Dataset::load(&source, TaskSpec::of(&task), 0).unwrap();
     let said = tokens(tokenizer()).rows(data.train(), &task).err().unwrap().to_string();
     assert!(said.contains("cannot be used within task.max_tokens = 30"), "{said}");
     // A run with privacy goes on without them, and they count; in memory and streamed.
     source.on_bad_row = rondo_data::OnBadRow::Keep;
     for in_memory in [0, 1] {
-        let kept = Dataset::load(&source, Wants::of(&task), in_memory).unwrap();
+        let kept = Dataset::load(&source, TaskSpec::of(&task), in_memory).unwrap();
         assert_eq!(kept.train().len(), data.train().len());
         let mut tokens = tokens(tokenizer());
         let rows = tokens.rows(kept.train(), &task).unwrap();
@@ -264,7 +264,7 @@ fn a_row_of_no_use_is_no_text_of_a_classification() {
     let task: Task =
         toml::from_str("kind = \"classification\"\ndataset = \"d\"\nlabels = [\"a\", \"b\"]\nmax_tokens = 9").unwrap();
     for in_memory in [0, 1] {
-        let data = Dataset::load(&source, Wants::of(&task), in_memory).unwrap();
+        let data = Dataset::load(&source, TaskSpec::of(&task), in_memory).unwrap();
         let mut tokens = tokens(tokenizer());
         let rows = tokens.rows(data.train(), &task).unwrap();
         let taken = rows.take(&[0, 1, 2, 3]).unwrap();

@@ -1,4 +1,5 @@
-//! Shapes of rows: what is read out of them, which a task can use, bad rows, and Parquet as pyarrow writes it.
+//! Row formats: what is read out of them, which a task can use, bad rows, and Parquet as pyarrow
+//! writes it.
 
 use serde_json::{Value, json};
 
@@ -147,7 +148,7 @@ fn columns_can_be_named_joined_and_numbers_answer() {
     });
     assert_eq!(mapped[0].content, completion("Question: How many?\nAnswer:", " 2"));
     assert_eq!(mapped[0].group.as_deref(), Some("3"));
-    // A shape whose columns are named goes before one that the columns would fit as well.
+    // A row format whose columns are named goes before one that the columns would fit as well.
     let row = json!({"instruction": "i", "output": "o", "a": "x", "b": "y", "c": ["p", "z"]});
     let joined = examples(&[row], CAUSAL, Template::Auto, |source| {
         source.mapping.prompt = Some("{a}, {b}: ".into());
@@ -158,21 +159,21 @@ fn columns_can_be_named_joined_and_numbers_answer() {
 
 #[test]
 fn shapes_that_do_not_serve_the_task_are_refused_by_name() {
-    let rows = |shape| move |source: &mut Source| source.rows = shape;
-    let said = refused(&json!({"text": "t"}), CHOICE, rows(Shape::Text));
+    let rows = |row_format| move |source: &mut Source| source.rows = row_format;
+    let said = refused(&json!({"text": "t"}), CHOICE, rows(RowFormat::Text));
     assert!(said.ends_with("rows = \"text\" does not serve a multiple-choice run, which takes \"choice\""), "{said}");
     let said = refused(&json!({"a": 1, "b": 2}), CAUSAL, |_| {});
     for part in
-        ["rows.jsonl:1: the columns `a`, `b` fit no shape", "causal-lm", "dolly (instruction, context, response)"]
+        ["rows.jsonl:1: the columns `a`, `b` fit no row format", "causal-lm", "dolly (instruction, context, response)"]
     {
         assert!(said.contains(part), "{said:?} should contain {part:?}");
     }
-    let said = refused(&json!({"instruction": "i", "context": "c"}), CAUSAL, rows(Shape::Dolly));
+    let said = refused(&json!({"instruction": "i", "context": "c"}), CAUSAL, rows(RowFormat::Dolly));
     assert!(said.contains(":1: missing column `response`; there are "), "{said}");
 }
 
 #[test]
-fn bad_rows_are_told_by_line_and_may_be_skipped_up_to_a_share() {
+fn bad_rows_are_reported_by_line_and_may_be_skipped_up_to_a_share() {
     let bad = [
         (json!({"question": "q", "choices": ["a", "b"], "answer": "c"}), "\"c\" names none of the 2 options"),
         (json!({"question": "q", "choices": ["a", "b"], "answer": 2}), "\"2\" names none of the 2 options"),
@@ -218,7 +219,7 @@ fn bad_rows_are_told_by_line_and_may_be_skipped_up_to_a_share() {
 fn parquet_holds_what_pyarrow_wrote() {
     let rows: Value = serde_json::from_slice(&fs::read(golden("rows/rows.json")).unwrap()).unwrap();
     let mut source = Source { eval_fraction: 0.0, ..Source::new("golden", golden("rows/choice.parquet")) };
-    // The same rows as JSON lines are the oracle for shapes, pyarrow for the values.
+    // The same rows as JSON lines are the oracle for row formats, pyarrow for the values.
     for (name, kind) in [("choice", CHOICE), ("messages", CAUSAL), ("answers", EXACT)] {
         let set = |source: &mut Source| {
             if name == "answers" {
@@ -247,9 +248,9 @@ fn a_column_that_is_named_must_be_there() {
     let mut source = source(dir.path(), "rows.jsonl", rows.as_bytes());
     let load = |source: &Source| load_for(source, CAUSAL, Template::Auto).map(|data| data.train().len());
     assert_eq!(load(&source).unwrap(), 1);
-    // Without a look at the name, the prompts and completions would be taken instead.
+    // Without a check of the name, the prompts and completions would be taken instead.
     source.text = "nosuch".to_owned();
-    for error in [load(&source).unwrap_err(), source.look().unwrap_err()] {
+    for error in [load(&source).unwrap_err(), source.check_columns().unwrap_err()] {
         assert!(error.to_string().contains("rows.jsonl:1: missing column `nosuch`; there are `completion`"), "{error}");
     }
     (source.text, source.mapping.input) = ("text".to_owned(), Some("may_be_left_out".to_owned()));
@@ -257,28 +258,35 @@ fn a_column_that_is_named_must_be_there() {
 }
 
 #[test]
-fn a_look_reads_the_first_row_and_no_further() {
+fn checking_the_columns_reads_the_first_row_and_no_further() {
     let dir = tempfile::tempdir().unwrap();
-    let look = |name: &str, content: &str| {
-        source(dir.path(), name, content.as_bytes()).look().map_err(|error| error.to_string()).err().unwrap_or_default()
+    let check = |name: &str, content: &str| {
+        source(dir.path(), name, content.as_bytes())
+            .check_columns()
+            .map_err(|error| error.to_string())
+            .err()
+            .unwrap_or_default()
     };
-    assert_eq!(look("a.csv", "text,label\nx,y,z\n"), "");
-    assert_eq!(look("a.jsonl", "{\"text\": \"x\"}\nbroken"), "");
-    assert_eq!(look("a.json", "[{\"messages\": []}, broken"), "");
+    assert_eq!(check("a.csv", "text,label\nx,y,z\n"), "");
+    assert_eq!(check("a.jsonl", "{\"text\": \"x\"}\nbroken"), "");
+    assert_eq!(check("a.json", "[{\"messages\": []}, broken"), "");
     assert!(
-        look("b.csv", "mood,review\nx,y\n").contains("b.csv:1: no task can use rows with the columns `mood`, `review`")
+        check("b.csv", "mood,review\nx,y\n")
+            .contains("b.csv:1: no task can use rows with the columns `mood`, `review`")
     );
-    assert!(look("b.jsonl", "broken\n").contains("b.jsonl:1: not a JSON object"));
-    assert!(look("c.jsonl", "\n").contains("no rows"));
+    assert!(check("b.jsonl", "broken\n").contains("b.jsonl:1: not a JSON object"));
+    assert!(check("c.jsonl", "\n").contains("no rows"));
     // A line that ends too soon is wrong at no column of its own.
-    assert!(look("d.jsonl", "{\"text\"\n").contains("d.jsonl:1: not a JSON object: EOF while parsing"));
-    assert!(look("e.jsonl", "{\"text\": x}\n").contains("e.jsonl:1: not a JSON object at column 10: expected value"));
+    assert!(check("d.jsonl", "{\"text\"\n").contains("d.jsonl:1: not a JSON object: EOF while parsing"));
+    assert!(check("e.jsonl", "{\"text\": x}\n").contains("e.jsonl:1: not a JSON object at column 10: expected value"));
     let labelled =
         Source { label: "mod".to_owned(), text: "review".to_owned(), ..source(dir.path(), "b.csv", b"mood,review") };
-    assert!(labelled.look().unwrap_err().to_string().contains("missing column `mod`; there are `mood`, `review`"));
+    assert!(
+        labelled.check_columns().unwrap_err().to_string().contains("missing column `mod`; there are `mood`, `review`")
+    );
     let parquet = Source { text: "body".to_owned(), ..Source::new("x", golden("rows/choice.parquet")) };
-    assert!(parquet.look().unwrap_err().to_string().contains("missing column `body`"));
-    assert!(Source::new("x", golden("rows/choice.parquet")).look().is_ok());
+    assert!(parquet.check_columns().unwrap_err().to_string().contains("missing column `body`"));
+    assert!(Source::new("x", golden("rows/choice.parquet")).check_columns().is_ok());
 }
 
 proptest! {

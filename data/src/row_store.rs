@@ -1,4 +1,4 @@
-//! Where the rows of a data set are: in memory, or in their file behind an index of 40 bytes a row.
+//! Where the rows of a data set are: in memory, or in their file with an index of 40 bytes a row.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,28 +9,29 @@ use std::time::SystemTime;
 use rondo_proto::run_file::{TaskKind, Template};
 
 use super::error::Place;
-use super::read::{self, Found, Reread, Span};
-use super::shaper::Shaper;
-use super::{DataError, Example, Format, Record, Source, Wants};
+use super::read::{self, RecordPlace, RecordReader, Span};
+use super::row_parser::RowParser;
+use super::{DataError, Example, Format, Record, Source, TaskSpec};
 
 /// All rows of a data set, in the order of their keys.
 #[derive(Debug)]
-pub(super) enum Store {
+pub(super) enum RowStore {
     Memory(Vec<Example>),
-    File(Box<Indexed>),
+    File(Box<IndexedFile>),
 }
 
 /// A file whose rows are read when they are needed.
-pub(super) struct Indexed {
+pub(super) struct IndexedFile {
     source: Source,
-    shaper: Shaper,
+    parser: RowParser,
     kind: TaskKind,
     labels: Vec<String>,
     template: Template,
     rows: Vec<Entry>,
-    reread: Reread,
+    reader: RecordReader,
     file: Mutex<File>,
-    /// Length and time of the file when it was indexed; none for a copy of our own, which nobody else can write to.
+    /// Length and time of the file when it was indexed. `None` for a copy, which no other program
+    /// can write to.
     stamp: Option<(u64, Option<SystemTime>)>,
 }
 
@@ -45,16 +46,16 @@ struct Entry {
     bytes: u32,
 }
 
-impl std::fmt::Debug for Indexed {
+impl std::fmt::Debug for IndexedFile {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Indexed")
+        out.debug_struct("IndexedFile")
             .field("source", &self.source)
             .field("rows", &self.rows.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Store {
+impl RowStore {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Memory(examples) => examples.len(),
@@ -95,13 +96,13 @@ impl Store {
     }
 }
 
-impl Indexed {
+impl IndexedFile {
     fn take(&self, indices: impl Iterator<Item = usize>) -> Result<Vec<Example>, DataError> {
         let changed = || DataError::Changed { file: self.source.path.clone() };
         if self.stamp.is_some() && stamp(&self.source)? != self.stamp {
             return Err(changed());
         }
-        let wants = Wants { kind: self.kind, labels: &self.labels, template: self.template };
+        let task = TaskSpec { kind: self.kind, labels: &self.labels, template: self.template };
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut examples = Vec::new();
         for index in indices {
@@ -109,10 +110,10 @@ impl Indexed {
             let number = u64::from(row.number);
             let place = if self.stamp.is_some() { Place::Line(number) } else { Place::Row(number) };
             let span = Span { offset: row.offset, length: row.length };
-            let bytes = read::stretch(&mut file, span)
+            let bytes = read::read_span(&mut file, span)
                 .map_err(|source| DataError::Io { file: self.source.path.clone(), source })?;
-            let record = self.reread.record(&self.source, &bytes, place)?;
-            let example = self.shaper.example_or_kept(&self.source, wants, &record, place)?.0.ok_or_else(changed)?;
+            let record = self.reader.record(&self.source, &bytes, place)?;
+            let example = self.parser.example_or_unusable(&self.source, task, &record, place)?.0.ok_or_else(changed)?;
             if (example.key, example.tie) != (row.key, row.tie) {
                 return Err(changed());
             }
@@ -123,14 +124,15 @@ impl Indexed {
 }
 
 /// Makes the index while a file is read.
-pub(super) struct Indexing {
+pub(super) struct IndexBuilder {
     rows: Vec<Entry>,
-    /// Parquet cannot be read row by row in any order: its rows are copied, as JSON lines, to a file without a name.
+    /// Parquet cannot be read row by row in any order: its rows are copied, as JSON lines, to a
+    /// file without a name.
     copy: Option<(BufWriter<File>, u64)>,
     stamp: Option<(u64, Option<SystemTime>)>,
 }
 
-impl Indexing {
+impl IndexBuilder {
     pub(super) fn new(source: &Source, format: Format) -> Result<Self, DataError> {
         if format != Format::Parquet {
             return Ok(Self { rows: Vec::new(), copy: None, stamp: stamp(source)? });
@@ -151,7 +153,7 @@ impl Indexing {
     pub(super) fn push(
         &mut self,
         source: &Source,
-        found: Found,
+        found: RecordPlace,
         record: &Record,
         example: &Example,
     ) -> Result<(), DataError> {
@@ -179,9 +181,9 @@ impl Indexing {
         mut self,
         source: &Source,
         format: Format,
-        wants: Wants<'_>,
-        shaper: Shaper,
-    ) -> Result<Store, DataError> {
+        task: TaskSpec<'_>,
+        parser: RowParser,
+    ) -> Result<RowStore, DataError> {
         let file = match self.copy {
             Some((copy, _)) => copy.into_inner().map_err(|error| Self::no_copy(source, error.error()))?,
             None => {
@@ -189,13 +191,13 @@ impl Indexing {
             }
         };
         self.rows.sort_by_key(|row| (row.key, row.tie));
-        Ok(Store::File(Box::new(Indexed {
-            reread: Reread::new(source, format)?,
+        Ok(RowStore::File(Box::new(IndexedFile {
+            reader: RecordReader::new(source, format)?,
             source: source.clone(),
-            shaper,
-            kind: wants.kind,
-            labels: wants.labels.to_vec(),
-            template: wants.template,
+            parser,
+            kind: task.kind,
+            labels: task.labels.to_vec(),
+            template: task.template,
             rows: self.rows,
             file: Mutex::new(file),
             stamp: self.stamp,

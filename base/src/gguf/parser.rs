@@ -1,10 +1,13 @@
-//! Reads the format's primitive values, never more than the file, or the limit on headers, still has.
+//! Reads the format's primitive values: never more bytes than the file or the limit on headers has
+//! left.
 
 use std::io::{self, Read};
 
-use super::MAX_HEADER_BYTES;
 use super::value::{Array, Value};
 
+/// Largest header that is read, in bytes. Vocabularies of a quarter of a million tokens with their
+/// merges need some 20 MB.
+pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 /// Most texts of an array; the largest vocabularies have a quarter of a million tokens.
 const MAX_TEXTS: u64 = 1 << 22;
 
@@ -169,7 +172,8 @@ impl<R: Read> Parser<R> {
                 Array::Bool(raw.into_iter().map(|byte| flag(byte, what)).collect::<Result<_, _>>()?)
             }
             8 => {
-                // An empty text takes 8 bytes in the file and 24 in memory, so their number is limited as well.
+                // An empty text takes 8 bytes in the file and 24 in memory, so their number is
+                // limited as well.
                 if count > MAX_TEXTS {
                     return Err(Fault::problem(format!("{what} has {count} texts; at most {MAX_TEXTS} are read")));
                 }

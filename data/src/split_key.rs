@@ -1,7 +1,8 @@
-//! Which rows are held out: decided by what each row gives to the model, so that neither the order of the rows nor rows
-//! that come and go move any other row to the other side, and rows that ask the same never stand on both sides.
+//! Which rows are held out. What a row gives to the model decides its side: neither the order of
+//! the rows nor rows that come and go move any other row, and rows that ask the same stand on the
+//! same side.
 
-use super::Content;
+use serde::Serialize;
 
 /// The first 8 bytes of BLAKE3(`dataset`, 0, `text`), big-endian: uniform over u64.
 pub(super) fn key(dataset: &str, text: &str) -> u64 {
@@ -10,8 +11,9 @@ pub(super) fn key(dataset: &str, text: &str) -> u64 {
     first_8(&hasher)
 }
 
-/// Orders rows with equal keys by all that they say, so that the order does not depend on the file's.
-pub(super) fn tie(content: &Content, reference: Option<&str>, group: Option<&str>) -> u64 {
+/// Orders rows with equal keys by all that they say, so that the order does not depend on the
+/// file's.
+pub(super) fn tie(content: &impl Serialize, reference: Option<&str>, group: Option<&str>) -> u64 {
     let mut hasher = blake3::Hasher::new();
     // Writing JSON to a hasher cannot fail.
     let _ = serde_json::to_writer(&mut hasher, &(content, reference, group));
