@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use rondo_proto::wording::{Advice, SettingKey};
 use rondo_trainer_api::memory::{ModelSizesError, TooLarge};
 use rondo_trainer_api::work::WorkError;
 
 use crate::device::DeviceError;
 use crate::models::ModelError;
-use rondo_proto::wording::{Advice, SettingKey};
 
 /// Why the libtorch trainer refused or failed.
 #[derive(Debug, thiserror::Error)]

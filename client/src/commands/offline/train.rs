@@ -129,10 +129,10 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
     // A folder that cannot be made is an error before the training.
     std::fs::create_dir_all(&args.out).map_err(|source| OfflineError::Write { path: args.out.clone(), source })?;
     let mut trainer = args.device.trainer()?;
-    let mut solo = LocalSimulation::new(job)?;
-    let at_start = solo.state(0)?;
+    let mut simulation = LocalSimulation::new(job)?;
+    let at_start = simulation.state(0)?;
     let mut work = Work {
-        job: solo.job().clone(),
+        job: simulation.job().clone(),
         run: Arc::new(run),
         base: Arc::new(base),
         model_dir: args.model.clone(),
@@ -145,32 +145,32 @@ pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
         evaluate_before: false,
         max_eval_examples: args.limit,
     };
-    let warm_up = match solo.job().needs_warm_up() {
-        true => Some(warm_up(&mut trainer, &mut solo, &work)?),
+    let warm_up = match simulation.job().needs_warm_up() {
+        true => Some(warm_up(&mut trainer, &mut simulation, &work)?),
         false => None,
     };
     work.round = 1;
-    work.state = solo.state(1)?;
+    work.state = simulation.state(1)?;
     let before = evaluation(&mut trainer, &work)?;
     let update = {
         let mut bar = Bar::new("training");
         trainer.train(&work, &mut |progress| bar.show(progress))?
     };
-    solo.publish(1, &update.tensors)?;
-    work.state = solo.state(2)?;
+    simulation.publish(1, &update.tensors)?;
+    work.state = simulation.state(2)?;
     let after = evaluation(&mut trainer, &work)?;
     let info = ExportInfo {
         base_model_name: name,
         provenance: BTreeMap::from([("trained".to_owned(), "offline, by one client, without privacy".to_owned())]),
         ..ExportInfo::default()
     };
-    solo.job().export_peft(&work.state, &args.out, &info)?;
+    simulation.job().export_peft(&work.state, &args.out, &info)?;
     let report = TrainingReport { before, warm_up, update, after };
     print(args, work.run.task.kind, &report, out)
 }
 
 /// The round before the first one, which some methods need: what it took, in seconds.
-fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut LocalSimulation, work: &Work) -> Result<f64, OfflineError> {
+fn warm_up(trainer: &mut LibtorchTrainer, simulation: &mut LocalSimulation, work: &Work) -> Result<f64, OfflineError> {
     let started = Instant::now();
     tracing::info!("the method's warm-up comes before the first step");
     let statistic = {
@@ -179,7 +179,7 @@ fn warm_up(trainer: &mut LibtorchTrainer, solo: &mut LocalSimulation, work: &Wor
     };
     // Turning the statistic into factors takes its time too, and has no steps to show.
     let _bar = Bar::waiting("warm-up", "decomposing the targets' statistics");
-    solo.publish(0, &statistic.tensors)?;
+    simulation.publish(0, &statistic.tensors)?;
     Ok(started.elapsed().as_secs_f64())
 }
 
