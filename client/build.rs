@@ -1,9 +1,9 @@
-//! Gives binaries, tests and benches of this package a run path to libtorch, so that they start without
-//! `LD_LIBRARY_PATH`.
+//! Gives binaries, tests and benches of this package a run path to libtorch,
+//! so that they start without `LD_LIBRARY_PATH`.
 //!
-//! torch-sys hands over the folder it linked against, however it found it (`LIBTORCH`, `LIBTORCH_LIB`,
-//! `LIBTORCH_USE_PYTORCH`, a system install). A run path holds for the targets of one package only: every package
-//! that links libtorch into a binary of its own needs this file.
+//! torch-sys hands over the folder it linked against, however it found it (`LIBTORCH`,
+//! `LIBTORCH_LIB`, `LIBTORCH_USE_PYTORCH`, a system install). A run path holds for the targets of
+//! one package only: every package that links libtorch into a binary of its own needs this file.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,4 +1,5 @@
-//! How long one local step takes on the demo's encoder: 32 texts of up to 64 tokens, forward, backward, AdamW.
+//! How long one local step takes on the demo's encoder: 32 texts
+//! of up to 64 tokens, forward, backward, AdamW.
 #![allow(missing_docs)] // criterion's macros make a public function.
 
 use std::ops::ControlFlow;
@@ -12,7 +13,8 @@ use rondo_trainer::device::DeviceChoice;
 use rondo_trainer::train::local_simulation::CLIENT;
 use rondo_trainer_api::work::{Trainer, Work};
 
-/// Methods whose adapter needs no warm-up; the others differ in the shapes of the same few products.
+/// Methods whose adapter needs no warm-up; the others
+/// differ in the shapes of the same few products.
 const METHODS: [&str; 2] = ["ffa-lora", "fedit"];
 
 fn first_round(method: &str) -> Work {

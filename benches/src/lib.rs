@@ -1,5 +1,5 @@
-//! What the benches measure: the example runs on the shapes of the demo's encoder, with drawn numbers in place of
-//! training.
+//! What the benches measure: the example runs on the shapes of the demo's
+//! encoder, with drawn numbers in place of training.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,8 @@ pub fn example_run(method: &str) -> Result<RunFile, ExampleError> {
     RunFile::parse(&text).map_err(|error| ExampleError::Run(path, error))
 }
 
-/// A round of a run on the demo's encoder, for one client with these texts and labels; it starts from `state`.
+/// A round of a run on the demo's encoder, for one client with
+/// these texts and labels; it starts from `state`.
 pub fn work(
     run: RunFile,
     rows: impl IntoIterator<Item = (String, u32)>,
@@ -132,7 +133,8 @@ pub struct Round {
 }
 
 impl Round {
-    /// A method's first training round with so many clients of equal weight; its warm-up is done here where it has one.
+    /// A method's first training round with so many clients of equal
+    /// weight; its warm-up is done here where it has one.
     pub fn of(method: &str, clients: usize) -> Result<Self, MethodError> {
         let run = example_run(method).expect("the examples are part of the repository and tested");
         let job = Job::new(&Registry::builtin(), &run, &encoder_shapes())?;

@@ -12,7 +12,8 @@ use rondo_trainer::environment::{Computation, restart_with_settings};
 fn main() -> ExitCode {
     // Wrong usage ends here, with exit code 2.
     let cli = Cli::parse();
-    // Libtorch reads its settings when it is loaded: commands that compute restart the process with them.
+    // Libtorch reads its settings when it is loaded:
+    // commands that compute restart the process with them.
     #[cfg(feature = "torch")]
     match &cli.command {
         Command::Run(_) => restart_with_settings(Computation::Training),

@@ -39,8 +39,8 @@ pub struct ClientPlan {
     pub epsilon: f64,
     /// Its chance of failure.
     pub delta: f64,
-    /// L2 clip norm of one client's statistic in a warm-up that reads data: one more release, before the rounds, at the
-    /// same rate and multiplier. Absent where no warm-up reads data.
+    /// L2 clip norm of one client's statistic in a warm-up that reads data: one more release,
+    /// before the rounds, at the same rate and multiplier. Absent where no warm-up reads data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_clip: Option<f64>,
 }
@@ -88,8 +88,8 @@ impl ClientPlan {
         Ok(plan)
     }
 
-    /// The plan of the warm-up's release, which clips to [`ClientPlan::warm_up_clip`] for good. `None` where no warm-up
-    /// reads data.
+    /// The plan of the warm-up's release, which clips to [`ClientPlan::warm_up_clip`] for good.
+    /// `None` where no warm-up reads data.
     pub fn of_warm_up(&self) -> Option<Self> {
         self.warm_up_clip.map(|clip| Self { clip, adaptive: None, ..*self })
     }
@@ -184,7 +184,8 @@ mod tests {
         let warm_up = plan.of_warm_up().unwrap();
         assert_eq!(warm_up, ClientPlan { clip: 2.0, ..plan });
         assert_eq!((warm_up.event(1), free.of_warm_up()), (plan.event(1), None));
-        // Noise with which one release fits and no second has no room for a round after the warm-up.
+        // Noise with which one release fits and no second
+        // has no room for a round after the warm-up.
         let one = (1..400).map(|tenths| f64::from(tenths) / 100.0);
         let mut one = one
             .filter(|&noise| ClientPlan::new(&promise(Some(noise), None), 10, 1).is_ok_and(|plan| plan.releases == 1));

@@ -89,8 +89,8 @@ pub struct ExamplePlan {
     pub epsilon: f64,
     /// Its chance of failure.
     pub delta: f64,
-    /// L2 clip norm of one example's statistic in a warm-up that reads data: one more noised step, before the rounds,
-    /// at the same rate and multiplier. Absent where no warm-up reads data.
+    /// L2 clip norm of one example's statistic in a warm-up that reads data: one more noised step,
+    /// before the rounds, at the same rate and multiplier. Absent where no warm-up reads data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_clip: Option<f64>,
 }
@@ -175,7 +175,8 @@ impl ExamplePlan {
         self.warm_up_clip.filter(|_| round == 0).unwrap_or(self.clip)
     }
 
-    /// The plan of the warm-up's step, which clips to [`ExamplePlan::warm_up_clip`]. `None` where no warm-up reads data.
+    /// The plan of the warm-up's step, which clips to
+    /// [`ExamplePlan::warm_up_clip`]. `None` where no warm-up reads data.
     pub fn of_warm_up(&self) -> Option<Self> {
         self.warm_up_clip.map(|clip| Self { clip, ..*self })
     }
@@ -188,7 +189,8 @@ impl ExamplePlan {
         self.rest(0, false)
     }
 
-    /// What is left to release of the whole after so many rounds. `warmed_up` says whether the warm-up is behind.
+    /// What is left to release of the whole after so many rounds.
+    /// `warmed_up` says whether the warm-up is behind.
     pub(crate) fn rest(&self, rounds: u32, warmed_up: bool) -> Result<Event, AccountingError> {
         let rounds = u64::from(self.rounds.saturating_sub(rounds));
         let warm_up = u64::from(self.warm_up_clip.is_some() && !warmed_up);

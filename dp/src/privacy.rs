@@ -56,8 +56,8 @@ pub enum Privacy {
         /// least that spends the budget over the whole run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         noise_multiplier: Option<f64>,
-        /// L2 clip norm of one example's statistic in a warm-up that reads data, which is then one more
-        /// release; absent = no warm-up reads data.
+        /// L2 clip norm of one example's statistic in a warm-up that reads data, which is then one
+        /// more release; absent = no warm-up reads data.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warm_up_clip: Option<f64>,
     },
@@ -81,8 +81,8 @@ pub enum Privacy {
         /// starts at `clip` and moves; absent = it stays.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clip_quantile: Option<f64>,
-        /// L2 clip norm of one client's statistic in a warm-up that reads data, which is then one more
-        /// release; absent = no warm-up reads data.
+        /// L2 clip norm of one client's statistic in a warm-up that reads data, which is then one
+        /// more release; absent = no warm-up reads data.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         warm_up_clip: Option<f64>,
     },

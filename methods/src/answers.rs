@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum Publication {
     /// The latest file holds the adapter.
     Replace,
-    /// Every file holds a delta that is merged into the base weights, in order; a client that missed some merges them all
-    /// first. Tensors that travel both ways are those of the latest file.
+    /// Every file holds a delta that is merged into the base weights, in
+    /// order; a client that missed some merges them all first. Tensors that
+    /// travel both ways are those of the latest file.
     Accumulate,
 }
 
@@ -32,8 +33,8 @@ impl std::fmt::Display for Exactness {
     }
 }
 
-/// What a differentially private run of the method would release. However a method trains, one client moves the sum of
-/// clipped changes by the clip at most.
+/// What a differentially private run of the method would release. However a method trains, one
+/// client moves the sum of clipped changes by the clip at most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DpSupport {

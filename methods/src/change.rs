@@ -21,7 +21,8 @@ pub struct RoundStart {
 }
 
 impl Job {
-    /// What the statistics of a warm-up count from: zero, so that the change is the statistic itself.
+    /// What the statistics of a warm-up count from:
+    /// zero, so that the change is the statistic itself.
     pub fn warm_up_start(&self) -> RoundStart {
         let sent = self.upload_tensors(Kind::WarmUp, Instance::in_round(0));
         let zero = |shape: Vec<usize>| Tensor { data: vec![0.0; shape.iter().product()], shape };

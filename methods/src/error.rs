@@ -65,7 +65,8 @@ pub enum MethodError {
         /// What is wrong.
         problem: String,
     },
-    /// What a method answers about the run as a whole does not fit together (a fault of the method's code).
+    /// What a method answers about the run as a whole does
+    /// not fit together (a fault of the method's code).
     #[error("method `{method}`: {problem}")]
     Answers {
         /// The method.

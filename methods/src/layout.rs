@@ -138,11 +138,13 @@ pub struct TensorSpec {
     pub travel: Travel,
     /// What it holds at first.
     pub start: Start,
-    /// Sizes of the leading block that trains and travels up; what lies outside of it is frozen and keeps its global
-    /// value. `None` = the whole tensor. A block without numbers: the tensor rests in this round.
+    /// Sizes of the leading block that trains and travels up; what lies outside of it
+    /// is frozen and keeps its global value. `None` = the whole tensor. A block
+    /// without numbers: the tensor rests in this round.
     pub block: Option<Vec<usize>>,
-    /// Of a seeded tensor: the name under which all targets share it. It is drawn once, in the largest sizes that any
-    /// target has under that name, and each target has its leading block. `None` = every target draws its own.
+    /// Of a seeded tensor: the name under which all targets share it. It is drawn once, in the
+    /// largest sizes that any target has under that name, and each target has its leading block.
+    /// `None` = every target draws its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<String>,
 }

@@ -9,7 +9,8 @@ pub struct Native {
     pub peft_type: &'static str,
     /// Further keys of `adapter_config.json`, as that type's own configuration has them.
     pub settings: Map<String, Value>,
-    /// Of every target: the key behind the module's name in the weights file, and the part that it holds.
+    /// Of every target: the key behind the module's name in
+    /// the weights file, and the part that it holds.
     pub tensors: Vec<(&'static str, &'static str)>,
     /// Who adds the method's offset when the adapter is loaded.
     pub offset: OffsetBy,

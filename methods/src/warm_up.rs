@@ -1,7 +1,8 @@
 //! What a method may ask clients for before the first training round.
 //!
-//! Further statistics are to come: sketches of a target's inputs (sums over tokens, for which there is [`LawKind::Sum`])
-//! and scores of whole layers. They become variants of [`Statistic`] when a method and a trainer can compute them.
+//! Further statistics are to come: sketches of a target's inputs (sums over tokens, for which there
+//! is [`LawKind::Sum`]) and scores of whole layers. They become variants of [`Statistic`] when a
+//! method and a trainer can compute them.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,8 @@ use crate::law::LawKind;
 use crate::layout::{Target, TensorSpec};
 use crate::tensor::TensorSet;
 
-/// Which factors of a base weight `[out, in]` a client computes (see [`crate::init::base_factors`]).
+/// Which factors of a base weight `[out, in]` a client computes (see
+/// [`crate::init::base_factors`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BaseFactors {
     /// The r largest singular triplets.
@@ -28,15 +30,16 @@ pub enum BaseFactors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "StatisticName", from = "StatisticName")]
 pub enum Statistic {
-    /// The client attaches the probe (trained parts zero) and uploads the gradient of the mean loss with respect to
-    /// each trained part.
+    /// The client attaches the probe (trained parts zero) and uploads the gradient of the mean loss
+    /// with respect to each trained part.
     Gradient,
     /// The client uploads factors of the base weight. Reads no data.
     Base(BaseFactors),
 }
 
 impl Statistic {
-    /// True when it is computed from a client's examples, so that a run with privacy must pay for it.
+    /// True when it is computed from a client's examples,
+    /// so that a run with privacy must pay for it.
     pub fn reads_data(self) -> bool {
         match self {
             Self::Gradient => true,
@@ -80,7 +83,8 @@ impl From<StatisticName> for Statistic {
     }
 }
 
-/// One statistic that a method asks for, of one target. Part names are unique among all that it asks of a target.
+/// One statistic that a method asks for, of one target. Part names
+/// are unique among all that it asks of a target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WarmUp {
     /// What clients compute.
@@ -91,7 +95,8 @@ pub struct WarmUp {
     pub layout: Vec<TensorSpec>,
     /// What the probe adds to the weight, over the probe's part names.
     pub delta: Delta,
-    /// How the clients' statistics become one: [`LawKind::Mean`], [`LawKind::Sum`] or [`LawKind::Agree`].
+    /// How the clients' statistics become one: [`LawKind::Mean`],
+    /// [`LawKind::Sum`] or [`LawKind::Agree`].
     pub law: LawKind,
 }
 
@@ -107,7 +112,8 @@ impl Statistics<'_> {
         self.targets
     }
 
-    /// What became of the statistics of one target, by the probes' part names, seeded partners included.
+    /// What became of the statistics of one target, by the
+    /// probes' part names, seeded partners included.
     ///
     /// # Errors
     /// A target that is none of the run's; a file that cannot be read.

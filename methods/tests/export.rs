@@ -136,7 +136,8 @@ fn folders_of_others_are_read_by_their_own_rules() {
     assert!(peft::load(&dir.path().join("nowhere")).is_err());
 }
 
-/// Both forms of one adapter: as PEFT's MissConfig (0.21) reads it, and as a plain pair B = D^T, A = the tiling, alpha = r.
+/// Both forms of one adapter: as PEFT's MissConfig (0.21) reads it, and as a
+/// plain pair B = D^T, A = the tiling, alpha = r.
 #[test]
 fn miss_in_pefts_own_type_and_as_a_pair() {
     let federation = Federation::start(&Registry::builtin(), "miss", 4, "", "");
@@ -191,7 +192,8 @@ fn offline_equals_a_run() {
         assert_eq!(output.targets.len(), 3);
         let tensors = |path: &Path| TensorFile::open(path).unwrap().read_all(|_| true).unwrap();
         assert_eq!(tensors(&out), tensors(&run.global), "{id}");
-        // A frozen part that never travels, as FFA-LoRA's A, is nowhere in these files; then the error cannot be measured.
+        // A frozen part that never travels, as FFA-LoRA's A, is nowhere in
+        // these files; then the error cannot be measured.
         let layout = federation.job.layout(Instance::OF_RUN);
         let lacks = layout.iter().any(|named| named.spec.role != Role::Trained && named.spec.travel == Travel::Never);
         assert_eq!(output.error, if lacks { None } else { run.error }, "{id}");

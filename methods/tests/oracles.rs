@@ -1,6 +1,6 @@
-//! Numbers computed elsewhere (numpy, f64) that the laws and initialisers must reproduce:
-//! algorithms of FedIT, FLoRA, FFA-LoRA, Fed-SB, LoRA-SB and MiSS on matrices small enough to check by
-//! hand.
+//! Numbers computed elsewhere (numpy, f64) that the laws and initialisers
+//! must reproduce: algorithms of FedIT, FLoRA, FFA-LoRA, Fed-SB, LoRA-SB and
+//! MiSS on matrices small enough to check by hand.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -365,7 +365,8 @@ fn fed_sb_averages_r_between_fixed_factors() {
     close(&bench.delta(&output), [[0.4, 2.2], [0.3, 0.4], [0., 0.]], "uniform B.R.A");
 }
 
-/// A target of two outputs with as many inputs as asked; two clients, one of them with the D of PEFT's own example.
+/// A target of two outputs with as many inputs as asked; two clients,
+/// one of them with the D of PEFT's own example.
 #[test]
 fn miss_repeats_one_matrix_over_the_inputs() {
     let (d1, d2) = (tensor([[0.1, 0.2], [0.3, 0.4]]), tensor([[0.5, -0.2], [0.1, 0.]]));
@@ -373,7 +374,8 @@ fn miss_repeats_one_matrix_over_the_inputs() {
     let aggregate = |bench: &Bench, second: &Tensor| {
         bench.aggregate(Kind::Train, [1., 3.], [&[("miss_D", d1.clone())], &[("miss_D", second.clone())]])
     };
-    // Three inputs: the second repetition is cut. peft 0.21.2 merges d1 with MissConfig(r=2) into just this.
+    // Three inputs: the second repetition is cut. peft 0.21.2
+    // merges d1 with MissConfig(r=2) into just this.
     let bench = of_inputs(3);
     close(&bench.delta(&aggregate(&bench, &d1)), [[0.1, 0.3, 0.1], [0.2, 0.4, 0.2]], "D^T.E of one D");
     let output = aggregate(&bench, &d2);

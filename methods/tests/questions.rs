@@ -1,5 +1,5 @@
-//! What methods may answer beyond the built-in ones: offsets, shared starts, combinations, lists of statistics, options,
-//! native exports.
+//! What methods may answer beyond the built-in ones: offsets, shared starts, combinations, lists of
+//! statistics, options, native exports.
 #![allow(clippy::unwrap_used, reason = "a test ends where a step fails")]
 
 mod suite;
@@ -20,7 +20,8 @@ fn shifted(options: &str) -> Federation {
     start("shifted", options)
 }
 
-/// The base weight's own factors, less themselves: nothing, until something trains; and then the sum of both.
+/// The base weight's own factors, less themselves: nothing,
+/// until something trains; and then the sum of both.
 #[test]
 fn an_offset_stands_behind_the_adapter_that_the_run_starts_from() {
     let federation = shifted("");
@@ -125,7 +126,8 @@ fn a_combination_is_a_weighted_sum_of_matrices() {
     assert!(Delta::comb("beta", "b").dense(&other).unwrap_err().to_string().contains("cannot be combined"));
 }
 
-/// The second statistic is a sum over clients, whatever their shares; and each target's part of the whole is known.
+/// The second statistic is a sum over clients, whatever their shares;
+/// and each target's part of the whole is known.
 #[test]
 fn a_method_sees_the_statistics_of_all_targets() {
     let federation = shifted("");

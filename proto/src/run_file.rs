@@ -140,8 +140,9 @@ pub struct PrivacyChoice {
     /// starts at `clip` and moves with every round (Andrew et al. 2021). Absent: it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_quantile: Option<f64>,
-    /// Clip norm of what is protected in a warm-up that reads data. The warm-up then costs one more noised step (unit
-    /// "example") or one more release (unit "client"). Absent: a method whose warm-up reads data is refused.
+    /// Clip norm of what is protected in a warm-up that reads data. The warm-up then costs one more
+    /// noised step (unit "example") or one more release (unit "client"). Absent: a method whose
+    /// warm-up reads data is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up_clip: Option<f64>,
 }

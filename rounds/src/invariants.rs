@@ -239,7 +239,8 @@ pub fn within_the_budget(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// R5 of a guarantee per client: every published round of the clients' data was charged, and no more than fits.
+/// R5 of a guarantee per client: every published round of the
+/// clients' data was charged, and no more than fits.
 fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
     let charged = run.live.charged.as_ref().map_or(0, |charged| charged.releases);
     let published = run.publications().filter(|(round, _)| run.is_private_round(*round)).count();

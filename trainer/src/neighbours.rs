@@ -116,8 +116,8 @@ impl Trials {
         Ok(found.plan(plan))
     }
 
-    /// The plan of the one private step of a warm-up, whose probes no training has. It is tried each
-    /// time.
+    /// The plan of the one private step of a warm-up, whose
+    /// probes no training has. It is tried each time.
     ///
     /// # Errors
     /// As of [`Trials::plan`].

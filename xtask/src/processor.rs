@@ -1,5 +1,5 @@
-//! The processor at hand, and the trainer's tests as older ones run them: libtorch, oneDNN and MKL choose
-//! their kernels by the instructions that they find, and each can be held to fewer.
+//! The processor at hand, and the trainer's tests as older ones run them: libtorch, oneDNN and MKL
+//! choose their kernels by the instructions that they find, and each can be held to fewer.
 
 use std::fs;
 use std::process::Command;

@@ -98,9 +98,9 @@ impl PrivacyGuard {
         self.check_declared(ledger.state(), run.as_str(), round)
     }
 
-    /// Checks one more release of a run, of round `round`, against the budget that client.toml declares
-    /// now. The ledger checks it against the budget of the time when the run was
-    /// reserved, which may have been larger, or none.
+    /// Checks one more release of a run, of round `round`, against the budget that client.toml
+    /// declares now. The ledger checks it against the budget of the time when the run was reserved,
+    /// which may have been larger, or none.
     fn check_declared(&self, state: &LedgerState, run: &str, round: u32) -> Result<(), LedgerError> {
         let Some(RunAccount { domain, plan, .. }) = state.runs.get(run) else { return Ok(()) };
         let Some(limit) = self.declared_limit(domain)? else { return Ok(()) };

@@ -18,11 +18,11 @@ use crate::machine::{Machine, model_dir};
 
 /// Without privacy: fed-sb, rounds 0 and 1 are over.
 const PLAIN: &str = "plain-5be315";
-/// With privacy for every example: ffa-lora. The update of round 3 is in the spool and in the ledger, and
-/// was not sent.
+/// With privacy for every example: ffa-lora. The update of round 3 is in
+/// the spool and in the ledger, and was not sent.
 const PRIVATE: &str = "private-c38aa9";
-/// What the folder's cache holds: the frozen tensors and the state after round 1 of the plain run, and
-/// the state after round 2 of the private run.
+/// What the folder's cache holds: the frozen tensors and the state after round 1 of the plain run,
+/// and the state after round 2 of the private run.
 const FROZEN: &str = "blake3:40462bcbd74e0b0c664072eb3933e3a52b0cebc3b3e961509cfb11c1b75a64c4";
 const PLAIN_STATE: &str = "blake3:927a15ef0c9fff8cceb21e074397b23ee2da57410efd3de77da9209634948b02";
 const PRIVATE_STATE: &str = "blake3:e5f242f79a539e2a6c71b17946e75ce2db28c72c5f83bd4ad65dce41f5611681";

@@ -49,8 +49,8 @@ fn copy(from: &Path, to: &Path) {
 fn start(dir: &Path) -> Coordinator {
     let data = DataDir::new(dir.join("data"));
     copy(&fixture().join("coordinator"), data.root());
-    // The certificates of the CA, the operator and the clients hold for ten years. That of the server
-    // holds for one and is renewed where it has ended.
+    // The certificates of the CA, the operator and the clients hold for ten years. That of the
+    // server holds for one and is renewed where it has ended.
     let hosts = data.init_record().unwrap().hosts;
     let authority = Authority::load(&data.ca()).unwrap();
     ServerCertificate::load(&data.server(), &authority, &hosts, SystemClock.now()).unwrap();

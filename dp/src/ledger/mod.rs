@@ -123,8 +123,8 @@ impl Ledger {
         self.enter(Entry::Reserve { run: run.to_owned(), domain: domain.to_owned(), plan: *plan, budget, at_ms })
     }
 
-    /// Whether an update of round `round` (0 = the warm-up) of a run may be released; asked before any
-    /// work for it starts.
+    /// Whether an update of round `round` (0 = the warm-up) of a run may be
+    /// released; asked before any work for it starts.
     ///
     /// # Errors
     /// Why not.

@@ -4,7 +4,8 @@ use super::{Delta, DeltaError};
 use crate::linalg::Matrix;
 use crate::tensor::{Tensor, TensorSet};
 
-/// An expression folded into two factors: dW = scale * left * right, left `[out, r]`, right `[r, in]`.
+/// An expression folded into two factors: dW = scale *
+/// left * right, left `[out, r]`, right `[r, in]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folded {
     /// The factor of the outputs, `[out, r]`.
@@ -33,7 +34,8 @@ impl Delta {
             Self::Comb { weights, basis } => combined(&parts[weights], &parts[basis]),
             Self::Transpose(inner) => inner.dense_checked(parts).transposed(),
             Self::Scale(scale, inner) => inner.dense_checked(parts).scaled(*scale),
-            // From the right, so that B.(R.A) is formed as cheaply as (B.R).A and x never meets [out, in] twice.
+            // From the right, so that B.(R.A) is formed as cheaply
+            // as (B.R).A and x never meets [out, in] twice.
             Self::Product(members) => members
                 .iter()
                 .rev()
@@ -51,7 +53,8 @@ impl Delta {
         }
     }
 
-    /// The forward pass of the change: x `[n, in]` to x . dW^T `[n, out]`, factor by factor, never forming dW.
+    /// The forward pass of the change: x `[n, in]` to x . dW^T
+    /// `[n, out]`, factor by factor, never forming dW.
     pub fn apply(&self, x: &Matrix, parts: &TensorSet) -> Result<Matrix, DeltaError> {
         let shape = self.check(parts)?;
         if x.cols() != shape.1 {
@@ -103,8 +106,8 @@ impl Delta {
         }
     }
 
-    /// Folds the expression into two factors with the narrowest middle a product offers; the terms of a sum stand side
-    /// by side. A lone `[out, in]` matrix gets an identity as its partner.
+    /// Folds the expression into two factors with the narrowest middle a product offers; the terms
+    /// of a sum stand side by side. A lone `[out, in]` matrix gets an identity as its partner.
     pub fn fold(&self, parts: &TensorSet) -> Result<Folded, DeltaError> {
         self.check(parts)?;
         Ok(self.fold_checked(parts))
@@ -133,7 +136,8 @@ impl Delta {
                         member.dense_checked(parts)
                     })
                     .collect();
-                // The last of the narrowest cuts: B.R.A becomes (B.R).A, which keeps a frozen A as it is.
+                // The last of the narrowest cuts: B.R.A becomes
+                // (B.R).A, which keeps a frozen A as it is.
                 let cut = (1..matrices.len()).rev().min_by_key(|&at| matrices[at].rows()).unwrap_or(1);
                 let product = |factors: &[Matrix]| {
                     factors.iter().skip(1).fold(factors[0].clone(), |left, right| left.times(right))

@@ -1,8 +1,9 @@
-//! The delta expression: what turns a method's tensors into the change dW `[out, in]` of a target's weight.
+//! The delta expression: what turns a method's tensors into
+//! the change dW `[out, in]` of a target's weight.
 //!
-//! A formula stands once, as data: `Scale(alpha / r, Product[Mat("lora_B"), Mat("lora_A")])`. It is evaluated densely to
-//! merge, applied to x factor by factor in a forward pass, folded into two factors for the stack law and the export, and
-//! printed for people.
+//! A formula stands once, as data: `Scale(alpha / r, Product[Mat("lora_B"), Mat("lora_A")])`. It is
+//! evaluated densely to merge, applied to x factor by factor in a forward pass, folded into two
+//! factors for the stack law and the export, and printed for people.
 
 mod evaluate;
 
@@ -95,7 +96,8 @@ impl Delta {
         Self::Transpose(Box::new(self))
     }
 
-    /// Scale, outer and inner part of an expression that is `scale * outer . inner`; of any other `None`.
+    /// Scale, outer and inner part of an expression that is
+    /// `scale * outer . inner`; of any other `None`.
     pub fn pair(&self) -> Option<(f64, &str, &str)> {
         match self {
             Self::Scale(factor, inner) => inner.pair().map(|(scale, outer, inner)| (factor * scale, outer, inner)),

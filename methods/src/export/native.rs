@@ -21,8 +21,8 @@ impl Job {
     /// How this run's adapter is written in PEFT's own type for the method.
     ///
     /// # Errors
-    /// [`MethodError::Export`] says why it cannot be, and what to use instead: PEFT has no such type, or the adapter
-    /// holds more than the type does.
+    /// [`MethodError::Export`] says why it cannot be, and what to use instead: PEFT has no such
+    /// type, or the adapter holds more than the type does.
     pub fn native(&self) -> Result<Native, MethodError> {
         let native = self.method().native(self.config()).map_err(MethodError::Export)?;
         let refuse = |what: &str| {
@@ -41,7 +41,8 @@ impl Job {
         Ok(native)
     }
 
-    /// Writes an adapter as a PEFT folder of the method's own type: the same files as [`Job::export_peft`] writes.
+    /// Writes an adapter as a PEFT folder of the method's own type:
+    /// the same files as [`Job::export_peft`] writes.
     ///
     /// # Errors
     /// As [`Job::native`]; re-compression, which is for plain LoRA; files that cannot be written.

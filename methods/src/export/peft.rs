@@ -158,8 +158,9 @@ impl TaskFacts {
         if self.is_language() { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" }
     }
 
-    /// The module's name in the model that Python loads: `AutoModel` has it bare, `AutoModelForCausalLM` below the
-    /// transformer's own name. Checkpoints may put that name in front or not.
+    /// The module's name in the model that Python loads: `AutoModel` has it
+    /// bare, `AutoModelForCausalLM` below the transformer's own name.
+    /// Checkpoints may put that name in front or not.
     pub(super) fn module_name(&self, target: &str) -> String {
         let Some(architecture) = architecture::find(&self.architecture) else { return target.to_owned() };
         let bare = architecture.strip(target);

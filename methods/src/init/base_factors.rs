@@ -1,5 +1,6 @@
-//! Factors of the base weight W0 `[out, in]` that a client computes without data: of its SVD, of its LU decomposition, or
-//! plain slices of it. Three parts each, whose product is what clients must agree on.
+//! Factors of the base weight W0 `[out, in]` that a client computes without
+//! data: of its SVD, of its LU decomposition, or plain slices of it. Three parts
+//! each, whose product is what clients must agree on.
 
 use super::base_svd::{self, Parts};
 use crate::delta::Delta;
@@ -58,11 +59,12 @@ pub fn probe(factors: BaseFactors, target: &Target, rank: usize) -> WarmUp {
     }
 }
 
-/// What a client uploads for one target: the factors of its weight `[out, in]` at a rank, by part name.
+/// What a client uploads for one target: the factors of
+/// its weight `[out, in]` at a rank, by part name.
 ///
 /// # Errors
-/// A rank that the weight cannot have; a weight that is not finite; an SVD that does not converge; an LU decomposition
-/// that meets a pivot of zero.
+/// A rank that the weight cannot have; a weight that is not finite; an SVD that does not converge;
+/// an LU decomposition that meets a pivot of zero.
 pub fn compute(factors: BaseFactors, weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
     let (rows, cols) = (weight.rows(), weight.cols());
     if rank == 0 || rank > rows.min(cols) {
@@ -86,13 +88,15 @@ pub fn rank_of<'a>(factors: BaseFactors, layout: impl IntoIterator<Item = &'a Te
     layout.into_iter().find(|spec| spec.part == right)?.shape.first().copied()
 }
 
-/// The first `rank` steps of Gaussian elimination with row pivots: of equal pivots the first row wins.
+/// The first `rank` steps of Gaussian elimination with
+/// row pivots: of equal pivots the first row wins.
 fn lu(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
     let (rows, cols) = (weight.rows(), weight.cols());
     if !weight.is_finite() {
         return Err(LinalgError::NotFinite { rows, cols });
     }
-    // What is left of the weight, its rows in their own places: so the columns of L come out as those of P.L.
+    // What is left of the weight, its rows in their own places:
+    // so the columns of L come out as those of P.L.
     let mut left_over = weight.clone();
     let mut used = vec![false; rows];
     let mut left = Matrix::zeros(rows, rank);

@@ -1,7 +1,8 @@
-//! The singular value decomposition of the base weight itself, W0 = U . diag(S) . V: its largest triplets, or its
-//! smallest. Needs no data and costs no privacy.
+//! The singular value decomposition of the base weight itself, W0 = U . diag(S) . V: its largest
+//! triplets, or its smallest. Needs no data and costs no privacy.
 //!
-//! A client computes them from its own copy of the base and uploads them once; the others' copies cross-check.
+//! A client computes them from its own copy of the base and
+//! uploads them once; the others' copies cross-check.
 
 use crate::linalg::{LinalgError, Matrix, truncated_svd};
 use crate::tensor::{Tensor, TensorSet};
@@ -36,7 +37,8 @@ impl Parts {
 pub(super) const HEAD: Parts = Parts { left: U, middle: S, right: V };
 pub(super) const TAIL: Parts = Parts { left: TAIL_U, middle: TAIL_S, right: TAIL_V };
 
-/// What a client uploads for one target: the leading `rank` triplets of its weight `[out, in]`, by part name.
+/// What a client uploads for one target: the leading `rank`
+/// triplets of its weight `[out, in]`, by part name.
 pub fn factors(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
     let svd = truncated_svd(weight, rank)?;
     Ok(HEAD.named([Tensor::from_matrix(&svd.u), Tensor::from_vector(&svd.s), Tensor::from_matrix(&svd.v)]))

@@ -1,11 +1,14 @@
-//! A federated randomised SVD of the first full-weight gradient G `[out, in]`, which nobody ever forms.
+//! A federated randomised SVD of the first full-weight
+//! gradient G `[out, in]`, which nobody ever forms.
 //!
-//! With seeded test matrices Omega `[k, in]` and Psi `[out, l]` (k = r + oversample, l = 2k, both cut to the target's
-//! dimensions) a client attaches the probe dW = P.Omega + Psi.Q with P `[out, k]` and Q `[l, in]` at zero. One backward
-//! pass gives the sketches Y = dL/dP = G.Omega^T and Z = dL/dQ = Psi^T.G. Both are linear in G, so the weighted means of
-//! the clients' sketches are the sketches of the mean gradient. The coordinator takes an orthonormal basis Q_y of Y's
-//! columns, solves (Psi^T.Q_y) X = Z by least squares, and G ~ Q_y.X, whose SVD is that of the small X
-//! (Tropp, Yurtsever, Udell, Cevher 2017, "Practical sketching algorithms for low-rank matrix approximation").
+//! With seeded test matrices Omega `[k, in]` and Psi `[out, l]` (k = r + oversample, l = 2k,
+//! both cut to the target's dimensions) a client attaches the probe dW = P.Omega + Psi.Q with P
+//! `[out, k]` and Q `[l, in]` at zero. One backward pass gives the sketches Y = dL/dP =
+//! G.Omega^T and Z = dL/dQ = Psi^T.G. Both are linear in G, so the weighted means of the
+//! clients' sketches are the sketches of the mean gradient. The coordinator takes an
+//! orthonormal basis Q_y of Y's columns, solves (Psi^T.Q_y) X = Z by least squares, and G ~
+//! Q_y.X, whose SVD is that of the small X (Tropp, Yurtsever, Udell, Cevher 2017, "Practical
+//! sketching algorithms for low-rank matrix approximation").
 
 use crate::delta::Delta;
 use crate::dim::Dim;
@@ -49,7 +52,8 @@ pub fn warm_up(target: &Target, rank: usize, oversample: usize, examples: u32) -
     }
 }
 
-/// The leading `rank` triplets of G from the mean sketches: y `[out, k]`, z `[l, in]`, psi `[out, l]`.
+/// The leading `rank` triplets of G from the mean
+/// sketches: y `[out, k]`, z `[l, in]`, psi `[out, l]`.
 pub fn reconstruct(y: &Matrix, z: &Matrix, psi: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (basis, _) = qr(y)?;
     let x = least_squares(&psi.transposed().times(&basis), z)?;

@@ -1,11 +1,12 @@
 //! Tensors from the run's seed, bit-identical on every machine.
 //!
-//! A counter-based generator: BLAKE3 keyed by the tensor's identity, its output stream cut into 32-bit words, word i
-//! being number i of the row-major tensor. The top 24 bits k of a word become `((k + 0.5) / 2^23 - 1) * bound` in f64,
-//! rounded to f32 once. Normal numbers come in pairs, by Box and Muller: words 2i and 2i + 1 become u and v, each
-//! `(word + 0.5) / 2^32`, and numbers 2i and 2i + 1 are `std * sqrt(-2 ln u)` times the cosine and the sine of `2 pi v`, in f64
-//! with the functions of the `libm` crate, rounded to f32 once. There is no other float path, and torch's generator is never
-//! asked.
+//! A counter-based generator: BLAKE3 keyed by the tensor's identity, its output stream cut into
+//! 32-bit words, word i being number i of the row-major tensor. The top 24 bits k of a word
+//! become `((k + 0.5) / 2^23 - 1) * bound` in f64, rounded to f32 once. Normal numbers come in
+//! pairs, by Box and Muller: words 2i and 2i + 1 become u and v, each `(word + 0.5) / 2^32`,
+//! and numbers 2i and 2i + 1 are `std * sqrt(-2 ln u)` times the cosine and the sine of `2 pi
+//! v`, in f64 with the functions of the `libm` crate, rounded to f32 once. There is no other
+//! float path, and torch's generator is never asked.
 
 use crate::tensor::Tensor;
 
@@ -97,12 +98,14 @@ fn number(word: u32, bound: f64) -> f32 {
     (((k + 0.5) / f64::from(1 << 23) - 1.0) * bound) as f32
 }
 
-/// PEFT's bound for LoRA's A `[r, in]`: Kaiming-uniform with a = sqrt 5 is U(-1/sqrt(in), 1/sqrt(in)).
+/// PEFT's bound for LoRA's A `[r, in]`: Kaiming-uniform
+/// with a = sqrt 5 is U(-1/sqrt(in), 1/sqrt(in)).
 pub fn kaiming_bound(inp: usize) -> f64 {
     1.0 / (inp as f64).sqrt()
 }
 
-/// Bound that gives rows (or columns) of `length` numbers an expected squared norm of 1, for sketching matrices.
+/// Bound that gives rows (or columns) of `length` numbers an
+/// expected squared norm of 1, for sketching matrices.
 pub fn sketch_bound(length: usize) -> f64 {
     (3.0 / length as f64).sqrt()
 }
@@ -131,7 +134,8 @@ mod tests {
         assert_eq!(normal(ID, &[3], 2.0).data[..], tensor.data[..3], "an odd count cuts the last pair");
     }
 
-    /// Made by hand from the words of the stream, with another BLAKE3 and another logarithm, sine and cosine.
+    /// Made by hand from the words of the stream, with another
+    /// BLAKE3 and another logarithm, sine and cosine.
     const NORMAL_GOLDEN: [u32; 5] = [3222530868, 3216053109, 3192762479, 1073271815, 3224346130];
 
     #[test]

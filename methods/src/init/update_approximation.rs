@@ -1,8 +1,8 @@
 //! LoRA-SB's own start (Ponkshe et al. 2024): the truncated SVD of the first full fine-tuning step.
 //!
-//! AdamW's first step is close to -eta0 * sign(G). Clients upload the dense gradient of the mean loss once; the
-//! coordinator averages, takes the sign (sign 0 = 0) and decomposes. This shows the coordinator full gradients; the
-//! gradient sketch does not.
+//! AdamW's first step is close to -eta0 * sign(G). Clients upload the dense gradient of the mean
+//! loss once; the coordinator averages, takes the sign (sign 0 = 0) and decomposes. This shows the
+//! coordinator full gradients; the gradient sketch does not.
 
 use crate::delta::Delta;
 use crate::dim::Dim;

@@ -11,7 +11,8 @@ pub(crate) const VERSION: &str = "rondo.version";
 /// Metadata key: digest of the adapter that the run started from.
 pub(crate) const STARTED: &str = "rondo.initial";
 
-/// A change to merge into the base: index among [`Job::layers`], the expression, and its tensors by part name.
+/// A change to merge into the base: index among [`Job::layers`],
+/// the expression, and its tensors by part name.
 pub type MergedDelta = (usize, Delta, TensorSet);
 
 /// An adapter as a client holds it.

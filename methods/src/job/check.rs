@@ -1,4 +1,5 @@
-//! Whether a method's answers fit the run and each other. A failure of the latter is a fault of the method's code.
+//! Whether a method's answers fit the run and each other. A failure
+//! of the latter is a fault of the method's code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,8 @@ use crate::method::Method;
 use crate::tensor::fits;
 use crate::warm_up::{Statistic, WarmUp};
 
-/// Rounds that are asked for at most when a job is made, so that this takes no time: turns come again long before.
+/// Rounds that are asked for at most when a job is made, so that
+/// this takes no time: turns come again long before.
 const CHECKED_ROUNDS: u32 = 256;
 
 /// A method under its settings, on a run's targets.
@@ -69,8 +71,8 @@ impl<'a> Check<'a> {
         Err(MethodError::Answers { method: self.method.id().to_owned(), problem: problem.to_owned() })
     }
 
-    /// In every round something trains in one of the targets at least; a round changes no sizes; and nothing rests under
-    /// a law that does not keep it.
+    /// In every round something trains in one of the targets at least; a round changes no sizes;
+    /// and nothing rests under a law that does not keep it.
     pub(super) fn rounds(&self, rounds: u32) -> Result<(), MethodError> {
         let (method, config) = (self.method, self.config);
         let keeps = method.law(config).keeps_unsent();

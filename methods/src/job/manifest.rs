@@ -15,8 +15,9 @@ use crate::warm_up::WarmUp;
 impl Job {
     /// Every tensor of an adapter, target by target, then the head.
     ///
-    /// What of it trains in the instance's round is what [`TensorSpec::trained_shape`] says of each tensor: all of it, a
-    /// leading block, or nothing where the part rests. In no round in particular nothing rests.
+    /// What of it trains in the instance's round is what [`TensorSpec::trained_shape`]
+    /// says of each tensor: all of it, a leading block, or nothing where the part
+    /// rests. In no round in particular nothing rests.
     pub fn layout(&self, instance: Instance<'_>) -> Vec<NamedSpec> {
         let mut all = Vec::new();
         for index in 0..self.targets().len() {
@@ -83,7 +84,8 @@ impl Job {
         layout.into_iter().filter_map(sent).collect()
     }
 
-    /// What a round publishes, in the file's order; `ranks` are those of the aggregated clients (laws that stack ask).
+    /// What a round publishes, in the file's order; `ranks` are those of
+    /// the aggregated clients (laws that stack ask).
     pub(crate) fn published_tensors(&self, ranks: &[usize]) -> Vec<(String, Vec<usize>)> {
         self.published_with(|index| self.merged_height(index, ranks))
     }
@@ -158,12 +160,14 @@ impl Job {
         entries(&self.frozen_tensors(), Dtype::F32)
     }
 
-    /// Bytes of an upload by the layout's formula: numbers times their width. The file adds its header.
+    /// Bytes of an upload by the layout's formula: numbers
+    /// times their width. The file adds its header.
     pub fn upload_bytes(&self, kind: Kind, instance: Instance<'_>) -> u64 {
         bytes(&self.upload_tensors(kind, instance), self.upload_dtype(kind))
     }
 
-    /// Bytes of a published file by the layout's formula; `ranks` are those of the aggregated clients.
+    /// Bytes of a published file by the layout's formula;
+    /// `ranks` are those of the aggregated clients.
     pub fn published_bytes(&self, ranks: &[usize]) -> u64 {
         bytes(&self.published_tensors(ranks), self.wire_dtype())
     }

@@ -120,8 +120,8 @@ impl Job {
         self.inner.head
     }
 
-    /// Number format of updates and published files. Warm-up statistics and frozen artefacts are always f32: rounded to
-    /// bf16, factors would be orthonormal to 1e-2 only.
+    /// Number format of updates and published files. Warm-up statistics and frozen artefacts are
+    /// always f32: rounded to bf16, factors would be orthonormal to 1e-2 only.
     pub fn wire_dtype(&self) -> Dtype {
         self.inner.wire
     }
@@ -136,7 +136,8 @@ impl Job {
         self.inner.method.mixed_ranks(&self.inner.config)
     }
 
-    /// The rank a client trains with: `wanted`, 0 standing for the run's. Refuses what the method cannot mix.
+    /// The rank a client trains with: `wanted`, 0 standing for
+    /// the run's. Refuses what the method cannot mix.
     pub fn client_rank(&self, wanted: usize) -> Result<usize, MethodError> {
         let run_rank = self.rank();
         let refuse = |problem: String| {
@@ -201,7 +202,8 @@ impl Job {
         self.inner.warm_up.iter().flatten().any(|asked| asked.statistic.reads_data())
     }
 
-    /// The law by which all statistics of the warm-up become one. `None` without a warm-up, or where the laws differ.
+    /// The law by which all statistics of the warm-up become one.
+    /// `None` without a warm-up, or where the laws differ.
     pub fn warm_up_law(&self) -> Option<LawKind> {
         let mut laws = self.inner.warm_up.iter().flatten().map(|asked| asked.law);
         let first = laws.next()?;
@@ -213,8 +215,8 @@ impl Job {
         self.warm_up().iter().filter(|step| step.statistic.reads_data()).count()
     }
 
-    /// What clients do in the warm-up round, one after the other; empty without a warm-up. Statistics of one kind over
-    /// equally many examples are one step.
+    /// What clients do in the warm-up round, one after the other; empty without a warm-up.
+    /// Statistics of one kind over equally many examples are one step.
     pub fn warm_up(&self) -> Vec<WarmUpStep> {
         let mut steps: Vec<WarmUpStep> = Vec::new();
         for (target, asked) in self.inner.warm_up.iter().enumerate() {
@@ -236,12 +238,14 @@ impl Job {
         At { target: &self.inner.targets[target], rank: rank.unwrap_or_else(|| self.rank()), round, client }
     }
 
-    /// The change of a target's weight over the layout's part names. `target` is an index among [`Job::targets`].
+    /// The change of a target's weight over the layout's part
+    /// names. `target` is an index among [`Job::targets`].
     pub fn delta(&self, target: usize, instance: Instance<'_>) -> Delta {
         self.inner.method.delta(&self.inner.config, self.at(target, instance))
     }
 
-    /// The constant change that the method adds to a target's weight, over frozen parts of the run's layout.
+    /// The constant change that the method adds to a target's
+    /// weight, over frozen parts of the run's layout.
     pub fn offset(&self, target: usize) -> Option<Delta> {
         self.inner.method.offset(&self.inner.config, self.at(target, Instance::OF_RUN))
     }

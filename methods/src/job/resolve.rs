@@ -16,8 +16,8 @@ use crate::layout::{Target, TensorSpec};
 use crate::registry::Registry;
 
 impl Job {
-    /// Resolves a run file. Everything that can be wrong about the method, its options, the targets or the rank is
-    /// found here, never in the middle of a round.
+    /// Resolves a run file. Everything that can be wrong about the method, its options, the targets
+    /// or the rank is found here, never in the middle of a round.
     pub fn new(registry: &Registry, run: &RunFile, base: &v1::BaseModel) -> Result<Self, MethodError> {
         let method = Arc::clone(registry.shared(&run.method.id)?);
         let targets: Vec<Target> = find_targets(base, &run.method.targets)?
@@ -81,7 +81,8 @@ impl Job {
         Ok(Self { inner: Arc::new(inner), start: None })
     }
 
-    /// Sizes in which a tensor is drawn that the targets share under a name: the largest that any of them has.
+    /// Sizes in which a tensor is drawn that the targets share
+    /// under a name: the largest that any of them has.
     pub(super) fn shared_shape(&self, name: &str) -> Option<&[usize]> {
         self.inner.shared.get(name).map(Vec::as_slice)
     }

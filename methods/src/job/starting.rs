@@ -25,8 +25,8 @@ impl Job {
         self.start.as_ref().map(|start| &start.adapter)
     }
 
-    /// Every layer whose weight the whole adapter changes: the run's targets, then what only the adapter that it started
-    /// from changes.
+    /// Every layer whose weight the whole adapter changes: the run's targets, then what only the
+    /// adapter that it started from changes.
     pub fn layers(&self) -> &[Target] {
         self.start.as_ref().map_or_else(|| self.targets(), |start| &start.layers)
     }

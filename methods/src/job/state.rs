@@ -1,4 +1,5 @@
-//! The client's side: tensors to start from, the state of the adapter after some rounds, and the update file.
+//! The client's side: tensors to start from, the state of the
+//! adapter after some rounds, and the update file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +21,17 @@ use crate::tensor::{Tensor, TensorSet, fits, full_name, parts_of};
 use crate::warm_up::WarmUp;
 
 impl Job {
-    /// Every seeded or zero tensor at its start, head included, by full name. Tensors from artefacts are absent.
-    /// `round` and `client` matter to methods whose adapter starts anew in every round.
+    /// Every seeded or zero tensor at its start, head included, by full name.
+    /// Tensors from artefacts are absent. `round` and `client` matter to
+    /// methods whose adapter starts anew in every round.
     pub fn initial(&self, round: u32, client: &str, rank: usize) -> TensorSet {
         let fresh = self.fresh_each_round().then_some((round, client));
         let instance = Instance::OF_RUN.with_rank(rank).of_client(client);
         self.layout(instance).iter().filter_map(|named| self.start(named, fresh)).collect()
     }
 
-    /// The warm-up's probes at their start: trained parts zero, seeded partners drawn. Statistics have no start.
+    /// The warm-up's probes at their start: trained parts zero,
+    /// seeded partners drawn. Statistics have no start.
     pub fn warm_up_initial(&self) -> TensorSet {
         self.warm_up_layout().iter().filter_map(|named| self.start(named, None)).collect()
     }
@@ -109,8 +112,10 @@ impl Job {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// The adapter from which `client` works in `round`: its start, overlaid by the frozen artefact, overlaid by the
-    /// published files, all on top of the adapter that the run started from. Methods that accumulate need every published file, in order; of the others the last decides.
+    /// The adapter from which `client` works in `round`: its start, overlaid by the
+    /// frozen artefact, overlaid by the published files, all on top of the adapter
+    /// that the run started from. Methods that accumulate need every published
+    /// file, in order; of the others the last decides.
     pub fn state(
         &self,
         round: u32,
@@ -170,8 +175,8 @@ impl Job {
         Ok(AdapterState { round, client: client.to_owned(), rank, tensors, merged })
     }
 
-    /// What the method adds to the base once: of every target its offset and the parts that it names, from what was
-    /// shipped (by full name) or as they start.
+    /// What the method adds to the base once: of every target its offset and the parts that it
+    /// names, from what was shipped (by full name) or as they start.
     ///
     /// # Errors
     /// A part that only the warm-up brings and that is not among what was shipped.
@@ -193,7 +198,8 @@ impl Job {
         Ok(offsets)
     }
 
-    /// Takes what is merged into the base out of a target's published parts; a pair of height 0 changes nothing.
+    /// Takes what is merged into the base out of a target's
+    /// published parts; a pair of height 0 changes nothing.
     fn take_merged(&self, index: usize, parts: &mut TensorSet) -> Option<MergedDelta> {
         let names = self.law().merged()?;
         let (outer, inner) = (parts.remove_entry(names.0)?, parts.remove_entry(names.1)?);
@@ -251,7 +257,8 @@ impl Job {
         Ok(())
     }
 
-    /// The whole change of a weight `[out, in]`, by its index among [`Job::layers`]: what was merged, and the adapter on top.
+    /// The whole change of a weight `[out, in]`, by its index among [`Job::layers`]: what was
+    /// merged, and the adapter on top.
     pub fn dense_delta(&self, state: &AdapterState, layer: usize) -> Result<Matrix, MethodError> {
         let Target { name, out, inp } = &self.layers()[layer];
         let failed = |source| MethodError::delta(name, source);
@@ -266,8 +273,9 @@ impl Job {
         Ok(sum)
     }
 
-    /// Writes what a client uploads, out of tensors by full name (others are left out); returns the file's
-    /// bytes. Where a leading block travels, the whole tensor may be given: its block is cut out.
+    /// Writes what a client uploads, out of tensors by full name (others are
+    /// left out); returns the file's bytes. Where a leading block travels, the
+    /// whole tensor may be given: its block is cut out.
     pub fn write_update(
         &self,
         kind: Kind,

@@ -1,5 +1,5 @@
-//! The plain sum of each tensor, X = sum_k X_k, in f64: of statistics that are sums over tokens or examples themselves. The
-//! clients' shares do not count.
+//! The plain sum of each tensor, X = sum_k X_k, in f64: of statistics that are sums over tokens or
+//! examples themselves. The clients' shares do not count.
 
 use super::mean::Mean;
 use super::{Law, LawDefinition, LawOutput, TargetUpdate};

@@ -1,4 +1,5 @@
-//! Fed-SB: a small square matrix R between two frozen orthonormal factors is all that trains and travels.
+//! Fed-SB: a small square matrix R between two frozen
+//! orthonormal factors is all that trains and travels.
 
 use super::{A, B};
 use crate::answers::{DpSupport, Exactness};
@@ -30,10 +31,11 @@ const UPDATE: &str = "update-approximation";
 const FIRST_STEP: &str = "first-step";
 const ZERO: &str = "zero";
 
-/// dW = B.R.A with B^T.B = A.A^T = I frozen; the scale is 1 (with orthonormal factors R's gradient is the projected
-/// full gradient, there is nothing to tune). dW is linear in R, so the mean of the R_k gives the mean of the dW_k.
-/// A client of rank r_k trains the leading [r_k, r_k] block of R, between the strongest r_k directions of B and A; what lies
-/// outside of it keeps its global values, and the mean stays exact.
+/// dW = B.R.A with B^T.B = A.A^T = I frozen; the scale is 1 (with orthonormal factors R's gradient
+/// is the projected full gradient, there is nothing to tune). dW is linear in R, so the mean of the
+/// R_k gives the mean of the dW_k. A client of rank r_k trains the leading [r_k, r_k] block of R,
+/// between the strongest r_k directions of B and A; what lies outside of it keeps its global
+/// values, and the mean stays exact.
 ///
 /// B and A come from a warm-up round, are computed once and shipped by digest (`init`):
 /// - `gradient-sketch`: singular vectors of the mean first gradient G, from linear sketches of it;
@@ -41,10 +43,11 @@ const ZERO: &str = "zero";
 /// - `base-svd`: singular vectors of the base weight, without data.
 ///
 /// R's start (`start`):
-/// - `first-step` with `gradient-sketch`: the gradient step projected onto B and A, B^T.(-G).A^T = -diag(S), as long as
-///   the sign step -eta0 * sign(G) would be, ||B.R0.A||_F = eta0 * sqrt(out * in):
-///   R0 = -eta0 * sqrt(out * in) * diag(S) / ||S||_2;
-/// - `first-step` with `update-approximation`: R0 = diag(S), since B.diag(S).A is the truncated sign step itself;
+/// - `first-step` with `gradient-sketch`: the gradient step projected onto B and A, B^T.(-G).A^T =
+///   -diag(S), as long as the sign step -eta0 * sign(G) would be, ||B.R0.A||_F = eta0 * sqrt(out *
+///   in): R0 = -eta0 * sqrt(out * in) * diag(S) / ||S||_2;
+/// - `first-step` with `update-approximation`: R0 = diag(S), since
+///   B.diag(S).A is the truncated sign step itself;
 /// - `zero`: R0 = 0. The only one for `base-svd`, which knows no gradient.
 #[derive(Debug, Clone, Copy)]
 pub struct FedSb;

@@ -9,9 +9,10 @@ use crate::law::LawKind;
 use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 
-/// dW = (alpha / r) B.A; A and B are trained and averaged as in FedIT. The residual E = (alpha / r) (sum_k w_k B_k.A_k - B.A)
-/// is published beside them as factors of rank up to (K - 1) r, and everybody merges it into the base: W0 + E + dW is then
-/// the mean of the clients' models exactly, and training goes on from the averages.
+/// dW = (alpha / r) B.A; A and B are trained and averaged as in FedIT. The residual E = (alpha / r)
+/// (sum_k w_k B_k.A_k - B.A) is published beside them as factors of rank up to (K - 1) r, and
+/// everybody merges it into the base: W0 + E + dW is then the mean of the clients' models exactly,
+/// and training goes on from the averages.
 #[derive(Debug, Clone, Copy)]
 pub struct FedExLora;
 

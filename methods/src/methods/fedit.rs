@@ -9,8 +9,9 @@ use crate::law::LawKind;
 use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 
-/// dW = (alpha / r) B.A; A and B are trained and averaged each for itself. The product of the means is not the mean of
-/// the products: what is lost is sum_k w_k (B_k - B)(A_k - A), of rank up to (K - 1) r.
+/// dW = (alpha / r) B.A; A and B are trained and averaged each for itself. The
+/// product of the means is not the mean of the products: what is lost is sum_k
+/// w_k (B_k - B)(A_k - A), of rank up to (K - 1) r.
 #[derive(Debug, Clone, Copy)]
 pub struct FedIt;
 

@@ -14,9 +14,10 @@ use crate::tensor::TensorSet;
 
 const EVERY: &str = "refactor_every";
 
-/// As [`super::FfaLora`] with a refactoring after every round (`refactor_every`): (B, A) <- (U_r diag(S_r), V_r) of
-/// B.A = U S V. The product stays, A becomes orthonormal and points where the training went, strongest direction first; it
-/// is post-processing of what was published, so it costs no privacy.
+/// As [`super::FfaLora`] with a refactoring after every round (`refactor_every`): (B,
+/// A) <- (U_r diag(S_r), V_r) of B.A = U S V. The product stays, A becomes orthonormal
+/// and points where the training went, strongest direction first; it is post-processing
+/// of what was published, so it costs no privacy.
 #[derive(Debug, Clone, Copy)]
 pub struct FedSvd;
 

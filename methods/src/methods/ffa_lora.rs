@@ -16,12 +16,14 @@ use crate::tensor::{Tensor, TensorSet};
 
 const REFACTOR_EVERY: &str = "refactor_every";
 
-/// dW = (alpha / r) B.A with A from the run's seed. dW is linear in B, so the mean of the B_k gives the mean of the dW_k.
-/// A client of rank r_k trains the first r_k columns of B; the others keep their global values, and the mean stays exact.
+/// dW = (alpha / r) B.A with A from the run's seed. dW is linear in B, so the mean of the B_k gives
+/// the mean of the dW_k. A client of rank r_k trains the first r_k columns of B; the others keep
+/// their global values, and the mean stays exact.
 ///
-/// With `refactor_every = p` the coordinator replaces (B, A) after every p-th round by (U_r diag(S_r), V_r) of
-/// B.A = U S V, by QR of both factors and an SVD of the small core: the product stays, A becomes orthonormal and points
-/// where the training went (FedSVD, Lee et al. 2025). The new A is shipped as a frozen artefact.
+/// With `refactor_every = p` the coordinator replaces (B, A) after every p-th round by (U_r
+/// diag(S_r), V_r) of B.A = U S V, by QR of both factors and an SVD of the small core: the product
+/// stays, A becomes orthonormal and points where the training went (FedSVD, Lee et al. 2025). The
+/// new A is shipped as a frozen artefact.
 #[derive(Debug, Clone, Copy)]
 pub struct FfaLora;
 

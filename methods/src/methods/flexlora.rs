@@ -10,9 +10,10 @@ use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 use crate::tensor::TensorSet;
 
-/// dW_k = (alpha / r_k) B_k.A_k with any rank r_k up to the run's. M = sum_k w_k dW_k = U S V is published at the run's rank,
-/// A = V_r and B = U_r diag(S_r) / (alpha / r). A client of rank r_k starts from the best approximation of that at its own
-/// rank: the leading rows of A, and the leading columns of B times r_k / r, since its own scale is larger.
+/// dW_k = (alpha / r_k) B_k.A_k with any rank r_k up to the run's. M = sum_k w_k dW_k = U S V is
+/// published at the run's rank, A = V_r and B = U_r diag(S_r) / (alpha / r). A client of rank r_k
+/// starts from the best approximation of that at its own rank: the leading rows of A, and the
+/// leading columns of B times r_k / r, since its own scale is larger.
 #[derive(Debug, Clone, Copy)]
 pub struct FlexLora;
 

@@ -9,9 +9,10 @@ use crate::law::LawKind;
 use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 
-/// dW_k = (alpha / r_k) B_k.A_k with any rank r_k up to the run's; the scale s_k = alpha / r_k is the client's. The published
-/// stack [B_1 ... B_K].[w_1 s_1 A_1; ...; w_K s_K A_K] is merged into the base by everybody, and the next round starts from
-/// a fresh adapter: A drawn from (seed, round, client), B zero.
+/// dW_k = (alpha / r_k) B_k.A_k with any rank r_k up to the run's; the scale s_k = alpha
+/// / r_k is the client's. The published stack [B_1 ... B_K].[w_1 s_1 A_1; ...; w_K s_K
+/// A_K] is merged into the base by everybody, and the next round starts from a fresh
+/// adapter: A drawn from (seed, round, client), B zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Flora;
 

@@ -1,4 +1,5 @@
-//! MiSS: one trained matrix D, whose rows are shared out over the inputs by their number; nothing else is needed.
+//! MiSS: one trained matrix D, whose rows are shared out over the
+//! inputs by their number; nothing else is needed.
 
 use serde_json::json;
 
@@ -18,12 +19,14 @@ const D: &str = "miss_D";
 /// The tiling, `[r, in]`.
 const E: &str = "miss_E";
 
-/// dW = D^T.E, where E repeats the identity: `E[k, j]` is 1 where j mod r = k, so dW[i, j] = D[j mod r, i]. The last
-/// repetition is cut where r does not divide the inputs, as PEFT does by filling x up with zeros. D starts at zero; the scale
-/// is 1, there is no alpha. E follows from the shape: nobody draws, ships or stores it.
+/// dW = D^T.E, where E repeats the identity: `E[k, j]` is 1 where j mod r = k, so dW[i, j] = D[j
+/// mod r, i]. The last repetition is cut where r does not divide the inputs, as PEFT does by
+/// filling x up with zeros. D starts at zero; the scale is 1, there is no alpha. E follows from the
+/// shape: nobody draws, ships or stores it.
 ///
-/// dW is linear in D, so the mean of the D_k gives the mean of the dW_k. A client of rank r_k trains the first r_k rows of
-/// D, which are those of the inputs with j mod r < r_k; the others keep their global values, and the mean stays exact.
+/// dW is linear in D, so the mean of the D_k gives the mean of the dW_k. A client of rank r_k
+/// trains the first r_k rows of D, which are those of the inputs with j mod r < r_k; the others
+/// keep their global values, and the mean stays exact.
 #[derive(Debug, Clone, Copy)]
 pub struct Miss;
 

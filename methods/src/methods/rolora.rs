@@ -9,9 +9,10 @@ use crate::law::LawKind;
 use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 
-/// dW = (alpha / r) B.A; in odd rounds only B trains and travels up, in even ones only A (B begins: while it is zero, A has
-/// no gradient). dW is linear in the one that moves, so the mean of the factors gives the mean of the dW_k. A client of rank
-/// r_k trains the leading r_k columns of B or rows of A; the others keep their global values, and the mean stays exact.
+/// dW = (alpha / r) B.A; in odd rounds only B trains and travels up, in even ones only A (B begins:
+/// while it is zero, A has no gradient). dW is linear in the one that moves, so the mean of the
+/// factors gives the mean of the dW_k. A client of rank r_k trains the leading r_k columns of B or
+/// rows of A; the others keep their global values, and the mean stays exact.
 #[derive(Debug, Clone, Copy)]
 pub struct RoLora;
 

@@ -1,4 +1,5 @@
-//! Zero padding: factors of different ranks are filled up with zeros and averaged; the baseline for mixed ranks.
+//! Zero padding: factors of different ranks are filled up with
+//! zeros and averaged; the baseline for mixed ranks.
 
 use super::{A, B, trained_pair};
 use crate::answers::{DpSupport, Exactness};
@@ -9,10 +10,11 @@ use crate::law::LawKind;
 use crate::layout::{TensorSpec, Travel};
 use crate::method::Method;
 
-/// dW_k = (alpha / r) B_k.A_k with any rank r_k up to the run's r. Rows of A_k and columns of B_k beyond r_k count as zeros
-/// in the mean, so they shrink in every round in which a client of a lower rank takes part. A client starts from the leading
-/// r_k rows and columns of what was published; the scale is the run's for all, since all share one pair of factors.
-/// Of HetLoRA (Cho et al.) this is the plain form, without sparsity weights and self-pruning.
+/// dW_k = (alpha / r) B_k.A_k with any rank r_k up to the run's r. Rows of A_k and columns of B_k
+/// beyond r_k count as zeros in the mean, so they shrink in every round in which a client of a
+/// lower rank takes part. A client starts from the leading r_k rows and columns of what was
+/// published; the scale is the run's for all, since all share one pair of factors. Of HetLoRA (Cho
+/// et al.) this is the plain form, without sparsity weights and self-pruning.
 #[derive(Debug, Clone, Copy)]
 pub struct ZeroPad;
 

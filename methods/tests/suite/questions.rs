@@ -1,5 +1,6 @@
-//! Methods that ask what no built-in method asks: tensors and changes by target, constant offsets, shared and further
-//! starts, linear combinations, several statistics at once, options of every kind.
+//! Methods that ask what no built-in method asks: tensors and changes by
+//! target, constant offsets, shared and further starts, linear combinations,
+//! several statistics at once, options of every kind.
 
 use rondo_methods::init::base_factors::{self, LU_LEFT, LU_PIVOTS, LU_RIGHT, SLICE_COLUMNS, SLICE_CROSS, SLICE_ROWS};
 use rondo_methods::init::base_svd::{S, TAIL_S, TAIL_U, TAIL_V, U, V};
@@ -16,8 +17,8 @@ pub fn register(registry: &mut Registry) {
     registry.register(Box::new(Shifted)).unwrap();
 }
 
-/// dW = D^T.E with a tiling E; where a target has more than six inputs, or without `tiles`, E is drawn instead, and all
-/// targets share it.
+/// dW = D^T.E with a tiling E; where a target has more than six inputs, or without `tiles`, E is
+/// drawn instead, and all targets share it.
 pub struct Tiled;
 
 impl Tiled {
@@ -81,7 +82,8 @@ impl Method for Tiled {
     }
 }
 
-/// dW = comb(beta, basis).A, where all targets slice one basis; as many matrices as the `levels` add up to.
+/// dW = comb(beta, basis).A, where all targets slice one
+/// basis; as many matrices as the `levels` add up to.
 pub struct Woven;
 
 impl Method for Woven {
@@ -125,8 +127,9 @@ impl Method for Woven {
     }
 }
 
-/// dW = L.M.R - L.M0.R with factors L, M0 and R of the base: M is trained from M0 on, and the rest is a constant offset.
-/// A second statistic is summed over the clients, and shared out among all targets.
+/// dW = L.M.R - L.M0.R with factors L, M0 and R of the base: M is trained from
+/// M0 on, and the rest is a constant offset. A second statistic is summed over
+/// the clients, and shared out among all targets.
 pub struct Shifted;
 
 impl Shifted {

@@ -125,7 +125,8 @@ pub(crate) struct Setup {
     /// Whether the clip of a run with privacy per client moves; its noise is then small enough for
     /// a small cohort.
     pub(crate) moves_clip: bool,
-    /// Whether a private run of the method that can begin with a statistic of data does, and pays for it.
+    /// Whether a private run of the method that can begin
+    /// with a statistic of data does, and pays for it.
     pub(crate) pays_warm_up: bool,
     /// Seed of the draws.
     pub(crate) seed: u64,

@@ -47,8 +47,8 @@ pub(super) fn batches<'l>(work: &Work, lengths: &'l [u32]) -> Box<dyn Iterator<I
 /// the job uploads.
 ///
 /// # Errors
-/// No usable row, a loss that is not finite, an interruption. With privacy the first two give an update
-/// without a change.
+/// No usable row, a loss that is not finite, an interruption. With privacy
+/// the first two give an update without a change.
 pub fn train(
     session: &Session<'_>,
     work: &Work,

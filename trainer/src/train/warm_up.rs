@@ -84,8 +84,9 @@ pub fn gradient(
     })
 }
 
-/// The same for a run with privacy per example: one noised step over a Poisson batch, in which every example's own gradient
-/// is clipped over all probes together. `paid` is the plan of that step. The number of examples that the method asks for
+/// The same for a run with privacy per example: one noised step over a Poisson
+/// batch, in which every example's own gradient is clipped over all probes together.
+/// `paid` is the plan of that step. The number of examples that the method asks for
 /// does not matter: the plan's sampling rate decides.
 ///
 /// # Errors
@@ -111,8 +112,9 @@ pub fn noised_gradient(
     Ok(local::tensors_alone(named(session, &found.tensors)?))
 }
 
-/// The gradient of a run with privacy per client: scaled down to an L2 norm of at most `clip` over all probes together. One
-/// that diverged, or found no usable row, is zero, so that nothing but the tensors says so.
+/// The gradient of a run with privacy per client: scaled down to an L2 norm of at most
+/// `clip` over all probes together. One that diverged, or found no usable row, is
+/// zero, so that nothing but the tensors says so.
 ///
 /// # Errors
 /// No row, an interruption.

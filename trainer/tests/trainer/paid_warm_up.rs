@@ -1,4 +1,5 @@
-//! A warm-up that reads data and pays for it: clipped per example and noised, or clipped as a whole.
+//! A warm-up that reads data and pays for it: clipped
+//! per example and noised, or clipped as a whole.
 
 use rondo_dp::ExamplePlan;
 use rondo_proto::run_file::Pooling;
