@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use rondo_client::cli::{Cli, Command};
-use rondo_client::commands::offline::{self, OfflineCommand, OfflineError};
+use rondo_client::commands::offline::{self, OfflineCommand};
 use rondo_data::Dataset;
 
 /// A file among the trainer's goldens.
@@ -48,7 +48,7 @@ pub(crate) fn facts() -> serde_json::Value {
 pub(crate) fn run_with(arguments: &[&str], input: &str) -> Result<String, String> {
     let cli = Cli::try_parse_from([&["rondo-client"], arguments].concat()).map_err(|error| error.to_string())?;
     let Command::Offline(command) = &cli.command else { panic!("{:?}", cli.command) };
-    cli.command.wording().scope(|| carry_out(command, input).map_err(|error| error.to_string()))
+    cli.command.wording().scope(|| carry_out(command, input))
 }
 
 /// [`run_with`] without an input.
@@ -56,17 +56,18 @@ pub(crate) fn run(arguments: &[&str]) -> Result<String, String> {
     run_with(arguments, "")
 }
 
-fn carry_out(command: &OfflineCommand, input: &str) -> Result<String, OfflineError> {
+fn carry_out(command: &OfflineCommand, input: &str) -> Result<String, String> {
     let mut out = Vec::new();
-    match command {
-        OfflineCommand::Train(args) => offline::train::train(args, &mut out)?,
-        OfflineCommand::Evaluate(args) => offline::evaluate::evaluate(args, &mut out)?,
-        OfflineCommand::Generate(args) => offline::generate::generate(args, &mut out)?,
-        OfflineCommand::Merge(args) => offline::merge::merge(args, &mut out)?,
+    let done = match command {
+        OfflineCommand::Train(args) => offline::train::train(args, &mut out),
+        OfflineCommand::Evaluate(args) => offline::evaluate::evaluate(args, &mut out),
+        OfflineCommand::Generate(args) => offline::generate::generate(args, &mut out),
+        OfflineCommand::Merge(args) => offline::merge::merge(args, &mut out),
         OfflineCommand::Chat(args) => {
-            offline::chat::chat(args, &mut Cursor::new(input.as_bytes()), &mut out, &AtomicBool::new(false))?
+            offline::chat::chat(args, &mut Cursor::new(input.as_bytes()), &mut out, &AtomicBool::new(false))
         }
-        OfflineCommand::Plan(args) => offline::plan::plan(args, &mut out)?,
-    }
+        OfflineCommand::Plan(args) => offline::plan::plan(args, &mut out),
+    };
+    done.map_err(|error| error.to_string())?;
     Ok(String::from_utf8(out).unwrap())
 }

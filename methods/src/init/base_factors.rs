@@ -117,10 +117,10 @@ fn lu(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
         let pivot = left_over.at(row, step);
         let unit: Vec<f64> =
             (0..cols).map(|col| if col < step { 0.0 } else { left_over.at(row, col) / pivot }).collect();
-        for other in 0..rows {
+        for (other, &is_used) in used.iter().enumerate() {
             let factor = if other == row {
                 1.0
-            } else if used[other] {
+            } else if is_used {
                 0.0
             } else {
                 left_over.at(other, step) / pivot
