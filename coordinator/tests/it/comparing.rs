@@ -11,7 +11,7 @@ use rondo_wire::status::code_of;
 
 use crate::coordinator::{Coordinator, Operator, initialise};
 use crate::fake_client::{FakeClient, work_until_ended};
-use crate::tensors::{job, run_file};
+use crate::tensors::{base, job, run_file};
 
 /// What the judge measures after each round: the second is the best, and the third is taken back.
 fn loss(round: u32) -> f64 {
@@ -141,8 +141,14 @@ fn made_by_hand(scene: &Scene, record: &v1::RoundRecord, global: PathBuf, server
     let out = tempfile::tempdir().unwrap();
     let updates = record.participants.iter().map(|part| {
         let client = scene.clients.iter().find(|client| client.identity.name == part.client).unwrap();
-        let (run_file, round, rank) = (scene.run_file.clone(), record.round, part.rank);
-        let assignment = v1::Assignment { run_file, round, rank, ..Default::default() };
+        let rank = part.rank;
+        let assignment = v1::Assignment {
+            run_file: scene.run_file.clone(),
+            base: Some(base()),
+            round: record.round,
+            rank,
+            ..Default::default()
+        };
         let path = out.path().join(&part.client);
         std::fs::write(&path, client.update(&assignment)).unwrap();
         Contribution { client: part.client.clone(), weight: part.weight, rank: rank as usize, path }
