@@ -19,6 +19,10 @@ const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fetches a run's blob into a folder, under its digest's name.
+///
+/// # Errors
+/// `digest` is not valid, the folder cannot be written, or the bytes are not the blob's. The
+/// coordinator refuses, or the transfer breaks off four times.
 pub async fn fetch(client: &mut Administration, run: &str, digest: &str, dir: &Path) -> Result<PathBuf, CliError> {
     let digest: Digest = digest.parse()?;
     let path = dir.join(format!("{}.safetensors", digest.hex()));

@@ -36,6 +36,9 @@ impl Context {
     }
 
     /// The identity folder: the one named, or the default.
+    ///
+    /// # Errors
+    /// No folder was named, and there is no home folder.
     pub fn identity_dir(&self) -> Result<PathBuf, CliError> {
         let default = || std::env::home_dir().map(|home| home.join(Path::new(".config/rondo")));
         self.identity.clone().or_else(default).ok_or_else(|| {
@@ -44,12 +47,18 @@ impl Context {
     }
 
     /// The operator's identity.
+    ///
+    /// # Errors
+    /// The folder is not known, holds no identity or cannot be read.
     pub fn identity(&self) -> Result<Identity, CliError> {
         Ok(identity::load(&self.identity_dir()?)?)
     }
 
     /// A client of the coordinator; connects when first
     /// used. The identity is renewed when that is due.
+    ///
+    /// # Errors
+    /// There is no readable identity, or its URL or certificates cannot be used.
     pub async fn administration(&self) -> Result<Administration, CliError> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),

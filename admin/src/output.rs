@@ -36,6 +36,10 @@ impl Output {
     }
 
     /// Prints a command's result.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON, or the output cannot be written. A reader that has gone
+    /// away is no error.
     pub fn show<T: Serialize>(&mut self, value: &T, human: impl FnOnce(&T) -> String) -> Result<(), CliError> {
         if self.json {
             let text = serde_json::to_string_pretty(value).map_err(|error| CliError::failed(error.to_string()))?;
@@ -47,12 +51,19 @@ impl Output {
     }
 
     /// Prints one value of several as one line of JSON.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON, or the output cannot be written. A reader that has gone
+    /// away is no error.
     pub fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|error| CliError::failed(error.to_string()))?;
         self.line(&text)
     }
 
     /// Prints a line of text at once.
+    ///
+    /// # Errors
+    /// The output cannot be written. A reader that has gone away is no error.
     pub fn line(&mut self, text: &str) -> Result<(), CliError> {
         match writeln!(self.out, "{text}").and_then(|()| self.out.flush()) {
             // Whoever read our output has seen enough, as in `rondo run list | head -1`.

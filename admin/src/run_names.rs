@@ -7,6 +7,9 @@ use crate::error::CliError;
 
 /// The id of the run that is meant. A text that fits no run is handed on as it
 /// is: the coordinator says what it thinks of it.
+///
+/// # Errors
+/// The coordinator does not list its runs, or the text fits several of them.
 pub async fn resolve(client: &mut Administration, text: &str) -> Result<String, CliError> {
     let runs = client.list_runs(ListRunsRequest {}).await?.into_inner().runs;
     choose(&runs, text)

@@ -6,6 +6,9 @@ use rondo_proto::run_file::MethodChoice;
 use crate::error::CliError;
 
 /// A method's settings with defaults for what does not matter offline.
+///
+/// # Errors
+/// `alpha` is not finite or not above 0, or a default of the method is not valid.
 pub fn config(method: &dyn Method, rank: usize, alpha: Option<f64>) -> Result<MethodConfig, CliError> {
     let choice = MethodChoice {
         id: method.id().to_owned(),
@@ -19,6 +22,9 @@ pub fn config(method: &dyn Method, rank: usize, alpha: Option<f64>) -> Result<Me
 
 /// The tensors a method has for every target, at rank 1. Their dimensions are known by name
 /// ([`TensorSpec::dims`]); their lengths mean nothing.
+///
+/// # Errors
+/// A default of the method is not valid.
 pub fn tensors(method: &dyn Method) -> Result<Vec<TensorSpec>, CliError> {
     let target = Target { name: "target".to_owned(), out: 1, inp: 1 };
     let at = At { target: &target, rank: 1, round: None, client: None };

@@ -23,6 +23,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Uploads the adapter in a PEFT folder for a run; answers the digest by which the run names it.
 /// What does not fit the run's base and task is refused before anything is sent.
+///
+/// # Errors
+/// The adapter cannot be read or does not fit, or the temporary file cannot be written. The
+/// coordinator refuses, or the upload breaks off four times.
 pub async fn upload(admin: &mut Administration, run: &RunFile, dir: &Path) -> Result<String, CliError> {
     let base = admin.get_base(GetBaseRequest { name: run.base.model.clone() }).await?.into_inner();
     let folder = tempfile::tempdir().map_err(|error| CliError::failed(format!("no temporary folder: {error}")))?;

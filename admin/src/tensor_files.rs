@@ -7,6 +7,9 @@ use rondo_methods::TensorFile;
 use crate::error::CliError;
 
 /// The safetensors files of a path: the file itself, or those of the folder, sorted by name.
+///
+/// # Errors
+/// The path cannot be read, the folder holds no `.safetensors` file, or a file is damaged.
 pub fn open(path: &Path) -> Result<Vec<TensorFile>, CliError> {
     let metadata = std::fs::metadata(path).map_err(|error| CliError::io(path, &error))?;
     if !metadata.is_dir() {
@@ -32,11 +35,17 @@ pub fn name(file: &TensorFile) -> String {
 }
 
 /// Bytes on disk.
+///
+/// # Errors
+/// The file's metadata cannot be read.
 pub fn bytes(file: &TensorFile) -> Result<u64, CliError> {
     Ok(std::fs::metadata(file.path()).map_err(|error| CliError::io(file.path(), &error))?.len())
 }
 
-/// L2 norm of a tensor, read in blocks.
+/// L2 norm over all numbers of a tensor of any shape, read in blocks.
+///
+/// # Errors
+/// The file has no such tensor, its number format is not understood, or the file cannot be read.
 pub fn norm(file: &TensorFile, tensor: &str) -> Result<f64, CliError> {
     let mut sum = 0.0;
     file.for_each_block(tensor, |block| sum += block.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>())?;

@@ -68,6 +68,9 @@ pub fn relative_error(error: Option<f64>) -> String {
 }
 
 /// Seconds as "90s", "15m", "24h" or "7d"; a bare number is seconds.
+///
+/// # Errors
+/// The text is no whole number with one of these units, is 0, or is too large.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let problem = || format!("{text:?} is no length of time: write 90s, 15m, 24h or 7d");
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

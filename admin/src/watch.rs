@@ -25,6 +25,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Shows a run until it ends. Fails when the run failed or was
 /// cancelled. A coordinator that restarts is waited for.
+///
+/// # Errors
+/// The run does not complete, the coordinator refuses or stays away for over two minutes, or the
+/// output cannot be written.
 pub async fn watch(client: &mut Administration, run: &str, output: &mut Output) -> Result<(), CliError> {
     let mut printer = EventPrinter::default();
     let mut bars = output.live().then(Bars::new);

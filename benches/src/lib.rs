@@ -39,6 +39,9 @@ pub enum ExampleError {
 }
 
 /// The run file of a method in `examples/runs`.
+///
+/// # Errors
+/// The file cannot be read, or it is no run file.
 pub fn example_run(method: &str) -> Result<RunFile, ExampleError> {
     let path = workspace().join("examples/runs").join(method).with_extension("toml");
     let text = std::fs::read_to_string(&path).map_err(|error| ExampleError::Read(path.clone(), error))?;
@@ -135,6 +138,9 @@ pub struct Round {
 impl Round {
     /// A method's first training round with so many clients of equal
     /// weight; its warm-up is done here where it has one.
+    ///
+    /// # Errors
+    /// The method refuses the run, a file cannot be written, or the warm-up cannot be aggregated.
     pub fn of(method: &str, clients: usize) -> Result<Self, MethodError> {
         let run = example_run(method).expect("the examples are part of the repository and tested");
         let job = Job::new(&Registry::builtin(), &run, &encoder_shapes())?;
@@ -165,6 +171,9 @@ impl Round {
     }
 
     /// Aggregates the round.
+    ///
+    /// # Errors
+    /// The output folder cannot be made, or the method cannot aggregate the updates.
     pub fn aggregate(&self) -> Result<AggregateOutput, MethodError> {
         self.aggregate_into(Kind::Train, 1, &self.dir.path().join("round"))
     }

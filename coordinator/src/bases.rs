@@ -38,17 +38,26 @@ fn key(name: &str) -> String {
 }
 
 /// The base of that name.
+///
+/// # Errors
+/// The store cannot be read, or the record is damaged or of another version.
 pub fn find(store: &dyn Store, name: &str) -> Result<Option<v1::BaseModel>, StoreError> {
     let key = key(name);
     store.get(&key)?.map(|bytes| record::decode(&key, &bytes)).transpose()
 }
 
 /// All bases, by name.
+///
+/// # Errors
+/// The store cannot be read, or a record is damaged or of another version.
 pub fn all(store: &dyn Store) -> Result<Vec<v1::BaseModel>, StoreError> {
     store.scan(PREFIX)?.iter().map(|(key, bytes)| record::decode(key, bytes)).collect()
 }
 
 /// The change that registers a base; empty when it is there already, the same.
+///
+/// # Errors
+/// The base is not valid, its name is registered with another digest, or the store cannot be read.
 pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, RegisterBaseError> {
     let name = base.name.clone();
     let invalid = |problem: String| Err(RegisterBaseError::Invalid { name: name.clone(), problem });

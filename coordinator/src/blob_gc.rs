@@ -27,6 +27,9 @@ pub async fn drop_unreferenced(driver: &Driver, blobs: &Blobs, run: &RunId, dige
 
 /// Drops every blob that no run references; for the start. Says loudly when a blob that a run needs
 /// is not there.
+///
+/// # Errors
+/// The blobs cannot be listed. A blob that is missing or cannot be dropped is no error.
 pub async fn collect_garbage(driver: &Driver, blobs: &Blobs) -> Result<(), BlobError> {
     let mut by_run: BTreeMap<RunId, Vec<Digest>> = BTreeMap::new();
     for (run, digest) in blobs.list()? {

@@ -162,6 +162,10 @@ fn system(action: &'static str) -> impl FnOnce(std::io::Error) -> CliError {
 }
 
 /// Runs a command.
+///
+/// # Errors
+/// The configuration or the data directory cannot be used, the system refuses threads, signals or
+/// output, or the coordinator ends by itself.
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Init(args) => run_init(args),

@@ -117,6 +117,9 @@ pub enum ConfigError {
 
 impl Config {
     /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or a value is out of range.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;

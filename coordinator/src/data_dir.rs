@@ -129,6 +129,9 @@ impl DataDir {
 
     /// Makes the folders that hold secrets, records and tensors, and lets nobody but their owner
     /// enter them, whatever the mode of those that are there already.
+    ///
+    /// # Errors
+    /// A folder cannot be made, or its mode cannot be changed.
     pub fn make_private(&self) -> Result<(), DataDirError> {
         for folder in [self.ca(), self.server(), self.store(), self.blobs(), self.staging()] {
             make_private_dir(&folder)?;
@@ -164,6 +167,9 @@ impl DataDir {
     }
 
     /// Marks the directory as initialised. The last thing `init` does.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn write_init_record(&self, record: &InitRecord) -> Result<(), DataDirError> {
         let path = self.init_record_path();
         let text = toml::to_string(record)
@@ -173,6 +179,9 @@ impl DataDir {
 
     /// Takes the directory for this process until the lock is dropped; the system drops it when the
     /// process dies.
+    ///
+    /// # Errors
+    /// Another process holds the lock ([`StoreError::InUse`]), or the lock file cannot be opened.
     pub fn lock(&self) -> Result<DataDirLock, StoreError> {
         let path = self.root.join("lock");
         let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };
@@ -192,12 +201,18 @@ pub struct DataDirLock {
 }
 
 /// Makes a folder that only its owner may enter; one that is there is left as it is.
+///
+/// # Errors
+/// The folder cannot be made.
 pub fn make_private_dir(path: &Path) -> Result<(), DataDirError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(DataDirError::file("make", path))
 }
 
 /// Writes a file, mode 0600 from the first byte on, durably. A file that is there is replaced.
+///
+/// # Errors
+/// The file cannot be written or flushed.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
     files::replace(path, bytes, FileAccess::Owner).map_err(DataDirError::file("write", path))
 }

@@ -43,8 +43,12 @@ pub struct ClippedSum {
 }
 
 impl ClippedSum {
-    /// Adds up the updates of a plan. Holds one adapter, one change and the sum, however many
-    /// clients there are.
+    /// Adds up the updates of a plan. Holds one adapter, one change and the sum, the last two of
+    /// shape `[dimension]`, however many clients there are.
+    ///
+    /// # Errors
+    /// The start of the round cannot be built, an update cannot be read, or the noise has no
+    /// lattice or mechanism.
     pub fn of(
         job: &Job,
         plan: &AggregatePlan,
@@ -83,9 +87,12 @@ impl ClippedSum {
         Ok(())
     }
 
-    /// Draws the noise and returns the tensors that stand for the mean of the updates. Call it once
-    /// the release is charged and entered: it has happened when this returns, whatever becomes of
-    /// the numbers.
+    /// Draws the noise and returns the tensors that stand for the mean of the updates, in the
+    /// shapes of one update. Call it once the release is charged and entered: it has happened when
+    /// this returns, whatever becomes of the numbers.
+    ///
+    /// # Errors
+    /// The system gives no random bytes, or opendp refuses the noise.
     pub fn add_noise(mut self) -> Result<NoisedMean, DpReleaseError> {
         let mut mean = self.mechanism.release(&self.sum)?;
         // Always by the same number: the mean must not show how many updates came.

@@ -42,6 +42,9 @@ pub struct Started {
 
 impl Driver {
     /// Reads the records, resumes the engine and starts the task.
+    ///
+    /// # Errors
+    /// The records cannot be read, or they do not make a state.
     pub fn start(store: Arc<dyn Store>, registry: Registry, clock: Arc<dyn Clock>) -> Result<Started, StartError> {
         let (engine, outstanding) = engine_task::resume(&*store, &registry)?;
         let (commands, receiver) = mpsc::channel(QUEUE);
@@ -64,11 +67,18 @@ impl Driver {
 
     /// Gives the engine an input together with changes to other records, which become durable in
     /// the same commit or, when the input is rejected, not at all.
+    ///
+    /// # Errors
+    /// The engine rejects the input, the store cannot be written, or the driver has stopped.
+    /// Nothing happened then.
     pub async fn step_with(&self, input: Input, also: Batch) -> Result<Reply, DriverError> {
         self.submit(Some(input), also).await
     }
 
     /// Commits changes to records that are not the engine's.
+    ///
+    /// # Errors
+    /// The store cannot be written, or the driver has stopped. Nothing happened then.
     pub async fn commit(&self, batch: Batch) -> Result<(), DriverError> {
         self.submit(None, batch).await.map(|_| ())
     }
@@ -83,6 +93,9 @@ impl Driver {
     }
 
     /// Reads the engine's state, as of the last commit.
+    ///
+    /// # Errors
+    /// The driver has stopped.
     pub async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Engine) -> T + Send + 'static,

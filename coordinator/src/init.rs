@@ -79,6 +79,10 @@ fn url(host: &str, port: u16) -> String {
 
 /// Initialises a data directory. What an interrupted `init` left is made again; a directory whose
 /// `init` came to its end is never touched.
+///
+/// # Errors
+/// The directory is initialised or in use already, a host or client name is not valid, or a file,
+/// certificate, token or record cannot be made.
 pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<Initialised, SetupError> {
     let already = || SetupError::Already { path: data.root().to_owned() };
     if data.is_initialised() {

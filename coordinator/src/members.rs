@@ -84,17 +84,26 @@ impl Member {
     }
 
     /// The member of that name and role.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the record is damaged or of another version.
     pub fn find(store: &dyn Store, role: Role, name: &str) -> Result<Option<Self>, StoreError> {
         let key = key(role, name);
         store.get(&key)?.map(|bytes| record::decode(&key, &bytes)).transpose()
     }
 
     /// All members of a role, by name.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a record is damaged or of another version.
     pub fn all(store: &dyn Store, role: Role) -> Result<Vec<Self>, StoreError> {
         store.scan(&prefix(role))?.iter().map(|(key, bytes)| record::decode(key, bytes)).collect()
     }
 
     /// Writes the record.
+    ///
+    /// # Errors
+    /// The record cannot be written as JSON.
     pub fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let key = key(self.role, &self.name);
         let bytes = record::encode(&key, self)?;
@@ -110,6 +119,10 @@ impl Member {
     }
 
     /// The member a certificate stands for, if it still counts.
+    ///
+    /// # Errors
+    /// The member is unknown or revoked, the certificate is not on record or not valid at `now`, or
+    /// the store cannot be read.
     pub fn authenticate(store: &dyn Store, peer: &PeerCertificate, now: Millis) -> Result<Self, AccessDenied> {
         let role = peer.role;
         let name = peer.name.clone();

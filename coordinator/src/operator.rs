@@ -40,6 +40,11 @@ pub(crate) fn issue_operator(
 
 /// Makes an identity for a new operator, or for one whose certificate has expired or was revoked,
 /// and writes it to a folder. Certificates of that name from before stop counting.
+///
+/// # Errors
+/// The name is not valid or has a certificate that counts, `out` holds another identity, or a
+/// coordinator serves from the directory. `init` did not finish, or a file or record cannot be
+/// used.
 pub fn reissue(data: &DataDir, name: &str, out: &Path, days: u32, clock: &dyn Clock) -> Result<Identity, SetupError> {
     let name = ClientId::new(name)?;
     let init = data.init_record()?;

@@ -120,6 +120,10 @@ pub enum ServeError {
 
 /// Serves from a data directory until `shutdown` comes. `ready` gets the address once calls are
 /// answered.
+///
+/// # Errors
+/// Another process uses the directory, the port is not free, or a file, certificate, record or the
+/// ledger cannot be used. A component that ends before `shutdown` is an error too.
 pub async fn serve(
     data: &DataDir,
     config: Config,

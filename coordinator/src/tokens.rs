@@ -86,6 +86,9 @@ fn hash(token: &str) -> blake3::Hash {
 
 impl TokenRecord {
     /// Makes a token; returns the record to keep and the text to show.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
     pub fn mint(purpose: TokenPurpose) -> Result<(Self, String), TokenError> {
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut secret).map_err(TokenError::Random)?;
@@ -97,6 +100,9 @@ impl TokenRecord {
     }
 
     /// Finds the token with this text, if it may still be used.
+    ///
+    /// # Errors
+    /// The token is unknown, used or expired, or the store cannot be read.
     pub fn find(store: &dyn Store, token: &str, now: Millis) -> Result<Self, TokenError> {
         let presented = hash(token.trim());
         let key = key(&presented.to_hex()[..ID_HEX]);
@@ -116,6 +122,9 @@ impl TokenRecord {
     }
 
     /// Writes the record.
+    ///
+    /// # Errors
+    /// The record cannot be written as JSON.
     pub fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let key = key(&self.id);
         let bytes = record::encode(&key, self)?;
@@ -124,11 +133,17 @@ impl TokenRecord {
     }
 
     /// All tokens, sorted by id.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a record is damaged or of another version.
     pub fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
         store.scan(PREFIX)?.iter().map(|(key, bytes)| record::decode(key, bytes)).collect()
     }
 
     /// Removes a token; `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// The store cannot be read.
     pub fn remove(store: &dyn Store, id: &str) -> Result<Option<Batch>, StoreError> {
         let key = key(id);
         Ok(store.get(&key)?.map(|_| {
@@ -140,6 +155,9 @@ impl TokenRecord {
 
     /// Removes the tokens that were used, or expired, a day ago or earlier; an empty batch when
     /// there are none.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a record is damaged or of another version.
     pub fn prune(store: &dyn Store, now: Millis) -> Result<Batch, StoreError> {
         let mut batch = Batch::new();
         for token in Self::all(store)? {

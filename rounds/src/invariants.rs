@@ -85,6 +85,10 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 /// R1. Rounds close in order, one is open, and participations belong to it.
+///
+/// # Errors
+/// The rounds are out of order, the phase does not fit the open round, or a client has work outside
+/// its attempt or phase.
 pub fn one_open_round(run: &Run) -> Result<(), String> {
     let open = &run.live.open;
     let closed: Vec<u32> = run.rounds.keys().copied().collect();
@@ -128,6 +132,10 @@ pub fn one_open_round(run: &Run) -> Result<(), String> {
 
 /// R2. Every client has at most one update in a round, no more than a cohort of them counts, and
 /// shares sum to 1.
+///
+/// # Errors
+/// Too many updates count, a record names a client twice, a client's state contradicts its update,
+/// or shares do not sum to 1.
 pub fn counted_once(run: &Run) -> Result<(), String> {
     // Poisson sampling may draw any number of clients, even none.
     let is_sampled = is_sampled(run);
@@ -165,6 +173,10 @@ fn counted(record: &v1::RoundRecord) -> impl Iterator<Item = &v1::Participant> {
 }
 
 /// R3. What was handed to the executor is what the record names.
+///
+/// # Errors
+/// The accepted set changed after its aggregation began, a recorded state contradicts its weight,
+/// or a client counts without an update.
 pub fn aggregated_is_recorded(run: &Run) -> Result<(), String> {
     let plan = match &run.live.phase {
         Phase::Aggregating(phase) => Some(phase.plan),
@@ -194,6 +206,10 @@ pub fn aggregated_is_recorded(run: &Run) -> Result<(), String> {
 
 /// R4. What a round published is what its record says. (That records never change is checked where
 /// their bytes are kept.)
+///
+/// # Errors
+/// A record contradicts what its round published, ends before it starts, or shows a measurement by
+/// a dropped client.
 pub fn published_is_recorded(run: &Run) -> Result<(), String> {
     for (round, closed) in &run.rounds {
         let record = &closed.record;
@@ -222,6 +238,10 @@ pub fn published_is_recorded(run: &Run) -> Result<(), String> {
 
 /// R5. No update counts that its data owner did not enter into a ledger first, within the run's
 /// epsilon.
+///
+/// # Errors
+/// An update counts without a privacy report or beyond the run's epsilon. With a guarantee per
+/// client, more rounds are published than charged, or more are charged than fit.
 pub fn within_the_budget(run: &Run) -> Result<(), String> {
     if let Some(central) = &run.spec.central {
         return charged_before_release(run, central);
@@ -251,6 +271,10 @@ fn charged_before_release(run: &Run, central: &Central) -> Result<(), String> {
 
 /// R7. No round is aggregated with fewer updates than the quorum, unless Poisson sampling drew so
 /// few.
+///
+/// # Errors
+/// A round is made of fewer updates than the quorum, or a dropped client was asked for an
+/// evaluation.
 pub fn never_below_quorum(run: &Run) -> Result<(), String> {
     let quorum = run.spec.policy.quorum as usize;
     let quorum_of = |round: u32| if is_sampled(run) && run.is_private_round(round) { 0 } else { quorum };
@@ -273,6 +297,9 @@ pub fn never_below_quorum(run: &Run) -> Result<(), String> {
 }
 
 /// R8. The records say which round is best and which were rolled back to it, as their losses say.
+///
+/// # Errors
+/// A held-out loss is not finite, or a recorded best round or rollback contradicts the losses.
 pub fn best_is_least(run: &Run) -> Result<(), String> {
     let policy = &run.spec.policy;
     let mut best: Option<(u32, f64)> = None;
@@ -302,6 +329,10 @@ pub fn best_is_least(run: &Run) -> Result<(), String> {
 }
 
 /// R9. Where one client is named to measure, participants are not asked; elsewhere no client is.
+///
+/// # Errors
+/// A client measures that the run does not name, or a participant measures where one client is
+/// named.
 pub fn only_the_named_measure(run: &Run) -> Result<(), String> {
     let Some(evaluator) = &run.spec.evaluator else {
         return ensure(run.measuring().is_none(), || "a client measures that the run does not name".to_owned());

@@ -38,6 +38,10 @@ pub enum BaseCommand {
 }
 
 /// Does a command about base models.
+///
+/// # Errors
+/// The coordinator cannot be reached or refuses, the model cannot be described, or the result
+/// cannot be printed.
 pub async fn run(command: BaseCommand, context: &mut Context) -> Result<(), CliError> {
     let mut client = context.administration().await?;
     match command {

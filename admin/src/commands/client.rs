@@ -37,6 +37,10 @@ pub struct Name {
 }
 
 /// Does a command about clients.
+///
+/// # Errors
+/// There is no usable identity, the coordinator cannot be reached or refuses, or the result cannot
+/// be printed.
 pub async fn run(command: ClientCommand, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
     let request = |name: Name| GetClientRequest { client: name.client };

@@ -36,6 +36,9 @@ struct Findings {
 }
 
 /// Checks all; fails when something is wrong.
+///
+/// # Errors
+/// A check finds something wrong, or the result cannot be printed.
 pub async fn run(_args: DoctorArgs, context: &mut Context) -> Result<(), CliError> {
     let checks = examine(context).await;
     let findings = Findings { healthy: checks.iter().all(|check| check.ok), checks };

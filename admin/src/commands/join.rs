@@ -43,6 +43,10 @@ struct Joined {
 }
 
 /// Enrols.
+///
+/// # Errors
+/// The identity folder is not known or holds an identity already, the server does not show the
+/// named CA, the coordinator refuses, or a file cannot be written.
 pub async fn run(args: JoinArgs, context: &mut Context) -> Result<(), CliError> {
     let dir = args.dir.map_or_else(|| context.identity_dir(), Ok)?;
     let Enrolled { identity, expires_at_ms, .. } =

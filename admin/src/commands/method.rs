@@ -66,6 +66,9 @@ struct All {
 }
 
 /// Does a command about methods.
+///
+/// # Errors
+/// The method is not known, or the result cannot be printed.
 pub fn run(command: MethodCommand, context: &mut Context) -> Result<(), CliError> {
     let registry = Registry::builtin();
     match command {

@@ -18,6 +18,9 @@ use crate::context::Context;
 use crate::error::CliError;
 
 /// Does what was asked for.
+///
+/// # Errors
+/// The command fails. The error's kind gives the exit code.
 pub async fn run(command: Command, context: &mut Context) -> Result<(), CliError> {
     match command {
         Command::Join(args) => join::run(args, context).await,

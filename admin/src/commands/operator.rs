@@ -36,6 +36,10 @@ pub enum OperatorCommand {
 }
 
 /// Does a command about operators.
+///
+/// # Errors
+/// There is no usable identity, the coordinator cannot be reached or refuses, or the result cannot
+/// be printed.
 pub async fn run(command: OperatorCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
         OperatorCommand::List => {

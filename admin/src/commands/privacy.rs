@@ -56,6 +56,10 @@ pub struct Id {
 }
 
 /// Does a command about privacy.
+///
+/// # Errors
+/// The schedule or the target makes no sense, the coordinator cannot be reached or refuses, or the
+/// result cannot be printed. An audit also fails when it does not say what it should.
 pub async fn run(command: PrivacyCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
         PrivacyCommand::Epsilon(args) => epsilon::run(&args, context),

@@ -34,6 +34,10 @@ pub enum RoundCommand {
 }
 
 /// Does a command about rounds.
+///
+/// # Errors
+/// The text fits several runs, the coordinator cannot be reached or refuses, or the result cannot
+/// be printed.
 pub async fn run(command: RoundCommand, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
     match command {

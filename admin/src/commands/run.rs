@@ -76,6 +76,10 @@ impl Id {
 }
 
 /// Does a command about runs.
+///
+/// # Errors
+/// The run file or the start adapter cannot be used, the coordinator cannot be reached or refuses,
+/// or the result cannot be printed. `watch` also fails when the run does not complete.
 pub async fn run(command: RunCommand, context: &mut Context) -> Result<(), CliError> {
     let mut admin = context.administration().await?;
     let creates = matches!(command, RunCommand::Create { .. });

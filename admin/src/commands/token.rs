@@ -40,6 +40,10 @@ pub enum TokenCommand {
 }
 
 /// Does a command about tokens.
+///
+/// # Errors
+/// There is no usable identity, the coordinator cannot be reached or refuses, or the result cannot
+/// be printed.
 pub async fn run(command: TokenCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
         TokenCommand::Create { name, ttl, needs_approval } => {

@@ -38,6 +38,9 @@ pub struct StartAdapters {
 
 impl StartAdapters {
     /// Opens the folder, empty, to hold so many bytes at most.
+    ///
+    /// # Errors
+    /// The old folder cannot be removed, or the new one cannot be made.
     pub fn open(staging: &Path, limit: u64) -> io::Result<Self> {
         let root = staging.join("initials");
         match std::fs::remove_dir_all(&root) {
@@ -53,6 +56,9 @@ impl StartAdapters {
     }
 
     /// The header of an upload, which comes first.
+    ///
+    /// # Errors
+    /// The first message is no header, nothing comes for a minute, or the stream breaks off.
     pub async fn header<S>(messages: &mut S) -> Result<InitialHeader, UploadedAdapterError>
     where
         S: Stream<Item = Result<InitialMessage, Status>> + Unpin,
@@ -65,6 +71,10 @@ impl StartAdapters {
 
     /// Takes an adapter in: size, bytes, hash, content; only then it can be named. The same one
     /// twice is there once.
+    ///
+    /// # Errors
+    /// The bytes are not those announced, the adapter does not fit the base, or the folder is full.
+    /// The stream breaks off or stalls for a minute, or the disk refuses.
     pub async fn receive<S>(
         &self,
         header: &InitialHeader,
@@ -140,6 +150,9 @@ impl StartAdapters {
     }
 
     /// The file of an adapter that was uploaded, and what a run on this base may know of it.
+    ///
+    /// # Errors
+    /// The adapter was not uploaded, its file cannot be read, or it does not fit the base.
     pub async fn find(
         &self,
         digest: &Digest,

@@ -85,6 +85,9 @@ fn location(run: &RunId, digest: &Digest) -> Location {
 impl Blobs {
     /// Opens the folder, makes it when there is none, and removes what an abrupt stop left half
     /// written.
+    ///
+    /// # Errors
+    /// The folder cannot be made, listed or opened, or a half-written file cannot be removed.
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -123,6 +126,9 @@ impl Blobs {
     }
 
     /// Every blob there is, run by run.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
     pub fn list(&self) -> Result<Vec<(RunId, Digest)>, BlobError> {
         let failed = |source| BlobError::File { action: "list", path: self.root.clone(), source };
         let mut all = Vec::new();
@@ -143,6 +149,9 @@ impl Blobs {
     }
 
     /// Size in bytes; `None` when the blob is not there.
+    ///
+    /// # Errors
+    /// The blob folder cannot be read.
     pub async fn size(&self, run: &RunId, digest: &Digest) -> Result<Option<u64>, BlobError> {
         match self.files.head(&location(run, digest)).await {
             Ok(meta) => Ok(Some(meta.size)),
@@ -153,6 +162,9 @@ impl Blobs {
 
     /// Copies a file in under the digest that it is said to have, durably. One that is already
     /// there is left as it is.
+    ///
+    /// # Errors
+    /// The file cannot be read, its bytes do not have the digest, or the blob cannot be written.
     pub async fn put_file(&self, run: &RunId, digest: &Digest, from: &Path) -> Result<(), BlobError> {
         if self.size(run, digest).await?.is_some() {
             return Ok(());
@@ -186,6 +198,9 @@ impl Blobs {
     }
 
     /// Removes a blob; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
     pub async fn drop_blob(&self, run: &RunId, digest: &Digest) -> Result<(), BlobError> {
         match self.files.delete(&location(run, digest)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -76,6 +76,9 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 
 /// Reads the checkpoint of a directory and replays the journal; `None` when there is no checkpoint.
 /// Damage to the checkpoint reads as no checkpoint. Damage to the journal ends the replay there.
+///
+/// # Errors
+/// A file that is there cannot be read.
 pub fn replay(directory: &Path) -> Result<Option<JournalSnapshot>, StoreError> {
     let path = checkpoint_path(directory);
     let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
@@ -117,6 +120,9 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 impl JournalGuard {
     /// Writes a checkpoint of the present records and starts an empty journal.
+    ///
+    /// # Errors
+    /// The journal cannot be opened or emptied, or the checkpoint cannot be written.
     pub fn start(directory: &Path, now: &JournalSnapshot) -> Result<Self, StoreError> {
         let path = journal_path(directory);
         let journal =
@@ -137,6 +143,9 @@ impl JournalGuard {
     }
 
     /// Replaces the checkpoint, then empties the journal.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be written, or the journal cannot be emptied.
     pub fn checkpoint(&mut self, now: &JournalSnapshot) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         for (key, value) in &now.records {
@@ -157,6 +166,9 @@ impl JournalGuard {
     /// Adds a commit to the journal and flushes it. On an error the commit is not in the journal:
     /// what was written of it is cut off at once or, when the disk refuses that too, before the
     /// next append.
+    ///
+    /// # Errors
+    /// The journal cannot be written or flushed, or the rest of a failed append cannot be cut off.
     pub fn append(&mut self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         let bytes = JournalRecord { sequence, batch: batch.clone() }.write();
         self.repair()?;
@@ -183,6 +195,10 @@ impl JournalGuard {
     }
 
     /// Reads both files again.
+    ///
+    /// # Errors
+    /// A file cannot be read, the checkpoint is gone or damaged, or the rest of a failed append
+    /// cannot be cut off.
     pub fn replay(&mut self) -> Result<JournalSnapshot, StoreError> {
         self.repair()?;
         replay(&self.directory)?.ok_or_else(|| {

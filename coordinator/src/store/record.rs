@@ -30,11 +30,17 @@ fn problem(key: &str, problem: impl Into<String>) -> StoreError {
 }
 
 /// The bytes of a record.
+///
+/// # Errors
+/// The body cannot be written as JSON.
 pub fn encode<T: Serialize>(key: &str, body: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(&OutgoingEnvelope { v: VERSION, body }).map_err(|e| problem(key, e.to_string()))
 }
 
 /// The record in some bytes; a record of a newer version is refused, never guessed at.
+///
+/// # Errors
+/// The bytes are not readable as such a record, or they have another version.
 pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
     let version: EnvelopeVersion =
         serde_json::from_slice(bytes).map_err(|e| problem(key, format!("not readable: {e}")))?;

@@ -71,6 +71,9 @@ impl SledStore {
     }
 
     /// Number of the last commit that carried one.
+    ///
+    /// # Errors
+    /// The database cannot be read.
     pub fn sequence(&self) -> Result<u64, StoreError> {
         let bytes = self.meta.get(SEQUENCE).map_err(|e| self.failed(e))?;
         Ok(bytes.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes))
@@ -79,6 +82,9 @@ impl SledStore {
     /// Carries out a batch together with its number, then flushes. On an error sled may show the
     /// batch all the same, and refuses everything from then on: the handle has to be dropped and
     /// the database opened again.
+    ///
+    /// # Errors
+    /// The database cannot be written or flushed.
     pub fn commit_numbered(&self, sequence: u64, batch: &Batch) -> Result<(), StoreError> {
         use ::sled::Transactional;
         let outcome = (&self.records, &self.meta).transaction(|(records, meta)| {

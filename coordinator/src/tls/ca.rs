@@ -47,6 +47,10 @@ pub struct CertificateAndKey {
 
 impl Authority {
     /// Makes a new authority and writes it to a folder.
+    ///
+    /// # Errors
+    /// The key or the certificate cannot be made, `now` is out of range, or a file cannot be
+    /// written.
     pub fn create(directory: &Path, now: Millis) -> Result<Self, TlsError> {
         let failed = |source| TlsError::Make { what: "CA certificate", source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -63,6 +67,9 @@ impl Authority {
     }
 
     /// Reads an authority that [`create`](Self::create) wrote.
+    ///
+    /// # Errors
+    /// A file cannot be read, or it holds no usable certificate or key.
     pub fn load(directory: &Path) -> Result<Self, TlsError> {
         let read = |name: &str| {
             let path = directory.join(name);
@@ -90,6 +97,10 @@ impl Authority {
 
     /// A server certificate for these names and addresses, the CA's behind it: who joins checks the
     /// CA by fingerprint before it has the CA's file.
+    ///
+    /// # Errors
+    /// A certificate cannot carry one of the hosts, `now` is out of range, or the key or the
+    /// signature cannot be made.
     pub fn issue_server(&self, hosts: &[String], now: Millis) -> Result<CertificateAndKey, TlsError> {
         let failed = |source| TlsError::Make { what: "server certificate", source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -105,7 +116,12 @@ impl Authority {
     }
 
     /// A certificate for a peer. Of the request only the public key is taken, once its signature
-    /// shows that the requester holds the private one; name, role, usage and life are ours.
+    /// shows that the requester holds the private one; name, role, usage and life, in days, are
+    /// ours.
+    ///
+    /// # Errors
+    /// The request is not valid or not signed by its own key, `now` is out of range, or the
+    /// signature cannot be made.
     pub fn issue_peer(
         &self,
         csr_pem: &str,

@@ -24,6 +24,10 @@ pub struct PeerCertificate {
 impl PeerCertificate {
     /// Reads a certificate, DER. Exactly one CN and one OU are expected, as the authority writes
     /// them.
+    ///
+    /// # Errors
+    /// The bytes are no certificate, its subject does not hold exactly one CN and one OU, or the OU
+    /// names no role.
     pub fn parse(der: &[u8]) -> Result<Self, TlsError> {
         let wrong = |problem: String| TlsError::Certificate(problem);
         let (_, certificate) = X509Certificate::from_der(der).map_err(|e| wrong(e.to_string()))?;

@@ -30,6 +30,9 @@ pub struct ServerCertificate {
 
 impl ServerCertificate {
     /// Signs a certificate and writes it to a folder.
+    ///
+    /// # Errors
+    /// The certificate cannot be signed, or the file cannot be written.
     pub fn create(directory: &Path, authority: &Authority, hosts: &[String], now: Millis) -> Result<Self, TlsError> {
         let keyed = authority.issue_server(hosts, now)?;
         make_private_dir(directory)?;
@@ -54,6 +57,9 @@ impl ServerCertificate {
     }
 
     /// Reads the certificate; signs a new one when it ends within 30 days.
+    ///
+    /// # Errors
+    /// The file cannot be read, it holds no certificate, or a new certificate cannot be made.
     pub fn load(directory: &Path, authority: &Authority, hosts: &[String], now: Millis) -> Result<Self, TlsError> {
         let present = Self::read(directory)?;
         if present.expires_ms - now > RENEW_BEFORE_MS {
@@ -92,6 +98,9 @@ impl ResolvesServerCert for ServerCertResolver {
 
 impl ServerCertResolver {
     /// Shows a certificate.
+    ///
+    /// # Errors
+    /// The certificate or its key cannot be read, or they do not belong together.
     pub fn new(certificate: &ServerCertificate) -> Result<Self, TlsError> {
         Ok(Self { now: RwLock::new((Arc::new(certificate.certified()?), certificate.expires_ms)) })
     }
@@ -102,6 +111,9 @@ impl ServerCertResolver {
     }
 
     /// Shows a new certificate when the present one ends within 30 days; true when it did.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a new certificate cannot be made. The present one stays then.
     pub fn renew(
         &self,
         directory: &Path,
@@ -121,6 +133,9 @@ impl ServerCertResolver {
 
 /// Settings for the server: callers without a certificate get through the handshake, callers with
 /// one of another CA do not.
+///
+/// # Errors
+/// The CA's certificate cannot be used, or the TLS library refuses the settings.
 pub fn server_config(shown: Arc<ServerCertResolver>, authority: &Authority) -> Result<ServerConfig, TlsError> {
     let wrong = |e: &dyn fmt::Display| TlsError::Certificate(format!("the CA's: {e}"));
     let mut roots = RootCertStore::empty();

@@ -36,6 +36,9 @@ pub struct Uploads {
 }
 
 /// The key of an upload, typed.
+///
+/// # Errors
+/// The run's id or the digest is not valid.
 pub fn upload_id(client: &ClientId, key: &v1::UploadKey) -> Result<UploadId, UploadError> {
     Ok(UploadId {
         client: client.clone(),
@@ -65,7 +68,11 @@ impl Uploads {
         Self { driver, blobs, staging }
     }
 
-    /// How much of an upload is here.
+    /// How many bytes of an upload are here.
+    ///
+    /// # Errors
+    /// No such update is wanted, it was refused before, the staged file cannot be measured, or the
+    /// driver has stopped.
     pub async fn status(&self, id: &UploadId) -> Result<v1::UploadStatusReply, UploadError> {
         match self.expected(id).await? {
             Expected::Settled(outcome) => {
@@ -96,6 +103,11 @@ impl Uploads {
     /// Receives one stream of an upload. At its end all bytes are checked and durable, or those
     /// that came are kept for the next stream, or the upload is refused. The same upload twice
     /// counts once.
+    ///
+    /// # Errors
+    /// No such update is wanted, or its header, size, bytes or content are refused. The stream
+    /// breaks off or a newer one takes over, the staging folder is full, or the disk or the store
+    /// refuses.
     pub async fn receive<S>(&self, client: ClientId, mut messages: S) -> Result<v1::UploadReply, UploadError>
     where
         S: Stream<Item = Result<UploadMessage, Status>> + Unpin,

@@ -94,6 +94,9 @@ impl UploadLease {
 impl Staging {
     /// Opens a folder that may hold so many bytes, makes it when there is none, and removes
     /// half-made aggregates.
+    ///
+    /// # Errors
+    /// The folder cannot be made or listed, or the half-made aggregates cannot be removed.
     pub fn open(root: &Path, limit: u64) -> io::Result<Self> {
         match std::fs::remove_dir_all(root.join("aggregates")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -124,6 +127,9 @@ impl Staging {
     }
 
     /// Bytes stored so far.
+    ///
+    /// # Errors
+    /// The file is there, and its metadata cannot be read.
     pub async fn stored(&self, id: &UploadId) -> io::Result<u64> {
         match tokio::fs::metadata(self.path(id)).await {
             Ok(metadata) => Ok(metadata.len()),
@@ -134,6 +140,9 @@ impl Staging {
 
     /// Gives the upload to one stream of `total` bytes. A stream that has it is asked to stop, and
     /// what was stored with another digest is removed.
+    ///
+    /// # Errors
+    /// The upload would exceed the folder's limit, or the stored file cannot be measured.
     pub async fn acquire(&self, id: &UploadId, total: u64) -> Result<UploadLease, UploadError> {
         let (number, streams, counted) = self.announce(id, total)?;
         let mut counted = counted.lock_owned().await;

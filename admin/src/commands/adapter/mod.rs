@@ -34,6 +34,10 @@ pub enum AdapterCommand {
 }
 
 /// Does a command about adapters.
+///
+/// # Errors
+/// An argument makes no sense, a file cannot be used, the coordinator refuses, or the result cannot
+/// be printed. `diff` also fails when the adapters differ by more than the tolerance.
 pub async fn run(command: AdapterCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
         AdapterCommand::Export(args) => export::run(args, context).await,
