@@ -30,7 +30,7 @@ A client.toml:
 
   [[dataset]]
   name = \"reviews\"                     # as run files call it
-  path = \"reviews.tsv\"                 # relative to client.toml; .jsonl, .csv or .tsv
+  path = \"reviews.tsv\"                 # relative to client.toml; .jsonl, .json, .csv, .tsv or .parquet
   text = \"text\"
   label = \"label\"
   eval_fraction = 0.1
