@@ -50,6 +50,9 @@ impl Answers {
     }
 
     /// Keeps an answer; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The file cannot be written. The answers in memory stay as they were then.
     pub fn put(&mut self, answer: Answer) -> io::Result<()> {
         if self.get(&answer.run) == Some(&answer) {
             return Ok(());

@@ -50,6 +50,9 @@ pub struct Cache {
 
 impl Cache {
     /// Opens the folder, or makes it.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
     pub fn open(root: PathBuf) -> Result<Self, CacheError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
         // The list only says what may go; without it every blob
@@ -73,6 +76,9 @@ impl Cache {
     }
 
     /// Starts or takes up the download of a blob.
+    ///
+    /// # Errors
+    /// The blob's part file cannot be opened or read, or the disk is full.
     pub fn begin(&self, digest: Digest) -> Result<Receiver, CacheError> {
         Receiver::open(&self.root.join(digest.hex()), digest).map_err(|error| self.explain(digest, error))
     }
@@ -89,6 +95,9 @@ impl Cache {
     }
 
     /// Notes what a run needs now, and removes every blob that no run needs any more.
+    ///
+    /// # Errors
+    /// The list cannot be written, the folder cannot be read, or a blob cannot be removed.
     pub fn keep(&mut self, run: &RunId, digests: impl IntoIterator<Item = Digest>) -> Result<(), CacheError> {
         self.needs.retain(|(other, _)| other != run);
         self.needs.push((run.clone(), digests.into_iter().collect()));

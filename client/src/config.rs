@@ -180,12 +180,18 @@ impl Default for Poll {
 
 impl Config {
     /// Reads and checks a file; relative paths in it start at its folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its text is refused as in [`Self::parse`].
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Io { file: file.to_owned(), source })?;
         Self::parse(&text, file)
     }
 
     /// Parses and checks a text that stands, or would stand, in `file`.
+    ///
+    /// # Errors
+    /// The text is not TOML, a key is unknown or missing, or a value is not allowed.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let syntax = |error: toml::de::Error| ConfigError::Syntax {
             file: file.to_owned(),

@@ -36,6 +36,9 @@ pub enum HomeError {
 
 impl Home {
     /// Opens the folder, or makes it, and locks it.
+    ///
+    /// # Errors
+    /// The folder or its lock cannot be made or opened, or another rondo-client holds the lock.
     pub fn open(dir: &Path) -> Result<Self, HomeError> {
         let io = |path: &Path| {
             let path = path.to_owned();

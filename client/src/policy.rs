@@ -91,6 +91,10 @@ fn list(names: &[String]) -> String {
 
 /// Checks a run and gives the rank to train with: the run's, or this
 /// client's largest where the method can mix ranks.
+///
+/// # Errors
+/// The policy does not allow the run's method, task, data set or privacy, a number is above its
+/// limit, or the rank is above this client's and the method needs one rank for all.
 pub fn check(policy: &PolicyConfig, limits: &Limits, run: &RunFile, mixed_ranks: bool) -> Result<u32, Decline> {
     let task = run.task.kind.name();
     for (what, found, allowed) in [

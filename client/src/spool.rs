@@ -75,6 +75,9 @@ pub struct Spool {
 
 impl Spool {
     /// Opens the folder, or makes it, and removes entries that were never finished.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read, or an unfinished entry cannot be removed.
     pub fn open(root: PathBuf, disk: Box<dyn Disk>) -> Result<Self, SpoolError> {
         fs::create_dir_all(&root).map_err(io_error(&root))?;
         for found in fs::read_dir(&root).map_err(io_error(&root))? {
@@ -138,6 +141,9 @@ impl Spool {
 
     /// The entry under a key, if its file is whole. A damaged
     /// entry is removed, and its work is done again.
+    ///
+    /// # Errors
+    /// A damaged entry cannot be removed.
     pub fn find(&self, key: &Key) -> Result<Option<Entry>, SpoolError> {
         let place = self.place(key);
         if !place.exists() {
@@ -155,6 +161,9 @@ impl Spool {
     }
 
     /// Every entry that can be read, in the order of runs, rounds and attempts.
+    ///
+    /// # Errors
+    /// The spool's folder or a run's folder cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>, SpoolError> {
         let mut entries = Vec::new();
         for run in fs::read_dir(&self.root).map_err(io_error(&self.root))? {
@@ -171,11 +180,17 @@ impl Spool {
     }
 
     /// Notes that the coordinator holds the update.
+    ///
+    /// # Errors
+    /// The entry's record cannot be written.
     pub fn mark_accepted(&self, entry: &Entry) -> Result<(), SpoolError> {
         self.note(&self.place(&entry.key), entry, entry.facts.charge.clone(), true)
     }
 
     /// Notes that the ledger has the update.
+    ///
+    /// # Errors
+    /// The entry's record cannot be written.
     pub fn mark_paid(&self, entry: Entry, report: v1::PrivacyReport) -> Result<Entry, SpoolError> {
         let charge = Charge::Paid(report);
         self.note(&self.place(&entry.key), &entry, charge.clone(), entry.accepted)?;
@@ -183,6 +198,9 @@ impl Spool {
     }
 
     /// The same bytes for a later attempt at the same round; the entry of the earlier one is gone.
+    ///
+    /// # Errors
+    /// The entry cannot be moved, or its record cannot be written.
     pub fn readdress(&self, entry: &Entry, key: &Key) -> Result<Entry, SpoolError> {
         let from = self.place(&entry.key);
         let to = self.place(key);
@@ -205,6 +223,9 @@ impl Spool {
     }
 
     /// Drops the entry under a key; that there is none is fine.
+    ///
+    /// # Errors
+    /// The entry's folder cannot be removed.
     pub fn remove(&self, key: &Key) -> Result<(), SpoolError> {
         let place = self.place(key);
         disk::remove(&place).map_err(io_error(&place))?;

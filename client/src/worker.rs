@@ -101,6 +101,10 @@ impl TrainingHandle {
     }
 
     /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// The trainer cannot be made, fails or panics, the work was stopped, or the trainer's thread
+    /// is gone.
     pub async fn outcome(mut self) -> Result<Outcome, WorkError> {
         let gone = || WorkError::Panicked("the trainer's thread is gone".to_owned());
         (&mut self.outcome).await.unwrap_or_else(|_| Err(gone()))

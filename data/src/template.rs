@@ -84,6 +84,9 @@ impl ChatTemplate {
     }
 
     /// The plain template with headings, for models without a chat template.
+    ///
+    /// # Errors
+    /// The built-in template does not compile, which is a fault of this crate.
     pub fn plain(special: SpecialTokens) -> Result<Self, TemplateError> {
         Self::new(PLAIN, special)
     }

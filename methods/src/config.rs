@@ -88,6 +88,10 @@ pub struct MethodConfig {
 
 impl MethodConfig {
     /// Checks a run file's `[method]` table against a method's options.
+    ///
+    /// # Errors
+    /// A key is no option of the method, an option's value is not allowed, or `alpha` is not finite
+    /// and above 0.
     pub fn new(choice: &MethodChoice, specs: &[OptionSpec], lr: f64, seed: u64) -> Result<Self, MethodError> {
         for key in choice.options.keys() {
             if !specs.iter().any(|spec| spec.name == key) {

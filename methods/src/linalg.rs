@@ -220,8 +220,11 @@ impl Matrix {
     }
 }
 
-/// The thin QR decomposition: q `[m, k]` with orthonormal columns, r `[k, n]` upper triangular,
-/// k = min(m, n).
+/// The thin QR decomposition of a matrix `[m, n]`: q `[m, k]` with orthonormal columns, r `[k, n]`
+/// upper triangular, k = min(m, n).
+///
+/// # Errors
+/// The matrix holds a number that is not finite.
 pub fn qr(matrix: &Matrix) -> Result<(Matrix, Matrix), LinalgError> {
     matrix.check_finite()?;
     let size = matrix.rows.min(matrix.cols);
@@ -237,10 +240,14 @@ pub fn qr(matrix: &Matrix) -> Result<(Matrix, Matrix), LinalgError> {
     Ok((Matrix::from_faer(faer.compute_thin_Q().as_ref()), r))
 }
 
-/// The leading `rank` singular triplets of a dense matrix, in f64.
+/// The leading `rank` singular triplets of a dense matrix `[m, n]`, in f64.
 ///
 /// The signs are fixed (see [`Svd::u`]), but the last bits may differ between machines: whatever is
 /// computed from this is computed once and shipped.
+///
+/// # Errors
+/// `rank` is outside 1 to min(m, n), the matrix holds a number that is not finite, or the iteration
+/// does not converge.
 pub fn truncated_svd(matrix: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (rows, cols) = (matrix.rows, matrix.cols);
     if rank == 0 || rank > rows.min(cols) {
@@ -268,6 +275,10 @@ pub fn truncated_svd(matrix: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
 /// factors, SVD of the small core. left `[m, k]`, right `[k, n]`. A rank above k brings singular
 /// values of zero with vectors at right angles to the others, so that neither factor holds a dead
 /// direction.
+///
+/// # Errors
+/// `rank` is outside 1 to min(m, n), a factor holds a number that is not finite, or the SVD does
+/// not converge.
 pub fn truncated_svd_of_product(left: &Matrix, right: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (rows, cols) = (left.rows, right.cols);
     if rank == 0 || rank > rows.min(cols) {
@@ -288,6 +299,10 @@ pub fn truncated_svd_of_product(left: &Matrix, right: &Matrix, rank: usize) -> R
 
 /// The least-squares solution X of a . X = b with the smallest norm; a `[m, k]`, b `[m, n]`, X
 /// `[k, n]`.
+///
+/// # Errors
+/// A matrix holds a number that is not finite, a has no rows or no columns, or the SVD of a does
+/// not converge.
 pub fn least_squares(a: &Matrix, b: &Matrix) -> Result<Matrix, LinalgError> {
     b.check_finite()?;
     let svd = truncated_svd(a, a.rows.min(a.cols))?;

@@ -59,6 +59,10 @@ const HEAD: &str = "head";
 
 /// Aggregates files by a method's law. Needs one target of one file in memory at a time, plus the
 /// result; one file is open at a time.
+///
+/// # Errors
+/// There are no files, the shares do not sum to 1, a file cannot be read or written, its tensors do
+/// not fit the method or the other files, a number is not finite, or the law fails.
 pub fn aggregate_files(input: &OfflineInput<'_>) -> Result<OfflineOutput, MethodError> {
     let Some((first, others)) = input.updates.split_first() else {
         return refuse("there are no files".to_owned());

@@ -38,6 +38,9 @@ impl Registry {
     }
 
     /// Adds a method. Its id must be new, in lower-case letters, digits and `-`.
+    ///
+    /// # Errors
+    /// The id is empty, has another character, or is registered already.
     pub fn register(&mut self, method: Box<dyn Method>) -> Result<(), MethodError> {
         let refuse = |problem: &str| {
             Err(MethodError::Registration { method: method.id().to_owned(), problem: problem.to_owned() })
@@ -54,6 +57,9 @@ impl Registry {
     }
 
     /// The method with this id; an unknown id is refused with the nearest known one.
+    ///
+    /// # Errors
+    /// No method has this id.
     pub fn get(&self, id: &str) -> Result<&dyn Method, MethodError> {
         self.shared(id).map(|method| &**method)
     }

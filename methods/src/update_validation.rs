@@ -89,8 +89,13 @@ impl RoundStart {
 }
 
 impl Job {
-    /// Checks an uploaded file: manifest equal to the layout, every number finite, norm within the
-    /// bound. Holds a small block of numbers in memory, never a tensor.
+    /// Checks an uploaded file: manifest equal to the layout, every number finite, the Euclidean
+    /// norm of all numbers at most `max_norm`. Holds a small block of numbers in memory, never a
+    /// tensor.
+    ///
+    /// # Errors
+    /// The run has no warm-up or does not take this rank, the file cannot be read or differs from
+    /// the layout, a number is not finite, or the norm is above `max_norm`.
     pub fn check_update(
         &self,
         kind: Kind,

@@ -24,6 +24,9 @@ impl Digest {
     }
 
     /// Digest of all that a reader yields, read in constant memory.
+    ///
+    /// # Errors
+    /// The reader fails.
     pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
         io::copy(&mut reader, &mut hasher)?;
@@ -31,6 +34,9 @@ impl Digest {
     }
 
     /// Digest of a file.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         Self::of_reader(std::fs::File::open(path)?)
     }

@@ -33,6 +33,10 @@ macro_rules! id {
 
         impl $name {
             /// Checks and wraps the text.
+            ///
+            /// # Errors
+            /// The text is not 1 to 64 lower-case letters, digits, `-` and `_`, or it begins with
+            /// `-` or `_`.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 check($kind, &text)?;

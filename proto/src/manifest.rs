@@ -87,12 +87,18 @@ pub struct Located {
 
 /// The tensors of a safetensors file, sorted by name. Reads the header only, and checks that the
 /// file is exactly as long as the header says.
+///
+/// # Errors
+/// As [`open`].
 pub fn read(path: &Path) -> Result<Vec<TensorEntry>, ManifestError> {
     Ok(open(path)?.tensors.into_iter().map(|located| located.entry).collect())
 }
 
 /// Opens a safetensors file and reads its header: of bounded size, offsets without holes, the file
 /// exactly as long as the header says.
+///
+/// # Errors
+/// The file cannot be read, or it is not a valid safetensors file.
 pub fn open(path: &Path) -> Result<TensorSource, ManifestError> {
     let io_error = |source| ManifestError::Io { path: path.to_owned(), source };
     let invalid = |problem: String| ManifestError::Invalid { path: path.to_owned(), problem };

@@ -215,6 +215,9 @@ impl RunFile {
     /// Reads a run file: TOML without unknown keys, every value in its range. What is under
     /// `[method]` beside the known keys is left to the method, and what depends on the base model
     /// to `check_base` and the method.
+    ///
+    /// # Errors
+    /// The text is not TOML, a key is unknown or missing, or a value is out of its range.
     pub fn parse(text: &str) -> Result<Self, RunFileError> {
         let syntax = |error: toml::de::Error| RunFileError::Syntax(error.to_string().trim_end().to_owned());
         let mut unknown = None;
@@ -234,6 +237,9 @@ impl RunFile {
 
     /// Checks what depends on the base model alone: that it is the one that is meant, and that
     /// inputs fit it.
+    ///
+    /// # Errors
+    /// The run file names another base or digest, or `task.max_tokens` is more than the base reads.
     pub fn check_base(&self, base: &BaseModel) -> Result<(), RunFileError> {
         checks::base(self, base)
     }

@@ -51,6 +51,9 @@ pub struct Retry {
 impl Retry {
     /// Calls until it succeeds, fails for good, or the
     /// time is over; the last error is the answer then.
+    ///
+    /// # Errors
+    /// A call fails for good, or the next pause would end after `within`.
     pub async fn call<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, ApiError>
     where
         F: Future<Output = Result<T, ApiError>>,

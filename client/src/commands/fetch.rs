@@ -60,6 +60,10 @@ pub enum FetchError {
 }
 
 /// Fetches, puts the files in place and prints the digest that run files name.
+///
+/// # Errors
+/// A name is malformed, the hub fails or refuses, the files are no base model or cannot be put in
+/// place, or the outcome cannot be printed.
 pub fn fetch(args: &FetchArgs, out: &mut dyn Write) -> Result<(), FetchError> {
     let wanted = Wanted::new(&args.repository, &args.revision, args.file.as_deref())?;
     let cached = Hub::from_env()?.fetch(&wanted)?;

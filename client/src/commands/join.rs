@@ -52,6 +52,9 @@ pub enum JoinError {
 }
 
 /// Enrols and prints the outcome.
+///
+/// # Errors
+/// The enrolment fails, the token is an operator's, or the outcome cannot be printed.
 pub async fn join(args: &JoinArgs, out: &mut dyn Write) -> Result<(), JoinError> {
     let enrolled = identity::enrol(&args.url, &args.token, &args.ca_fingerprint, &args.name, &args.dir).await?;
     print(&enrolled, &args.dir, args.json, out)?;

@@ -54,6 +54,10 @@ pub enum LedgerCommandError {
 }
 
 /// Reads the ledger and prints what it says.
+///
+/// # Errors
+/// The folder is not there, the ledger cannot be read or was changed, an entry has numbers out of
+/// range, or the outcome cannot be printed.
 pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
     let path = args.dir.join(LEDGER);
     let contents = match Ledger::read(&path) {

@@ -109,6 +109,10 @@ pub enum RunError {
 }
 
 /// Runs the daemon.
+///
+/// # Errors
+/// The folder is in use, it holds no client's identity, client.toml is missing or wrong, the
+/// trainer cannot be made, or the daemon cannot start ([`StartError`]).
 pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let stop = stop_signal().map_err(RunError::Signals)?;
     let home = Home::open(&args.dir)?;

@@ -99,6 +99,11 @@ impl Admission {
 
     /// Checks that an assignment belongs to a run as this client accepted it, and checks the run
     /// again by what this machine has now.
+    ///
+    /// # Errors
+    /// The run's id or file is not valid, or the assignment is not what this client agreed to. The
+    /// policy, the data, the model, the memory or the privacy budget of this client may refuse it,
+    /// too.
     pub fn accepted_run(&mut self, assignment: &v1::Assignment) -> Result<AcceptedRun, Failure> {
         let run = RunId::new(assignment.run.as_str())?;
         let declined = self.answers.get(&run).and_then(|answer| answer.declined.clone());

@@ -132,6 +132,10 @@ pub struct Daemon<A> {
 impl<A: Api> Daemon<A> {
     /// Opens the folder's records and looks at the models
     /// and data files that the configuration names.
+    ///
+    /// # Errors
+    /// A model or data file of client.toml cannot be used, a record in the folder cannot be opened,
+    /// or the trainer's thread cannot start.
     pub fn new(setup: DaemonSetup<A>) -> Result<Self, StartError> {
         let DaemonSetup { home, config, client, api, registry, trainer, disk } = setup;
         startup_checks::check(&config)?;

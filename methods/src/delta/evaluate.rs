@@ -22,6 +22,9 @@ impl Delta {
     }
 
     /// The dense value dW `[out, in]`.
+    ///
+    /// # Errors
+    /// A part is missing, or shapes do not fit the expression (see [`Delta::shape`]).
     pub fn dense(&self, parts: &TensorSet) -> Result<Matrix, DeltaError> {
         self.check(parts)?;
         Ok(self.dense_checked(parts))
@@ -55,6 +58,10 @@ impl Delta {
 
     /// The forward pass of the change: x `[n, in]` to x . dW^T
     /// `[n, out]`, factor by factor, never forming dW.
+    ///
+    /// # Errors
+    /// A part is missing, shapes do not fit the expression (see [`Delta::shape`]), or x has another
+    /// number of columns than dW.
     pub fn apply(&self, x: &Matrix, parts: &TensorSet) -> Result<Matrix, DeltaError> {
         let shape = self.check(parts)?;
         if x.cols() != shape.1 {
@@ -108,6 +115,9 @@ impl Delta {
 
     /// Folds the expression into two factors with the narrowest middle a product offers; the terms
     /// of a sum stand side by side. A lone `[out, in]` matrix gets an identity as its partner.
+    ///
+    /// # Errors
+    /// A part is missing, or shapes do not fit the expression (see [`Delta::shape`]).
     pub fn fold(&self, parts: &TensorSet) -> Result<Folded, DeltaError> {
         self.check(parts)?;
         Ok(self.fold_checked(parts))

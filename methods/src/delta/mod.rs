@@ -135,7 +135,12 @@ impl Delta {
         }
     }
 
-    /// Shape of the value, given the shapes of the parts; also checks that everything fits.
+    /// Shape `(rows, columns)` of the value, given the shapes of the parts; also checks that
+    /// everything fits.
+    ///
+    /// # Errors
+    /// A part is missing or has the wrong number of dimensions, factors or terms do not fit each
+    /// other, or a product or sum has no members.
     pub fn shape(&self, of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<(usize, usize), DeltaError> {
         let look = |part: &str| of(part).ok_or_else(|| DeltaError::Missing(part.to_owned()));
         match self {
@@ -193,6 +198,9 @@ impl Delta {
     }
 
     /// The middle dimension that [`Delta::fold`] will have, given the shapes of the parts.
+    ///
+    /// # Errors
+    /// As [`Delta::shape`].
     pub fn folded_rank(&self, of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<usize, DeltaError> {
         self.shape(of)?;
         match self {

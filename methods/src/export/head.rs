@@ -45,6 +45,10 @@ impl Head {
     }
 
     /// Reads the head of a folder, an adapter's or a merged model's, if it has one.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged, its metadata lack an entry or have a wrong one, or
+    /// its tensors do not fit the number of labels.
     pub fn load(dir: &Path) -> Result<Option<Self>, MethodError> {
         let path = dir.join(HEAD_FILE);
         if !path.exists() {

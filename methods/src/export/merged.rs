@@ -25,6 +25,11 @@ impl Job {
     /// Writes `W0 + dW` for every layer that changes, in the base's own files, names, shards and
     /// number formats, with its tokenizer and configuration beside them. One weight is in memory at
     /// a time. `model_dir` must hold the run's base (the caller has compared the digest).
+    ///
+    /// # Errors
+    /// The method's change cannot be merged, the state lacks a tensor, the change is beyond what a
+    /// weight can hold, the base holds no weight for a layer or is a GGUF file, or a file cannot be
+    /// read or written.
     pub fn export_merged(
         &self,
         state: &AdapterState,
@@ -52,6 +57,10 @@ impl PeftAdapter {
     /// Writes `W0 + dW` as [`Job::export_merged`] does, from an adapter's folder alone. `model`
     /// describes `model_dir`; that it is the one the adapter was trained on shows in the module
     /// names and sizes alone.
+    ///
+    /// # Errors
+    /// The adapter holds numbers that are not finite, it does not fit the model, the change is
+    /// beyond what a weight can hold, the base is a GGUF file, or a file cannot be read or written.
     pub fn merge(&self, model: &v1::BaseModel, model_dir: &Path, out_dir: &Path) -> Result<MergedReport, MethodError> {
         let known = architecture::find(&model.architecture);
         let canonical = |name: &str| known.map_or_else(|| name.to_owned(), |known| known.canonical(name).into_owned());

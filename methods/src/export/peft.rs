@@ -30,6 +30,10 @@ impl Job {
     /// `rondo_head.safetensors` for the classifier head, and a model card. What is merged into the
     /// base is written beside the adapter's own factors: what the run started from, and all stacks
     /// of methods that accumulate.
+    ///
+    /// # Errors
+    /// Re-compression to rank 0 is asked for, the method's change is no plain LoRA, the state lacks
+    /// a tensor, a decomposition fails, or a file cannot be written.
     pub fn export_peft(
         &self,
         state: &AdapterState,

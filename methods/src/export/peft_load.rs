@@ -89,6 +89,9 @@ pub struct SavedHead {
 
 /// Reads a PEFT folder and the head beside it. One whose classifier lies among PEFT's own tensors
 /// is refused: they do not say what its rows stand for.
+///
+/// # Errors
+/// The folder is refused as in [`load_with_saved_head`], or `modules_to_save` holds a classifier.
 pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
     match load_with_saved_head(dir)? {
         (adapter, None) => Ok(adapter),
@@ -103,6 +106,10 @@ pub fn load(dir: &Path) -> Result<PeftAdapter, MethodError> {
 }
 
 /// Reads a PEFT folder, the head beside it, and a classifier among `modules_to_save`.
+///
+/// # Errors
+/// A file cannot be read or is damaged, a setting is not supported, a tensor is neither a LoRA
+/// factor nor a usable classifier, factors do not fit their rank, or there are none.
 pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead>), MethodError> {
     let options = Options::read(&dir.join(CONFIG_FILE))?;
     let path = dir.join(WEIGHTS_FILE);

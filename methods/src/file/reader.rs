@@ -23,6 +23,9 @@ pub struct TensorFile {
 
 impl TensorFile {
     /// Reads and checks the header: bounded size, offsets without holes, file length exact.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it is not a sound safetensors file.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let TensorSource { file, tensors, metadata } = manifest::open(path)?;
         let tensors = tensors.into_iter().map(|located| (located.entry.name.clone(), located)).collect();
@@ -55,6 +58,9 @@ impl TensorFile {
     }
 
     /// Reads one tensor. F32, F64, F16 and BF16 are understood.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_block`].
     pub fn read(&self, name: &str) -> Result<Tensor, FileError> {
         let mut tensor = Tensor { shape: Vec::new(), data: Vec::new() };
         tensor.shape = self.for_each_block(name, |block| tensor.data.extend_from_slice(block))?;
@@ -62,13 +68,20 @@ impl TensorFile {
     }
 
     /// Reads every tensor whose name `wanted` accepts.
+    ///
+    /// # Errors
+    /// As [`Self::for_each_block`].
     pub fn read_all(&self, wanted: impl Fn(&str) -> bool) -> Result<TensorSet, FileError> {
         let names = self.tensors.keys().filter(|name| wanted(name));
         names.map(|name| Ok((name.clone(), self.read(name)?))).collect()
     }
 
-    /// Passes over a tensor's numbers in blocks, in order; returns its shape. `visit` must not read
-    /// this file itself.
+    /// Passes over a tensor's numbers as f32 in blocks, in row-major order; returns its shape.
+    /// `visit` must not read this file itself.
+    ///
+    /// # Errors
+    /// The file has no tensor of this name, the tensor has another number format, or the file
+    /// cannot be read.
     pub fn for_each_block(&self, name: &str, mut visit: impl FnMut(&[f32])) -> Result<Vec<usize>, FileError> {
         let Located { entry: TensorEntry { shape, dtype, .. }, offset } = self
             .tensors

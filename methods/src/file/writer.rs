@@ -24,6 +24,9 @@ pub struct TensorWriter {
 
 impl TensorWriter {
     /// Creates the file and writes its header. All tensors get the same dtype.
+    ///
+    /// # Errors
+    /// A tensor is announced twice, or the file cannot be written.
     pub fn create(
         path: &Path,
         tensors: Vec<(String, Vec<usize>)>,
@@ -58,6 +61,10 @@ impl TensorWriter {
     }
 
     /// Writes the next tensor.
+    ///
+    /// # Errors
+    /// Another tensor or shape was announced, the tensor's numbers do not fill its shape, or the
+    /// file cannot be written.
     pub fn write(&mut self, name: &str, tensor: &Tensor) -> Result<(), FileError> {
         self.check(name, &tensor.shape)?;
         if tensor.data.len() != tensor.shape.iter().product::<usize>() {
@@ -79,6 +86,9 @@ impl TensorWriter {
     }
 
     /// Flushes the file to the disk; returns its length in bytes.
+    ///
+    /// # Errors
+    /// An announced tensor was never written, or the file cannot be flushed to the disk.
     pub fn finish(mut self) -> Result<u64, FileError> {
         if let Some((name, _)) = self.left.next() {
             return Err(self.out_of_order(&name, "it was announced but never written".into()));
@@ -105,6 +115,9 @@ impl TensorWriter {
 }
 
 /// Writes a whole set, sorted by name; returns the file's length in bytes.
+///
+/// # Errors
+/// A tensor's numbers do not fill its shape, or the file cannot be written.
 pub fn write(
     path: &Path,
     tensors: &TensorSet,

@@ -39,6 +39,9 @@ pub(super) const TAIL: Parts = Parts { left: TAIL_U, middle: TAIL_S, right: TAIL
 
 /// What a client uploads for one target: the leading `rank`
 /// triplets of its weight `[out, in]`, by part name.
+///
+/// # Errors
+/// As [`truncated_svd`].
 pub fn factors(weight: &Matrix, rank: usize) -> Result<TensorSet, LinalgError> {
     let svd = truncated_svd(weight, rank)?;
     Ok(HEAD.named([Tensor::from_matrix(&svd.u), Tensor::from_vector(&svd.s), Tensor::from_matrix(&svd.v)]))

@@ -52,8 +52,12 @@ pub fn warm_up(target: &Target, rank: usize, oversample: usize, examples: u32) -
     }
 }
 
-/// The leading `rank` triplets of G from the mean
+/// The leading `rank` triplets of G `[out, in]` from the mean
 /// sketches: y `[out, k]`, z `[l, in]`, psi `[out, l]`.
+///
+/// # Errors
+/// A sketch holds a number that is not finite, an SVD does not converge, or `rank` is outside 1 to
+/// min(out, k, in).
 pub fn reconstruct(y: &Matrix, z: &Matrix, psi: &Matrix, rank: usize) -> Result<Svd, LinalgError> {
     let (basis, _) = qr(y)?;
     let x = least_squares(&psi.transposed().times(&basis), z)?;

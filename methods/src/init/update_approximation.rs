@@ -26,6 +26,9 @@ pub fn warm_up(target: &Target, examples: u32) -> WarmUp {
 }
 
 /// The leading `rank` triplets of -eta0 * sign(gradient), gradient `[out, in]`.
+///
+/// # Errors
+/// As [`truncated_svd`]: `rank` is out of range, the gradient holds NaN, or eta0 is not finite.
 pub fn first_step(gradient: &Matrix, eta0: f64, rank: usize) -> Result<Svd, LinalgError> {
     let step = gradient.data().iter().map(|&g| if g == 0.0 { 0.0 } else { -eta0 * g.signum() }).collect();
     truncated_svd(&Matrix::new(gradient.rows(), gradient.cols(), step), rank)

@@ -138,6 +138,9 @@ impl Job {
 
     /// The rank a client trains with: `wanted`, 0 standing for
     /// the run's. Refuses what the method cannot mix.
+    ///
+    /// # Errors
+    /// `wanted` is above the run's rank, or below it where the method needs one rank for all.
     pub fn client_rank(&self, wanted: usize) -> Result<usize, MethodError> {
         let run_rank = self.rank();
         let refuse = |problem: String| {

@@ -18,6 +18,11 @@ use crate::registry::Registry;
 impl Job {
     /// Resolves a run file. Everything that can be wrong about the method, its options, the targets
     /// or the rank is found here, never in the middle of a round.
+    ///
+    /// # Errors
+    /// The method is unknown, it refuses an option or another value of the run file, the targets do
+    /// not fit the base, the rank does not fit a target, or the method's answers do not fit
+    /// together.
     pub fn new(registry: &Registry, run: &RunFile, base: &v1::BaseModel) -> Result<Self, MethodError> {
         let method = Arc::clone(registry.shared(&run.method.id)?);
         let targets: Vec<Target> = find_targets(base, &run.method.targets)?

@@ -32,6 +32,9 @@ impl Job {
     }
 
     /// The warm-up's probe at its start, on the base that the run starts from.
+    ///
+    /// # Errors
+    /// The adapter that the run starts from cannot be read.
     pub fn warm_up_state(&self, rank: usize) -> Result<AdapterState, MethodError> {
         Ok(AdapterState {
             round: 0,

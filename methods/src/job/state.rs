@@ -116,6 +116,10 @@ impl Job {
     /// frozen artefact, overlaid by the published files, all on top of the adapter
     /// that the run started from. Methods that accumulate need every published
     /// file, in order; of the others the last decides.
+    ///
+    /// # Errors
+    /// The run does not take `rank`, a file cannot be read or does not fit this run, or a tensor is
+    /// missing or has another shape than the layout says.
     pub fn state(
         &self,
         round: u32,
@@ -259,6 +263,9 @@ impl Job {
 
     /// The whole change of a weight `[out, in]`, by its index among [`Job::layers`]: what was
     /// merged, and the adapter on top.
+    ///
+    /// # Errors
+    /// The state lacks a tensor that the change needs, or a tensor has a shape that does not fit.
     pub fn dense_delta(&self, state: &AdapterState, layer: usize) -> Result<Matrix, MethodError> {
         let Target { name, out, inp } = &self.layers()[layer];
         let failed = |source| MethodError::delta(name, source);
@@ -274,8 +281,12 @@ impl Job {
     }
 
     /// Writes what a client uploads, out of tensors by full name (others are
-    /// left out); returns the file's bytes. Where a leading block travels, the
+    /// left out); returns the file's length in bytes. Where a leading block travels, the
     /// whole tensor may be given: its block is cut out.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than the layout says, or the file cannot be
+    /// written.
     pub fn write_update(
         &self,
         kind: Kind,

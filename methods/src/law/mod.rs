@@ -221,6 +221,9 @@ impl LawKind {
 
 /// Shares that sum to 1, from amounts such as example counts. Refuses negative, infinite and
 /// all-zero amounts.
+///
+/// # Errors
+/// An amount is negative or not finite, all are 0, or their sum is not finite.
 pub fn shares(amounts: &[f64]) -> Result<Vec<f64>, MethodError> {
     let sum: f64 = amounts.iter().sum();
     if amounts.iter().any(|amount| !amount.is_finite() || *amount < 0.0) || !sum.is_finite() || sum <= 0.0 {

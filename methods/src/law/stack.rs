@@ -24,6 +24,9 @@ pub fn pair_delta((outer, inner): (&str, &str)) -> Delta {
 }
 
 /// The dense value of a published pair, `[out, in]`, some rows of the inner factor at a time.
+///
+/// # Errors
+/// A factor is missing or is no matrix, or the two factors do not fit each other.
 pub fn pair_dense(names: (&str, &str), parts: &TensorSet) -> Result<Matrix, DeltaError> {
     let (out, inp) = pair_delta(names).shape(&|part| parts.get(part).map(|tensor| tensor.shape.clone()))?;
     let (b, a) = (&parts[names.0], &parts[names.1]);

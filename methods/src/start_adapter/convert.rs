@@ -20,6 +20,10 @@ use crate::tensor::{Tensor, TensorSet, full_name};
 ///
 /// Everything is checked that a coordinator would check: layers and their sizes, finite numbers,
 /// the head's labels.
+///
+/// # Errors
+/// The folder cannot be read, `out` cannot be written, a layer is changed twice or is not in the
+/// base in this size, the head does not fit the task, or a number is not finite.
 pub fn convert(dir: &Path, base: &v1::BaseModel, task: &Task, out: &Path) -> Result<StartAdapter, MethodError> {
     let (adapter, saved) = load_with_saved_head(dir)?;
     let mut tensors = TensorSet::new();

@@ -45,6 +45,10 @@ pub struct StartAdapter {
 
 impl StartAdapter {
     /// Reads the header and the head, and checks that every tensor has its partner.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged, a tensor is not F32 or has no place here, a factor
+    /// has no partner that fits, or the head's weight and bias do not fit each other.
     pub fn open(path: &Path) -> Result<Self, StartAdapterError> {
         let file = TensorFile::open(path)?;
         let io = |source| StartAdapterError::File(FileError::Io { path: path.to_owned(), source });
@@ -77,6 +81,10 @@ impl StartAdapter {
 
     /// Checks it against the base that it changes: every layer is there in this size, every number
     /// finite.
+    ///
+    /// # Errors
+    /// The file cannot be read, a layer is not in the base or has another size, the head's rows do
+    /// not have the base's hidden size, or a number is not finite.
     pub fn check(&self, base: &v1::BaseModel) -> Result<(), StartAdapterError> {
         for Target { name, out, inp } in &self.layers {
             check_layer(base, name, [*out, *inp])?;
@@ -109,7 +117,10 @@ impl StartAdapter {
         &self.layers
     }
 
-    /// What it adds to the weight of a layer.
+    /// What it adds to the weight `[out, in]` of a layer.
+    ///
+    /// # Errors
+    /// The file has no such layer, or it cannot be read.
     pub fn delta(&self, layer: &str) -> Result<(Delta, TensorSet), FileError> {
         let part = |part: &str| Ok::<_, FileError>((part.to_owned(), self.file.read(&full_name(layer, part))?));
         Ok((pair_delta(PAIR), TensorSet::from([part(PAIR.0)?, part(PAIR.1)?])))

@@ -62,6 +62,10 @@ pub struct ChatArgs {
 pub type Stop = AtomicBool;
 
 /// Talks until the input ends. A line is a message, or a command where it starts with `/`.
+///
+/// # Errors
+/// An option's value is out of range, the model or the adapter cannot be loaded or do not fit each
+/// other, the model has no usable chat template, generating fails, or the input or output fails.
 pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.7)?;
     let adapter = adapted_model::read_optional(args.adapter.as_ref())?;

@@ -83,6 +83,10 @@ pub struct EvaluateArgs {
 }
 
 /// Evaluates and prints the outcome.
+///
+/// # Errors
+/// An option does not fit the task, the model, the adapter or the data cannot be loaded, no rows
+/// are left to evaluate, the trainer fails, or a file or the outcome cannot be written.
 pub fn evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     for (option, path) in [("--predictions", &args.predictions), ("--logits", &args.logits)] {
         path.as_ref().map_or(Ok(()), |path| check_file(option, path, &[&args.data.data, &args.model]))?;

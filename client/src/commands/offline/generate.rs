@@ -58,6 +58,10 @@ pub struct GenerateArgs {
 }
 
 /// Generates and streams the text to `out`.
+///
+/// # Errors
+/// An option's value is out of range, the prompt, the model or the adapter cannot be read, `--chat`
+/// meets a model without a chat template, generating fails, or the text cannot be written.
 pub fn generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let sampling = args.sampling.sampling(0.0)?;
     let prompt = prompt(args)?;

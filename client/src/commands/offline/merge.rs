@@ -34,6 +34,10 @@ pub struct MergeArgs {
 }
 
 /// Merges and prints the outcome.
+///
+/// # Errors
+/// The output folder is not empty, the adapter or the model cannot be read, the model is a GGUF
+/// file, the adapter does not fit the model, or a file or the outcome cannot be written.
 pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     check_empty(&args.out)?;
     let adapter = adapted_model::read(&args.adapter)?;

@@ -112,6 +112,10 @@ struct StepPlan {
 }
 
 /// Prints the plan.
+///
+/// # Errors
+/// The options do not make a run on this model, no step fits the memory, the measured step fails,
+/// or the plan cannot be printed.
 pub fn plan(args: &PlanArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     let step = |step| -> Result<_, OfflineError> {
         let args = of_step(args, step);

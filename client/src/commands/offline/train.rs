@@ -118,6 +118,10 @@ pub struct TrainArgs {
 }
 
 /// Trains, evaluates before and after, and writes the adapter.
+///
+/// # Errors
+/// The output folder is not empty or cannot be made, the options do not make a run on this model,
+/// the data cannot be loaded, the training fails, or the adapter or the outcome cannot be written.
 pub fn train(args: &TrainArgs, out: &mut dyn Write) -> Result<(), OfflineError> {
     check_empty(&args.out)?;
     let name = args.model.file_name().map_or_else(|| "base".to_owned(), |name| name.to_string_lossy().into_owned());
