@@ -10,15 +10,17 @@
 //! DIR/ledger.head        how far the ledger has come
 //! ```
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rondo_proto::files::{self, FileAccess};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
+use crate::store::sled::{LOCK_RETRY, LOCK_WAIT};
 
 /// A data directory.
 #[derive(Debug, Clone)]
@@ -178,7 +180,8 @@ impl DataDir {
     }
 
     /// Takes the directory for this process until the lock is dropped; the system drops it when the
-    /// process dies.
+    /// process dies. A lock that another process holds is waited for, up to [`LOCK_WAIT`]: a
+    /// coordinator that was just stopped still holds it for a moment.
     ///
     /// # Errors
     /// Another process holds the lock ([`StoreError::InUse`]), or the lock file cannot be opened.
@@ -186,10 +189,14 @@ impl DataDir {
         let path = self.root.join("lock");
         let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(DataDirLock { _file: file }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: self.root.clone() }),
-            Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+        let give_up = Instant::now() + LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(DataDirLock { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: self.root.clone() }),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
         }
     }
 }
@@ -253,6 +260,19 @@ mod tests {
         assert!(matches!(data.lock(), Err(StoreError::InUse { .. })));
         drop(lock);
         data.lock().unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_being_released_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path());
+        let lock = data.lock().unwrap();
+        let releasing = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_RETRY * 5);
+            drop(lock);
+        });
+        data.lock().unwrap();
+        releasing.join().unwrap();
     }
 
     #[test]

@@ -133,6 +133,8 @@ fn folders_of_others_are_read_by_their_own_rules() {
     let mut other = json;
     other["peft_type"] = "VERA".into();
     assert!(write(other).is_err());
+    let refused = write(serde_json::json!({ "peft_type": "MISS", "r": 4 })).unwrap_err().to_string();
+    assert!(refused.contains("`peft_type` is \"MISS\""), "{refused}");
     assert!(peft::load(&dir.path().join("nowhere")).is_err());
 }
 

@@ -14,9 +14,9 @@ const RECORDS: &str = "records";
 const SEQUENCE: &[u8] = b"sequence";
 /// How long opening waits for a lock. sled closes its files on threads of its own, so it releases
 /// its lock a moment after the last handle was dropped; on a busy machine that takes a while.
-pub(super) const LOCK_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(3);
 /// Pause between two tries to get the lock.
-const LOCK_RETRY: Duration = Duration::from_millis(20);
+pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Records in sled.
 pub struct SledStore {

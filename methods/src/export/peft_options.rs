@@ -23,10 +23,15 @@ const BEYOND_FACTORS: [&str; 5] =
 /// Settings of an initialisation that leaves the base as it is.
 const HARMLESS_CONFIGS: [&str; 1] = ["eva_config"];
 
+/// Which of PEFT's types a folder holds.
+#[derive(Debug, Deserialize)]
+struct PeftType {
+    peft_type: String,
+}
+
 /// PEFT's LoraConfig, as far as it decides what the weights mean.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
-    peft_type: String,
     #[serde(default)]
     base_model_name_or_path: Option<String>,
     r: usize,
@@ -49,6 +54,11 @@ impl Options {
     pub(super) fn read(path: &Path) -> Result<Self, MethodError> {
         let refuse = |problem: String| MethodError::Adapter { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|source| MethodError::io(path, source))?;
+        // The type comes first: another type's folder lacks keys that LoRA's must have.
+        let PeftType { peft_type } = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+        if peft_type != "LORA" {
+            return Err(refuse(format!("`peft_type` is {peft_type:?}, not \"LORA\"; only plain LoRA can be read")));
+        }
         let options: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         match options.unsupported() {
             Some(problem) => Err(refuse(format!("{problem}; only plain LoRA can be read"))),
@@ -58,9 +68,6 @@ impl Options {
 
     /// The first option that cannot be honoured, with why.
     fn unsupported(&self) -> Option<String> {
-        if self.peft_type != "LORA" {
-            return Some(format!("`peft_type` is {:?}, not \"LORA\"", self.peft_type));
-        }
         if !self.lora_alpha.is_finite() {
             return Some(format!("`lora_alpha` is {}", self.lora_alpha));
         }

@@ -7,6 +7,7 @@ use rondo_base::gguf;
 use rondo_base::gguf_names;
 use rondo_base::is_gguf;
 use rondo_proto::run_file::Quantise;
+use rondo_proto::wording::SettingKey;
 use serde_json::Value;
 use tch::{Device, Kind};
 
@@ -65,8 +66,9 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Box<dyn Transformer>, M
         return Err(refuse(value, names.join(", ")));
     };
     if quantise != Quantise::None && found.model_class != ModelClass::Llama {
-        let value = format!("{:?} with train.quantise", found.model_type);
-        return Err(refuse(value, "train.quantise with the Llama family".to_owned()));
+        let setting = SettingKey::Quantise;
+        let value = format!("{:?} with {setting}", found.model_type);
+        return Err(refuse(value, format!("{setting} with the Llama family")));
     }
     Ok(match found.model_class {
         ModelClass::Bert => Box::new(bert::load(dir, &config, device, kind)?),
