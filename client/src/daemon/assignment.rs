@@ -23,12 +23,20 @@ pub(super) fn key_of(assignment: &v1::Assignment) -> Result<Key, Failure> {
     Ok(Key { run, round: assignment.round, attempt: assignment.attempt })
 }
 
+/// What an assignment asks for. The ledger charges by the round: a warm-up (round 0) costs one step,
+/// and training costs all steps of a round. So neither passes for the other.
 fn activity_of(assignment: &v1::Assignment) -> Result<Activity, Failure> {
-    match assignment.kind() {
-        v1::WorkKind::WarmUp => Ok(Activity::WarmUp),
-        v1::WorkKind::Train => Ok(Activity::Train),
-        v1::WorkKind::Evaluate => Ok(Activity::Evaluate),
-        v1::WorkKind::Unspecified => {
+    match (assignment.kind(), assignment.round) {
+        (v1::WorkKind::WarmUp, 0) => Ok(Activity::WarmUp),
+        (v1::WorkKind::Train, 1..) => Ok(Activity::Train),
+        (v1::WorkKind::Evaluate, _) => Ok(Activity::Evaluate),
+        (v1::WorkKind::WarmUp | v1::WorkKind::Train, round) => {
+            let kind = assignment.kind().as_str_name();
+            let problem =
+                format!("work of kind {kind} in round {round}: a warm-up is round 0, training comes after it");
+            Err(Failure::NotAgreed(problem))
+        }
+        (v1::WorkKind::Unspecified, _) => {
             let problem = format!("work of kind {} is not known to this version of the client", assignment.kind);
             Err(Failure::NotAgreed(problem))
         }

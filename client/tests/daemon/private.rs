@@ -59,6 +59,21 @@ async fn a_warm_up_that_reads_gradients_is_refused_and_another_tells_no_number()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn training_does_not_pass_for_a_warm_up_nor_a_warm_up_for_training() {
+    let mut machine = Machine::new();
+    let sketch = private(&machine, "fed-sb", "example").replace("clip = 1.0", "clip = 1.0, warm_up_clip = 0.5");
+    machine.invite("one", &sketch);
+    for (kind, round) in [(WorkKind::Train, 0), (WorkKind::WarmUp, 1)] {
+        machine.coordinator.give(Next::Assignment(machine.assignment(kind, "one", round, &sketch)));
+    }
+    let reasons = reasons(&mut machine, 1, 2).await;
+    let refusals = reasons.iter().filter(|reason| reason.contains("a warm-up is round 0")).count();
+    assert_eq!(refusals, 2, "{reasons:?}");
+    assert_eq!(machine.trained(), 0);
+    assert!(ledger(&machine).runs["one"].updates.is_empty(), "nothing was charged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_warm_up_that_pays_is_entered_once_and_sent_again_as_it_was() {
     let mut machine = Machine::new();
     let sketch = private(&machine, "fed-sb", "example").replace("clip = 1.0", "clip = 1.0, warm_up_clip = 0.5");

@@ -91,9 +91,6 @@ pub fn gradient(
 ///
 /// # Errors
 /// No row, no noise, an interruption.
-///
-/// # Errors
-/// No row, no noise, an interruption.
 pub fn noised_gradient(
     session: &Session<'_>,
     work: &Work,
