@@ -29,9 +29,15 @@ struct PeftType {
     peft_type: String,
 }
 
+/// What is wrong with a type, unless it is LoRA.
+fn another_type(peft_type: &str) -> Option<String> {
+    (peft_type != "LORA").then(|| format!("`peft_type` is {peft_type:?}, not \"LORA\""))
+}
+
 /// PEFT's LoraConfig, as far as it decides what the weights mean.
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
+    peft_type: String,
     #[serde(default)]
     base_model_name_or_path: Option<String>,
     r: usize,
@@ -56,18 +62,22 @@ impl Options {
         let text = std::fs::read_to_string(path).map_err(|source| MethodError::io(path, source))?;
         // The type comes first: another type's folder lacks keys that LoRA's must have.
         let PeftType { peft_type } = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
-        if peft_type != "LORA" {
-            return Err(refuse(format!("`peft_type` is {peft_type:?}, not \"LORA\"; only plain LoRA can be read")));
+        let unsupported = |problem: String| refuse(format!("{problem}; only plain LoRA can be read"));
+        if let Some(problem) = another_type(&peft_type) {
+            return Err(unsupported(problem));
         }
         let options: Self = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         match options.unsupported() {
-            Some(problem) => Err(refuse(format!("{problem}; only plain LoRA can be read"))),
+            Some(problem) => Err(unsupported(problem)),
             None => Ok(options),
         }
     }
 
     /// The first option that cannot be honoured, with why.
     fn unsupported(&self) -> Option<String> {
+        if let Some(problem) = another_type(&self.peft_type) {
+            return Some(problem);
+        }
         if !self.lora_alpha.is_finite() {
             return Some(format!("`lora_alpha` is {}", self.lora_alpha));
         }
