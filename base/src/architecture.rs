@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// One family of models, as `model_type` in config.json names it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Architecture {
     /// The `model_type`.
     pub model_type: &'static str,
@@ -25,6 +25,10 @@ pub struct Architecture {
     pub usual_targets: &'static [&'static str],
     /// How their weights lie in files.
     pub orientation: Orientation,
+    /// Beginnings of names, without a prefix, of heads that a checkpoint may hold beside the model.
+    pub heads: &'static [&'static str],
+    /// Parts of names of buffers that older versions saved; every model computes them itself.
+    pub buffers: &'static [&'static str],
     /// What stands before a module's name in the model with a language model's head; empty for
     /// encoders.
     pub language_prefix: &'static str,
@@ -61,7 +65,7 @@ pub enum Orientation {
 }
 
 /// Where an architecture's config.json keeps its sizes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ConfigKeys {
     /// Width of a token's state.
     pub hidden_size: &'static str,
@@ -97,6 +101,8 @@ const fn bert(
         ],
         usual_targets: &["query", "value"],
         orientation: Orientation::OutIn,
+        heads: &["pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs."],
+        buffers: &["embeddings.position_ids", "embeddings.token_type_ids"],
         language_prefix: "",
         config_keys: USUAL_KEYS,
         positions_before,
@@ -122,6 +128,8 @@ const fn llama(model_type: &'static str) -> Architecture {
         ],
         usual_targets: &["q_proj", "v_proj"],
         orientation: Orientation::OutIn,
+        heads: &["score.", "classifier.", "qa_outputs.", "v_head."],
+        buffers: &[".rotary_emb.inv_freq"],
         language_prefix: "model.",
         config_keys: USUAL_KEYS,
         positions_before: 0,
@@ -151,6 +159,8 @@ pub const ARCHITECTURES: &[Architecture] = &[
         ],
         usual_targets: &["q_lin", "v_lin"],
         orientation: Orientation::OutIn,
+        heads: &["vocab_", "pre_classifier.", "classifier.", "qa_outputs."],
+        buffers: &["embeddings.position_ids"],
         language_prefix: "",
         config_keys: ConfigKeys { hidden_size: "dim", max_positions: "max_position_embeddings", layers: "n_layers" },
         positions_before: 0,
@@ -165,6 +175,9 @@ pub const ARCHITECTURES: &[Architecture] = &[
         // Query, key and value are one layer.
         usual_targets: &["c_attn"],
         orientation: Orientation::InOut,
+        heads: &["score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head."],
+        // The causal mask.
+        buffers: &[".attn.bias", ".attn.masked_bias"],
         language_prefix: "transformer.",
         config_keys: ConfigKeys { hidden_size: "n_embd", max_positions: "n_positions", layers: "n_layer" },
         positions_before: 0,
@@ -200,6 +213,31 @@ impl Architecture {
             root if tensor.starts_with(self.layers) => Cow::Owned(format!("{root}{tensor}")),
             _ => Cow::Borrowed(tensor),
         }
+    }
+
+    /// A tensor's name as the model's own checkpoints without a head spell it, or with it in the
+    /// Llama family; the TensorFlow spelling of layer norms is put right.
+    pub fn tensor<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        if !self.root.is_empty() {
+            let bare = [self.layers, "embed_tokens.", "norm."].iter().any(|part| name.starts_with(part));
+            return if bare { Cow::Owned(format!("{}{name}", self.root)) } else { Cow::Borrowed(name) };
+        }
+        let name = self.strip(name);
+        match name.rsplit_once('.') {
+            Some((norm, "gamma")) if norm.ends_with("LayerNorm") => Cow::Owned(format!("{norm}.weight")),
+            Some((norm, "beta")) if norm.ends_with("LayerNorm") => Cow::Owned(format!("{norm}.bias")),
+            _ => Cow::Borrowed(name),
+        }
+    }
+
+    /// Whether a tensor, by [`Architecture::tensor`], is of a head beside the model.
+    pub fn is_head(&self, tensor: &str) -> bool {
+        self.heads.iter().any(|head| tensor.starts_with(head))
+    }
+
+    /// Whether a tensor, by [`Architecture::tensor`], is a saved buffer.
+    pub fn is_buffer(&self, tensor: &str) -> bool {
+        self.buffers.iter().any(|buffer| tensor.ends_with(buffer))
     }
 
     /// Layer number and place in `linears` if this module, by its canonical name, is a linear layer

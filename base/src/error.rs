@@ -26,7 +26,7 @@ pub enum BaseError {
         /// What is missing.
         file: String,
     },
-    /// config.json is no JSON or lacks a key.
+    /// config.json or an index is no JSON, or a value in it is missing or cannot be.
     #[error("{path}: {problem}", path = .path.display())]
     Config {
         /// The file.
@@ -34,15 +34,48 @@ pub enum BaseError {
         /// What is wrong.
         problem: String,
     },
-    /// A model of a family that is not supported.
-    #[error("{path}: model_type {model_type:?} is not supported; supported are: {supported}", path = .path.display())]
-    Architecture {
-        /// The config file.
+    /// config.json asks for something that is not computed.
+    #[error("{path}: `{key}` is {value}; supported: {supported}", path = .path.display())]
+    Unsupported {
+        /// The config file, or the .gguf file.
         path: PathBuf,
+        /// The key.
+        key: &'static str,
         /// What it says.
-        model_type: String,
-        /// What is known.
+        value: String,
+        /// What would work.
         supported: String,
+    },
+    /// The weights lack a tensor.
+    #[error("{dir}: its weights lack the tensor {name:?}; is the model complete?", dir = .dir.display())]
+    Missing {
+        /// The model's folder or file.
+        dir: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor's shape does not follow from config.json.
+    #[error("{dir}: tensor {name:?} has shape {found:?}, config.json asks for {expected:?}", dir = .dir.display())]
+    Shape {
+        /// The model's folder or file.
+        dir: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// By config.json.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// Tensors that are neither part of the model nor a head: the folder holds another model than
+    /// config.json says.
+    #[error("{dir}: tensors that a {architecture:?} model does not have: {names}", dir = .dir.display())]
+    Unknown {
+        /// The model's folder or file.
+        dir: PathBuf,
+        /// The `model_type`.
+        architecture: &'static str,
+        /// Their names.
+        names: String,
     },
     /// A weights file is damaged.
     #[error(transparent)]

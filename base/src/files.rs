@@ -5,7 +5,13 @@ use std::path::Path;
 
 use rondo_proto::{Digest, v1};
 
-use crate::BaseError;
+use crate::error::BaseError;
+
+/// A model's sizes and choices.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// How texts become tokens.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// A classifier head that Rondo exported, beside an adapter or beside merged weights.
 pub const HEAD_FILE: &str = "rondo_head.safetensors";
@@ -13,8 +19,8 @@ pub const HEAD_FILE: &str = "rondo_head.safetensors";
 /// An adapter's tensors, as PEFT names the file.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
 
-/// Whether a file of this name holds weights of a base. This decides the base's digest, what is
-/// loaded and what a merge writes anew. Heads and adapters that Rondo writes into the same folder
+/// Whether a file of this name may hold weights of a base; which of a folder's do,
+/// [`crate::WeightFiles`] decides. Heads and adapters that Rondo writes into the same folder
 /// belong to what was trained on a base, never to the base.
 pub fn is_weights(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "safetensors")

@@ -2,7 +2,8 @@
 //!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. A file may come from
 //! anywhere: every count and length in it is compared with what is left of the file before it is
-//! used, and nothing panics. Values of tensors are not read here.
+//! used, and nothing panics. Memory stays below 16 times the file's size and 1 MiB more. Texts are
+//! decoded, but only one that is asked for must be UTF-8. Values of tensors are not read here.
 
 mod block;
 mod parser;
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub use block::BlockKind;
 pub use parser::MAX_HEADER_BYTES;
 pub use value::{Array, Value};
+
+use rondo_proto::placeholder::Placeholder;
 
 use parser::{Fault, Parser};
 
@@ -101,6 +104,9 @@ impl TensorInfo {
 /// [`GgufError`], for whatever is not as the format defines it or goes beyond the limits above.
 pub fn read(path: &Path) -> Result<Header, GgufError> {
     let io_error = |source| GgufError::Io { path: path.to_owned(), source };
+    if let Some(placeholder) = Placeholder::at(path).map_err(io_error)? {
+        return Err(GgufError::Invalid { path: path.to_owned(), problem: format!("it {placeholder}") });
+    }
     let file = File::open(path).map_err(io_error)?;
     let bytes = file.metadata().map_err(io_error)?.len();
     parse(BufReader::with_capacity(1 << 16, file), bytes, path)
@@ -136,7 +142,7 @@ fn header(parser: &mut Parser<impl Read>, bytes: u64, path: &Path) -> Result<Hea
 
     let mut metadata = BTreeMap::new();
     for number in 0..entries {
-        let key = parser.string(&format!("metadata key {number}"), MAX_KEY_BYTES)?;
+        let key = parser.key(&format!("metadata key {number}"), MAX_KEY_BYTES)?;
         let value = parser.value(&key)?;
         if metadata.insert(key.clone(), value).is_some() {
             return Err(Fault::problem(format!("metadata key {key:?} comes twice")));
@@ -162,7 +168,7 @@ fn header(parser: &mut Parser<impl Read>, bytes: u64, path: &Path) -> Result<Hea
 
 /// One tensor's info, with its offset from the start of the tensors' part.
 fn tensor(parser: &mut Parser<impl Read>, number: u64) -> Result<TensorInfo, Fault> {
-    let name = parser.string(&format!("the name of tensor {number}"), MAX_NAME_BYTES)?;
+    let name = parser.name(&format!("the name of tensor {number}"), MAX_NAME_BYTES)?;
     let problem = |problem: String| Fault::problem(format!("tensor {name:?} {problem}"));
     let dimensions = parser.u32(&name)?;
     if dimensions > MAX_DIMENSIONS {

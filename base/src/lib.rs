@@ -1,55 +1,56 @@
 //! Base-model files. A base model is described once, from its config, its file headers and its
-//! digests. The weights stay where they are.
+//! digests. The weights stay where they are. [`Checkpoint`] opens and checks them for everybody.
 
 pub mod architecture;
+pub mod checkpoint;
+pub mod config;
 mod error;
 mod files;
-mod folder;
 pub mod gguf;
 pub mod gguf_names;
-mod single_file;
+mod index;
+mod json;
 mod targets;
+mod tensors;
+mod weight_files;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use rondo_proto::placeholder::Placeholder;
 use rondo_proto::v1;
 
+pub use checkpoint::Checkpoint;
 pub use error::BaseError;
-pub use files::{ADAPTER_FILE, HEAD_FILE, is_gguf, is_weights};
+pub use files::{ADAPTER_FILE, CONFIG_FILE, HEAD_FILE, TOKENIZER_FILE, is_gguf, is_weights};
+pub use index::{INDEX_FILE, Index};
+pub use json::read_json;
 pub use targets::find_targets;
+pub use weight_files::{WeightFiles, without_index};
 
 use files::{describe_file, digest_of, size_of};
 
-/// What headers say of a model.
-struct Model {
-    architecture: String,
-    parameters: u64,
-    hidden_size: u32,
-    max_positions: u32,
-    linears: Vec<v1::LinearLayer>,
-}
-
 /// Describes the model at a path: a folder with config.json, tokenizer.json and one or more
 /// .safetensors files, or a single .gguf file. Reads headers for the shapes and every byte for the
-/// digests; holds no tensor.
+/// digests; holds no tensor. What is described here the trainer loads: both go through
+/// [`Checkpoint::open`].
 ///
 /// # Errors
 /// A file is missing, cannot be read or is damaged; the architecture is not supported; the weights
 /// do not fit the config.
 pub fn describe(path: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
-    let (dir, names) = model_files(path)?;
-    let model = if is_gguf(path) { single_file::model(path)? } else { folder::model(path, &names)? };
+    let ModelFiles { dir, names, .. } = ModelFiles::find(path)?;
+    let model = Checkpoint::open(path)?;
     let files = names.iter().map(|file| describe_file(dir, file)).collect::<Result<Vec<_>, _>>()?;
     Ok(v1::BaseModel {
         name: name.to_owned(),
         digest: digest_of(&files).to_string(),
-        architecture: model.architecture,
-        parameters: model.parameters,
-        hidden_size: model.hidden_size,
-        max_positions: model.max_positions,
-        linears: model.linears,
+        architecture: model.config.architecture().model_type.to_owned(),
+        parameters: model.parameters(),
+        hidden_size: u32::try_from(model.config.hidden()).unwrap_or(u32::MAX),
+        max_positions: u32::try_from(model.config.max_positions()).unwrap_or(u32::MAX),
+        linears: model.linears(),
         files,
     })
 }
@@ -65,9 +66,13 @@ pub fn check(path: &Path, base: &v1::BaseModel) -> Result<(), BaseError> {
         file: file.to_owned(),
         problem,
     };
-    let (dir, there) = model_files(path)?;
-    let there: BTreeSet<String> = there.into_iter().collect();
+    let ModelFiles { dir, names, passed_over } = ModelFiles::find(path)?;
+    let there: BTreeSet<String> = names.into_iter().collect();
     for file in &base.files {
+        if passed_over.contains(&file.name) {
+            let problem = "counts in the registered base, but is no part of the model; register the base again";
+            return Err(differs(&file.name, problem.to_owned()));
+        }
         if !there.contains(&file.name) {
             return Err(differs(&file.name, "is missing".to_owned()));
         }
@@ -94,16 +99,47 @@ pub fn check(path: &Path, base: &v1::BaseModel) -> Result<(), BaseError> {
     Ok(())
 }
 
-/// The folder and, sorted, the names of the files in it that the model at this path is made of.
-fn model_files(path: &Path) -> Result<(&Path, Vec<String>), BaseError> {
-    if !is_gguf(path) {
-        return Ok((path, folder::files(path)?));
+/// What a model at a path is made of.
+struct ModelFiles<'p> {
+    /// The folder.
+    dir: &'p Path,
+    /// Names of its files there, sorted.
+    names: Vec<String>,
+    /// Weights beside them that do not count.
+    passed_over: Vec<String>,
+}
+
+impl<'p> ModelFiles<'p> {
+    fn find(path: &'p Path) -> Result<Self, BaseError> {
+        if !is_gguf(path) {
+            return Self::of_folder(path);
+        }
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8; rename it");
+            BaseError::Io { path: path.to_owned(), source }
+        })?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        Ok(Self { dir, names: vec![name.to_owned()], passed_over: Vec::new() })
     }
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8; rename it");
-        BaseError::Io { path: path.to_owned(), source }
-    })?;
-    Ok((path.parent().unwrap_or(Path::new("")), vec![name.to_owned()]))
+
+    fn of_folder(dir: &'p Path) -> Result<Self, BaseError> {
+        let io = |path: &Path, source| BaseError::Io { path: path.to_owned(), source };
+        // A folder that is not there is said so, rather than that it lacks a file.
+        std::fs::read_dir(dir).map_err(|source| io(dir, source))?;
+        for needed in [CONFIG_FILE, TOKENIZER_FILE] {
+            let path = dir.join(needed);
+            if std::fs::symlink_metadata(&path).is_err() {
+                return Err(BaseError::MissingFile { dir: dir.to_owned(), file: needed.to_owned() });
+            }
+            if let Some(placeholder) = Placeholder::at(&path).map_err(|source| io(&path, source))? {
+                return Err(BaseError::Config { path, problem: placeholder.to_string() });
+            }
+        }
+        let WeightFiles { counted: mut names, passed_over, .. } = WeightFiles::find(dir)?;
+        names.extend([CONFIG_FILE, TOKENIZER_FILE].map(str::to_owned));
+        names.sort();
+        Ok(Self { dir, names, passed_over })
+    }
 }
 
 #[cfg(test)]

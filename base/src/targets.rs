@@ -3,7 +3,7 @@
 use rondo_proto::nearest::nearest;
 use rondo_proto::v1;
 
-use crate::BaseError;
+use crate::error::BaseError;
 
 /// The linear layers that the patterns name, in the order of the base, each once. A pattern is a
 /// layer's full name or a dotted suffix of it: "query", "self.query", "attention.output.dense".

@@ -8,6 +8,7 @@ pub mod files;
 pub mod ids;
 pub mod manifest;
 pub mod nearest;
+pub mod placeholder;
 pub mod run_file;
 pub mod wording;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
+use crate::placeholder::Placeholder;
 use crate::run_file::Dtype;
 
 /// Largest header that is read; a hostile file must not make the reader allocate what it claims. A
@@ -102,6 +103,9 @@ pub fn read(path: &Path) -> Result<Vec<TensorEntry>, ManifestError> {
 pub fn open(path: &Path) -> Result<TensorSource, ManifestError> {
     let io_error = |source| ManifestError::Io { path: path.to_owned(), source };
     let invalid = |problem: String| ManifestError::Invalid { path: path.to_owned(), problem };
+    if let Some(placeholder) = Placeholder::at(path).map_err(io_error)? {
+        return Err(invalid(format!("it {placeholder}")));
+    }
     let mut file = File::open(path).map_err(io_error)?;
     let length = file.metadata().map_err(io_error)?.len();
     if length < 8 {
@@ -235,6 +239,15 @@ mod tests {
         let mut bytes = u64::MAX.to_le_bytes().to_vec();
         bytes.extend_from_slice(b"{}");
         assert!(read_bytes(&bytes).unwrap_err().to_string().contains("more than"));
+    }
+
+    #[test]
+    fn what_lies_in_place_of_a_file_is_named() {
+        let error = read_bytes(b"").unwrap_err().to_string();
+        assert!(error.contains("x.safetensors is not a valid safetensors file: it is empty"), "{error}");
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 40000\n";
+        let error = read_bytes(pointer).unwrap_err().to_string();
+        assert!(error.contains("Git LFS pointer") && error.contains("git lfs pull"), "{error}");
     }
 
     #[test]

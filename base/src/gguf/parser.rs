@@ -108,14 +108,25 @@ impl<R: Read> Parser<R> {
         Ok(count)
     }
 
-    /// A text behind its length.
-    pub(super) fn string(&mut self, what: &str, most: u64) -> Result<String, Fault> {
+    /// The bytes of a text behind their length.
+    fn text(&mut self, what: &str, most: u64) -> Result<Vec<u8>, Fault> {
         let length = self.u64(what)?;
         if length > most {
             return Err(Fault::problem(format!("{what} has {length} bytes; at most {most} are read")));
         }
-        let raw = self.raw(length, what)?;
-        String::from_utf8(raw).map_err(|_| Fault::problem(format!("{what} is not UTF-8")))
+        self.raw(length, what)
+    }
+
+    /// A metadata key. One that is not UTF-8 is no key that anybody asks for; its odd bytes are
+    /// spelled out.
+    pub(super) fn key(&mut self, what: &str, most: u64) -> Result<String, Fault> {
+        let raw = self.text(what, most)?;
+        Ok(String::from_utf8(raw).unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()))
+    }
+
+    /// The name of a tensor.
+    pub(super) fn name(&mut self, what: &str, most: u64) -> Result<String, Fault> {
+        String::from_utf8(self.text(what, most)?).map_err(|_| Fault::problem(format!("{what} is not UTF-8")))
     }
 
     /// A value behind its type.
@@ -131,7 +142,10 @@ impl<R: Read> Parser<R> {
             5 => Value::Signed(i64::from(self.number::<i32>(&what)?)),
             6 => Value::F32(self.number(&what)?),
             7 => Value::Bool(flag(self.number(&what)?, &what)?),
-            8 => Value::Text(self.string(&what, u64::MAX)?),
+            8 => match String::from_utf8(self.text(&what, u64::MAX)?) {
+                Ok(text) => Value::Text(text),
+                Err(error) => Value::Bytes(error.into_bytes()),
+            },
             9 => Value::Array(self.values(&what)?),
             10 => Value::Unsigned(self.number(&what)?),
             11 => Value::Signed(self.number(&what)?),
@@ -178,13 +192,13 @@ impl<R: Read> Parser<R> {
                     return Err(Fault::problem(format!("{what} has {count} texts; at most {MAX_TEXTS} are read")));
                 }
                 let mut texts = Vec::new();
-                for number in 0..count {
-                    let length = self.u64(what)?;
-                    let raw = self.raw(length, what)?;
-                    let text = String::from_utf8(raw);
-                    texts.push(text.map_err(|_| Fault::problem(format!("text {number} of {what} is not UTF-8")))?);
+                for _ in 0..count {
+                    texts.push(self.text(what, u64::MAX)?);
                 }
-                Array::Text(texts)
+                if texts.iter().any(|text| std::str::from_utf8(text).is_err()) {
+                    return Ok(Array::Bytes(texts));
+                }
+                Array::Text(texts.into_iter().filter_map(|text| String::from_utf8(text).ok()).collect())
             }
             9 => return Err(Fault::problem(format!("{what} is an array of arrays; no known model has one"))),
             10 => Array::U64(self.numbers(count, what)?),

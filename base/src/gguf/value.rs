@@ -17,6 +17,9 @@ pub enum Value {
     Bool(bool),
     /// A text.
     Text(String),
+    /// What the file calls a text and is no UTF-8. Nobody may need it, so it is kept and refused
+    /// when it is asked for.
+    Bytes(Vec<u8>),
     /// Many of one kind.
     Array(Array),
 }
@@ -38,6 +41,8 @@ pub enum Array {
     F64(Vec<f64>),
     Bool(Vec<bool>),
     Text(Vec<String>),
+    /// Texts of which at least one is no UTF-8.
+    Bytes(Vec<Vec<u8>>),
 }
 
 /// Longest text that a message quotes.
@@ -116,7 +121,7 @@ impl Value {
                 Array::I32(numbers) => all(numbers),
                 Array::U64(numbers) => all(numbers),
                 Array::I64(numbers) => all(numbers),
-                Array::F32(_) | Array::F64(_) | Array::Bool(_) | Array::Text(_) => None,
+                Array::F32(_) | Array::F64(_) | Array::Bool(_) | Array::Text(_) | Array::Bytes(_) => None,
             },
             single => single.unsigned().map(|number| vec![number]),
         }
@@ -139,6 +144,7 @@ impl Array {
             Self::F64(all) => all.len(),
             Self::Bool(all) => all.len(),
             Self::Text(all) => all.len(),
+            Self::Bytes(all) => all.len(),
         }
     }
 
@@ -161,6 +167,11 @@ impl fmt::Display for Value {
                 write!(f, "{:?}...", text.chars().take(QUOTED).collect::<String>())
             }
             Self::Text(text) => write!(f, "{text:?}"),
+            Self::Bytes(bytes) => write!(f, "{} bytes that are not UTF-8", bytes.len()),
+            Self::Array(Array::Bytes(texts)) => {
+                let number = texts.iter().position(|text| std::str::from_utf8(text).is_err()).unwrap_or_default();
+                write!(f, "an array of {} texts, of which number {number} is not UTF-8", texts.len())
+            }
             Self::Array(array) => write!(f, "an array of {}", array.len()),
         }
     }
