@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use rondo_base::{INDEX_FILE, Index, without_index};
 use serde::Deserialize;
 
 pub use error::HubError;
@@ -24,7 +25,6 @@ pub const DEFAULT_REVISION: &str = "main";
 /// each attempt goes on where the last one stopped.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
-const INDEX: &str = "model.safetensors.index.json";
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 /// Taken where they are there: no part of the base's digest.
 const USEFUL: [&str; 4] =
@@ -161,7 +161,7 @@ impl Hub {
             }
         }
         let weights =
-            if sizes.contains_key(INDEX) { shards(&get(INDEX)?, wanted)? } else { weights(sizes.keys().copied()) };
+            if sizes.contains_key(INDEX_FILE) { shards(&get(INDEX_FILE)?, wanted)? } else { weights(sizes.keys().copied()) };
         if weights.is_empty() {
             return Err(wanted.unfit("has no .safetensors files; other formats are not read"));
         }
@@ -188,7 +188,7 @@ impl Hub {
         }
         let folder = cache.get("config.json")?.parent()?.to_owned();
         cache.get("tokenizer.json")?;
-        let weights = match cache.get(INDEX) {
+        let weights = match cache.get(INDEX_FILE) {
             Some(index) => shards(&index, wanted).ok()?,
             None => {
                 let names: Vec<String> = fs::read_dir(&folder)
@@ -254,35 +254,18 @@ fn download(repo: &ApiRepo, wanted: &Wanted, name: &str, expected: Option<u64>) 
     }
 }
 
-/// The files that an index names.
+/// The files that an index names, which lie beside it in the repository.
 fn shards(index: &Path, wanted: &Wanted) -> Result<BTreeSet<String>, HubError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = fs::read(index).map_err(|source| HubError::Io { path: index.to_owned(), source })?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|error| wanted.unfit(format!("has a broken {INDEX}: {error}")))?;
-    let files: BTreeSet<String> = index.weight_map.into_values().collect();
-    match files.iter().find(|name| !is_weights(name)) {
-        Some(other) => {
-            Err(wanted.unfit(format!("has an {INDEX} that names {other:?}, which is no .safetensors file beside it")))
-        }
-        None => Ok(files),
+    let read = Index::read(index).map_err(|error| wanted.unfit(format!("has a broken {INDEX_FILE}: {error}")))?;
+    match read.files().into_iter().find(|name| !is_plain_path(name)) {
+        Some(other) => Err(wanted.unfit(format!("has an {INDEX_FILE} that names {other:?}"))),
+        None => Ok(read.files()),
     }
 }
 
-/// Without an index: the one file with the usual name, else
-/// all but copies in another layout and adapters.
+/// Without an index: what a folder of the same files would be made of.
 fn weights<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
-    let other = |name: &str| name.starts_with("consolidated") || name.starts_with("adapter_");
-    let all: BTreeSet<String> = names.filter(|name| is_weights(name) && !other(name)).map(str::to_owned).collect();
-    let usual = "model.safetensors";
-    if all.contains(usual) { [usual.to_owned()].into() } else { all }
-}
-
-fn is_weights(name: &str) -> bool {
-    is_plain_path(name) && !name.contains('/') && rondo_base::is_weights(name)
+    without_index(names.filter(|name| is_plain_path(name) && !name.contains('/')))
 }
 
 /// The fix where a repository holds .gguf files.

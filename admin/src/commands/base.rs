@@ -8,7 +8,7 @@ use rondo_proto::v1::{BaseModel, GetBaseRequest, ListBasesRequest};
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{facts, table};
+use crate::output::{self, facts, table};
 use crate::text::size;
 
 /// Commands about base models.
@@ -47,6 +47,9 @@ pub async fn run(command: BaseCommand, context: &mut Context) -> Result<(), CliE
     match command {
         BaseCommand::Add { name, from } => {
             let model = rondo_base::describe(&from, &name)?;
+            if let Some(remark) = rondo_base::Checkpoint::open(&from)?.remark() {
+                output::warn(&CliError::failed(remark));
+            }
             let added = client.add_base(model).await?.into_inner();
             context.output.show(&added, |base| format!("registered\n{}", overview(base)))
         }

@@ -48,7 +48,9 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, BaseError> {
         let why = if found.index.is_some() { format!("{why} does not name") } else { format!("lie beside {why}") };
         remarks.push(format!("passes over files that {why}: {}", list(&found.passed_over)));
     }
-    remarks.extend(settle_head(&mut config, &files, &mut tensors)?);
+    let own_head = settle_head(&mut config, &files, &mut tensors)?;
+    let has_own_head = own_head.is_some();
+    remarks.extend(own_head);
     let mut stored = BTreeMap::new();
     for (name, tensor) in tensors {
         match tensor.tensor(&name) {
@@ -64,7 +66,7 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, BaseError> {
     }
     let (tensors, about_heads) = check::check(dir, &config, stored)?;
     remarks.extend(about_heads);
-    Ok(Checkpoint { path: dir.to_owned(), config, files, tensors, gguf: None, remarks })
+    Ok(Checkpoint { path: dir.to_owned(), config, files, tensors, gguf: None, has_own_head, remarks })
 }
 
 /// A tensor of one of the files.

@@ -32,6 +32,9 @@ pub struct Checkpoint {
     pub tensors: Vec<StoredTensor>,
     /// The header of a .gguf file.
     pub gguf: Option<Header>,
+    /// Whether the files hold a vocabulary matrix of their own that config.json ties to the
+    /// embedding.
+    pub has_own_head: bool,
     remarks: Vec<String>,
 }
 

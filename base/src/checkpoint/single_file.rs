@@ -42,5 +42,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, BaseError> {
         }
         tensors.push(factors);
     }
-    Ok(Checkpoint { path: path.to_owned(), config, files: vec![path.to_owned()], tensors, gguf: Some(header), remarks })
+    let files = vec![path.to_owned()];
+    let gguf = Some(header);
+    Ok(Checkpoint { path: path.to_owned(), config, files, tensors, gguf, has_own_head: false, remarks })
 }

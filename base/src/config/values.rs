@@ -10,13 +10,13 @@ use crate::files::is_gguf;
 use crate::json::read_json;
 
 /// Largest width: hidden sizes, heads, numbers in a head.
-pub const MAX_WIDTH: usize = 1 << 20;
+pub(super) const MAX_WIDTH: usize = 1 << 20;
 /// Most layers.
-pub const MAX_LAYERS: usize = 10_000;
+pub(super) const MAX_LAYERS: usize = 10_000;
 /// Most tokens of a vocabulary.
-pub const MAX_VOCABULARY: usize = 1 << 24;
+pub(super) const MAX_VOCABULARY: usize = 1 << 24;
 /// Most positions.
-pub const MAX_POSITIONS: usize = u32::MAX as usize;
+pub(super) const MAX_POSITIONS: usize = u32::MAX as usize;
 
 /// The parsed values and the file that they stand in.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rondo_base::architecture::{self, Architecture, Orientation};
-use rondo_base::{HEAD_FILE, is_weights};
+use rondo_base::{Checkpoint, HEAD_FILE, WeightFiles, is_weights};
 use rondo_proto::v1;
 
 use super::card;
@@ -124,11 +124,10 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn write(&self, model_dir: &Path, out_dir: &Path) -> Result<MergedReport, MethodError> {
         check_folder(model_dir)?;
+        let weights = WeightFiles::find(model_dir).map_err(|error| MethodError::Export(error.to_string()))?;
         let names = file_names(model_dir)?;
-        if !names.iter().any(|name| is_weights(name)) {
-            let problem = format!("{} holds no *.safetensors files to merge into", model_dir.display());
-            return Err(MethodError::Export(problem));
-        }
+        // A folder that is no whole model has no vocabulary matrix to contradict.
+        let own_head = Checkpoint::open(model_dir).is_ok_and(|checkpoint| checkpoint.has_own_head);
         std::fs::create_dir_all(out_dir).map_err(|source| MethodError::io(out_dir, source))?;
         let mut left: BTreeSet<usize> = (0..self.targets.len()).collect();
         let mut rounding = Rounding::default();
@@ -136,7 +135,8 @@ impl Merge<'_> {
         for name in names {
             let from = model_dir.join(&name);
             let to = out_dir.join(&name);
-            if !belongs(&name) {
+            // Files that are no part of the model would lie unmerged beside those that are.
+            if !belongs(&name) || weights.passed_over.contains(&name) {
                 continue;
             } else if is_weights(&name) {
                 let mut copy = WeightsCopy::create(&from, &to, &self.provenance)?;
@@ -159,6 +159,8 @@ impl Merge<'_> {
                     }
                 }
                 copy.finish()?;
+            } else if own_head && name == rondo_base::CONFIG_FILE {
+                copy_untied(&from, &to)?;
             } else {
                 std::fs::copy(&from, &to).map_err(|source| MethodError::io(&from, source))?;
             }
@@ -201,6 +203,16 @@ fn belongs(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let other_tensors = OTHER_WEIGHTS.contains(&extension) || extension == "safetensors" && !is_weights(name);
     !(other_tensors || name == "README.md" || name == CONFIG_FILE || name.starts_with('.'))
+}
+
+/// Copies a config.json that ties a vocabulary matrix which is the model's own, without the
+/// contradiction.
+fn copy_untied(from: &Path, to: &Path) -> Result<(), MethodError> {
+    let mut config = rondo_base::read_json(from).map_err(|error| MethodError::Export(error.to_string()))?;
+    if let Some(config) = config.as_object_mut() {
+        config.insert("tie_word_embeddings".to_owned(), false.into());
+    }
+    std::fs::write(to, format!("{config:#}\n")).map_err(|source| MethodError::io(to, source))
 }
 
 /// The plain files of a folder, sorted.

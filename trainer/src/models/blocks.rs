@@ -1,5 +1,6 @@
 //! Building blocks that decoders share.
 
+use rondo_base::config::Heads;
 use tch::{Kind, Tensor};
 
 use super::{LayerCache, ModelError, WeightFiles};
@@ -46,6 +47,12 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Plain multi-head attention.
+    pub(super) fn plain(heads: Heads) -> Self {
+        let number = heads.number as i64;
+        Self { heads: number, kv_heads: number, head_size: heads.size as i64, window: None }
+    }
+
     /// `softmax(Q K^T / sqrt(d)) V` of each text.
     ///
     /// Shapes: `query` `[n, heads, d]`, `key` and `value` `[n, kv heads, d]`, result

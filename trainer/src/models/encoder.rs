@@ -6,55 +6,18 @@
 //! `[texts, longest]`. With texts of mixed length this halves the work of a padded batch, and gives
 //! the same numbers.
 
-use std::path::Path;
+use rondo_base::architecture::ModelClass;
+use rondo_base::config::EncoderConfig;
+use tch::Tensor;
 
-use tch::{Device, Kind, Tensor};
-
-use super::activation::Activation;
+use super::activation::activate;
 use super::blocks::Attention;
+use super::encoder_names;
 use super::linears::Bias;
 use super::norm::LayerNorm;
 use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
-
-/// How an architecture names its parts.
-pub(super) struct Names {
-    /// The `model_type`, for messages.
-    pub(super) architecture: &'static str,
-    /// Stands before every name where a head was saved with the encoder.
-    pub(super) prefix: &'static str,
-    /// Beginnings of names that other parts of a checkpoint have.
-    pub(super) ignored: &'static [&'static str],
-    /// Before a layer's number.
-    pub(super) layers: &'static str,
-    pub(super) query: &'static str,
-    pub(super) key: &'static str,
-    pub(super) value: &'static str,
-    pub(super) attention_output: &'static str,
-    pub(super) attention_norm: &'static str,
-    /// The feed-forward block: to its width, and back to the hidden size.
-    pub(super) inner: &'static str,
-    pub(super) outer: &'static str,
-    pub(super) output_norm: &'static str,
-}
-
-/// What config.json says of an encoder.
-pub(super) struct EncoderConfig {
-    pub(super) vocabulary: usize,
-    pub(super) hidden: usize,
-    pub(super) layers: usize,
-    pub(super) attention: Attention,
-    pub(super) inner: usize,
-    /// Rows of the table of positions.
-    pub(super) positions: usize,
-    /// The row of a text's first token.
-    pub(super) first_position: usize,
-    /// Rows of the table of token types, where there is one.
-    pub(super) types: Option<usize>,
-    pub(super) norm_eps: f64,
-    pub(super) activation: Activation,
-}
 
 /// An encoder, frozen.
 pub struct Encoder {
@@ -67,6 +30,7 @@ pub struct Encoder {
     embedding_norm: LayerNorm,
     layers: Vec<Layer>,
     linears: Linears,
+    attention: Attention,
     config: EncoderConfig,
 }
 
@@ -82,17 +46,17 @@ struct Layer {
 }
 
 impl Encoder {
-    /// Reads the weights in `dir`.
-    pub(super) fn load(
-        dir: &Path,
-        names: &Names,
-        config: EncoderConfig,
-        device: Device,
-        kind: Kind,
-    ) -> Result<Self, ModelError> {
+    /// Takes the model out of its files.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub(super) fn load(mut weights: WeightFiles, config: EncoderConfig) -> Result<Self, ModelError> {
         let hidden = config.hidden;
         let eps = config.norm_eps;
-        let mut weights = WeightFiles::open(dir, names.prefix, device, kind)?;
+        let names = match config.architecture.model_class {
+            ModelClass::DistilBert => &encoder_names::DISTILBERT,
+            _ => &encoder_names::BERT,
+        };
         let mut linears = Linears::default();
         let words = weights.take("embeddings.word_embeddings.weight", &[config.vocabulary, hidden])?;
         let positions = weights.take("embeddings.position_embeddings.weight", &[config.positions, hidden])?;
@@ -118,10 +82,10 @@ impl Encoder {
             let output_norm = LayerNorm::load(&mut weights, &at(names.output_norm), hidden, eps)?;
             layers.push(Layer { query, key, value, attention_output, attention_norm, inner, outer, output_norm });
         }
-        weights.finish(names.architecture, names.ignored)?;
         let first = config.first_position as i64;
         let positions = positions.f_narrow(0, first, config.positions as i64 - first)?;
-        Ok(Self { words, positions, first_type, embedding_norm, layers, linears, config })
+        let attention = Attention::plain(config.heads);
+        Ok(Self { words, positions, first_type, embedding_norm, layers, linears, attention, config })
     }
 }
 
@@ -164,10 +128,10 @@ impl Transformer for Encoder {
         let query = run(layer.query, x)?;
         let key = run(layer.key, x)?;
         let value = run(layer.value, x)?;
-        let context = self.config.attention.bidirectional(&query, &key, &value, batch)?;
+        let context = self.attention.bidirectional(&query, &key, &value, batch)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = layer.attention_norm.forward(&attended.f_add_(x)?)?;
-        let inner = self.config.activation.forward(&run(layer.inner, &x)?)?;
+        let inner = activate(self.config.activation, &run(layer.inner, &x)?)?;
         let mut outer = run(layer.outer, &inner)?;
         layer.output_norm.forward(&outer.f_add_(&x)?)
     }

@@ -1,14 +1,14 @@
 //! Why a base model cannot be loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rondo_base::gguf::GgufError;
+use rondo_base::BaseError;
 
 /// Why a base model was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file cannot be read.
-    #[error("{}", unread(.path, .source))]
+    #[error("{}: {source}", .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -55,35 +55,10 @@ pub enum ModelError {
         /// In the file.
         found: Vec<usize>,
     },
-    /// Tensors that this architecture does not have: the folder holds another model than
-    /// config.json says.
-    #[error("{}: tensors that a {architecture:?} model does not have: {}", .dir.display(), .names.join(", "))]
-    Unknown {
-        /// The model's folder.
-        dir: PathBuf,
-        /// The `model_type`.
-        architecture: &'static str,
-        /// Their names.
-        names: Vec<String>,
-    },
-    /// A GGUF file cannot be used.
+    /// The model's files were refused before a tensor was read.
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Base(#[from] BaseError),
     /// libtorch could not take the numbers.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
-}
-
-fn unread(path: &Path, source: &std::io::Error) -> String {
-    let path = path.display();
-    match source.kind() {
-        // A folder that lacks something has an error of this kind with its own message; the
-        // system's says nothing more.
-        std::io::ErrorKind::NotFound if source.raw_os_error().is_some() => {
-            format!(
-                "{path} is not there; a model is a folder with config.json, tokenizer.json and .safetensors files, or one .gguf file"
-            )
-        }
-        _ => format!("{path}: {source}"),
-    }
 }

@@ -5,21 +5,15 @@
 //! everyone else's, and so are the adapters on them. Query, key and value are one layer (`c_attn`),
 //! and one target.
 
-use std::path::Path;
+use rondo_base::config::Gpt2Config;
+use tch::Tensor;
 
-use serde_json::Value;
-use tch::{Device, Kind, Tensor};
-
-use super::activation::Activation;
+use super::activation::activate;
 use super::blocks::Attention;
 use super::norm::LayerNorm;
-use super::settings::Settings;
 use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, Weight, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
-
-/// Classifiers on top of a checkpoint.
-const HEADS: [&str; 4] = ["score.", "classifier.", "multiple_choice_head.", "qa_outputs."];
 
 /// The language model, frozen.
 pub struct Gpt2 {
@@ -31,6 +25,7 @@ pub struct Gpt2 {
     last_norm: LayerNorm,
     vocabulary: Weight,
     linears: Linears,
+    attention: Attention,
     config: Gpt2Config,
 }
 
@@ -44,32 +39,18 @@ struct Layer {
     outer: usize,
 }
 
-/// What config.json says.
-struct Gpt2Config {
-    vocabulary: usize,
-    hidden: usize,
-    layers: usize,
-    attention: Attention,
-    inner: usize,
-    positions: usize,
-    norm_eps: f64,
-    activation: Activation,
-    /// The words' table is the matrix to the vocabulary.
-    tied: bool,
-}
-
 impl Gpt2 {
-    /// Reads the model in `dir`; `config` is its parsed config.json.
-    pub(super) fn load(dir: &Path, config: &Value, device: Device, kind: Kind) -> Result<Self, ModelError> {
-        let sizes = Gpt2Config::read(&Settings::new(dir, config))?;
+    /// Takes the model out of its files.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub(super) fn load(mut weights: WeightFiles, sizes: Gpt2Config) -> Result<Self, ModelError> {
         let hidden = sizes.hidden;
         let eps = sizes.norm_eps;
-        let mut weights = WeightFiles::open(dir, "transformer.", device, kind)?;
         let mut linears = Linears::default();
         let words = weights.take("wte.weight", &[sizes.vocabulary, hidden])?;
         let positions = weights.take("wpe.weight", &[sizes.positions, hidden])?;
         let mut layers = Vec::new();
-        let mut ignored: Vec<String> = HEADS.map(str::to_owned).into();
         for number in 0..sizes.layers {
             let at = |part: &str| format!("h.{number}.{part}");
             let mut linear = |part: &str, out, inp| conv1d(&mut linears, &mut weights, &at(part), out, inp);
@@ -80,19 +61,15 @@ impl Gpt2 {
             let attention_norm = LayerNorm::load(&mut weights, &at("ln_1"), hidden, eps)?;
             let inner_norm = LayerNorm::load(&mut weights, &at("ln_2"), hidden, eps)?;
             layers.push(Layer { attention_norm, attention_input, attention_output, inner_norm, inner, outer });
-            // The causal mask, which older checkpoints saved.
-            ignored.extend([at("attn.bias"), at("attn.masked_bias")]);
         }
         let last_norm = LayerNorm::load(&mut weights, "ln_f", hidden, eps)?;
-        let vocabulary = if sizes.tied {
-            ignored.push("lm_head.weight".to_owned());
-            words.shallow_clone()
-        } else {
-            weights.take("lm_head.weight", &[sizes.vocabulary, hidden])?
+        let vocabulary = match sizes.tied {
+            true => words.shallow_clone(),
+            false => weights.take("lm_head.weight", &[sizes.vocabulary, hidden])?,
         };
-        let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
-        weights.finish("gpt2", &ignored)?;
-        Ok(Self { words, positions, layers, last_norm, vocabulary: Weight::Dense(vocabulary), linears, config: sizes })
+        let attention = Attention::plain(sizes.heads);
+        let vocabulary = Weight::Dense(vocabulary);
+        Ok(Self { words, positions, layers, last_norm, vocabulary, linears, attention, config: sizes })
     }
 }
 
@@ -143,13 +120,13 @@ impl Transformer for Gpt2 {
         let layer = &self.layers[number];
         let run = |number: usize, x: &Tensor| self.linears.forward(number, x, hook);
         let fused = run(layer.attention_input, &layer.attention_norm.forward(x)?)?;
-        let Attention { heads, head_size, .. } = self.config.attention;
+        let Attention { heads, head_size, .. } = self.attention;
         let fused = fused.f_view([-1, 3, heads, head_size])?;
         let part = |index: i64| fused.f_select(1, index);
-        let context = self.config.attention.causal(&part(0)?, &part(1)?, &part(2)?, batch, cache)?;
+        let context = self.attention.causal(&part(0)?, &part(1)?, &part(2)?, batch, cache)?;
         let mut attended = run(layer.attention_output, &context)?;
         let x = attended.f_add_(x)?;
-        let inner = self.config.activation.forward(&run(layer.inner, &layer.inner_norm.forward(&x)?)?)?;
+        let inner = activate(self.config.activation, &run(layer.inner, &layer.inner_norm.forward(&x)?)?)?;
         let mut outer = run(layer.outer, &inner)?;
         Ok(outer.f_add_(&x)?)
     }
@@ -160,30 +137,5 @@ impl Transformer for Gpt2 {
 
     fn vocabulary(&self) -> Option<&Weight> {
         Some(&self.vocabulary)
-    }
-}
-
-impl Gpt2Config {
-    fn read(settings: &Settings<'_>) -> Result<Self, ModelError> {
-        settings.only("scale_attn_weights", &[true.into()], "true")?;
-        settings.only("scale_attn_by_inverse_layer_idx", &[false.into()], "false")?;
-        settings.only("reorder_and_upcast_attn", &[false.into()], "false")?;
-        settings.only("add_cross_attention", &[false.into()], "false")?;
-        settings.only("quantization_config", &[], "none")?;
-        let hidden = settings.count("n_embd")?;
-        Ok(Self {
-            vocabulary: settings.count("vocab_size")?,
-            hidden,
-            layers: settings.count("n_layer")?,
-            attention: settings.attention("n_head", ("n_embd", hidden))?,
-            inner: match settings.whole_or("n_inner", 0)? {
-                0 => 4 * hidden,
-                inner => inner,
-            },
-            positions: settings.count("n_positions")?,
-            norm_eps: settings.number_or("layer_norm_epsilon", 1e-5)?,
-            activation: settings.activation("activation_function", Activation::GeluTanh)?,
-            tied: settings.flag_or("tie_word_embeddings", true)?,
-        })
     }
 }

@@ -4,21 +4,15 @@
 //!
 //! Tokens are packed as in the encoders: only attention lays them out as `[texts, longest]`.
 
-mod config;
-
-use std::path::Path;
-
-use serde_json::Value;
+use rondo_base::config::LlamaConfig;
 use tch::Tensor;
 
 use super::blocks::{Attention, RmsNorm};
 use super::linears::Bias;
 use super::rope::{Rotary, rotate};
-use super::settings::Settings;
 use super::{LayerCache, LinearHook, Linears, ModelError, Transformer, Weight, WeightFiles};
 use crate::batch::Batch;
 use crate::error::TrainerError;
-use config::LlamaConfig;
 
 /// A decoder with its vocabulary matrix, frozen.
 pub struct Llama {
@@ -49,15 +43,12 @@ struct Layer {
 }
 
 impl Llama {
-    /// Reads a model out of `weights`; `config` is its parsed config.json, `path` that file's name
-    /// for messages.
+    /// Takes the model out of its files.
     ///
     /// # Errors
-    /// A config of another family or with settings that are not computed; absent tensors.
-    pub fn load(mut weights: WeightFiles, path: &Path, config: &Value) -> Result<Self, ModelError> {
-        let sizes = LlamaConfig::read(&Settings::of(path, config))?;
-        let factors = &mut |pairs| weights.take_rope_factors(pairs);
-        let rotary = Rotary::read(path, config, sizes.head_size, sizes.max_positions, factors)?;
+    /// A tensor cannot be read.
+    pub fn load(mut weights: WeightFiles, sizes: LlamaConfig) -> Result<Self, ModelError> {
+        let rotary = Rotary::new(&sizes.rope, &mut |pairs| weights.take_rope_factors(pairs))?;
         let hidden = sizes.hidden;
         let vocabulary = [sizes.vocabulary, sizes.hidden];
         let mut linears = Linears::default();
@@ -72,12 +63,6 @@ impl Llama {
             true => None,
             false => Some(weights.take_table("lm_head.weight", &vocabulary)?),
         };
-        // A tied matrix may have been written out all the same, and old checkpoints keep the
-        // rotation's frequencies.
-        let tied = sizes.tied;
-        weights.finish_with(sizes.family, |name| {
-            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
-        })?;
         Ok(Self { words, layers, norm, vocabulary, rotary, linears, config: sizes })
     }
 
@@ -137,23 +122,24 @@ impl Layer {
             )),
             false => None,
         };
-        let mut linear =
-            |part: &str, out: usize, inp: usize, bias: Bias| linears.load(weights, &at(part), [out, inp], bias);
+        let mut linear = |part: &str, out: usize, inp: usize, bias: bool| {
+            linears.load(weights, &at(part), [out, inp], Bias::from_flag(bias))
+        };
         Ok(Self {
             attention_norm,
             query: linear("self_attn.q_proj", wide, hidden, sizes.input_bias)?,
             key: linear("self_attn.k_proj", narrow, hidden, sizes.input_bias)?,
             value: linear("self_attn.v_proj", narrow, hidden, sizes.input_bias)?,
             output: linear("self_attn.o_proj", hidden, wide, sizes.output_bias)?,
-            gate: linear("mlp.gate_proj", sizes.intermediate, hidden, sizes.mlp_bias)?,
-            up: linear("mlp.up_proj", sizes.intermediate, hidden, sizes.mlp_bias)?,
-            down: linear("mlp.down_proj", hidden, sizes.intermediate, sizes.mlp_bias)?,
+            gate: linear("mlp.gate_proj", sizes.inner, hidden, sizes.mlp_bias)?,
+            up: linear("mlp.up_proj", sizes.inner, hidden, sizes.mlp_bias)?,
+            down: linear("mlp.down_proj", hidden, sizes.inner, sizes.mlp_bias)?,
             head_norms,
             attention: Attention {
                 heads: sizes.heads as i64,
                 kv_heads: sizes.kv_heads as i64,
                 head_size: head_size as i64,
-                window: sizes.windows[number],
+                window: sizes.windows[number].map(|window| window as i64),
             },
             mlp_norm,
         })

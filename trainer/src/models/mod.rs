@@ -5,11 +5,10 @@
 //! adapters and methods.
 
 mod activation;
-mod bert;
 mod blocks;
 mod cache;
-mod distilbert;
 mod encoder;
+mod encoder_names;
 mod error;
 mod gpt2;
 mod hook;
@@ -18,9 +17,7 @@ mod llama;
 mod load;
 mod norm;
 mod packed;
-mod roberta;
 mod rope;
-mod settings;
 mod transformer;
 mod weight;
 mod weights;

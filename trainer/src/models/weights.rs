@@ -1,14 +1,17 @@
 //! Tensors by name out of a model's files, one at a time: a model is never in memory twice.
 
 mod gguf;
-mod safetensors;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use rondo_base::Checkpoint;
+use rondo_base::checkpoint::{NumberFormat, StoredTensor};
+use rondo_base::config::ModelConfig;
 use rondo_base::gguf::BlockKind;
+use rondo_base::gguf_names::is_interleaved;
 use rondo_proto::run_file::Quantise;
 use tch::{Device, Kind, Tensor};
 
@@ -38,8 +41,6 @@ struct Entry {
 enum Numbers {
     Plain(Kind),
     Blocks(BlockKind),
-    /// A type that weights do not have, by the format's name.
-    Other(::safetensors::Dtype),
 }
 
 /// How a packed weight is held in memory.
@@ -66,10 +67,41 @@ pub struct WeightFiles {
 }
 
 impl WeightFiles {
-    fn empty(path: PathBuf, device: Device, kind: Kind) -> Self {
-        let files = Vec::new();
-        let entries = BTreeMap::new();
-        Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep }
+    /// The tensors of a model's files, to be put on `device` as `kind`.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn open(checkpoint: &Checkpoint, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        let open = |path: &PathBuf| match File::open(path) {
+            Ok(file) => Ok((path.clone(), file)),
+            Err(source) => Err(ModelError::Io { path: path.clone(), source }),
+        };
+        let files = checkpoint.files.iter().map(open).collect::<Result<_, _>>()?;
+        let architecture = checkpoint.config.architecture().model_type;
+        let interleaved = match &checkpoint.config {
+            ModelConfig::Llama(config) if checkpoint.gguf.is_some() => Some(config.head_size),
+            _ => None,
+        };
+        let entry = |tensor: &StoredTensor| {
+            let entry = Entry {
+                file: tensor.file,
+                offset: tensor.offset,
+                bytes: tensor.bytes as usize,
+                shape: tensor.shape.clone(),
+                numbers: match tensor.format {
+                    NumberFormat::F64 => Numbers::Plain(Kind::Double),
+                    NumberFormat::F32 => Numbers::Plain(Kind::Float),
+                    NumberFormat::F16 => Numbers::Plain(Kind::Half),
+                    NumberFormat::Bf16 => Numbers::Plain(Kind::BFloat16),
+                    NumberFormat::Blocks(kind) => Numbers::Blocks(kind),
+                },
+                interleaved: interleaved.filter(|_| is_interleaved(architecture, &tensor.name)),
+            };
+            (tensor.name.clone(), entry)
+        };
+        let entries = checkpoint.tensors.iter().map(entry).collect();
+        let path = checkpoint.path.clone();
+        Ok(Self { path, files, entries, device, kind, quantise: Quantise::None, packed: PackedWeights::Keep })
     }
 
     /// Has the linear layers' weights packed as they are loaded, and packed weights held in this
@@ -212,10 +244,6 @@ impl WeightFiles {
         let each = match entry.numbers {
             Numbers::Plain(kind) => kind.elt_size_in_bytes(),
             Numbers::Blocks(kind) => kind.bytes() as usize,
-            Numbers::Other(dtype) => {
-                let problem = format!("it is {dtype:?}; weights are F32, F16, BF16 or F64");
-                return Err(self.malformed(entry, name, &problem));
-            }
         };
         let step = each * (PART_BYTES / each / 64).max(1) * 64;
         let reordered = entry.interleaved.is_some().then(|| self.read(entry)).transpose()?;
@@ -236,7 +264,6 @@ impl WeightFiles {
                     Tensor::f_from_slice(&numbers)?
                 }
                 Numbers::Plain(kind) => Tensor::f_from_data_size(bytes, &[(length / each) as i64], kind)?,
-                Numbers::Other(_) => continue,
             };
             take(&tensor)?;
         }
@@ -246,30 +273,5 @@ impl WeightFiles {
     fn malformed(&self, entry: &Entry, name: &str, problem: &dyn std::fmt::Display) -> ModelError {
         let path = self.files[entry.file].0.clone();
         ModelError::Malformed { path, problem: format!("tensor {name:?}: {problem}") }
-    }
-
-    /// Refuses tensors that were not taken, except those under one of the `ignored` prefixes.
-    ///
-    /// # Errors
-    /// Such a tensor is there.
-    pub fn finish(self, architecture: &'static str, ignored: &[&str]) -> Result<(), ModelError> {
-        self.finish_with(architecture, |name| ignored.iter().any(|prefix| name.starts_with(prefix)))
-    }
-
-    /// Refuses tensors that were not taken, except those that `ignored` names.
-    ///
-    /// # Errors
-    /// Such a tensor is there.
-    pub fn finish_with(self, architecture: &'static str, ignored: impl Fn(&str) -> bool) -> Result<(), ModelError> {
-        let mut names: Vec<String> = self.entries.into_keys().filter(|name| !ignored(name)).collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        if names.len() > 8 {
-            let more = names.len() - 8;
-            names.truncate(8);
-            names.push(format!("and {more} more"));
-        }
-        Err(ModelError::Unknown { dir: self.path, architecture, names })
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use rondo_base::Checkpoint;
 use rondo_methods::{MergedReport, MethodError};
 use serde_json::json;
 
@@ -46,6 +47,9 @@ pub fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), OfflineError> 
     }
     let name = args.model.file_name().map_or_else(|| "base".to_owned(), |name| name.to_string_lossy().into_owned());
     let model = rondo_base::describe(&args.model, &name)?;
+    if let Some(remark) = Checkpoint::open(&args.model)?.remark() {
+        tracing::warn!("{remark}");
+    }
     adapted_model::warn_of_another_base(&args.model, &args.adapter, &adapter, &model);
     let MergedReport { files, merged, rounding } = adapter.merge(&model, &args.model, &args.out)?;
     if args.json {

@@ -1,51 +1,12 @@
-//! A GGUF file of the Llama family, its tensors by Hugging Face's names and in Hugging Face's order
-//! of rows.
+//! What is a GGUF file's own: the order of rows in q and k, and factors of the rotation.
 
-use std::fs::File;
-
-use rondo_base::gguf::{BlockKind, Header};
-use rondo_base::gguf_names::{ROPE_FACTORS, architecture, hugging_face, interleaved_row, is_interleaved};
+use rondo_base::gguf_names::{ROPE_FACTORS, interleaved_row};
 use tch::{Device, Kind};
 
-use super::{Entry, Numbers, WeightFiles};
+use super::WeightFiles;
 use crate::models::ModelError;
 
 impl WeightFiles {
-    /// The tensors of a file with this header; `head_size` = numbers in a head.
-    ///
-    /// # Errors
-    /// The file cannot be opened, or is of an architecture that is not read.
-    pub fn open_gguf(header: &Header, head_size: usize, device: Device, kind: Kind) -> Result<Self, ModelError> {
-        let path = &header.path;
-        let file = File::open(path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
-        let architecture = architecture(header)?;
-        let mut weights = Self::empty(path.clone(), device, kind);
-        weights.files.push((path.clone(), file));
-        for tensor in &header.tensors {
-            // A tensor without a name at Hugging Face keeps its own, to be refused by it.
-            let name = match hugging_face(&tensor.name) {
-                Some(name) => name,
-                None => tensor.name.clone(),
-            };
-            let numbers = match tensor.kind {
-                BlockKind::F32 => Numbers::Plain(Kind::Float),
-                BlockKind::F16 => Numbers::Plain(Kind::Half),
-                BlockKind::Bf16 => Numbers::Plain(Kind::BFloat16),
-                blocks => Numbers::Blocks(blocks),
-            };
-            let entry = Entry {
-                file: 0,
-                offset: tensor.offset,
-                bytes: tensor.bytes as usize,
-                shape: tensor.shape.iter().map(|&n| n as usize).collect(),
-                numbers,
-                interleaved: is_interleaved(architecture, &name).then_some(head_size),
-            };
-            weights.entries.insert(name, entry);
-        }
-        Ok(weights)
-    }
-
     /// The divisors of the rotary frequencies that a GGUF file may bring, `[pairs]`.
     ///
     /// # Errors
