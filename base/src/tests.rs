@@ -1,37 +1,68 @@
 use rondo_proto::Digest;
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value as Json, json};
 
-use super::folder::{CONFIG, TOKENIZER};
 use super::*;
-use crate::architecture;
+use crate::config::{ConfigValues, ModelConfig};
+use crate::files::{CONFIG_FILE as CONFIG, TOKENIZER_FILE as TOKENIZER};
 use crate::gguf::tests::Builder;
 
-/// A BERT of two layers, hidden 4, intermediate 8, with the tensors' names under a prefix.
-fn model(dir: &Path, prefix: &str) {
-    let config = r#"{"model_type": "bert", "hidden_size": 4, "num_hidden_layers": 2, "max_position_embeddings": 16}"#;
-    std::fs::write(dir.join(CONFIG), config).unwrap();
+/// A BERT of two layers.
+fn bert() -> Json {
+    json!({"model_type": "bert", "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 8, "max_position_embeddings": 16, "vocab_size": 5, "type_vocab_size": 2})
+}
+
+/// A Llama of one layer.
+pub(crate) fn llama() -> Json {
+    json!({"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 8, "max_position_embeddings": 16, "vocab_size": 5, "rms_norm_eps": 1e-5})
+}
+
+fn gpt2() -> Json {
+    json!({"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 5})
+}
+
+/// Name and shape of every tensor that a config asks for.
+fn shapes(config: &Json) -> Vec<(String, Vec<usize>)> {
+    let config = ModelConfig::read(&ConfigValues::of(Path::new(CONFIG), config.clone()).unwrap()).unwrap();
+    let mut all = Vec::new();
+    tensors::visit(&config, &mut |name, shape| {
+        all.push((name.to_owned(), shape.to_vec()));
+        Ok(())
+    })
+    .unwrap();
+    all
+}
+
+/// Zero weights of the given shapes, as a .safetensors file.
+fn weights(path: &Path, shapes: &[(String, Vec<usize>)]) {
+    let filled: Vec<_> = shapes.iter().map(|(name, shape)| (name.clone(), shape.clone(), 0)).collect();
+    weights_of(path, &filled);
+}
+
+/// The same with a byte that each tensor is filled with.
+fn weights_of(path: &Path, shapes: &[(String, Vec<usize>, u8)]) {
+    let bytes = |shape: &[usize], fill: u8| vec![fill; shape.iter().product::<usize>() * 4];
+    let data: Vec<Vec<u8>> = shapes.iter().map(|(_, shape, fill)| bytes(shape, *fill)).collect();
+    let view = |shape: &[usize], data| TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap();
+    let views = shapes.iter().zip(&data).map(|((name, shape, _), data)| (name.clone(), view(shape, data)));
+    std::fs::write(path, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+}
+
+/// A folder of a config, with the tensors' names under a prefix and more tensors beside them.
+fn folder(dir: &Path, config: &Json, prefix: &str, more: &[(&str, &[usize])]) {
+    std::fs::write(dir.join(CONFIG), config.to_string()).unwrap();
     std::fs::write(dir.join(TOKENIZER), "{}").unwrap();
     std::fs::write(dir.join("vocab.txt"), "not part of the digest").unwrap();
-    let zeros = vec![0u8; 8 * 4 * 8];
-    let mut tensors = Vec::new();
-    for layer in 0..2 {
-        for linear in architecture::find("bert").unwrap().linears {
-            let shape = match *linear {
-                "intermediate.dense" => vec![8, 4],
-                "output.dense" => vec![4, 8],
-                _ => vec![4, 4],
-            };
-            let bytes = &zeros[..shape.iter().product::<usize>() * 4];
-            let view = TensorView::new(Dtype::F32, shape, bytes).unwrap();
-            tensors.push((format!("{prefix}encoder.layer.{layer}.{linear}.weight"), view));
-        }
-    }
-    let ids = TensorView::new(Dtype::I64, vec![1, 16], &zeros[..128]).unwrap();
-    tensors.push((format!("{prefix}embeddings.position_ids"), ids));
-    let words = TensorView::new(Dtype::F32, vec![5, 4], &zeros[..80]).unwrap();
-    tensors.push((format!("{prefix}embeddings.word_embeddings.weight"), words));
-    let bytes = safetensors::serialize(tensors, None).unwrap();
-    std::fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    let mut all = shapes(config);
+    all.iter_mut().for_each(|(name, _)| *name = format!("{prefix}{name}"));
+    all.extend(more.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())));
+    weights(&dir.join("model.safetensors"), &all);
+}
+
+fn model(dir: &Path, prefix: &str) {
+    folder(dir, &bert(), prefix, &[]);
 }
 
 fn described(prefix: &str) -> (tempfile::TempDir, v1::BaseModel) {
@@ -55,7 +86,7 @@ fn a_model_is_described_from_config_and_headers() {
         };
         assert_eq!(base.linears[0], first);
         assert_eq!((base.linears[10].out_features, base.linears[10].in_features), (8, 4));
-        assert_eq!(base.parameters, 2 * (4 * 16 + 2 * 32) + 20);
+        assert_eq!(base.parameters, 2 * (4 * 16 + 2 * 32 + 28 + 16) + 20 + 64 + 8 + 8);
         let names: Vec<&str> = base.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
         check(dir.path(), &base).unwrap();
@@ -80,9 +111,13 @@ fn check_names_the_file_that_differs() {
     let error = check(dir.path(), &base).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json has 3 bytes, expected 2"), "{error}");
     std::fs::write(dir.path().join(TOKENIZER), "{}").unwrap();
+    // Beside model.safetensors no other file counts.
     std::fs::write(dir.path().join("more.safetensors"), "").unwrap();
-    let error = check(dir.path(), &base).unwrap_err().to_string();
-    assert!(error.contains("more.safetensors is not part of"), "{error}");
+    check(dir.path(), &base).unwrap();
+    let mut older = base.clone();
+    older.files.push(v1::BaseFile { name: "more.safetensors".to_owned(), ..Default::default() });
+    let error = check(dir.path(), &older).unwrap_err().to_string();
+    assert!(error.contains("more.safetensors counts in the registered base") && error.contains("again"), "{error}");
 }
 
 #[test]
@@ -107,11 +142,13 @@ fn what_is_missing_or_unsupported_is_named() {
     assert!(error().contains("holds no config.json"), "{}", error());
     model(dir.path(), "");
     std::fs::write(dir.path().join(CONFIG), r#"{"model_type": "mamba"}"#).unwrap();
-    assert!(error().contains("\"mamba\" is not supported; supported are: bert, roberta"), "{}", error());
+    assert!(error().contains("`model_type` is \"mamba\"; supported: \"bert\", \"roberta\""), "{}", error());
     std::fs::write(dir.path().join(CONFIG), "{").unwrap();
     assert!(error().contains("not valid JSON"), "{}", error());
-    std::fs::write(dir.path().join(CONFIG), r#"{"model_type": "bert", "num_hidden_layers": 3}"#).unwrap();
-    assert!(error().contains("12 linear layers"), "{}", error());
+    let mut deeper = bert();
+    deeper["num_hidden_layers"] = 3.into();
+    std::fs::write(dir.path().join(CONFIG), deeper.to_string()).unwrap();
+    assert!(error().contains("lack the tensor \"encoder.layer.2."), "{}", error());
 }
 
 #[test]
@@ -133,16 +170,6 @@ fn targets_match_by_dotted_suffix() {
     assert!(find(&["uery"]).is_err() && find(&[""]).is_err());
 }
 
-/// Zero weights of the given shapes, as a .safetensors file.
-fn weights(path: &Path, shapes: &[(&str, &[usize])]) {
-    let zeros = vec![0u8; 4096];
-    let views = shapes.iter().map(|(name, shape)| {
-        let bytes = shape.iter().product::<usize>() * 4;
-        ((*name).to_owned(), TensorView::new(Dtype::F32, shape.to_vec(), &zeros[..bytes]).unwrap())
-    });
-    std::fs::write(path, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
-}
-
 /// Name, output and input size of every layer.
 fn layers(base: &v1::BaseModel) -> Vec<(&str, u32, u32)> {
     base.linears.iter().map(|linear| (linear.name.as_str(), linear.out_features, linear.in_features)).collect()
@@ -152,60 +179,13 @@ fn layers(base: &v1::BaseModel) -> Vec<(&str, u32, u32)> {
 fn weights_of_gpt2_lie_the_other_way_round() {
     for prefix in ["", "transformer."] {
         let dir = tempfile::tempdir().unwrap();
-        let config = r#"{"model_type": "gpt2", "n_embd": 4, "n_layer": 1, "n_positions": 16}"#;
-        std::fs::write(dir.path().join(CONFIG), config).unwrap();
-        std::fs::write(dir.path().join(TOKENIZER), "{}").unwrap();
-        let name = |part: &str| format!("{prefix}{part}");
-        let names = ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj", "wte", "h.0.attn"];
-        let names = names.map(|part| name(&format!("{part}.weight")));
-        let shapes: [&[usize]; 6] = [&[4, 12], &[4, 4], &[4, 16], &[16, 4], &[5, 4], &[4, 4]];
-        let tensors: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
-        weights(&dir.path().join("model.safetensors"), &tensors);
+        folder(dir.path(), &gpt2(), prefix, &[(&format!("{prefix}h.0.attn.bias"), &[1, 1, 16, 16])]);
         let base = describe(dir.path(), "g").unwrap();
         let expected =
             [("h.0.attn.c_attn", 12, 4), ("h.0.attn.c_proj", 4, 4), ("h.0.mlp.c_fc", 16, 4), ("h.0.mlp.c_proj", 4, 16)];
         assert_eq!(layers(&base), expected);
         assert_eq!((base.hidden_size, base.max_positions), (4, 16));
     }
-}
-
-/// A Llama of one layer in two files, `prefix` before its tensors' names.
-fn sharded(dir: &Path, prefix: &str) {
-    let config = r#"{"model_type": "llama", "hidden_size": 4, "num_hidden_layers": 1, "max_position_embeddings": 16}"#;
-    std::fs::write(dir.join(CONFIG), config).unwrap();
-    std::fs::write(dir.join(TOKENIZER), "{}").unwrap();
-    let names = architecture::find("llama").unwrap().linears;
-    let names: Vec<String> = names.iter().map(|linear| format!("{prefix}layers.0.{linear}.weight")).collect();
-    let mut tensors: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[4, 4][..])).collect();
-    tensors.push(("lm_head.weight", &[5, 4]));
-    weights(&dir.join("model-00001-of-00002.safetensors"), &tensors[..3]);
-    weights(&dir.join("model-00002-of-00002.safetensors"), &tensors[3..]);
-}
-
-#[test]
-fn shards_are_one_model_with_and_without_an_index() {
-    for prefix in ["", "model."] {
-        let dir = tempfile::tempdir().unwrap();
-        sharded(dir.path(), prefix);
-        let base = describe(dir.path(), "l").unwrap();
-        assert_eq!(base.linears.len(), 7);
-        assert_eq!(base.linears[0].name, "model.layers.0.self_attn.q_proj");
-        assert_eq!(base.parameters, 7 * 16 + 20);
-        assert_eq!(base.files.len(), 4);
-        let index = |file: &str| {
-            let map = serde_json::json!({"weight_map": {"lm_head.weight": file}});
-            std::fs::write(dir.path().join("model.safetensors.index.json"), map.to_string()).unwrap();
-            describe(dir.path(), "l").map_err(|error| error.to_string())
-        };
-        assert_eq!(index("model-00002-of-00002.safetensors").unwrap(), base, "the index is no part of the digest");
-        let error = index("model-00001-of-00002.safetensors").unwrap_err();
-        assert!(error.contains("places tensor \"lm_head.weight\" in \"model-00001-of-00002.safetensors\""), "{error}");
-    }
-    let dir = tempfile::tempdir().unwrap();
-    sharded(dir.path(), "model.");
-    std::fs::copy(dir.path().join("model-00001-of-00002.safetensors"), dir.path().join("x.safetensors")).unwrap();
-    let error = describe(dir.path(), "l").unwrap_err().to_string();
-    assert!(error.contains("keep one copy of the weights"), "{error}");
 }
 
 #[test]
@@ -220,11 +200,174 @@ fn roberta_counts_positions_after_the_padding() {
         config["max_position_embeddings"] = 2.into();
         if kind == "roberta" {
             std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
-            assert!(describe(dir.path(), "r").unwrap_err().to_string().contains("2 positions, 2 of which"));
+            assert!(describe(dir.path(), "r").unwrap_err().to_string().contains("is only 2"));
             config["max_position_embeddings"] = 16.into();
             std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
         }
     }
+}
+
+/// A Llama in two files and their index, which misplaces nothing.
+fn sharded(dir: &Path, prefix: &str) -> Json {
+    std::fs::write(dir.join(CONFIG), llama().to_string()).unwrap();
+    std::fs::write(dir.join(TOKENIZER), "{}").unwrap();
+    let mut all = shapes(&llama());
+    all.iter_mut().for_each(|(name, _)| *name = name.replacen("model.", prefix, 1));
+    let mut places = serde_json::Map::new();
+    for (number, part) in all.chunks(all.len().div_ceil(2)).enumerate() {
+        let file = format!("model-0000{}-of-00002.safetensors", number + 1);
+        weights(&dir.join(&file), part);
+        places.extend(part.iter().map(|(name, _)| (name.clone(), file.clone().into())));
+    }
+    Json::Object(places)
+}
+
+fn write_index(dir: &Path, places: &Json) {
+    std::fs::write(dir.join(INDEX_FILE), json!({"weight_map": places}).to_string()).unwrap();
+}
+
+/// The remark on a model that can be opened.
+fn remark(dir: &Path) -> String {
+    Checkpoint::open(dir).unwrap().remark().unwrap_or_default()
+}
+
+#[test]
+fn shards_are_one_model_with_and_without_an_index() {
+    for prefix in ["", "model."] {
+        let dir = tempfile::tempdir().unwrap();
+        let places = sharded(dir.path(), prefix);
+        let base = describe(dir.path(), "l").unwrap();
+        assert_eq!((base.linears.len(), base.files.len()), (7, 4));
+        assert_eq!(base.linears[0].name, "model.layers.0.self_attn.q_proj");
+        assert_eq!(base.parameters, 7 * 64 + 3 * 8 + 2 * 40);
+        write_index(dir.path(), &places);
+        assert_eq!(describe(dir.path(), "l").unwrap(), base, "the index is no part of the digest");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    sharded(dir.path(), "model.");
+    std::fs::copy(dir.path().join("model-00001-of-00002.safetensors"), dir.path().join("x.safetensors")).unwrap();
+    let error = describe(dir.path(), "l").unwrap_err().to_string();
+    assert!(error.contains("keep one copy of the weights"), "{error}");
+    std::fs::remove_file(dir.path().join("x.safetensors")).unwrap();
+    std::fs::remove_file(dir.path().join("model-00001-of-00002.safetensors")).unwrap();
+    let error = describe(dir.path(), "l").unwrap_err().to_string();
+    assert!(error.contains("lack model-00001-of-00002.safetensors"), "{error}");
+}
+
+#[test]
+fn an_index_decides_which_files_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = sharded(dir.path(), "model.");
+    write_index(dir.path(), &places);
+    let base = describe(dir.path(), "l").unwrap();
+    assert_eq!(remark(dir.path()), "");
+    // Copies in other layouts, whole copies, even broken ones.
+    for stray in ["consolidated.safetensors", "model.safetensors", "model-00003-of-00003.safetensors"] {
+        std::fs::write(dir.path().join(stray), "no weights at all").unwrap();
+    }
+    assert_eq!(describe(dir.path(), "l").unwrap(), base);
+    check(dir.path(), &base).unwrap();
+    let line = remark(dir.path());
+    let names = "consolidated.safetensors, model-00003-of-00003.safetensors, model.safetensors";
+    assert!(line.contains(names) && line.contains(INDEX_FILE) && !line.contains('\n'), "{line}");
+
+    let with = |tensor: &str, file: Json| {
+        let mut changed = places.clone();
+        changed[tensor] = file;
+        write_index(dir.path(), &changed);
+        describe(dir.path(), "l").unwrap_err().to_string()
+    };
+    let error = with("lm_head.weight", "model-00001-of-00002.safetensors".into());
+    assert!(error.contains("\"lm_head.weight\" in \"model-00001-of-00002.safetensors\", which does not"), "{error}");
+    let error = with("more", "model-00001-of-00002.safetensors".into());
+    assert!(error.contains("places tensor \"more\""), "{error}");
+    let error = with("lm_head.weight", "model-00009-of-00009.safetensors".into());
+    assert!(error.contains("lack model-00009-of-00009.safetensors"), "{error}");
+    for place in ["../x.safetensors", "/x.safetensors", "a/b.safetensors", "a\\b.safetensors", "model.bin", "", ".."] {
+        let error = with("lm_head.weight", place.into());
+        assert!(error.contains("\"lm_head.weight\"") && error.contains("no .safetensors file beside it"), "{error}");
+    }
+    assert!(with("lm_head.weight", json!(7)).contains("in 7, which is no .safetensors"));
+    for (content, says) in [
+        ("[]", "no object under \"weight_map\""),
+        (r#"{"weight_map": []}"#, "no object under \"weight_map\""),
+        (r#"{"weight_map": {}}"#, "names no tensor"),
+        ("", "index.json: is empty"),
+        ("version https://git-lfs.github.com/spec/v1\noid", "index.json: is a Git LFS pointer"),
+    ] {
+        std::fs::write(dir.path().join(INDEX_FILE), content).unwrap();
+        let error = describe(dir.path(), "l").unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn leftover_heads_are_passed_over_and_named() {
+    for (config, prefix, heads) in [
+        (llama(), "", &["score.weight", "qa_outputs.bias", "v_head.summary.weight", "classifier.weight"][..]),
+        (gpt2(), "transformer.", &["score.weight", "multiple_choice_head.summary.weight"]),
+        (bert(), "bert.", &["bert.pooler.dense.weight", "cls.predictions.bias", "classifier.weight", "qa_outputs.bias"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        folder(dir.path(), &config, prefix, &[]);
+        let bare = describe(dir.path(), "x").unwrap();
+        let more: Vec<(&str, &[usize])> = heads.iter().map(|head| (*head, &[2, 4][..])).collect();
+        folder(dir.path(), &config, prefix, &more);
+        let with = describe(dir.path(), "x").unwrap();
+        assert_eq!((with.parameters, with.linears), (bare.parameters, bare.linears));
+        let line = remark(dir.path());
+        assert!(heads.iter().all(|head| line.contains(head.trim_start_matches("bert."))), "{line}");
+        let other: (&str, &[usize]) = ("model.layers.0.mlp.experts.0.weight", &[1]);
+        folder(dir.path(), &config, prefix, &[other, ("score.weight", &[1])]);
+        let error = describe(dir.path(), "x").unwrap_err().to_string();
+        assert!(error.contains("does not have: ") && error.contains("mlp.experts.0.weight"), "{error}");
+    }
+}
+
+#[test]
+fn a_tied_vocabulary_matrix_is_the_files_own_where_it_differs() {
+    for (mut config, words) in [(llama(), "model.embed_tokens.weight"), (gpt2(), "wte.weight")] {
+        config["tie_word_embeddings"] = true.into();
+        let dir = tempfile::tempdir().unwrap();
+        folder(dir.path(), &config, "", &[]);
+        let shared = describe(dir.path(), "x").unwrap().parameters;
+        let with_head = |fill: u8, alone: bool| {
+            let mut all: Vec<_> = shapes(&config).into_iter().map(|(name, shape)| (name, shape, 0)).collect();
+            let shape = all.iter().find(|(name, ..)| name == words).unwrap().1.clone();
+            all.retain(|(name, ..)| !alone || name != words);
+            all.push(("lm_head.weight".to_owned(), shape, fill));
+            weights_of(&dir.path().join("model.safetensors"), &all);
+            Checkpoint::open(dir.path()).unwrap()
+        };
+        let own = with_head(1, false);
+        assert!(own.has_own_head && own.remark().unwrap().contains("lm_head.weight"));
+        let words_numbers = own.tensors.iter().find(|tensor| tensor.name == words).unwrap().numbers();
+        assert_eq!(own.parameters(), shared + words_numbers);
+        for same in [with_head(0, false), with_head(1, true)] {
+            assert_eq!((same.has_own_head, same.remark(), same.parameters()), (false, None, shared));
+        }
+    }
+}
+
+#[test]
+fn pointers_and_empty_files_are_named() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+    for file in [CONFIG, TOKENIZER, "model.safetensors"] {
+        let dir = tempfile::tempdir().unwrap();
+        model(dir.path(), "");
+        for (content, says) in [(pointer, "is a Git LFS pointer"), ("", "is empty")] {
+            std::fs::write(dir.path().join(file), content).unwrap();
+            let error = describe(dir.path(), "x").unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains(says), "{error}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    std::fs::write(&path, pointer).unwrap();
+    let error = describe(&path, "x").unwrap_err().to_string();
+    assert!(error.contains("m.gguf: it is a Git LFS pointer") && error.contains("git lfs pull"), "{error}");
+    std::fs::write(&path, "").unwrap();
+    assert!(describe(&path, "x").unwrap_err().to_string().contains("m.gguf: it is empty"));
 }
 
 #[test]
@@ -250,9 +393,10 @@ fn a_gguf_file_is_a_base() {
     assert!(error.contains("tiny.Q4_0.gguf is missing"), "{error}");
     assert!(describe(&dir.path().join("none.gguf"), "x").unwrap_err().to_string().contains("none.gguf"));
     for (builder, says) in [
-        (Builder::llama().without("blk.1.attn_q.weight"), "13 linear layers"),
-        (Builder::llama().number("llama.block_count", 3), "3 layers of a llama model have 21"),
-        (Builder::llama().tensor("blk.0.ssm_in.weight", &[32], 0), "no tensor \"blk.0.ssm_in.weight\""),
+        (Builder::llama().without("blk.1.attn_q.weight"), "lack the tensor \"model.layers.1.self_attn.q_proj.weight\""),
+        (Builder::llama().number("llama.block_count", 3), "lack the tensor \"model.layers.2."),
+        (Builder::llama().tensor("blk.0.ssm_in.weight", &[32], 0), "does not have: blk.0.ssm_in.weight"),
+        (Builder::llama().number("llama.feed_forward_length", 64), "has shape [32, 64], config.json asks for [64, 64]"),
     ] {
         std::fs::write(&path, builder.bytes()).unwrap();
         let error = describe(&path, "x").unwrap_err().to_string();

@@ -206,7 +206,7 @@ fn shards_are_those_of_the_index() {
     let files: [(&str, &[u8]); 6] = [
         ("config.json", b"{}"),
         ("tokenizer.json", b"{}"),
-        (INDEX, index),
+        (INDEX_FILE, index),
         ("model-1.safetensors", b"1"),
         ("model-2.safetensors", b"2"),
         ("consolidated.safetensors", b"3"),
@@ -217,11 +217,11 @@ fn shards_are_those_of_the_index() {
     assert!(folder.join("model-2.safetensors").exists() && !folder.join("consolidated.safetensors").exists());
     for (index, says) in [
         (r#"{"weight_map": {"a": "model-3.safetensors"}}"#, "has no \"model-3.safetensors\""),
-        (r#"{"weight_map": {"a": "../x.safetensors"}}"#, "names \"../x.safetensors\""),
+        (r#"{"weight_map": {"a": "../x.safetensors"}}"#, "\"a\" in \"../x.safetensors\", which is no .safetensors file"),
         ("[]", "broken model.safetensors.index.json"),
     ] {
         let home = tempfile::tempdir().unwrap();
-        fake.rules.lock().unwrap().files.insert(INDEX.to_owned(), index.as_bytes().to_vec());
+        fake.rules.lock().unwrap().files.insert(INDEX_FILE.to_owned(), index.as_bytes().to_vec());
         let error = fake.hub(home.path()).fetch(&wanted("main", None)).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }

@@ -372,14 +372,31 @@ async fn a_run_starts_from_an_exported_adapter_and_its_export_holds_it() {
     assert_eq!(reported, ["base", "base"]);
 }
 
-/// A BERT of two layers whose six linear layers are [6, 5] each.
+/// A BERT of two layers, every matrix of its layers [6, 6] and every number the same.
 fn write_model(dir: &Path, number: f32) {
-    let config = r#"{"model_type": "bert", "hidden_size": 6, "num_hidden_layers": 2, "max_position_embeddings": 16}"#;
-    let linears = &rondo_base::architecture::find("bert").unwrap().linears;
-    let names =
-        (0..2).flat_map(|layer| linears.iter().map(move |name| format!("bert.encoder.layer.{layer}.{name}.weight")));
-    let weight = Tensor { shape: vec![6, 5], data: vec![number; 30] };
-    let tensors = names.map(|name| (name, weight.clone())).collect();
+    let config = r#"{"model_type": "bert", "hidden_size": 6, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 6, "max_position_embeddings": 16, "vocab_size": 6, "type_vocab_size": 2}"#;
+    let mut tensors = BTreeMap::new();
+    let mut add = |name: &str, shape: &[usize]| {
+        let data = vec![number; shape.iter().product()];
+        tensors.insert(format!("bert.{name}"), Tensor { shape: shape.to_vec(), data });
+    };
+    add("embeddings.word_embeddings.weight", &[6, 6]);
+    add("embeddings.position_embeddings.weight", &[16, 6]);
+    add("embeddings.token_type_embeddings.weight", &[2, 6]);
+    for part in ["weight", "bias"] {
+        add(&format!("embeddings.LayerNorm.{part}"), &[6]);
+    }
+    for layer in 0..2 {
+        for linear in rondo_base::architecture::find("bert").unwrap().linears {
+            add(&format!("encoder.layer.{layer}.{linear}.weight"), &[6, 6]);
+            add(&format!("encoder.layer.{layer}.{linear}.bias"), &[6]);
+        }
+        for norm in ["attention.output.LayerNorm.weight", "attention.output.LayerNorm.bias"] {
+            add(&format!("encoder.layer.{layer}.{norm}"), &[6]);
+            add(&format!("encoder.layer.{layer}.{}", norm.trim_start_matches("attention.")), &[6]);
+        }
+    }
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("config.json"), config).unwrap();
     std::fs::write(dir.join("tokenizer.json"), "{}").unwrap();

@@ -214,7 +214,6 @@ fn wrong_files_are_refused_by_name() {
         (new().entry("k", 9, &array(12, u64::MAX)).bytes(), "the file ends within metadata \"k\""),
         (new().entry("k", 9, &array(8, u64::MAX)).bytes(), "has 18446744073709551615 texts"),
         (new().entry("k", 8, &u64::MAX.to_le_bytes()).bytes(), "the file ends within metadata \"k\""),
-        (new().entry("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]).bytes(), "metadata \"k\" is not UTF-8"),
         (new().number("general.alignment", 24).bytes(), "general.alignment is 24; it must be a power of two"),
         (new().number("general.alignment", 0).bytes(), "general.alignment is 0"),
         (new().tensor("a", &[32], q8).tensor("a", &[32], q8).bytes(), "tensor \"a\" comes twice"),
@@ -238,6 +237,33 @@ fn wrong_files_are_refused_by_name() {
     assert!(read_bytes(&twice.bytes()).unwrap_err().contains("key \"k\" comes twice"));
     let long = new().tensor(&"n".repeat(300), &[32], 0).bytes();
     assert!(read_bytes(&long).unwrap_err().contains("has 300 bytes; at most 255"));
+}
+
+#[test]
+fn texts_that_nobody_asks_for_need_not_be_utf8() {
+    let latin = [&4u64.to_le_bytes()[..], b"caf\xe9"].concat();
+    let array = [&8u32.to_le_bytes()[..], &2u64.to_le_bytes(), &text("a"), &latin].concat();
+    let file = Builder::llama().entry("general.description", 8, &latin).entry("general.tags", 9, &array);
+    let header = read_bytes(&file.bytes()).unwrap();
+    assert_eq!(header.get("general.description"), Some(&Value::Bytes(b"caf\xe9".to_vec())));
+    assert!(crate::gguf_names::config(&header).is_ok());
+    let error = header.text("general.description").unwrap_err().to_string();
+    assert!(error.contains("metadata \"general.description\" is 4 bytes that are not UTF-8"), "{error}");
+    let error = header.texts("general.tags").unwrap_err().to_string();
+    assert!(error.contains("general.tags") && error.contains("number 1 is not UTF-8"), "{error}");
+    let used = read_bytes(&Builder::llama().entry("general.architecture", 8, &latin).bytes()).unwrap();
+    let error = crate::gguf_names::config(&used).unwrap_err().to_string();
+    assert!(error.contains("general.architecture") && error.contains("not UTF-8"), "{error}");
+
+    // A key is spelled out; a tensor's name is always used.
+    let mut bytes = Builder::new().number("kay", 1).bytes();
+    let at = bytes.windows(3).position(|part| part == b"kay").unwrap();
+    bytes[at + 1] = 0xe9;
+    assert_eq!(read_bytes(&bytes).unwrap().unsigned("k\\xe9y").unwrap(), Some(1));
+    let mut bytes = Builder::new().tensor("kay", &[32], 0).bytes();
+    let at = bytes.windows(3).position(|part| part == b"kay").unwrap();
+    bytes[at + 1] = 0xe9;
+    assert!(read_bytes(&bytes).unwrap_err().contains("the name of tensor 0 is not UTF-8"));
 }
 
 #[test]

@@ -168,3 +168,7 @@ pub(super) fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor
     let second = right.f_mul(cos)?.f_add_(&left.f_mul(sin)?)?;
     Ok(Tensor::f_cat(&[first, second], 2)?)
 }
+
+#[cfg(test)]
+#[path = "rope_tests.rs"]
+mod tests;

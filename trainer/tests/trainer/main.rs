@@ -19,6 +19,7 @@ mod per_text;
 #[path = "../../../methods/tests/suite/questions.rs"]
 #[allow(unreachable_pub, reason = "shared with the suite of the methods")]
 mod questions;
+mod reading;
 mod refusals;
 mod step;
 mod step_packed;
