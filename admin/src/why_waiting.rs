@@ -10,9 +10,20 @@ use crate::error::CliError;
 /// connected. An idle client polls every few seconds.
 const SILENCE_MS: i64 = 60_000;
 
-/// Whether a run waits, and no client has answered an invitation.
+/// Whether a run waits, and no client has answered an invitation with yes or no.
 pub(crate) fn waits(run: &RunSummary) -> bool {
-    run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && run.willing.is_empty()
+    let open = run.willing.iter().all(|answer| answer.undecided);
+    run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && open
+}
+
+/// The sites where a person has yet to decide, if there are any.
+fn undecided(run: &RunSummary) -> Option<String> {
+    let sites = run.willing.iter().filter(|answer| answer.undecided);
+    let names: Vec<&str> = sites.map(|answer| answer.client.as_str()).collect();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| {
+        format!("waiting for approval at the site: {names}; a person there decides with `rondo-client approve RUN`")
+    })
 }
 
 /// Asks the coordinator about its clients; nothing where the
@@ -20,6 +31,9 @@ pub(crate) fn waits(run: &RunSummary) -> bool {
 pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Result<Option<String>, CliError> {
     if !waits(run) {
         return Ok(None);
+    }
+    if let Some(reason) = undecided(run) {
+        return Ok(Some(reason));
     }
     let base = admin.get_run(GetRunRequest { run: run.run.clone() }).await?.into_inner().base.unwrap_or_default();
     let clients = admin.list_clients(ListClientsRequest {}).await?.into_inner().clients;
@@ -64,6 +78,8 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
 
 #[cfg(test)]
 mod tests {
+    use rondo_proto::v1::Willing;
+
     use super::*;
 
     #[test]
@@ -100,6 +116,9 @@ mod tests {
         assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
-        assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run }));
+        assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run.clone() }));
+        let asked = Willing { client: "site2".to_owned(), undecided: true, ..Willing::default() };
+        let waiting = RunSummary { willing: vec![asked], ..run };
+        assert!(waits(&waiting) && undecided(&waiting).unwrap().contains("approval at the site: site2"));
     }
 }

@@ -14,7 +14,9 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod decisions;
 pub mod disk;
+pub mod history;
 pub mod home;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -23,4 +25,5 @@ pub mod models;
 pub mod policy;
 pub mod renewal;
 pub mod spool;
+pub mod terms;
 pub mod worker;

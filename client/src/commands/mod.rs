@@ -1,7 +1,10 @@
 //! One file per command: its arguments, whose doc comments are its help, and what it does.
 
+pub mod approve;
+pub mod decline;
 #[cfg(feature = "hub")]
 pub mod fetch;
+pub mod history;
 pub mod join;
 pub mod ledger;
 #[cfg(feature = "torch")]
