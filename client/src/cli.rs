@@ -6,7 +6,8 @@ use rondo_proto::wording::Wording;
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
 use crate::commands::{
-    approve::ApproveArgs, decline::DeclineArgs, history::HistoryArgs, join::JoinArgs, ledger::LedgerArgs, run::RunArgs,
+    approve::ApproveArgs, check::CheckArgs, declare::DeclareArgs, decline::DeclineArgs, history::HistoryArgs,
+    join::JoinArgs, ledger::LedgerArgs, run::RunArgs,
 };
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
@@ -36,6 +37,10 @@ pub enum Command {
     Run(RunArgs),
     /// Says yes to a run that waits for a person.
     Approve(ApproveArgs),
+    /// Checks whether this site could serve a run.
+    Check(CheckArgs),
+    /// Writes a declaration on a run.
+    Declare(DeclareArgs),
     /// Says no to a run.
     Decline(DeclineArgs),
     /// Shows what was sent.

@@ -24,6 +24,8 @@ pub mod logging;
 pub mod models;
 pub mod policy;
 pub mod renewal;
+pub mod site_check;
 pub mod spool;
 pub mod terms;
+pub mod what_leaves;
 pub mod worker;

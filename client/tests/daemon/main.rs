@@ -4,7 +4,9 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod admission;
+mod approval;
 mod coordinator;
+mod disclosure;
 mod earlier_version;
 mod faults;
 mod flow;
