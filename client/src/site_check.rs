@@ -113,7 +113,7 @@ pub fn check(dir: &Path, config: &Path) -> SiteReport {
     match Config::read(config) {
         Err(error) => report.problems.push(error.to_string()),
         Ok(config) => {
-            report.warnings.extend(startup_checks::missing_tables(&config).into_iter().map(startup_checks::no_table));
+            report.problems.extend(startup_checks::missing_tables(&config).into_iter().map(startup_checks::no_table));
             report.check_models(&config);
             config.datasets.iter().for_each(|source| report.check_dataset(source, config.limits.data_mb << 20));
             report.check_ledger(dir, &config);
@@ -236,14 +236,11 @@ fn task_report(source: &Source, kind: TaskKind, in_memory: u64) -> Result<TaskRe
     Ok(TaskReport { task: kind.name(), train: data.train().len(), held_out: data.held_out().len(), skipped, labels })
 }
 
-/// The labels that a run could use: those of the table or, without any, those of the rows.
+/// The labels that a run could use: those of the table, and those of rows that it does not name.
 fn labels(source: &Source, in_memory: u64) -> Result<Vec<String>, DataError> {
     let mut names: Vec<String> = source.labels.values().cloned().collect();
     names.sort();
     names.dedup();
-    if !names.is_empty() {
-        return Ok(names);
-    }
     // A label that is not known is named when it is met, so each look finds one more.
     let strict = Source { on_bad_row: OnBadRow::Stop, ..source.clone() };
     while names.len() < MOST_LABELS {

@@ -13,3 +13,4 @@ mod flow;
 mod grpc;
 mod machine;
 mod private;
+mod site;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rondo_dp::{LedgerError, RunAccount};
 use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
-use rondo_wire::identity::Identity;
+use rondo_wire::identity::{Fingerprint, Identity};
 
 use crate::commands::history::moment;
 use crate::config::{Approval, Config, PolicyConfig};
@@ -40,7 +40,12 @@ pub(super) fn page(facts: &Facts) -> Result<String, LedgerError> {
         moment(unix_millis()),
         identity.name,
     );
-    page += &format!("- Coordinator: {}, known by its certificate authority.\n", identity.url);
+    let authority = Fingerprint::of_pem(&identity.ca_pem).map(|digest| digest.to_string());
+    page += &format!(
+        "- Coordinator: {}; SHA-256 of its certificate authority {}\n",
+        identity.url,
+        authority.unwrap_or_else(|| "unknown".to_owned())
+    );
     page += &format!(
         "- Run: {:?} (id {}), asked for on {}; method {}, {} rounds of {} steps of {} rows.\n",
         run.name,
