@@ -141,11 +141,10 @@ impl Engine {
         &mut self,
         client: &ClientId,
         work: &WorkKey,
-        update: StoredUpdate,
+        mut update: StoredUpdate,
         changes: &mut Changes,
     ) -> Result<PendingReply, Rejection> {
         let expected = self.expected_upload(client, work, &update.digest)?;
-        let mut update = update;
         if let (Some(before), Some(run)) = (update.before.take(), self.state.runs.get(&work.run)) {
             update.before = Some(without_small_groups(run, before, update.min_group)?);
         }
