@@ -72,7 +72,8 @@ fn read(path: &Path) -> Result<Vec<Decision>, DecisionsError> {
 /// The file cannot be read, understood or written.
 pub fn decide(path: &Path, run: &RunId, terms: Digest, approved: bool) -> Result<Decision, DecisionsError> {
     let io = |source| DecisionsError::Io { path: path.to_owned(), source };
-    let lock = File::options().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(io)?;
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(io)?;
     lock.lock().map_err(io)?;
     let mut all: Vec<Decision> = read(path)?;
     all.retain(|decision| decision.run != *run || decision.terms != terms);

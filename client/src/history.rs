@@ -98,7 +98,9 @@ pub struct Summary {
 #[serde(tag = "line", rename_all = "kebab-case")]
 enum Line {
     /// The first line.
-    Since { at_ms: i64 },
+    Since {
+        at_ms: i64,
+    },
     Summary(Summary),
     /// A message is about to leave.
     Sending {

@@ -50,7 +50,9 @@ pub fn rows() -> Vec<Row> {
 
 fn row(line: &'static str) -> Option<Row> {
     let cells: Vec<&str> = line.strip_prefix("| `")?.strip_suffix(" |")?.split(" | ").collect();
-    let [field, what, plain, unit_client, unit_example, secure, read_by, kept, deleted] = cells[..] else { return None };
+    let [field, what, plain, unit_client, unit_example, secure, read_by, kept, deleted] = cells[..] else {
+        return None;
+    };
     let sent = [plain, unit_client, unit_example, secure];
     Some(Row { field: field.strip_suffix('`')?, what, sent, read_by, kept, deleted })
 }

@@ -214,7 +214,11 @@ fn row(client: &Participant, language: bool) -> Vec<String> {
         if has_figures { client.examples.to_string() } else { "-".to_owned() },
         size_against(client.bytes_up, client.layout_bytes_up),
         size_against(client.bytes_down, client.layout_bytes_down),
-        if client.metrics_withheld { "withheld".to_owned() } else { number(has_figures.then_some(client.train_loss), 4) },
+        if client.metrics_withheld {
+            "withheld".to_owned()
+        } else {
+            number(has_figures.then_some(client.train_loss), 4)
+        },
         number(has_figures.then_some(client.train_seconds), 1),
         accuracy(&client.before),
         accuracy(&client.after),

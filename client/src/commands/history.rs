@@ -75,7 +75,14 @@ fn print(contents: &Contents, out: &mut dyn Write) -> io::Result<()> {
     }
     for sum in summaries {
         let (first, last) = (moment(sum.first_ms), moment(sum.last_ms));
-        writeln!(out, "{first} to {last}  {}  {} of kind {}, {} bytes", sum.run, sum.count, sum.what.as_str(), sum.bytes)?;
+        writeln!(
+            out,
+            "{first} to {last}  {}  {} of kind {}, {} bytes",
+            sum.run,
+            sum.count,
+            sum.what.as_str(),
+            sum.bytes
+        )?;
     }
     for sent in sent {
         let message = &sent.message;
@@ -85,7 +92,8 @@ fn print(contents: &Contents, out: &mut dyn Write) -> io::Result<()> {
         let taken = if sent.taken_ms.is_some() { "taken" } else { "not confirmed" };
         writeln!(out, "{at}  {place}  {what:<10}  {:>10} bytes  {}  {taken}", message.bytes, message.digest)?;
     }
-    let total = sent.iter().map(|sent| sent.message.bytes).sum::<u64>() + summaries.iter().map(|s| s.bytes).sum::<u64>();
+    let total =
+        sent.iter().map(|sent| sent.message.bytes).sum::<u64>() + summaries.iter().map(|s| s.bytes).sum::<u64>();
     let count = sent.len() as u64 + summaries.iter().map(|summary| summary.count).sum::<u64>();
     writeln!(out, "{count} messages, {total} bytes")
 }

@@ -139,8 +139,11 @@ mod tests {
     }
 
     fn names(policy: &PolicyConfig) -> Option<Vec<String>> {
-        let report =
-            Disclosure::of(policy).evaluation_report(&v1::Assignment::default(), evaluation(), TaskKind::Classification);
+        let report = Disclosure::of(policy).evaluation_report(
+            &v1::Assignment::default(),
+            evaluation(),
+            TaskKind::Classification,
+        );
         Some(report?.evaluation?.groups.into_iter().map(|group| group.group).collect())
     }
 
@@ -166,8 +169,7 @@ mod tests {
         let key = crate::spool::Key { run: rondo_proto::RunId::new("a").unwrap(), round: 1, attempt: 1 };
         let digest = rondo_proto::Digest::of(b"a");
         let entry = Entry { key, digest, bytes: 1, path: "a".into(), facts, accepted: false };
-        let header =
-            |policy: &PolicyConfig| Disclosure::of(policy).upload_header(&entry, v1::UploadKey::default(), 0);
+        let header = |policy: &PolicyConfig| Disclosure::of(policy).upload_header(&entry, v1::UploadKey::default(), 0);
         let open = header(&PolicyConfig::default());
         assert_eq!((open.train_loss, open.before.unwrap().groups.len(), open.metrics_withheld), (0.25, 0, false));
         let closed = header(&PolicyConfig { report_metrics: false, ..PolicyConfig::default() });

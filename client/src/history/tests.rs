@@ -1,7 +1,14 @@
 use super::*;
 
 fn message(round: u32) -> Message {
-    Message { run: "a-1".to_owned(), round, attempt: 1, what: What::Update, bytes: 100, digest: format!("blake3:{round}") }
+    Message {
+        run: "a-1".to_owned(),
+        round,
+        attempt: 1,
+        what: What::Update,
+        bytes: 100,
+        digest: format!("blake3:{round}"),
+    }
 }
 
 #[test]
@@ -48,7 +55,8 @@ fn a_long_history_is_shortened_and_loses_no_bytes() {
     let contents = Contents { since_ms: Some(7), summaries: Vec::new(), sent };
     let short = shortened(shortened(contents, 20), 10);
     assert_eq!((short.since_ms, short.sent.len(), short.sent[0].message.round), (Some(7), 10, 20));
-    let expected = Summary { run: "a-1".to_owned(), what: What::Update, count: 20, bytes: 2000, first_ms: 0, last_ms: 19 };
+    let expected =
+        Summary { run: "a-1".to_owned(), what: What::Update, count: 20, bytes: 2000, first_ms: 0, last_ms: 19 };
     assert_eq!(short.summaries, [expected]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.jsonl");

@@ -68,7 +68,8 @@ async fn a_run_waits_for_a_person_through_a_restart_and_is_asked_for_again_when_
 async fn a_no_is_a_no_and_nothing_is_set_aside_for_a_run_that_waits() {
     let mut machine = Machine::new();
     machine.config += "[policy]\napprove = \"ask\"\n";
-    let run_file = machine.run_file("ffa-lora", 2) + "privacy = { unit = \"example\", epsilon = 8.0, delta = 1e-5, clip = 1.0 }\n";
+    let run_file =
+        machine.run_file("ffa-lora", 2) + "privacy = { unit = \"example\", epsilon = 8.0, delta = 1e-5, clip = 1.0 }\n";
     machine.start();
     assert!(answer(&machine, &run_file).await.undecided);
     let ledger = std::fs::read_to_string(machine.dir.path().join("ledger.jsonl")).unwrap_or_default();

@@ -17,8 +17,11 @@ fn enrol(dir: &Path, ends: i32) {
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     params.not_after = rcgen::date_time_ymd(ends, 1, 1);
     let pem = params.self_signed(&key).unwrap().pem();
-    fs::write(dir.join("identity.toml"), "url = \"https://fl.example.org:7461\"\nname = \"movies\"\nrole = \"client\"\n")
-        .unwrap();
+    fs::write(
+        dir.join("identity.toml"),
+        "url = \"https://fl.example.org:7461\"\nname = \"movies\"\nrole = \"client\"\n",
+    )
+    .unwrap();
     fs::write(dir.join("ca.pem"), &pem).unwrap();
     fs::write(dir.join("cert.pem"), &pem).unwrap();
     let file = dir.join("key.pem");
@@ -44,7 +47,10 @@ fn a_site_is_checked_without_a_run() {
     assert!(passed, "{report:#}");
     assert_eq!(report["models"][0]["digest"], machine.base.digest);
     let task = &report["datasets"][0]["serves"][0];
-    assert_eq!((&task["task"], &task["labels"]), (&"classification".into(), &serde_json::json!({"bad": 30, "good": 30})));
+    assert_eq!(
+        (&task["task"], &task["labels"]),
+        (&"classification".into(), &serde_json::json!({"bad": 30, "good": 30}))
+    );
     assert_eq!(task["train"].as_u64().unwrap() + task["held_out"].as_u64().unwrap(), 60);
     assert_eq!((&report["policy"]["min_group"], &report["policy"]["approve"]), (&10.into(), &"auto".into()));
     assert!(report["disk_free"].as_u64().is_some_and(|bytes| bytes > 0));
@@ -77,8 +83,8 @@ async fn a_declaration_says_what_left_in_a_run() {
     let dir = machine.dir.path().to_owned();
     enrol(&dir, 2999);
     machine.client = "movies";
-    let run_file = machine.run_file("ffa-lora", 2)
-        + "privacy = { unit = \"example\", epsilon = 8.0, delta = 1e-3, clip = 1.0 }\n";
+    let run_file =
+        machine.run_file("ffa-lora", 2) + "privacy = { unit = \"example\", epsilon = 8.0, delta = 1e-3, clip = 1.0 }\n";
     machine.invite("one", &run_file);
     machine.train("one", 1, &run_file);
     machine.start();

@@ -73,11 +73,12 @@ fn a_round_closes_without_the_measurements_of_sites_that_withhold_them() {
         }
     }
     let record = world.closed(1);
-    let withheld: Vec<_> = record.participants.iter().map(|part| (part.metrics_withheld, part.after.is_some())).collect();
+    let withheld: Vec<_> =
+        record.participants.iter().map(|part| (part.metrics_withheld, part.after.is_some())).collect();
     assert_eq!(withheld, [(false, true), (true, false), (true, false)]);
     assert_eq!(record.held_out_loss, Some(0.5));
     assert!(record.notes.iter().any(|note| note.contains("measurements withheld by the site")), "{:?}", record.notes);
-    assert_eq!(world.phase_of_first(), "recruiting");
+    assert_eq!((world.phase_of_first().as_str(), world.open().round), ("training", 2));
 }
 
 #[test]

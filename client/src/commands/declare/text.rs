@@ -141,7 +141,9 @@ fn sent(terms: &Terms, history: &Contents) -> String {
         );
     }
     let bytes = of_run().map(|sent| sent.message.bytes).sum::<u64>() + sums().map(|sum| sum.bytes).sum::<u64>();
-    text + &format!("\nTogether {bytes} bytes. Polls and heartbeats, which say how far the work is, are not listed.\n\n")
+    text + &format!(
+        "\nTogether {bytes} bytes. Polls and heartbeats, which say how far the work is, are not listed.\n\n"
+    )
 }
 
 /// Whether a field is sent in a run of this kind, with this client.toml.
