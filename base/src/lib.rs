@@ -18,7 +18,7 @@ use rondo_proto::v1;
 
 pub use error::BaseError;
 pub use files::{ADAPTER_FILE, HEAD_FILE, is_gguf, is_weights};
-pub use targets::find_targets;
+pub use targets::{ALL_LINEAR, find_targets};
 
 use files::{describe_file, digest_of, size_of};
 
