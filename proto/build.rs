@@ -18,6 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .type_attribute(".", "#[allow(missing_docs)]")
         .message_attribute(".", "#[serde(default)]")
+        // Left out where it is false, so that round records that were stored before keep their form.
+        .field_attribute(
+            ".rondo.v1.Participant.metrics_withheld",
+            "#[serde(skip_serializing_if = \"std::ops::Not::not\")]",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

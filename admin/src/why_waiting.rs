@@ -1,6 +1,7 @@
 //! Why a run still waits for clients: what the connected ones lack.
 
 use rondo_proto::clock::unix_millis;
+use rondo_proto::run_file::RunFile;
 use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
 
 use crate::context::Administration;
@@ -10,9 +11,21 @@ use crate::error::CliError;
 /// connected. An idle client polls every few seconds.
 const SILENCE_MS: i64 = 60_000;
 
-/// Whether a run waits, and no client has answered an invitation.
+/// Whether a run waits for clients: none has answered an invitation, or one has declined or has yet
+/// to decide.
 pub(crate) fn waits(run: &RunSummary) -> bool {
-    run.outcome.is_empty() && !run.paused && run.phase == "recruiting" && run.willing.is_empty()
+    let is_recruiting = run.outcome.is_empty() && !run.paused && run.phase == "recruiting";
+    is_recruiting && (run.willing.is_empty() || run.willing.iter().any(|answer| !answer.accepted))
+}
+
+/// The sites where a person has yet to decide, if there are any.
+fn undecided(run: &RunSummary) -> Option<String> {
+    let sites = run.willing.iter().filter(|answer| answer.undecided);
+    let names: Vec<&str> = sites.map(|answer| answer.client.as_str()).collect();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| {
+        format!("waiting for approval at the site: {names}; a person there decides with `rondo-client approve RUN`")
+    })
 }
 
 /// Asks the coordinator about its clients; nothing where the
@@ -21,9 +34,31 @@ pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Resu
     if !waits(run) {
         return Ok(None);
     }
-    let base = admin.get_run(GetRunRequest { run: run.run.clone() }).await?.into_inner().base.unwrap_or_default();
+    let reply = admin.get_run(GetRunRequest { run: run.run.clone() }).await?.into_inner();
+    if !run.willing.is_empty() {
+        let quorum = RunFile::parse(&reply.run_file).ok().map(|file| file.rounds.quorum as usize);
+        let reasons = [quorum.and_then(|quorum| below_quorum(run, quorum)), undecided(run)];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+        return Ok((!reasons.is_empty()).then(|| reasons.join("; ")));
+    }
+    let base = reply.base.unwrap_or_default();
     let clients = admin.list_clients(ListClientsRequest {}).await?.into_inner().clients;
     Ok(explain(run, &base.digest, &clients, unix_millis()))
+}
+
+/// How many are willing of those that a round needs, and why the others are not.
+fn below_quorum(run: &RunSummary, quorum: usize) -> Option<String> {
+    let willing = run.willing.iter().filter(|answer| answer.accepted).count();
+    let mut declined = run.willing.iter().filter(|answer| !answer.accepted && !answer.undecided).peekable();
+    if willing >= quorum || declined.peek().is_none() {
+        return None;
+    }
+    let declined = declined.map(|answer| match answer.reason.as_str() {
+        "" => format!("{} declined", answer.client),
+        reason => format!("{} declined: {reason}", answer.client),
+    });
+    let declined = declined.collect::<Vec<_>>().join("; ");
+    Some(format!("{willing} of {quorum} needed are willing; {declined}"))
 }
 
 fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> Option<String> {
@@ -64,6 +99,8 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
 
 #[cfg(test)]
 mod tests {
+    use rondo_proto::v1::Willing;
+
     use super::*;
 
     #[test]
@@ -100,6 +137,27 @@ mod tests {
         assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
-        assert!(!waits(&RunSummary { willing: vec![Default::default()], ..run }));
+        assert!(!waits(&RunSummary { willing: vec![Willing { accepted: true, ..Willing::default() }], ..run.clone() }));
+        let asked = Willing { client: "site2".to_owned(), undecided: true, ..Willing::default() };
+        let waiting = RunSummary { willing: vec![asked], ..run };
+        assert!(waits(&waiting) && undecided(&waiting).unwrap().contains("approval at the site: site2"));
+        assert_eq!(below_quorum(&waiting, 1), None, "nobody has declined");
+    }
+
+    #[test]
+    fn a_quorum_that_is_not_reached_names_who_declined_and_why() {
+        let answer = |client: &str, reason: &str| Willing {
+            client: client.to_owned(),
+            accepted: reason.is_empty(),
+            reason: reason.to_owned(),
+            ..Willing::default()
+        };
+        let willing = vec![answer("site1", ""), answer("site2", "policy.min_cohort is 3")];
+        let run = RunSummary { phase: "recruiting".to_owned(), willing, ..RunSummary::default() };
+        let reason = "1 of 2 needed are willing; site2 declined: policy.min_cohort is 3";
+        assert_eq!(below_quorum(&run, 2).as_deref(), Some(reason));
+        assert_eq!(below_quorum(&run, 1), None);
+        assert!(waits(&run));
+        assert!(!waits(&RunSummary { willing: vec![answer("site1", "")], ..run }));
     }
 }

@@ -26,7 +26,7 @@ pub use error::BaseError;
 pub use files::{ADAPTER_FILE, CONFIG_FILE, HEAD_FILE, TOKENIZER_FILE, is_gguf, is_weights};
 pub use index::{INDEX_FILE, Index};
 pub use json::read_json;
-pub use targets::find_targets;
+pub use targets::{ALL_LINEAR, find_targets};
 pub use weight_files::{WeightFiles, without_index};
 
 use files::{describe_file, digest_of, size_of};

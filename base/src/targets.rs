@@ -5,8 +5,13 @@ use rondo_proto::v1;
 
 use crate::error::BaseError;
 
+/// Names every linear layer that may be adapted, as PEFT's `target_modules = "all-linear"` does: a
+/// model's output head and a classifier are not among them.
+pub const ALL_LINEAR: &str = "all-linear";
+
 /// The linear layers that the patterns name, in the order of the base, each once. A pattern is a
-/// layer's full name or a dotted suffix of it: "query", "self.query", "attention.output.dense".
+/// layer's full name or a dotted suffix of it ("query", "self.query", "attention.output.dense"), or
+/// [`ALL_LINEAR`] in any case.
 ///
 /// # Errors
 /// [`BaseError::NoTarget`]: a pattern matches no linear layer.
@@ -34,7 +39,7 @@ pub fn find_targets(base: &v1::BaseModel, patterns: &[String]) -> Result<Vec<v1:
 }
 
 fn matches(name: &str, pattern: &str) -> bool {
-    !pattern.is_empty() && suffixes(name).any(|suffix| suffix == pattern)
+    pattern.eq_ignore_ascii_case(ALL_LINEAR) || (!pattern.is_empty() && suffixes(name).any(|suffix| suffix == pattern))
 }
 
 /// The name itself and what is left of it after each dot.

@@ -163,6 +163,8 @@ fn targets_match_by_dotted_suffix() {
     assert_eq!(find(&["self.query", "query"]).unwrap(), queries);
     assert_eq!(find(&["encoder.layer.1.attention.self.query"]).unwrap(), queries[1..]);
     assert_eq!(find(&["dense"]).unwrap().len(), 6);
+    assert_eq!(find(&["all-linear"]).unwrap().len(), base.linears.len());
+    assert_eq!(find(&["query", "All-Linear"]).unwrap().len(), base.linears.len());
     assert_eq!(find(&["attention.output.dense"]).unwrap().len(), 2);
     let error = find(&["query", "querry"]).unwrap_err().to_string();
     assert!(error.contains("did you mean \"query\"?"), "{error}");

@@ -5,7 +5,10 @@ use rondo_proto::wording::Wording;
 
 #[cfg(feature = "hub")]
 use crate::commands::fetch::FetchArgs;
-use crate::commands::{join::JoinArgs, ledger::LedgerArgs, run::RunArgs};
+use crate::commands::{
+    approve::ApproveArgs, check::CheckArgs, declare::DeclareArgs, decline::DeclineArgs, history::HistoryArgs,
+    join::JoinArgs, ledger::LedgerArgs, run::RunArgs,
+};
 
 /// Takes part in federated fine-tuning runs with data that never leaves this machine
 #[derive(Debug, Parser)]
@@ -32,6 +35,16 @@ pub enum Command {
     Join(JoinArgs),
     /// Runs the daemon.
     Run(RunArgs),
+    /// Says yes to a run that waits for a person.
+    Approve(ApproveArgs),
+    /// Checks whether this site could serve a run.
+    Check(CheckArgs),
+    /// Writes a declaration on a run.
+    Declare(DeclareArgs),
+    /// Says no to a run.
+    Decline(DeclineArgs),
+    /// Shows what was sent.
+    History(HistoryArgs),
     /// Shows what was promised and released with privacy here.
     Ledger(LedgerArgs),
     /// Fetches a model from a Hugging Face hub.

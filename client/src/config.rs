@@ -7,6 +7,7 @@ mod keys;
 use std::path::{Path, PathBuf};
 
 use rondo_data::Source;
+use rondo_proto::groups::DEFAULT_MIN_GROUP;
 use rondo_trainer_api::limits::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -91,8 +92,20 @@ fn is_empty(path: &Path) -> bool {
 
 /// The `[policy]` table: what a run must be like for this client to take part.
 /// An empty list allows everything, 0 is no limit.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyConfig {
+    /// Who decides on a run that the rest of this table allows.
+    #[serde(default)]
+    pub approve: Approval,
+    /// Whether results by group are reported, where a data set names groups.
+    #[serde(default)]
+    pub report_groups: bool,
+    /// Fewest rows of a group that is reported; smaller ones join the group "other".
+    #[serde(default = "default_min_group")]
+    pub min_group: u32,
+    /// Whether losses and accuracies are reported at all.
+    #[serde(default = "default_report_metrics")]
+    pub report_metrics: bool,
     /// Methods by id, for example "fed-sb".
     #[serde(default)]
     pub methods: Vec<String>,
@@ -128,6 +141,46 @@ pub struct PolicyConfig {
     /// Longest inputs, in tokens.
     #[serde(default)]
     pub max_tokens: u32,
+}
+
+fn default_min_group() -> u32 {
+    DEFAULT_MIN_GROUP
+}
+fn default_report_metrics() -> bool {
+    true
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            approve: Approval::default(),
+            report_groups: false,
+            min_group: default_min_group(),
+            report_metrics: default_report_metrics(),
+            methods: Vec::new(),
+            tasks: Vec::new(),
+            datasets: Vec::new(),
+            require_privacy: false,
+            accept_unit_client: false,
+            max_epsilon: None,
+            max_delta: None,
+            max_rounds: 0,
+            max_local_steps: 0,
+            max_batch: 0,
+            max_tokens: 0,
+        }
+    }
+}
+
+/// Who decides on a run that the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// The policy alone.
+    #[default]
+    Auto,
+    /// A person, by `rondo-client approve` or `decline`.
+    Ask,
 }
 
 /// A `[[privacy]]` table: the budget of one privacy domain. Runs that it cannot be held against,

@@ -4,8 +4,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::decisions::DECISIONS;
+
 /// The privacy ledger's name in a daemon's folder.
 pub const LEDGER: &str = "ledger.jsonl";
+
+/// The name of the record of what was sent, in a daemon's folder.
+pub const HISTORY: &str = "history.jsonl";
+/// The folder of runs' terms, in a daemon's folder.
+pub const TERMS: &str = "terms";
 
 /// A daemon's folder, locked for as long as this value lives.
 #[derive(Debug)]
@@ -78,6 +85,21 @@ impl Home {
     /// What was set aside and released with privacy.
     pub fn ledger(&self) -> PathBuf {
         self.dir.join(LEDGER)
+    }
+
+    /// What was sent.
+    pub fn history(&self) -> PathBuf {
+        self.dir.join(HISTORY)
+    }
+
+    /// The terms of the runs that this client was asked to take part in.
+    pub fn terms(&self) -> PathBuf {
+        self.dir.join(TERMS)
+    }
+
+    /// What people here said to runs.
+    pub fn decisions(&self) -> PathBuf {
+        self.dir.join(DECISIONS)
     }
 
     /// What was answered to invitations.

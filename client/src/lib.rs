@@ -14,7 +14,9 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod decisions;
 pub mod disk;
+pub mod history;
 pub mod home;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -22,5 +24,8 @@ pub mod logging;
 pub mod models;
 pub mod policy;
 pub mod renewal;
+pub mod site_check;
 pub mod spool;
+pub mod terms;
+pub mod what_leaves;
 pub mod worker;

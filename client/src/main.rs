@@ -44,6 +44,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Join(args) => runtime.block_on(commands::join::join(args, &mut io::stdout().lock()))?,
         Command::Run(args) => runtime.block_on(commands::run::run(args))?,
+        Command::Approve(args) => commands::approve::approve(args, &mut io::stdout().lock())?,
+        Command::Check(args) => commands::check::check(args, &mut io::stdout().lock())?,
+        Command::Declare(args) => commands::declare::declare(args, &mut io::stdout().lock())?,
+        Command::Decline(args) => commands::decline::decline(args, &mut io::stdout().lock())?,
+        Command::History(args) => commands::history::history(args, &mut io::stdout().lock())?,
         Command::Ledger(args) => commands::ledger::ledger(args, &mut io::stdout().lock())?,
         #[cfg(feature = "hub")]
         Command::Fetch(args) => commands::fetch::fetch(args, &mut io::stdout().lock())?,

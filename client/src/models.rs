@@ -94,6 +94,15 @@ fn place(model: &Model) -> Result<PathBuf, ModelError> {
     ))
 }
 
+/// The models in some places, looked at anew; nothing is kept.
+///
+/// # Errors
+/// A folder or file holds no model that can be used.
+pub fn describe(places: &[PathBuf]) -> Result<Vec<(PathBuf, BaseModel)>, ModelError> {
+    let look = |dir: &PathBuf| Ok(look(dir, None)?.map(|known| (dir.clone(), known.base)));
+    Ok(places.iter().map(look).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
 /// A file of a model as the file system describes it:
 /// name, bytes, modification time in ns since 1970.
 type Stamp = (String, u64, u64);

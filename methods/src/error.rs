@@ -150,6 +150,18 @@ pub enum MethodError {
     /// Contributions that cannot be aggregated.
     #[error("cannot aggregate: {0}")]
     Contributions(String),
+    /// A result is beyond what its number format can hold.
+    #[error(
+        "cannot aggregate: {tensor} would hold {value}: {culprits}; leave such an update out, or lower the learning rate or the scale"
+    )]
+    NotFinite {
+        /// The tensor that would not be finite.
+        tensor: String,
+        /// What it would hold.
+        value: f64,
+        /// The updates with the largest numbers.
+        culprits: String,
+    },
     /// Statistics that should agree do not.
     #[error("warm-up factors of target `{target}` disagree, and no more than half of the clients have the same: {}; their base weights differ, compare the files with `rondo base show`", .clients.join(", "))]
     Disagree {

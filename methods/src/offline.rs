@@ -14,6 +14,7 @@ use rondo_proto::run_file::Dtype;
 
 use crate::aggregate::Contribution;
 use crate::aggregate::engine::{ClientTensors, DenseMean, TargetPlan, check_shares};
+use crate::aggregate::finite;
 use crate::at::At;
 use crate::config::MethodConfig;
 use crate::delta::Delta;
@@ -194,6 +195,9 @@ impl OfflineAggregation<'_> {
         let mut made = aggregate.output.tensors;
         // The error is that of the numbers in the file.
         made.values_mut().for_each(|tensor| tensor.round_to(self.dtype));
+        for (part, tensor) in &made {
+            finite::check(target, &full_name(target, part), tensor, input.updates)?;
+        }
         match (self.error.as_mut(), aggregate.mean) {
             (Some(error), Some(mean)) => {
                 let mut whole = held.clone();

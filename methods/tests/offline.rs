@@ -114,6 +114,33 @@ fn numbers_that_are_not_finite_are_refused_by_name() {
     }
 }
 
+/// Finite factors with an infinite result: nothing is written, and target and file are named.
+#[test]
+fn results_that_are_not_finite_are_refused_by_name() {
+    for (method, scale) in [("flexlora", 1e21_f32), ("fedex-lora", 1e25), ("flora", 3.0e38)] {
+        let folder = Folder::new();
+        folder.save("a", 3, (7, 5), Dtype::F32, |_| {});
+        folder.save("b", 3, (7, 5), Dtype::F32, |tensors| {
+            tensors.values_mut().flat_map(|tensor| &mut tensor.data).for_each(|x| *x *= scale);
+        });
+        match folder.aggregate(method, &[("a", 3), ("b", 3)]) {
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains("t.q") && error.contains("of b;"), "{method}: {error}");
+                assert!(!error.contains("of a"), "{method}: {error}");
+                assert!(!folder.path("out").exists(), "{method}");
+            }
+            Ok(made) => {
+                assert!(method == "flora" && made.error.is_none_or(f64::is_finite), "{method}");
+                let out = TensorFile::open(&folder.path("out")).unwrap().read_all(|_| true).unwrap();
+                assert!(out.values().flat_map(|tensor| &tensor.data).all(|x| x.is_finite()), "{method}");
+            }
+        }
+        // The sound file alone still works.
+        folder.aggregate(method, &[("a", 3)]).unwrap();
+    }
+}
+
 #[test]
 fn targets_of_different_size_are_refused() {
     for (shape, expected) in [((7, 6), "[7, 6]"), ((8, 5), "[8, 5]")] {

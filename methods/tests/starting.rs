@@ -136,6 +136,45 @@ fn every_method_stands_on_the_adapter_it_started_from() {
     }
 }
 
+/// Every key is a factor with its partner, or is refused by name; `.default.` is read as PEFT 0.21
+/// reads it, another adapter's name is not.
+#[test]
+fn keys_are_read_as_peft_reads_them_or_refused_by_name() {
+    let key = |part: &str| format!("base_model.model.{QUERY}.{part}");
+    let read = |change: &dyn Fn(&mut TensorSet)| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tensors = folder(dir.path(), &[(QUERY, 6, 6, 4), (KEY, 6, 6, 4)], json!({}), TensorSet::new());
+        change(&mut tensors);
+        file::write(&dir.path().join(WEIGHTS_FILE), &tensors, Dtype::F32, &no_metadata()).unwrap();
+        peft::load(dir.path()).map(|adapter| adapter.targets).map_err(|error| error.to_string())
+    };
+    let plain = read(&|_| ()).unwrap();
+    let rename = |tensors: &mut TensorSet, to: &str| {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .map(|(name, tensor)| (name.replace(".weight", &format!(".{to}.weight")), tensor))
+            .collect();
+    };
+    assert_eq!(read(&|tensors| rename(tensors, "default")).unwrap(), plain);
+    let error = read(&|tensors| rename(tensors, "mine")).unwrap_err();
+    assert!(error.contains(".lora_A.mine.weight") && error.contains("other than `default`"), "{error}");
+    for (gone, kept) in [("lora_A", "lora_B"), ("lora_B", "lora_A")] {
+        let error = read(&|tensors| drop(tensors.remove(&key(&format!("{gone}.weight"))))).unwrap_err();
+        assert!(error.contains(&format!("lacks `{}`", key(&format!("{gone}.weight")))), "without {gone}: {error}");
+        let alone = |tensors: &mut TensorSet| tensors.retain(|name, _| name.contains(kept));
+        assert!(read(&alone).unwrap_err().contains("lacks `"), "{kept} alone");
+    }
+    let twice = |tensors: &mut TensorSet| {
+        let tensor = tensors[&key("lora_A.weight")].clone();
+        tensors.insert(key("lora_A.default.weight"), tensor);
+    };
+    assert!(read(&twice).unwrap_err().contains("one and the same tensor"));
+    for more in ["lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector", "lora_B.bias", "base_layer.weight"] {
+        let error = read(&|tensors| drop(tensors.insert(key(more), Tensor::zeros(&[6])))).unwrap_err();
+        assert!(error.contains(&key(more)), "{more}: {error}");
+    }
+}
+
 #[test]
 fn layers_beyond_the_targets_are_changed_and_exported() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod digest;
 pub mod error;
 pub mod files;
+pub mod groups;
 pub mod ids;
 pub mod manifest;
 pub mod nearest;

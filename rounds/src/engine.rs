@@ -118,6 +118,7 @@ impl Engine {
             Input::Answer { client, run, accept, reason, rank } => {
                 self.answer(&client, &run, accept, &reason, rank, changes)
             }
+            Input::Undecided { client, run, reason } => self.undecided(&client, &run, &reason, changes),
             Input::Heartbeat { client, work, state, step, steps, loss } => {
                 self.heartbeat(&client, work, state, (step, steps), loss, changes)
             }
@@ -126,9 +127,10 @@ impl Engine {
             Input::UpdateRefused { client, work, reason } => self.update_refused(&client, &work, &reason, changes),
             Input::ClientFailed { client, work, reason } => self.client_failed(&client, &work, &reason, changes),
             Input::Delivered { client, run, digest, bytes } => self.delivered(&client, &run, &digest, bytes, changes),
-            Input::Evaluated { client, run, round, evaluation } => {
-                self.evaluated(&client, &run, round, evaluation, changes)
+            Input::Evaluated { client, run, round, evaluation, min_group } => {
+                self.evaluated(&client, &run, round, (evaluation, min_group), changes)
             }
+            Input::Withheld { client, work } => self.withheld(&client, &work, changes),
             Input::Aggregated {
                 work,
                 global,

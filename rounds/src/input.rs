@@ -104,6 +104,15 @@ pub enum Input {
         /// mix ranks.
         rank: u32,
     },
+    /// A person at the client's site has yet to decide on a run. The client is asked again soon.
+    Undecided {
+        /// The client.
+        client: ClientId,
+        /// The run.
+        run: RunId,
+        /// What is waited for.
+        reason: String,
+    },
     /// Progress of assigned work. Answered with [`Reply::Heartbeat`](crate::Reply::Heartbeat);
     /// never rejected for being late: the reply says to stop.
     Heartbeat {
@@ -184,6 +193,15 @@ pub enum Input {
         round: u32,
         /// The result.
         evaluation: v1::Evaluation,
+        /// Fewest rows of a group, by the site's choice; 0 where it knows none.
+        min_group: u32,
+    },
+    /// A client's site withholds its measurements, so there is none of the published adapter.
+    Withheld {
+        /// The client.
+        client: ClientId,
+        /// The work.
+        work: WorkKey,
     },
     /// The executor is about to draw the noise of a plan's [`Release`](crate::Release). Answered
     /// with [`Reply::Release`](crate::Reply::Release); no noise may be drawn before. Unlike other
@@ -250,6 +268,10 @@ pub struct StoredUpdate {
     pub bytes_up: u64,
     /// The model as received, measured before training.
     pub before: Option<v1::Evaluation>,
+    /// Fewest rows of a group in `before`, by the site's choice; 0 where it knows none.
+    pub min_group: u32,
+    /// The site withholds its measurements: `train_loss` is 0, and `before` is absent.
+    pub metrics_withheld: bool,
     /// What it cost its client's data, by the client's own ledger.
     pub privacy: Option<v1::PrivacyReport>,
 }

@@ -96,6 +96,7 @@ fn participant(
         update_norm: update.map_or(0.0, |update| update.norm),
         before: part.before.clone(),
         after: part.after.clone(),
+        metrics_withheld: part.metrics_withheld,
         privacy: update.and_then(|update| update.privacy.clone()),
         step: 0,
         steps: 0,

@@ -63,6 +63,7 @@ impl Engine {
                     accepted: answer.accepted,
                     rank: answer.rank,
                     reason: answer.reason.clone(),
+                    undecided: answer.undecided,
                 })
                 .collect(),
             open: is_open.then(|| redacted(run, open_record(id, run, &self.liveness))),

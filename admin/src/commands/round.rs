@@ -198,7 +198,10 @@ fn group_table(groups: &[GroupEvaluation]) -> String {
 }
 
 fn row(client: &Participant, language: bool) -> Vec<String> {
-    let accuracy = |evaluation: &Option<Evaluation>| number(evaluation.as_ref().map(|measured| measured.accuracy), 4);
+    let accuracy = |evaluation: &Option<Evaluation>| match evaluation {
+        None if client.metrics_withheld => "withheld".to_owned(),
+        measured => number(measured.as_ref().map(|measured| measured.accuracy), 4),
+    };
     let accepted = client.state == "accepted";
     let has_figures = client.examples > 0;
     let mut cells = vec![
@@ -211,7 +214,11 @@ fn row(client: &Participant, language: bool) -> Vec<String> {
         if has_figures { client.examples.to_string() } else { "-".to_owned() },
         size_against(client.bytes_up, client.layout_bytes_up),
         size_against(client.bytes_down, client.layout_bytes_down),
-        number(has_figures.then_some(client.train_loss), 4),
+        if client.metrics_withheld {
+            "withheld".to_owned()
+        } else {
+            number(has_figures.then_some(client.train_loss), 4)
+        },
         number(has_figures.then_some(client.train_seconds), 1),
         accuracy(&client.before),
         accuracy(&client.after),

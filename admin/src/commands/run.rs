@@ -220,7 +220,11 @@ fn details(reply: &GetRunReply, waits_for: Option<&str>) -> String {
     let summary = reply.summary.clone().unwrap_or_default();
     let mut text = overview(&summary);
     let row = |willing: &Willing| {
-        let answer = if willing.accepted { "accepted" } else { "declined" };
+        let answer = match (willing.accepted, willing.undecided) {
+            (true, _) => "accepted",
+            (false, true) => "undecided",
+            (false, false) => "declined",
+        };
         let rank = if willing.rank == 0 { "-".to_owned() } else { willing.rank.to_string() };
         vec![willing.client.clone(), answer.to_owned(), rank, willing.reason.clone()]
     };

@@ -68,8 +68,8 @@ pub(crate) fn totals(record: &RoundRecord) -> Totals {
     Totals {
         updates: accepted().count(),
         dropped: record.participants.iter().filter(|participant| participant.state == "dropped").count(),
-        // A warm-up trains nothing, and with privacy losses stay at home.
-        loss: mean(accepted().map(|part| (part.weight, part.train_loss)))
+        // A warm-up trains nothing, with privacy losses stay at home, and a site may withhold its own.
+        loss: mean(accepted().filter(|part| !part.metrics_withheld).map(|part| (part.weight, part.train_loss)))
             .filter(|_| record.kind != "warm-up" && !is_private(record)),
         held_out,
         perplexity: held_out.filter(|_| by_tokens).map(f64::exp),

@@ -33,7 +33,10 @@ pub(crate) fn event_line(event: &RunEvent) -> String {
 /// A closed round as one line.
 pub(crate) fn round_line(record: &RoundRecord) -> String {
     let sums = totals(record);
-    let mut parts = vec![format!("{} updates", sums.updates)];
+    let mut parts = vec![match sums.updates {
+        1 => "1 update".to_owned(),
+        updates => format!("{updates} updates"),
+    }];
     if sums.dropped > 0 {
         parts.push(format!("{} dropped", sums.dropped));
     }

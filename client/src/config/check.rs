@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rondo_data::Source;
 use rondo_methods::Registry;
+use rondo_proto::groups::LEAST_MIN_GROUP;
 use rondo_proto::nearest::nearest;
 use rondo_proto::run_file::TaskKind;
 
@@ -65,6 +66,13 @@ impl Config {
         if !(cuda || ["cpu", "cuda", "auto"].contains(&device.as_str())) {
             let problem = format!("is {device:?}; allowed are \"cpu\", \"cuda:N\" and \"auto\"");
             return refuse("limits.device".to_owned(), problem);
+        }
+        if self.policy.min_group < LEAST_MIN_GROUP {
+            let problem = format!(
+                "is {}; the least is {LEAST_MIN_GROUP}, since a group of one row may be one person",
+                self.policy.min_group
+            );
+            return refuse("policy.min_group".to_owned(), problem);
         }
         if self.policy.max_epsilon.is_some_and(|epsilon| !(epsilon > 0.0 && epsilon.is_finite())) {
             return refuse("policy.max_epsilon".to_owned(), "must be above 0".to_owned());

@@ -50,6 +50,10 @@ pub(super) const KEYS: [(&str, &[&str]); 7] = [
     (
         "policy",
         &[
+            "approve",
+            "report_groups",
+            "min_group",
+            "report_metrics",
             "methods",
             "tasks",
             "datasets",

@@ -6,11 +6,13 @@ use std::time::SystemTime;
 
 use rondo_data::{DataError, Dataset, OnBadRow, Source, TaskSpec};
 use rondo_methods::{Job, Registry};
+use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::{PrivacyChoice, RunFile, Task};
 use rondo_proto::{Digest, RunId, v1};
 use rondo_trainer_api::memory::{self, ModelSizes, Workload};
 
 use super::accepted_run::AcceptedRun;
+use super::approval::RunApproval;
 use super::failure::Failure;
 use super::privacy_guard::PrivacyGuard;
 use super::privacy_terms;
@@ -18,6 +20,7 @@ use crate::answers::{Answer, Answers};
 use crate::config::Config;
 use crate::models::Models;
 use crate::policy;
+use crate::terms::{Standing, Terms};
 
 /// A data set that was read, and what it was read from.
 struct LoadedDataset {
@@ -34,20 +37,23 @@ pub struct Admission {
     models: Models,
     answers: Answers,
     guard: PrivacyGuard,
+    approval: RunApproval,
     /// The latest data set; rounds follow one another with the same.
     loaded: Option<LoadedDataset>,
 }
 
 impl Admission {
-    /// Decides by a configuration, the known methods, and the models and answers on this machine.
+    /// Decides by a configuration, the known methods, the models and answers on this machine, and
+    /// what people here said.
     pub fn new(
         config: Arc<Config>,
         registry: Arc<Registry>,
         models: Models,
         answers: Answers,
         guard: PrivacyGuard,
+        approval: RunApproval,
     ) -> Self {
-        Self { config, registry, models, answers, guard, loaded: None }
+        Self { config, registry, models, answers, guard, approval, loaded: None }
     }
 
     /// What a poll says of this client.
@@ -66,6 +72,14 @@ impl Admission {
         let v1::Invitation { run, run_file, base, initial } = invitation;
         let decision = RunId::new(run.as_str()).map_err(Failure::from).and_then(|id| {
             let accepted = self.check_text(&id, run_file, base.as_ref(), initial.as_ref(), "");
+            // Nobody has answered yet, so there is nothing to stand by.
+            if let Err(undecided @ Failure::Undecided) = accepted {
+                return Err(undecided);
+            }
+            let takes_part = self.answers.get(&id).is_some_and(|answer| answer.declined.is_none());
+            if accepted.is_err() && !takes_part {
+                self.approval.declined(&id);
+            }
             let (rank, declined) = match &accepted {
                 Ok(accepted) => (accepted.rank, None),
                 Err(failure) => (0, Some(failure.for_coordinator())),
@@ -88,11 +102,19 @@ impl Admission {
                 let method = &accepted.run.method.id;
                 let dataset = &accepted.run.task.dataset;
                 tracing::info!(run, method, dataset, rank = accepted.rank, "run accepted");
-                v1::AnswerRequest { run: run.clone(), accept: true, reason: String::new(), rank: accepted.rank }
+                let rank = accepted.rank;
+                v1::AnswerRequest { run: run.clone(), accept: true, rank, ..v1::AnswerRequest::default() }
             }
+            Err(failure @ Failure::Undecided) => v1::AnswerRequest {
+                run: run.clone(),
+                undecided: true,
+                reason: failure.for_coordinator(),
+                ..v1::AnswerRequest::default()
+            },
             Err(failure) => {
                 tracing::warn!(run, reason = %failure, "run declined");
-                v1::AnswerRequest { run: run.clone(), accept: false, reason: failure.for_coordinator(), rank: 0 }
+                let reason = failure.for_coordinator();
+                v1::AnswerRequest { run: run.clone(), reason, ..v1::AnswerRequest::default() }
             }
         }
     }
@@ -161,7 +183,7 @@ impl Admission {
         }
         let run = RunFile::parse(text)?;
         let private = run.privacy.is_some() && measured.is_empty();
-        let accepted = self.check_run(id, run, base, initial, measured);
+        let accepted = self.check_run(id, (text, run), base, initial, measured);
         if private { accepted.map_err(Failure::of_private_run) } else { accepted }
     }
 
@@ -169,7 +191,7 @@ impl Admission {
     fn check_run(
         &mut self,
         id: &RunId,
-        run: RunFile,
+        (text, run): (&str, RunFile),
         base: &v1::BaseModel,
         initial: Option<&v1::InitialAdapter>,
         measured: &str,
@@ -217,6 +239,21 @@ impl Admission {
         if data.held_out().is_empty() && (measures || measures_itself) {
             return Err(Failure::NothingToEvaluate { name: name.to_owned() });
         }
+        let terms = Terms {
+            run: id.clone(),
+            run_file: text.to_owned(),
+            base: base.name.clone(),
+            base_digest: base.digest.clone(),
+            initial: digest_of(initial).to_owned(),
+            dataset: name.to_owned(),
+            train_rows: if measures { 0 } else { data.train().len() as u64 },
+            held_out_rows: data.held_out().len() as u64,
+            rank,
+            asked_ms: unix_millis(),
+            standing: Standing::Undecided,
+        };
+        let is_agreed = self.answers.get(id).is_some_and(|answer| answer.declined.is_none());
+        self.approval.check(terms, is_agreed)?;
         // Last, since it sets something aside.
         let privacy = if measures { None } else { self.guard.reserve(id, &run, &source, data.train().len())? };
         Ok(AcceptedRun { job, run: Arc::new(run), base: Arc::new(base.clone()), model_dir, data, rank, privacy })

@@ -10,10 +10,11 @@ use rondo_trainer_api::work::{Work, WorkError};
 use tokio::task::spawn_blocking;
 
 use super::accepted_run::AcceptedRun;
+use super::disclosure::Disclosure;
 use super::failure::Failure;
 use super::heartbeat::{self, HeartbeatState};
-use super::{Daemon, REPORT_WITHIN, privacy_terms, transfer};
-use crate::api::{Api, Retry};
+use super::{Daemon, privacy_terms, transfer};
+use crate::api::Api;
 use crate::spool::Key;
 use crate::worker::{Activity, Outcome};
 
@@ -69,7 +70,7 @@ impl<A: Api> Daemon<A> {
             }
         }
         tracing::info!(run, round, attempt, ?activity, "assignment");
-        let heartbeat = Arc::new(HeartbeatState::new(activity));
+        let heartbeat = Arc::new(HeartbeatState::new(activity, self.disclosure));
         let every = Duration::from_millis(self.config.poll.heartbeat_ms);
         let stopped = heartbeat::until_stopped(Arc::clone(&self.api), &assignment, Arc::clone(&heartbeat), every);
         let done = tokio::select! {
@@ -117,6 +118,10 @@ impl<A: Api> Daemon<A> {
         {
             tracing::info!(%key, "the update is in the spool already");
             return self.deliver(entry, heartbeat).await;
+        }
+        if activity == Activity::Evaluate && !self.disclosure.reports_metrics() {
+            tracing::info!(run = %key.run, round = key.round, "nothing is measured: client.toml has report_metrics = false");
+            return self.send_failure(Disclosure::nothing_measured(assignment)).await;
         }
         let admission = Arc::clone(&self.admission);
         let described = assignment.clone();
@@ -168,7 +173,7 @@ impl<A: Api> Daemon<A> {
             rank: accepted.rank as usize,
             state,
             protection: privacy_terms::protection(assignment, activity, accepted)?,
-            evaluate_before: assignment.evaluate_before,
+            evaluate_before: assignment.evaluate_before && self.disclosure.reports_metrics(),
             max_eval_examples: (limit > 0).then_some(limit),
         };
         let handle = self.worker.submit(activity, work);
@@ -176,14 +181,12 @@ impl<A: Api> Daemon<A> {
         match handle.outcome().await? {
             Outcome::Evaluation(evaluation) => {
                 let v1::Evaluation { loss, accuracy, .. } = evaluation;
-                let report = v1::EvaluationReport {
-                    run: assignment.run.clone(),
-                    round: assignment.round,
-                    evaluation: Some(evaluation),
-                };
                 heartbeat.reporting();
                 tracing::info!(run = %key.run, round = key.round, loss, accuracy, "evaluated");
-                Ok(self.retry.call(|| self.api.report_evaluation(report.clone())).await?)
+                match self.disclosure.evaluation_report(assignment, evaluation, accepted.run.task.kind) {
+                    Some(report) => self.send_evaluation(report).await,
+                    None => self.send_failure(Disclosure::nothing_measured(assignment)).await,
+                }
             }
             Outcome::Update(update) => {
                 let entry = self.spool_update(key, activity, accepted, published, update).await?;
@@ -251,8 +254,7 @@ impl<A: Api> Daemon<A> {
     /// Takes back that this client takes part in a run.
     async fn leave(&self, run: &str, reason: String) {
         let answer = v1::AnswerRequest { run: run.to_owned(), accept: false, reason, ..v1::AnswerRequest::default() };
-        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
-        if let Err(error) = retry.call(|| self.api.answer(answer.clone())).await {
+        if let Err(error) = self.send_answer(answer).await {
             tracing::error!(run, %error, "the coordinator does not know that this client leaves the run");
         }
     }
@@ -263,9 +265,9 @@ impl<A: Api> Daemon<A> {
             round: assignment.round,
             attempt: assignment.attempt,
             reason,
+            metrics_withheld: false,
         };
-        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
-        if let Err(error) = retry.call(|| self.api.report_failure(report.clone())).await {
+        if let Err(error) = self.send_failure(report).await {
             tracing::error!(run = assignment.run, round = assignment.round, %error, "the failure was not reported");
         }
     }

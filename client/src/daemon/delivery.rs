@@ -56,6 +56,7 @@ impl<A: Api> Daemon<A> {
             },
         };
         tracing::info!(%key, examples, train_loss, seconds, "trained");
+        let facts = self.disclosure.facts(facts, accepted.run.task.kind);
         let spool = Arc::clone(&self.spool);
         let key = key.clone();
         let job = accepted.job.clone();
@@ -85,7 +86,7 @@ impl<A: Api> Daemon<A> {
     pub(super) async fn deliver(&self, entry: Entry, heartbeat: &HeartbeatState) -> Result<(), Failure> {
         let entry = self.release(entry).await?;
         heartbeat.uploading();
-        match transfer::upload(self.api.as_ref(), &self.retry, &entry).await {
+        match transfer::upload(self.api.as_ref(), &self.retry, self.outgoing(), &entry).await {
             Ok(()) => Ok(self.spool.mark_accepted(&entry)?),
             Err(error) => {
                 if can_be_dropped(&entry, &error) {

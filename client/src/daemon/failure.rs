@@ -11,6 +11,7 @@ use rondo_trainer_api::work::WorkError;
 
 use crate::api::ApiError;
 use crate::cache::CacheError;
+use crate::history::HistoryError;
 use crate::models::ModelError;
 use crate::policy::Decline;
 use crate::spool::SpoolError;
@@ -61,6 +62,15 @@ pub enum Failure {
         /// Its name.
         name: String,
     },
+    /// A person here has yet to decide.
+    #[error("waiting for approval at the site")]
+    Undecided,
+    /// A person here said no.
+    #[error("declined at the site")]
+    Declined,
+    /// The record of what was sent.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The run asks for a guarantee that makes no sense.
     #[error(transparent)]
     PrivacyTerms(#[from] PrivacyError),
@@ -118,12 +128,15 @@ impl Failure {
         }
     }
 
-    /// Whether the run has no room in this client's budget, so
-    /// that it need not be asked in the next attempt.
+    /// Whether the run has no room in this client's budget, or a person here said no, so that it
+    /// need not be asked in the next attempt.
     pub fn ends_the_run_here(&self) -> bool {
         matches!(
             self,
-            Self::Ledger(LedgerError::Budget { .. } | LedgerError::RunSpent { .. } | LedgerError::OtherPlan { .. })
+            Self::Declined
+                | Self::Ledger(
+                    LedgerError::Budget { .. } | LedgerError::RunSpent { .. } | LedgerError::OtherPlan { .. }
+                )
         )
     }
 
@@ -158,7 +171,7 @@ impl Failure {
             Self::Cache(CacheError::NoSpace { .. }) | Self::Spool(SpoolError::NoSpace { .. }) => {
                 format!("no space left on the client's disk; {log}")
             }
-            Self::Cache(CacheError::Io { .. }) | Self::Spool(SpoolError::Io { .. }) => {
+            Self::History(_) | Self::Cache(CacheError::Io { .. }) | Self::Spool(SpoolError::Io { .. }) => {
                 format!("the client's disk fails; {log}")
             }
             Self::Work(WorkError::Engine(_) | WorkError::Panicked(_)) => format!("the training engine failed; {log}"),

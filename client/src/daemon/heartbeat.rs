@@ -8,6 +8,7 @@ use std::time::Duration;
 use rondo_proto::v1;
 use rondo_trainer_api::work::Progress;
 
+use super::disclosure::Disclosure;
 use crate::api::Api;
 use crate::worker::Activity;
 
@@ -20,10 +21,12 @@ pub(super) struct HeartbeatState {
     sending: AtomicBool,
     /// Losses are not reported: the run has privacy.
     withholds_losses: AtomicBool,
+    /// What client.toml lets out.
+    disclosure: Disclosure,
 }
 
 impl HeartbeatState {
-    pub(super) fn new(activity: Activity) -> Self {
+    pub(super) fn new(activity: Activity, disclosure: Disclosure) -> Self {
         let state = match activity {
             Activity::WarmUp => "warm-up",
             Activity::Train => "training",
@@ -33,6 +36,7 @@ impl HeartbeatState {
             now: Mutex::new((state, Arc::default())),
             sending: AtomicBool::new(false),
             withholds_losses: AtomicBool::new(false),
+            disclosure,
         }
     }
 
@@ -62,15 +66,7 @@ impl HeartbeatState {
             let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
             (now.0, *now.1.lock().unwrap_or_else(PoisonError::into_inner))
         };
-        v1::HeartbeatRequest {
-            run: assignment.run.clone(),
-            round: assignment.round,
-            attempt: assignment.attempt,
-            state: state.to_owned(),
-            step: progress.step,
-            steps: progress.steps,
-            loss: if self.withholds_losses.load(Ordering::Relaxed) { 0.0 } else { progress.loss },
-        }
+        self.disclosure.heartbeat(assignment, state, progress, self.withholds_losses.load(Ordering::Relaxed))
     }
 }
 

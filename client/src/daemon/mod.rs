@@ -7,13 +7,16 @@
 
 mod accepted_run;
 mod admission;
+mod approval;
 mod assignment;
 mod delivery;
+mod disclosure;
 mod failure;
 mod heartbeat;
 mod privacy_guard;
 mod privacy_terms;
-mod startup_checks;
+mod reports;
+pub mod startup_checks;
 mod transfer;
 
 use std::future::Future;
@@ -34,13 +37,18 @@ use crate::api::{Api, Backoff, Retry};
 use crate::cache::{Cache, CacheError};
 use crate::config::Config;
 use crate::disk::Disk;
+use crate::history::{History, HistoryError};
 use crate::home::Home;
 use crate::models::{self, ModelError, Models};
 use crate::spool::{Charge, Entry, Key, Spool, SpoolError};
 use crate::worker::{Activity, Worker};
 
+use disclosure::Disclosure;
+use transfer::Outgoing;
+
 pub use accepted_run::AcceptedRun;
 pub use admission::Admission;
+pub use approval::RunApproval;
 pub use failure::Failure;
 pub use privacy_guard::PrivacyGuard;
 pub use privacy_terms::privacy_terms;
@@ -97,6 +105,9 @@ pub enum StartError {
     /// The privacy ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The record of what was sent.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The columns of a data file are not those that client.toml names, or serve no task.
     #[error("data set {name:?}: {source}")]
     Rows {
@@ -118,6 +129,8 @@ pub struct Daemon<A> {
     admission: Arc<Mutex<Admission>>,
     guard: PrivacyGuard,
     spool: Arc<Spool>,
+    history: Arc<History>,
+    disclosure: Disclosure,
     cache: Arc<Mutex<Cache>>,
     worker: Worker,
     retry: Retry,
@@ -151,7 +164,10 @@ impl<A: Api> Daemon<A> {
         }
         let answers = Answers::open(home.answers());
         let registry = Arc::new(registry);
-        let admission = Admission::new(Arc::clone(&config), registry, models, answers, guard.clone());
+        let approval = RunApproval::new(config.policy.approve, &home);
+        let admission = Admission::new(Arc::clone(&config), registry, models, answers, guard.clone(), approval);
+        let history = Arc::new(History::open(&home.history())?);
+        let disclosure = Disclosure::of(&config.policy);
         let first = Duration::from_millis(config.poll.interval_ms).min(LONGEST_PAUSE);
         let retry = Retry { first, most: LONGEST_PAUSE, within: None };
         Ok(Self {
@@ -161,6 +177,8 @@ impl<A: Api> Daemon<A> {
             admission: Arc::new(Mutex::new(admission)),
             guard,
             spool: Arc::new(Spool::open(home.spool(), disk)?),
+            history,
+            disclosure,
             cache: Arc::new(Mutex::new(Cache::open(home.cache())?)),
             worker: Worker::start(trainer).map_err(StartError::Thread)?,
             backoff: retry.backoff(),
@@ -233,11 +251,16 @@ impl<A: Api> Daemon<A> {
                 return self.idle(0).await;
             }
         };
-        let retry = Retry { within: Some(REPORT_WITHIN), ..self.retry.clone() };
-        if let Err(error) = retry.call(|| self.api.answer(answer.clone())).await {
-            tracing::error!(run = answer.run, %error, "the answer was not taken");
+        let run = answer.run.clone();
+        if let Err(error) = self.send_answer(answer).await {
+            tracing::error!(run, %error, "the answer was not taken");
             self.idle(0).await;
         }
+    }
+
+    /// What an upload needs beside its entry.
+    fn outgoing(&self) -> Outgoing<'_> {
+        Outgoing { disclosure: self.disclosure, history: &self.history }
     }
 
     /// Drops updates that the coordinator holds and no longer asks for, and an update that it says
@@ -282,7 +305,7 @@ impl<A: Api> Daemon<A> {
             Vec::new()
         });
         for entry in entries.into_iter().filter(|entry| !entry.accepted && entry.facts.charge != Charge::Due) {
-            let settled = match transfer::upload_once(self.api.as_ref(), &entry).await {
+            let settled = match transfer::upload_once(self.api.as_ref(), self.outgoing(), &entry).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(key = %entry.key, %error, "an update left over");

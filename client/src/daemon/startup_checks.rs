@@ -11,18 +11,27 @@ use crate::config::Config;
 /// Opens the data files and reads their first rows; warns where no run can invite this client.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
     for table in missing_tables(config) {
-        tracing::warn!("client.toml has no {table}, so no run will invite this client; add one and start it again");
+        tracing::warn!("{}", no_table(table));
     }
     config.datasets.iter().try_for_each(check_dataset)
 }
 
+/// What a missing table means.
+pub fn no_table(table: &str) -> String {
+    format!("client.toml has no {table}, so no run will invite this client; add one and start it again")
+}
+
 /// The tables without which no run fits.
-fn missing_tables(config: &Config) -> Vec<&'static str> {
+pub fn missing_tables(config: &Config) -> Vec<&'static str> {
     let tables = [(config.models.is_empty(), "[[model]]"), (config.datasets.is_empty(), "[[dataset]]")];
     tables.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, table)| table).collect()
 }
 
-fn check_dataset(source: &Source) -> Result<(), StartError> {
+/// Opens a data file and reads its first row.
+///
+/// # Errors
+/// The file cannot be opened, or its columns serve no task.
+pub fn check_dataset(source: &Source) -> Result<(), StartError> {
     let name = source.name.clone();
     File::open(&source.path).map_err(|error| {
         let path = source.path.clone();

@@ -9,10 +9,12 @@ use rondo_wire::transfer;
 use tokio::task::spawn_blocking;
 use tokio_stream::StreamExt;
 
+use super::disclosure::Disclosure;
 use super::failure::Failure;
 use crate::api::{Api, ApiError, Retry, UploadMessages};
 use crate::cache::Cache;
-use crate::spool::{Charge, Entry};
+use crate::history::{History, Message, What};
+use crate::spool::Entry;
 
 /// How many blobs may come broken before the assignment is given up, and how many uploads may fail
 /// for reasons that trying again does not usually fix.
@@ -83,11 +85,16 @@ pub(super) async fn fetch<A: Api>(
 ///
 /// # Errors
 /// The coordinator's refusal.
-pub(super) async fn upload<A: Api>(api: &A, retry: &Retry, entry: &Entry) -> Result<(), ApiError> {
+pub(super) async fn upload<A: Api>(
+    api: &A,
+    retry: &Retry,
+    outgoing: Outgoing<'_>,
+    entry: &Entry,
+) -> Result<(), ApiError> {
     let mut backoff = retry.backoff();
     let mut failures = 0;
     loop {
-        let error = match upload_once(api, entry).await {
+        let error = match upload_once(api, outgoing, entry).await {
             Ok(true) => return Ok(()),
             Ok(false) => ApiError {
                 call: "upload",
@@ -109,8 +116,27 @@ pub(super) async fn upload<A: Api>(api: &A, retry: &Retry, entry: &Entry) -> Res
     }
 }
 
-/// One attempt; true once the coordinator holds the update.
-pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, ApiError> {
+/// What an upload needs beside its entry.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing<'a> {
+    /// Which facts may go with it.
+    pub(super) disclosure: Disclosure,
+    /// Has it before it leaves.
+    pub(super) history: &'a History,
+}
+
+/// One attempt; true once the coordinator holds the update. The history has the update before its
+/// first byte leaves, and that it was taken before this returns true.
+pub(super) async fn upload_once<A: Api>(api: &A, outgoing: Outgoing<'_>, entry: &Entry) -> Result<bool, ApiError> {
+    let fault = |message: String| ApiError { call: "upload", code: ErrorCode::Internal, message, hint: None };
+    let sent = Message {
+        run: entry.key.run.to_string(),
+        round: entry.key.round,
+        attempt: entry.key.attempt,
+        what: What::Update,
+        bytes: entry.bytes,
+        digest: entry.digest.to_string(),
+    };
     let key = v1::UploadKey {
         run: entry.key.run.to_string(),
         round: entry.key.round,
@@ -119,33 +145,15 @@ pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, 
     };
     let status = api.upload_status(key.clone()).await?;
     if status.accepted {
+        outgoing.history.taken(&sent).map_err(|error| fault(error.to_string()))?;
         return Ok(true);
     }
-    let facts = &entry.facts;
-    let header = v1::UploadHeader {
-        key: Some(key),
-        total_bytes: entry.bytes,
-        // What claims to be longer than the file is not the start of it.
-        offset: if status.stored_bytes > entry.bytes { 0 } else { status.stored_bytes },
-        examples: facts.examples,
-        train_loss: facts.train_loss,
-        train_seconds: facts.train_seconds,
-        rank: facts.rank,
-        base_version: facts.base_version,
-        before: facts.before.clone(),
-        privacy: match &facts.charge {
-            Charge::Paid(report) => Some(report.clone()),
-            Charge::None | Charge::Due => None,
-        },
-    };
-    let unreadable = |error: std::io::Error| ApiError {
-        call: "upload",
-        code: ErrorCode::Internal,
-        message: format!("the spooled update of {} cannot be read: {error}", entry.key),
-        hint: None,
-    };
-    let offset = header.offset;
+    // What claims to be longer than the file is not the start of it.
+    let offset = if status.stored_bytes > entry.bytes { 0 } else { status.stored_bytes };
+    let header = outgoing.disclosure.upload_header(entry, key, offset);
+    let unreadable = |error| fault(format!("the spooled update of {} cannot be read: {error}", entry.key));
     let messages = transfer::upload_messages(header, &entry.path).map_err(unreadable)?;
+    outgoing.history.sending(&sent).map_err(|error| fault(error.to_string()))?;
     let key = entry.key.clone();
     let path = entry.path.clone();
     // A stream of messages cannot say that the file failed; it
@@ -154,5 +162,8 @@ pub(super) async fn upload_once<A: Api>(api: &A, entry: &Entry) -> Result<bool, 
         message.map_err(|error| tracing::error!(%key, path = %path.display(), %error, "spooled update")).ok()
     });
     let reply = api.upload(entry.bytes - offset, UploadMessages::new(readable)).await?;
+    if reply.accepted {
+        outgoing.history.taken(&sent).map_err(|error| fault(error.to_string()))?;
+    }
     Ok(reply.accepted)
 }

@@ -49,7 +49,7 @@ async fn a_run_from_invitation_to_evaluation() {
     );
     assert_eq!(
         book.answers,
-        [v1::AnswerRequest { run: "sentiment-1".to_owned(), accept: true, reason: String::new(), rank: 2 }]
+        [v1::AnswerRequest { run: "sentiment-1".to_owned(), accept: true, rank: 2, ..Default::default() }]
     );
     assert!(book.failures.is_empty(), "{:?}", book.failures);
     let evaluation = book.evaluations[0].evaluation.clone().unwrap();

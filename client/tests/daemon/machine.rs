@@ -68,11 +68,11 @@ impl Trainer for Handle {
             tensors.values_mut().for_each(|tensor| tensor.data.fill(f32::NAN));
         }
         self.0.trained.fetch_add(1, Ordering::SeqCst);
-        let before = work.evaluate_before.then_some(v1::Evaluation {
+        let before = work.evaluate_before.then(|| v1::Evaluation {
             loss: 1.0,
             accuracy: 0.5,
-            examples: 3,
-            ..Default::default()
+            groups: groups_of(work).unwrap_or_default(),
+            ..held_out(work)
         });
         Ok(LocalUpdate { tensors, examples: work.data.train().len() as u64, train_loss: 0.25, seconds: 0.1, before })
     }
@@ -84,10 +84,24 @@ impl Trainer for Handle {
         Ok(v1::Evaluation {
             loss: f64::from(sum),
             accuracy: 0.75,
-            examples: work.data.held_out().len() as u64,
-            ..Default::default()
+            groups: groups_of(work).unwrap_or_default(),
+            ..held_out(work)
         })
     }
+}
+
+fn held_out(work: &Work) -> v1::Evaluation {
+    v1::Evaluation { examples: work.data.held_out().len() as u64, ..Default::default() }
+}
+
+/// The held-out rows by group, where they have groups.
+fn groups_of(work: &Work) -> Option<Vec<v1::GroupEvaluation>> {
+    let mut counts = std::collections::BTreeMap::<String, u64>::new();
+    for example in work.data.held_out().all().unwrap().iter() {
+        *counts.entry(example.group.as_deref()?.to_owned()).or_default() += 1;
+    }
+    let group = |(group, examples)| v1::GroupEvaluation { group, examples, loss: 1.0, accuracy: 0.5, tokens: 0 };
+    Some(counts.into_iter().map(group).collect())
 }
 
 /// Makes a trainer.

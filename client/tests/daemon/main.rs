@@ -4,10 +4,13 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod admission;
+mod approval;
 mod coordinator;
+mod disclosure;
 mod earlier_version;
 mod faults;
 mod flow;
 mod grpc;
 mod machine;
 mod private;
+mod site;

@@ -6,6 +6,7 @@
 mod central;
 mod client;
 mod coordinator;
+mod groups;
 mod privacy;
 mod renewal;
 mod rounds;

@@ -89,6 +89,8 @@ pub(super) async fn bench_with<T>(
             norm: 1.0,
             bytes_up: bytes.len() as u64,
             before: None,
+            min_group: 0,
+            metrics_withheld: false,
             privacy: None,
         };
         let work = WorkKey { run: run.clone(), round: 1, attempt: 1 };

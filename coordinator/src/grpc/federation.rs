@@ -55,9 +55,13 @@ impl Federation for FederationService {
 
     async fn answer(&self, request: Request<AnswerRequest>) -> Result<Response<AnswerReply>, Status> {
         let client = client(&request)?;
-        let AnswerRequest { run, accept, reason, rank } = request.into_inner();
+        let AnswerRequest { run, accept, reason, rank, undecided } = request.into_inner();
         let run = run_id(&run)?;
-        self.0.driver.step(Input::Answer { client, run, accept, reason, rank }).await?;
+        let input = match undecided && !accept {
+            true => Input::Undecided { client, run, reason },
+            false => Input::Answer { client, run, accept, reason, rank },
+        };
+        self.0.driver.step(input).await?;
         Ok(Response::new(AnswerReply {}))
     }
 
@@ -118,19 +122,23 @@ impl Federation for FederationService {
 
     async fn report_evaluation(&self, request: Request<EvaluationReport>) -> Result<Response<Ack>, Status> {
         let client = client(&request)?;
-        let EvaluationReport { run, round, evaluation } = request.into_inner();
+        let EvaluationReport { run, round, evaluation, min_group } = request.into_inner();
         let run = run_id(&run)?;
         let evaluation =
             evaluation.ok_or_else(|| status(ErrorCode::InvalidArgument, "the report holds no evaluation", None))?;
-        self.0.driver.step(Input::Evaluated { client, run, round, evaluation }).await?;
+        self.0.driver.step(Input::Evaluated { client, run, round, evaluation, min_group }).await?;
         Ok(Response::new(Ack {}))
     }
 
     async fn report_failure(&self, request: Request<FailureReport>) -> Result<Response<Ack>, Status> {
         let client = client(&request)?;
-        let FailureReport { run, round, attempt, reason } = request.into_inner();
+        let FailureReport { run, round, attempt, reason, metrics_withheld } = request.into_inner();
         let work = work(&run, round, attempt)?;
-        self.0.driver.step(Input::ClientFailed { client, work, reason }).await?;
+        let input = match metrics_withheld {
+            true => Input::Withheld { client, work },
+            false => Input::ClientFailed { client, work, reason },
+        };
+        self.0.driver.step(input).await?;
         Ok(Response::new(Ack {}))
     }
 }

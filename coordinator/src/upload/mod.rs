@@ -216,6 +216,8 @@ impl Uploads {
             norm: facts.norm,
             bytes_up,
             before: header.before.clone(),
+            min_group: header.min_group,
+            metrics_withheld: header.metrics_withheld,
             privacy: header.privacy.clone(),
         };
         let stored = Input::UpdateStored { client: id.client.clone(), work: id.work.clone(), update };

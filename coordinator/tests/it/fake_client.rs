@@ -146,7 +146,7 @@ impl FakeClient {
         if assignment.kind() == v1::WorkKind::Evaluate {
             let loss = (self.loss)(round);
             let evaluation = Some(v1::Evaluation { loss, accuracy: 0.75, examples: 40, ..Default::default() });
-            self.api.report_evaluation(v1::EvaluationReport { run, round, evaluation }).await?;
+            self.api.report_evaluation(v1::EvaluationReport { run, round, evaluation, min_group: 0 }).await?;
             return Ok(Did::Evaluated);
         }
         let bytes = self.update(assignment);
@@ -233,8 +233,7 @@ pub(crate) fn header(assignment: &v1::Assignment, bytes: &[u8]) -> v1::UploadHea
         train_seconds: 1.5 * shown as f64,
         rank,
         base_version: state.map_or(0, |state| state.published.len() as u32),
-        before: None,
-        privacy: None,
+        ..Default::default()
     }
 }
 

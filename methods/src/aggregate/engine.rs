@@ -3,13 +3,14 @@
 //! its caller's affair: the files of a run's round ([`super::round`]), or files alone
 //! ([`crate::offline`]).
 
+use super::finite::{check, not_finite};
 use super::input::Contribution;
 use crate::delta::Delta;
 use crate::error::MethodError;
 use crate::exactness::AggregationError;
 use crate::law::{LawContext, LawKind, LawOutput, TargetUpdate, pair_dense};
-use crate::linalg::Matrix;
-use crate::tensor::TensorSet;
+use crate::linalg::{LinalgError, Matrix};
+use crate::tensor::{TensorSet, full_name};
 
 /// What is aggregated for one target, and by which law.
 pub(crate) struct TargetPlan<'p> {
@@ -78,7 +79,18 @@ impl<'p> TargetPlan<'p> {
             law.absorb(&TargetUpdate { client, weight, delta: &delta, tensors: &tensors, sent: &sent })?;
             absorbed();
         }
-        Ok(TargetAggregate { output: law.finish()?, mean: mean.filter(|_| measurable) })
+        let output = law.finish().map_err(|error| match error {
+            // Decompositions refuse what overflowed before them.
+            MethodError::Linalg { source: LinalgError::NotFinite { .. }, .. } => {
+                let what = format!("the aggregate of target `{}`", self.context.target);
+                not_finite(self.context.target, what, f64::INFINITY, self.updates)
+            }
+            error => error,
+        })?;
+        for (part, tensor) in &output.tensors {
+            check(self.context.target, &full_name(self.context.target, part), tensor, self.updates)?;
+        }
+        Ok(TargetAggregate { output, mean: mean.filter(|_| measurable) })
     }
 
     fn add_dense(
@@ -122,7 +134,13 @@ impl<'p> TargetPlan<'p> {
             published.add_scaled(1.0, &pair_dense(names, pair).map_err(failed)?);
         }
         error.add(&published, mean);
-        Ok(())
+        match error.relative().filter(|relative| !relative.is_finite()) {
+            None => Ok(()),
+            Some(value) => {
+                let what = format!("the aggregation error of target `{}`", self.context.target);
+                Err(not_finite(self.context.target, what, value, self.updates))
+            }
+        }
     }
 }
 

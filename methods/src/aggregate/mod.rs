@@ -4,6 +4,7 @@
 //! clients' ranks.
 
 pub(crate) mod engine;
+pub(crate) mod finite;
 mod input;
 mod outliers;
 mod round;
@@ -68,11 +69,16 @@ impl Job {
                 None => aggregation.train(target)?,
             };
             for (name, tensor) in made.published {
+                finite::check(&self.targets()[target].name, &name, &tensor, &input.updates)?;
                 publisher.write(&name, &tensor)?;
+            }
+            for (name, tensor) in &made.frozen {
+                finite::check(&self.targets()[target].name, name, tensor, &input.updates)?;
             }
             new_frozen.tensors.extend(made.frozen);
         }
         for (name, tensor) in aggregation.head()? {
+            finite::check("head", &name, &tensor, &input.updates)?;
             publisher.write(&name, &tensor)?;
         }
         let error = aggregation.error().filter(|_| input.kind == Kind::Train);

@@ -104,7 +104,7 @@ impl<'a> RoundAggregation<'a> {
         aggregate.extend(held.clone());
         // A server optimiser does not stop at the mean; the error is still that of the mean.
         let mut measured = self.stepper.as_ref().map(|_| aggregate.clone());
-        self.server_step(&of_run, &global, &mut aggregate)?;
+        self.server_step(&target.name, &of_run, &global, &mut aggregate)?;
         let refactored = job.method().refactor(job.config(), job.at(index, in_round), &aggregate)?;
         self.check_offset(index, &aggregate, refactored.as_ref())?;
         let renewed = refactored.is_some();
@@ -205,14 +205,16 @@ impl<'a> RoundAggregation<'a> {
     /// Replaces a target's averaged tensors by the server optimiser's steps towards them.
     fn server_step(
         &mut self,
+        owner: &str,
         of_run: &[NamedSpec],
         global: &TensorSet,
         means: &mut TensorSet,
     ) -> Result<(), MethodError> {
         let Some(stepper) = &mut self.stepper else { return Ok(()) };
+        let updates = &self.input.updates;
         for NamedSpec { name, spec, .. } in of_run.iter().filter(|named| is_stepped(&named.spec)) {
             if let (Some(from), Some(to)) = (global.get(&spec.part), means.get_mut(&spec.part)) {
-                *to = stepper.step(name, from, to)?;
+                *to = stepper.step(owner, name, from, to, updates)?;
             }
         }
         Ok(())
@@ -267,7 +269,7 @@ impl<'a> RoundAggregation<'a> {
         if self.stepper.is_some() {
             let globals = layout.iter().map(|named| Ok((named.spec.part.clone(), self.global(named)?)));
             let globals = globals.collect::<Result<TensorSet, MethodError>>()?;
-            self.server_step(&layout, &globals, &mut mean)?;
+            self.server_step(HEAD, &layout, &globals, &mut mean)?;
         }
         Ok(layout.into_iter().filter_map(|named| Some((named.name, mean.remove(&named.spec.part)?))).collect())
     }

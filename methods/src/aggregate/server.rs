@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rondo_proto::run_file::{Dtype, Server, ServerOptimiser};
 
+use super::finite::check;
+use super::input::Contribution;
 use crate::error::MethodError;
 use crate::file::{TensorFile, TensorWriter};
 use crate::layout::{Role, TensorSpec};
@@ -94,7 +96,14 @@ impl<'a> ServerStepper<'a> {
     }
 
     /// Steps from a tensor's global value towards the mean of the clients'.
-    pub(super) fn step(&mut self, name: &str, global: &Tensor, mean: &Tensor) -> Result<Tensor, MethodError> {
+    pub(super) fn step(
+        &mut self,
+        owner: &str,
+        name: &str,
+        global: &Tensor,
+        mean: &Tensor,
+        updates: &[Contribution],
+    ) -> Result<Tensor, MethodError> {
         let mut moments = Moments {
             first: self.moment(FIRST, name, mean, 0.0)?,
             second: match adapts(self.settings.optimiser) {
@@ -103,6 +112,9 @@ impl<'a> ServerStepper<'a> {
             },
         };
         let stepped = step(self.settings, global, mean, &mut moments);
+        let moments_of = |prefix: &str, tensor: &Tensor| check(owner, &format!("{prefix}{name}"), tensor, updates);
+        moments_of(FIRST, &moments.first)?;
+        moments.second.iter().try_for_each(|second| moments_of(SECOND, second))?;
         self.after.write(&format!("{FIRST}{name}"), &moments.first)?;
         if let Some(second) = &moments.second {
             self.after.write(&format!("{SECOND}{name}"), second)?;

@@ -19,6 +19,11 @@ pub const WEIGHTS_FILE: &str = ADAPTER_FILE;
 /// What PEFT puts before a module's name.
 pub(super) const PREFIX: &str = "base_model.model.";
 
+/// The inner factor, `[r, in]`, by its name in keys.
+const INNER: &str = "lora_A";
+/// The outer factor, `[out, r]`.
+const OUTER: &str = "lora_B";
+
 /// Names that a classifier's last layer has among `modules_to_save`.
 const HEAD_MODULES: [&str; 2] = ["classifier", "score"];
 
@@ -115,30 +120,37 @@ pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead
     let path = dir.join(WEIGHTS_FILE);
     let refuse = |problem: String| MethodError::Adapter { path: path.clone(), problem };
     let file = TensorFile::open(&path)?;
-    let mut targets = Vec::new();
+    let mut factors = Factors::new();
     let mut saved = None;
     for entry in file.entries() {
-        let module = |end: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(end));
-        if module(".lora_B.weight").is_some() {
-            continue;
-        }
-        let Some(name) = module(".lora_A.weight") else {
-            let owner = module(".weight").or_else(|| module(".bias"));
-            let owner = owner
-                .filter(|module| is_saved(&options, module))
-                .ok_or_else(|| refuse(format!("tensor `{}` is no LoRA factor", entry.name)))?;
-            let head = saved_head(&file, owner).map_err(|error| error.unwrap_or_else(|| refuse(unusable(owner))))?;
-            if saved.get_or_insert_with(|| head.clone()) != &head {
-                return Err(refuse(unusable(owner)));
+        if let Some((module, part)) = factor_of(&entry.name) {
+            // Two keys of one parameter: PEFT takes the one that comes last, whichever that is.
+            if let Some(first) = factors.entry(module.to_owned()).or_default().insert(part, entry.name.clone()) {
+                return Err(refuse(format!("`{first}` and `{}` are one and the same tensor", entry.name)));
             }
             continue;
+        }
+        let module = |end: &str| entry.name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(end));
+        let owner = module(".weight").or_else(|| module(".bias"));
+        let owner = owner.filter(|module| is_saved(&options, module)).ok_or_else(|| refuse(no_factor(&entry.name)))?;
+        let head = saved_head(&file, owner).map_err(|error| error.unwrap_or_else(|| refuse(unusable(owner))))?;
+        if saved.get_or_insert_with(|| head.clone()) != &head {
+            return Err(refuse(unusable(owner)));
+        }
+    }
+    let mut targets = Vec::new();
+    for (name, parts) in factors {
+        let key = |part: &str| {
+            let lacks = || refuse(format!("it lacks `{PREFIX}{name}.{part}.weight`, the other factor is there"));
+            parts.get(part).ok_or_else(lacks)
         };
-        let (a, b) = (file.read(&entry.name)?, file.read(&format!("{PREFIX}{name}.lora_B.weight"))?);
-        let rank = options.rank(name);
+        let (a, b) = (file.read(key(INNER)?)?, file.read(key(OUTER)?)?);
+        let rank = options.rank(&name);
         if a.shape.len() != 2 || b.shape.len() != 2 || a.shape[0] != rank || b.shape[1] != rank || rank == 0 {
             return Err(refuse(format!("`{name}` has factors {:?} and {:?}, its rank is {rank}", b.shape, a.shape)));
         }
-        targets.push(PeftTarget { name: name.to_owned(), a, b, scale: options.scale(name) });
+        let scale = options.scale(&name);
+        targets.push(PeftTarget { name, a, b, scale });
     }
     if targets.is_empty() {
         return Err(refuse("it holds no LoRA factors".into()));
@@ -150,6 +162,31 @@ pub fn load_with_saved_head(dir: &Path) -> Result<(PeftAdapter, Option<SavedHead
         provenance: file.metadata().clone(),
     };
     Ok((adapter, saved))
+}
+
+/// The keys of each module's factors, by part.
+type Factors = BTreeMap<String, BTreeMap<&'static str, String>>;
+
+/// The module and the part of a LoRA factor's key. PEFT saves keys without the adapter's name, and
+/// loads those of its usual name, `default`, too.
+fn factor_of(key: &str) -> Option<(&str, &'static str)> {
+    let name = key.strip_prefix(PREFIX)?.strip_suffix(".weight")?;
+    let name = name.strip_suffix(".default").unwrap_or(name);
+    [INNER, OUTER].into_iter().find_map(|part| Some((name.strip_suffix(part)?.strip_suffix('.')?, part)))
+}
+
+/// Why a key that is no factor's cannot be read.
+fn no_factor(key: &str) -> String {
+    let why = if !key.starts_with(PREFIX) {
+        format!(": it does not begin with `{PREFIX}`, so PEFT would pass it over")
+    } else if key.contains(".lora_A.") || key.contains(".lora_B.") {
+        ": PEFT would pass it over, since it names an adapter other than `default`, or is no weight; save the adapter \
+         again with PEFT's `save_pretrained`"
+            .to_owned()
+    } else {
+        String::new()
+    };
+    format!("tensor `{key}` is no LoRA factor of a linear layer{why}")
 }
 
 fn unusable(module: &str) -> String {

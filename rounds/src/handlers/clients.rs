@@ -145,7 +145,14 @@ fn expel(ctx: &mut RunContext<'_>, client: &ClientId) {
         _ => {}
     }
     if ctx.run().members.get(client).is_some_and(|member| member.answer.is_some()) {
-        let answer = Answer { accepted: false, rank: 0, reason: "revoked".to_owned(), by_engine: true, at: ctx.now() };
+        let answer = Answer {
+            accepted: false,
+            rank: 0,
+            reason: "revoked".to_owned(),
+            by_engine: true,
+            undecided: false,
+            at: ctx.now(),
+        };
         ctx.member(client).answer = Some(answer);
     }
 }

@@ -24,6 +24,8 @@ const RETRY_AFTER_MS: u32 = 1000;
 const SEEN_RESOLUTION_MS: Millis = 60_000;
 /// Milliseconds before a client that declined is asked again: what it lacked may be there now.
 const RECONSIDER_AFTER_MS: Millis = 60_000;
+/// Milliseconds before a client whose site has yet to decide is asked again.
+const ASK_AGAIN_AFTER_MS: Millis = 5_000;
 /// Most data sets, and most base models, that a client may offer.
 const MAX_OFFERS: usize = 256;
 
@@ -101,6 +103,7 @@ impl Engine {
             (Some((ParticipationState::Spare, reason)), _) => format!("it is spare: {reason}"),
             (Some(_), _) => "its work waits".to_owned(),
             (None, None) => "it measures for the run".to_owned(),
+            (None, Some(answer)) if answer.undecided => answer.reason.clone(),
             (None, Some(answer)) if !answer.accepted => format!("it does not take part: {}", answer.reason),
             (None, _) => "it waits for a cohort".to_owned(),
         };
@@ -136,9 +139,9 @@ impl Engine {
                 run: run.clone(),
                 problem,
             })?;
-            Answer { accepted: true, rank, reason: String::new(), by_engine: false, at: now }
+            Answer { accepted: true, rank, reason: String::new(), by_engine: false, undecided: false, at: now }
         } else {
-            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, at: now }
+            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, undecided: false, at: now }
         };
         let before = ctx.run().members.get(client).and_then(|member| member.answer.as_ref());
         if before.is_some_and(|before| before.is_alike(&answer)) {
@@ -155,6 +158,30 @@ impl Engine {
             ctx.member(client).answer = Some(answer);
             ctx.announce(Some(client), text);
         }
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
+    }
+
+    /// Notes that a person at the client's site has yet to decide. A client that took part before
+    /// takes part no longer.
+    pub(crate) fn undecided(
+        &mut self,
+        client: &ClientId,
+        run: &RunId,
+        reason: &str,
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
+        self.working_client(client)?;
+        let now = changes.now;
+        let mut ctx = self.open_run(run, changes)?;
+        let answer =
+            Answer { accepted: false, rank: 0, reason: clean(reason), by_engine: false, undecided: true, at: now };
+        let before = ctx.run().members.get(client).and_then(|member| member.answer.as_ref());
+        if !before.is_some_and(|before| before.is_alike(&answer)) {
+            withhold(&mut ctx, client, "its site has yet to decide");
+            ctx.announce(Some(client), answer.reason.clone());
+        }
+        ctx.member(client).answer = Some(answer);
         self.liveness.saw(client, changes.now);
         Ok(PendingReply::Ready(Reply::Done))
     }
@@ -204,7 +231,10 @@ fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Optio
         return None;
     }
     let answer = run.members.get(client).and_then(|member| member.answer.as_ref());
-    let is_valid = |answer: &Answer| answer.accepted || ctx.now() < answer.at.saturating_add(RECONSIDER_AFTER_MS);
+    let is_valid = |answer: &Answer| {
+        let lasts = if answer.undecided { ASK_AGAIN_AFTER_MS } else { RECONSIDER_AFTER_MS };
+        answer.accepted || ctx.now() < answer.at.saturating_add(lasts)
+    };
     if answer.is_some_and(|answer| !answer.by_engine && is_valid(answer)) {
         return None;
     }
@@ -219,7 +249,14 @@ fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Optio
             })
         }
         Err(reason) => {
-            let declined = Answer { accepted: false, rank: 0, reason: reason.clone(), by_engine: true, at: ctx.now() };
+            let declined = Answer {
+                accepted: false,
+                rank: 0,
+                reason: reason.clone(),
+                by_engine: true,
+                undecided: false,
+                at: ctx.now(),
+            };
             if !answer.is_some_and(|answer| answer.is_alike(&declined)) {
                 ctx.member(client).answer = Some(declined);
                 ctx.announce(Some(client), format!("declined: {reason}"));

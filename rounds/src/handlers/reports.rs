@@ -1,7 +1,8 @@
 //! What comes back: from clients at work, and from the executor.
 
 use rondo_methods::Instance;
-use rondo_proto::{ClientId, Digest, RunId, v1};
+use rondo_proto::run_file::RunFile;
+use rondo_proto::{ClientId, Digest, RunId, groups, v1};
 
 use crate::effect::{Reply, UploadOutcome};
 use crate::engine::{Engine, PendingReply};
@@ -140,10 +141,13 @@ impl Engine {
         &mut self,
         client: &ClientId,
         work: &WorkKey,
-        update: StoredUpdate,
+        mut update: StoredUpdate,
         changes: &mut Changes,
     ) -> Result<PendingReply, Rejection> {
         let expected = self.expected_upload(client, work, &update.digest)?;
+        if let (Some(before), Some(run)) = (update.before.take(), self.state.runs.get(&work.run)) {
+            update.before = Some(without_small_groups(run, before, update.min_group)?);
+        }
         let outcome = match (expected, self.open_run(&work.run, changes)) {
             // The run may have ended since; the answer to what was accepted stays the same.
             (ExpectedUpload::Decided(outcome), Err(_)) => {
@@ -227,13 +231,33 @@ impl Engine {
         client: &ClientId,
         run: &RunId,
         round: u32,
-        result: v1::Evaluation,
+        (result, min_group): (v1::Evaluation, u32),
         changes: &mut Changes,
     ) -> Result<PendingReply, Rejection> {
         self.working_client(client)?;
         let known = self.state.runs.get(run).ok_or_else(|| Rejection::UnknownRun { run: run.clone() })?;
         if publishing::expects(run, known, client, round)? {
+            let result = without_small_groups(known, result, min_group)?;
             publishing::evaluated(&mut self.open_run(run, changes)?, client, result);
+        }
+        self.liveness.saw(client, changes.now);
+        Ok(PendingReply::Ready(Reply::Done))
+    }
+
+    /// The client's site withholds its measurements: nothing is waited for any longer.
+    pub(crate) fn withheld(
+        &mut self,
+        client: &ClientId,
+        work: &WorkKey,
+        changes: &mut Changes,
+    ) -> Result<PendingReply, Rejection> {
+        self.working_client(client)?;
+        let mut ctx = self.open_run(&work.run, changes)?;
+        if ctx.work() == *work
+            && matches!(ctx.run().live.phase, Phase::Publishing(_))
+            && ctx.run().evaluation_of(client).is_open()
+        {
+            publishing::withheld(&mut ctx, client);
         }
         self.liveness.saw(client, changes.now);
         Ok(PendingReply::Ready(Reply::Done))
@@ -273,6 +297,16 @@ impl Engine {
         self.forget_job_if_ended(&work.run);
         Ok(PendingReply::Ready(Reply::Done))
     }
+}
+
+/// An evaluation as it enters the engine: with no small group, whatever the client sent. Records,
+/// events, model cards and JSON are made from what the engine keeps.
+fn without_small_groups(run: &Run, result: v1::Evaluation, min_group: u32) -> Result<v1::Evaluation, Rejection> {
+    if result.groups.is_empty() {
+        return Ok(result);
+    }
+    let task = RunFile::parse(&run.spec.run_file)?.task.kind;
+    Ok(groups::fold_small(result, groups::limit_of_peer(min_group), task))
 }
 
 /// The rejection of work for a run that is over, if it is.

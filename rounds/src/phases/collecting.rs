@@ -198,6 +198,7 @@ fn accept(ctx: &mut RunContext<'_>, client: &ClientId, update: StoredUpdate) {
     if let Some(part) = ctx.participation(client) {
         part.state = ParticipationState::Accepted;
         part.before = before;
+        part.metrics_withheld = update.metrics_withheld;
         part.update = Some(Update {
             digest: update.digest,
             examples: update.examples,

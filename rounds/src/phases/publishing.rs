@@ -83,6 +83,14 @@ pub(crate) fn evaluated(ctx: &mut RunContext<'_>, client: &ClientId, evaluation:
     ctx.announce(Some(client), text);
 }
 
+/// Notes that a client's site withholds its measurements.
+pub(crate) fn withheld(ctx: &mut RunContext<'_>, client: &ClientId) {
+    if let Some(part) = ctx.participation(client) {
+        part.metrics_withheld = true;
+    }
+    give_up_evaluation(ctx, client, "measurements withheld by the site".to_owned());
+}
+
 /// Gives up on a client's evaluation.
 pub(crate) fn give_up_evaluation(ctx: &mut RunContext<'_>, client: &ClientId, why: String) {
     if let Some(measuring) = ctx.measuring() {

@@ -141,6 +141,7 @@ fn draw(ctx: &mut RunContext<'_>, candidates: Vec<ClientId>) {
             evaluation: EvaluationState::None,
             before: None,
             after: None,
+            metrics_withheld: false,
             counted: None,
             bytes_up,
             bytes_down,

@@ -234,6 +234,9 @@ pub struct Answer {
     /// True when the engine declined for it (a limit it declared, a revocation); it is asked again
     /// when that is no longer so.
     pub by_engine: bool,
+    /// A person at the client's site has yet to decide; it is asked again soon.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecided: bool,
     /// When it was given. A client that declined is asked again after a while.
     pub at: Millis,
 }

@@ -23,6 +23,9 @@ pub struct Participation {
     pub before: Option<v1::Evaluation>,
     /// The published adapter, measured.
     pub after: Option<v1::Evaluation>,
+    /// The site withholds its measurements.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metrics_withheld: bool,
     /// The upload whose bytes are counted already, so that one that comes twice counts once.
     pub counted: Option<Digest>,
     /// Bytes of its uploads in this round.

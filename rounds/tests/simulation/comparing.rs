@@ -133,7 +133,9 @@ fn without_a_best_round_a_divergence_goes_back_to_the_start() {
         let loss = if client == 0 { f64::INFINITY } else { 0.5 };
         let client = world.devices[client].name.clone();
         let evaluation = v1::Evaluation { loss, accuracy: 0.5, examples: 8, ..Default::default() };
-        world.step(rondo_rounds::Input::Evaluated { client, run: run.clone(), round: 1, evaluation }).reply();
+        world
+            .step(rondo_rounds::Input::Evaluated { client, run: run.clone(), round: 1, evaluation, min_group: 0 })
+            .reply();
     }
     let closed = world.closed(1);
     assert_eq!((closed.held_out_loss, closed.best_round, closed.rolled_back_to), (None, None, Some(0)));

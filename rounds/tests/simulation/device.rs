@@ -175,6 +175,8 @@ impl World {
                 norm: 2.0,
                 bytes_up: 1000,
                 before: assignment.evaluate_before.then_some(evaluation),
+                min_group: 0,
+                metrics_withheld: false,
                 privacy: None,
             },
         }

@@ -283,7 +283,7 @@ fn an_evaluation_that_is_no_number_or_never_comes_holds_nothing_up() {
     let run = world.runs[0].clone();
     let evaluation = v1::Evaluation { loss: f64::NAN, accuracy: 0.5, examples: 8, ..Default::default() };
     let client = world.devices[0].name.clone();
-    world.step(Input::Evaluated { client, run, round: 1, evaluation }).reply();
+    world.step(Input::Evaluated { client, run, round: 1, evaluation, min_group: 0 }).reply();
     world.work(1);
     assert_eq!(world.phase_of_first(), "publishing");
     world.carry_out(Op::Wait(DEADLINE_S));

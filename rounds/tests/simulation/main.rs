@@ -14,6 +14,7 @@ mod audit;
 mod central;
 mod comparing;
 mod device;
+mod disclosure;
 mod executor;
 mod generate;
 

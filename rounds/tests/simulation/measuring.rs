@@ -116,7 +116,7 @@ fn a_restart_asks_again_and_a_late_report_is_refused() {
     let client = world.devices[0].name.clone();
     let run = world.runs[0].clone();
     let evaluation = v1::Evaluation { examples: 8, ..Default::default() };
-    let stray = Input::Evaluated { client, run, round: 1, evaluation };
+    let stray = Input::Evaluated { client, run, round: 1, evaluation, min_group: 0 };
     assert!(matches!(world.step(stray).rejection(), Rejection::NoEvaluation { .. }));
 }
 

@@ -185,7 +185,8 @@ impl World {
             let evaluation = self.setup.evaluation(assignment.round, client);
             let name = self.devices[client].name.clone();
             let run = RunId::new(&assignment.run).unwrap();
-            let outcome = self.step(Input::Evaluated { client: name, run, round: assignment.round, evaluation });
+            let outcome =
+                self.step(Input::Evaluated { client: name, run, round: assignment.round, evaluation, min_group: 0 });
             if outcome != Outcome::Crashed {
                 self.devices[client].assignment = None;
             }

@@ -104,11 +104,16 @@ impl Spec {
         base.insert("path".to_owned(), model.to_string_lossy().into_owned().into());
         let mut poll = Table::new();
         poll.insert("interval_ms".to_owned(), 500.into());
+        // Experiments compare groups of public data.
+        let mut policy = Table::new();
+        policy.insert("report_groups".to_owned(), true.into());
+        policy.insert("min_group".to_owned(), 2.into());
         let tables = [
             ("model", Value::Array(vec![base.into()])),
             ("dataset", Value::Array(vec![dataset.into()])),
             ("limits", limits.into()),
             ("poll", poll.into()),
+            ("policy", policy.into()),
         ];
         let config: Table = tables.into_iter().map(|(name, table)| (name.to_owned(), table)).collect();
         Ok(Member { name: client.name.clone(), config: toml::to_string(&config)?, files: vec![(path, content)] })
