@@ -308,7 +308,11 @@ fn leftover_heads_are_passed_over_and_named() {
     for (config, prefix, heads) in [
         (llama(), "", &["score.weight", "qa_outputs.bias", "v_head.summary.weight", "classifier.weight"][..]),
         (gpt2(), "transformer.", &["score.weight", "multiple_choice_head.summary.weight"]),
-        (bert(), "bert.", &["bert.pooler.dense.weight", "cls.predictions.bias", "classifier.weight", "qa_outputs.bias"]),
+        (
+            bert(),
+            "bert.",
+            &["bert.pooler.dense.weight", "cls.predictions.bias", "classifier.weight", "qa_outputs.bias"],
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         folder(dir.path(), &config, prefix, &[]);
@@ -359,8 +363,10 @@ fn pointers_and_empty_files_are_named() {
         model(dir.path(), "");
         for (content, says) in [(pointer, "is a Git LFS pointer"), ("", "is empty")] {
             std::fs::write(dir.path().join(file), content).unwrap();
-            let error = describe(dir.path(), "x").unwrap_err().to_string();
-            assert!(error.contains(file) && error.contains(says), "{error}");
+            let loaded = Checkpoint::open(dir.path()).unwrap_err().to_string();
+            for error in [describe(dir.path(), "x").unwrap_err().to_string(), loaded] {
+                assert!(error.contains(file) && error.contains(says), "{error}");
+            }
         }
     }
     let dir = tempfile::tempdir().unwrap();

@@ -30,8 +30,7 @@ pub(super) fn check(
         Ok(())
     })?;
     there.retain(|name, _| !architecture.is_buffer(name));
-    let (heads, unknown): (Vec<String>, Vec<String>) =
-        there.into_keys().partition(|name| architecture.is_head(name));
+    let (heads, unknown): (Vec<String>, Vec<String>) = there.into_keys().partition(|name| architecture.is_head(name));
     if !unknown.is_empty() {
         let architecture = architecture.model_type;
         return Err(BaseError::Unknown { dir: dir(), architecture, names: list(&unknown) });

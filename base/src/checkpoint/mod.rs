@@ -101,7 +101,9 @@ impl Checkpoint {
         let mut found = std::collections::BTreeMap::new();
         for tensor in &self.tensors {
             let Some(module) = tensor.name.strip_suffix(".weight") else { continue };
-            let (Some(place), [rows, columns]) = (architecture.linear(module), tensor.shape.as_slice()) else { continue };
+            let (Some(place), [rows, columns]) = (architecture.linear(module), tensor.shape.as_slice()) else {
+                continue;
+            };
             let (out, inp) = architecture.sizes([*rows, *columns]);
             let (Ok(out_features), Ok(in_features)) = (u32::try_from(out), u32::try_from(inp)) else { continue };
             found.insert(place, v1::LinearLayer { name: module.to_owned(), out_features, in_features });
