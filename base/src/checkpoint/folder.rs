@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rondo_proto::manifest::{self, Located};
 use rondo_proto::placeholder::Placeholder;
 
-use super::remark::list;
-use super::{Checkpoint, NumberFormat, StoredTensor, check};
+use super::check::{check, list};
+use super::{Checkpoint, NumberFormat, StoredTensor};
 use crate::config::{ConfigValues, ModelConfig};
 use crate::error::BaseError;
 use crate::files::{CONFIG_FILE, TOKENIZER_FILE};
@@ -70,7 +70,7 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, BaseError> {
             }
         }
     }
-    let (tensors, about_heads) = check::check(dir, &config, stored)?;
+    let (tensors, about_heads) = check(dir, &config, stored)?;
     remarks.extend(about_heads);
     Ok(Checkpoint { path: dir.to_owned(), config, files, tensors, gguf: None, has_own_head, remarks })
 }
