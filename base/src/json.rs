@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::error::BaseError;
 use crate::files::size_of;
 
-/// Largest config.json or index that is read. Parsed, a file takes at most 64 times its size.
+/// Largest config.json or index that is read. Parsed, a file takes at most 80 times its size.
 const MAX_BYTES: u64 = 32 << 20;
 
 /// Reads a JSON file of bounded size.

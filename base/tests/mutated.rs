@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 /// Most memory for each byte of the files, and what is always allowed beside it: buffers, messages
 /// and the list of a config's windows.
-const PER_BYTE: usize = 64;
+const PER_BYTE: usize = 80;
 const ALWAYS: usize = 1 << 20;
 /// No small file is worth longer. Far above what is seen, so that a busy machine does not fail.
 const LONGEST: Duration = Duration::from_secs(20);
