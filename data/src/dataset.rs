@@ -44,7 +44,7 @@ impl Dataset {
     /// - skip: that there are more of them than `max_bad_rows` allows;
     /// - keep: nothing.
     pub fn load(source: &Source, task: TaskSpec<'_>, in_memory: u64) -> Result<Self, DataError> {
-        let Rows { store, unusable } = loading::load(source, task, in_memory)?;
+        let Rows { store, skipped } = loading::load(source, task, in_memory)?;
         let held_out = store.below(split_key::bound(source.eval_fraction));
         Ok(Self {
             name: source.name.clone(),
@@ -54,7 +54,7 @@ impl Dataset {
             file: Some(source.path.clone()),
             on_bad_row: source.on_bad_row,
             max_bad_rows: source.max_bad_rows,
-            skipped: unusable,
+            skipped,
         })
     }
 
@@ -103,8 +103,8 @@ impl Dataset {
         &self.labels
     }
 
-    /// Number of rows that could not be used: left out, or kept and adding nothing
-    /// ([`OnBadRow::Keep`]).
+    /// Number of rows that are not learnt: with a label to leave out, or unusable, whether left out
+    /// or kept and adding nothing ([`OnBadRow::Keep`]).
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

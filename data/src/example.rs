@@ -1,9 +1,9 @@
 //! One row of a data set, as tasks use it.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::error::Place;
-use super::split_key;
+use super::{Conversation, Role, split_key};
 
 /// One row of a data set. Two rows are equal when they say the same, wherever they stand.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub enum Content {
         completion: Box<str>,
     },
     /// A conversation, to be laid out by the model's chat template.
-    Chat(Vec<Message>),
+    Chat(Conversation),
     /// A question with options.
     Choice {
         /// The question, up to where an option follows.
@@ -65,34 +65,6 @@ pub enum Content {
     },
     /// Nothing that the task can use. The row counts and adds nothing ([`super::OnBadRow::Keep`]).
     Unusable,
-}
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: Box<str>,
-}
-
-impl Message {
-    /// A turn.
-    pub fn new(role: Role, content: impl Into<Box<str>>) -> Self {
-        Self { role, content: content.into() }
-    }
-}
-
-/// Who speaks in a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions to the model.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
 }
 
 impl Example {
@@ -128,7 +100,7 @@ impl Example {
         match &self.content {
             Content::Labelled { text, .. } | Content::Text(text) => text,
             Content::Completion { prompt, .. } | Content::Choice { prompt, .. } => prompt,
-            Content::Chat(messages) => messages.first().map_or("", |message| &message.content),
+            Content::Chat(talk) => talk.messages.first().map_or("", |message| &message.content),
             Content::Unusable => "",
         }
     }
@@ -150,8 +122,8 @@ impl Example {
         match &self.content {
             Content::Completion { completion, .. } => completion.trim(),
             Content::Choice { options, answer, .. } => options.get(*answer as usize).map_or("", |option| option.trim()),
-            Content::Chat(messages) => {
-                let last = messages.iter().rev().find(|message| message.role == Role::Assistant);
+            Content::Chat(talk) => {
+                let last = talk.messages.iter().rev().find(|message| message.role == Role::Assistant);
                 last.map_or("", |message| message.content.trim())
             }
             Content::Labelled { .. } | Content::Text(_) | Content::Unusable => "",
@@ -168,7 +140,7 @@ impl Example {
         let bytes = match &self.content {
             Content::Labelled { text, .. } | Content::Text(text) => text.len(),
             Content::Completion { prompt, completion } => prompt.len() + completion.len(),
-            Content::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+            Content::Chat(talk) => talk.bytes(),
             Content::Choice { prompt, options, .. } => {
                 prompt.len() + options.iter().map(|text| text.len()).sum::<usize>()
             }
@@ -186,7 +158,7 @@ impl Content {
             Self::Labelled { text, .. } | Self::Text(text) => text.to_string(),
             Self::Completion { prompt, completion } if prompt.is_empty() => completion.to_string(),
             Self::Completion { prompt, .. } | Self::Choice { prompt, .. } => prompt.to_string(),
-            Self::Chat(messages) => {
+            Self::Chat(Conversation { messages, .. }) => {
                 let last =
                     messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
                 let asked = |end: usize| messages[..end].iter().any(|message| message.role != Role::System);

@@ -13,8 +13,8 @@ const REPORTED: u64 = 5;
 /// The rows of a file.
 pub(super) struct Rows {
     pub(super) store: RowStore,
-    /// How many rows could not be used.
-    pub(super) unusable: u64,
+    /// How many rows could not be used, or have a label to leave out.
+    pub(super) skipped: u64,
 }
 
 /// Reads a source for a task; see [`super::Dataset::load`].
@@ -28,11 +28,20 @@ pub(super) fn load(source: &Source, task: TaskSpec<'_>, in_memory: u64) -> Resul
         true => Some(IndexBuilder::new(source, format)?),
         false => None,
     };
-    let mut loading =
-        Loading { source, task, parser: None, seen: 0, bad: 0, first_bad: None, examples: Vec::new(), index };
+    let mut loading = Loading {
+        source,
+        task,
+        parser: None,
+        seen: 0,
+        bad: 0,
+        left_out: 0,
+        first_bad: None,
+        examples: Vec::new(),
+        index,
+    };
     read::read(source, format, &mut loading)?;
     loading.enough_are_good()?;
-    let Loading { parser, bad, mut examples, index, .. } = loading;
+    let Loading { parser, bad, left_out, mut examples, index, .. } = loading;
     let store = match (index, parser) {
         (Some(index), Some(parser)) => index.finish(source, format, task, parser)?,
         _ => {
@@ -43,7 +52,7 @@ pub(super) fn load(source: &Source, task: TaskSpec<'_>, in_memory: u64) -> Resul
     if store.len() == 0 {
         return Err(DataError::NoRows { file: source.path.clone() });
     }
-    Ok(Rows { store, unusable: bad })
+    Ok(Rows { store, skipped: bad + left_out })
 }
 
 /// A file being read.
@@ -53,6 +62,8 @@ struct Loading<'s> {
     parser: Option<RowParser>,
     seen: u64,
     bad: u64,
+    /// Rows with one of the labels to leave out.
+    left_out: u64,
     first_bad: Option<DataError>,
     examples: Vec<Example>,
     index: Option<IndexBuilder>,
@@ -74,7 +85,10 @@ impl Loading<'_> {
         if let Some(problem) = problem {
             self.report_bad(problem);
         }
-        let Some(example) = example else { return Ok(()) };
+        let Some(example) = example else {
+            self.left_out += 1;
+            return Ok(());
+        };
         match &mut self.index {
             Some(index) => index.push(source, found, &record, &example)?,
             None => self.examples.push(example),
@@ -96,7 +110,9 @@ impl Loading<'_> {
         if self.bad == 0 {
             return Ok(());
         }
-        if self.source.on_bad_row == OnBadRow::Keep {
+        // Data of which no row can be used serve no run, with privacy or without: a label that no row
+        // has, for example, would otherwise train on nothing to the end.
+        if self.source.on_bad_row == OnBadRow::Keep && self.bad < self.seen {
             tracing::warn!(
                 dataset = self.source.name,
                 unusable = self.bad,

@@ -1,13 +1,14 @@
 //! From a record to an example: which row format the columns fit, and how each is read.
 
 mod columns;
+mod instruction;
+mod turns;
 mod unusable;
 
 use std::borrow::Cow;
 
-use rondo_proto::run_file::{TaskKind, Template};
+use rondo_proto::run_file::{TaskKind, Template, trimmed};
 use rondo_proto::wording::SettingKey;
-use serde_json::Value;
 
 use super::column::{self, Column};
 use super::error::Place;
@@ -15,6 +16,7 @@ use super::field::Row;
 use super::task_spec::row_formats;
 use super::{Content, DataError, Example, Message, Record, Role, RowFormat, Source, TaskSpec};
 use columns::RowColumns;
+use instruction::Before;
 
 /// How a source's rows are read for a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,7 +133,7 @@ impl RowParser {
             RowColumns::Labelled { text, label } => {
                 let text = row.field(text).text()?;
                 let label = row.field(label).scalar()?;
-                let Some(label) = class(row, label.trim(), task.labels)? else { return Ok(None) };
+                let Some(label) = class(row, trimmed(&label), task.labels)? else { return Ok(None) };
                 (text.to_string(), Content::Labelled { text: text.into(), label })
             }
             RowColumns::Text(text) => {
@@ -149,11 +151,18 @@ impl RowParser {
                 let input = row.field(input).text_or_empty()?;
                 let output = not_empty(row, output, row.field(output).scalar()?)?;
                 let given = if input.trim().is_empty() { asked.to_string() } else { format!("{asked}\n\n{input}") };
-                let content = self.pair(&given, &output, |_| headed(&asked, &input));
+                let before = Before::read(row)?;
+                let content = match self.chat {
+                    true => before.chat(&given, &output),
+                    false => {
+                        let prompt = before.plain(&headed(&asked, &input)).into();
+                        Content::Completion { prompt, completion: output.as_ref().into() }
+                    }
+                };
                 (given, content)
             }
             RowColumns::Messages(messages) => {
-                let content = Content::Chat(turns(row, messages)?);
+                let content = Content::Chat(turns::read(row, messages)?);
                 (content.given(), content)
             }
             RowColumns::Choice { question, choices } => {
@@ -183,7 +192,9 @@ impl RowParser {
     /// and the rest.
     fn pair(&self, given: &str, completion: &str, plain: impl FnOnce(&str) -> String) -> Content {
         if self.chat {
-            return Content::Chat(vec![Message::new(Role::User, given), Message::new(Role::Assistant, completion)]);
+            return Content::Chat(
+                vec![Message::new(Role::User, given), Message::new(Role::Assistant, completion)].into(),
+            );
         }
         Content::Completion { prompt: plain(given).into(), completion: completion.into() }
     }
@@ -192,11 +203,12 @@ impl RowParser {
 /// The class that a label in the file means; `None` where its rows are left out.
 fn class(row: Row<'_>, label: &str, known: &[String]) -> Result<Option<u32>, DataError> {
     let source = row.source;
-    if source.skip_labels.iter().any(|skipped| skipped == label) {
+    if source.skip_labels.iter().any(|skipped| trimmed(skipped) == label) {
         return Ok(None);
     }
-    let named = source.labels.get(label).map_or(label, String::as_str);
-    if let Some(class) = known.iter().position(|known| known == named) {
+    let mapped = source.labels.iter().find(|(from, _)| trimmed(from) == label);
+    let named = mapped.map_or(label, |(_, to)| trimmed(to));
+    if let Some(class) = known.iter().position(|known| trimmed(known) == named) {
         return Ok(Some(class as u32));
     }
     let mapped = if named == label { String::new() } else { format!(" (mapped to {named:?})") };
@@ -230,33 +242,6 @@ fn headed(instruction: &str, input: &str) -> String {
 /// A question, up to where the answer follows.
 fn asked(question: &str) -> String {
     format!("Question: {}\nAnswer:", question.trim())
-}
-
-/// The turns of a conversation: `role` and `content`, or `from` and `value`.
-fn turns(row: Row<'_>, column: &Column) -> Result<Vec<Message>, DataError> {
-    let list =
-        column::list(row.field(column).value()?).map_err(|value| row.field(column).wrong(&value, "a list of turns"))?;
-    let mut turns = Vec::with_capacity(list.len());
-    for (number, turn) in list.iter().enumerate() {
-        let bad = |problem: &str| row.bad(format!("column `{}`: turn {} {problem}", column.name, number + 1));
-        let part = |keys: [&str; 2]| keys.iter().find_map(|key| turn.get(key)).and_then(Value::as_str);
-        let role = match part(["role", "from"]) {
-            Some("system") => Role::System,
-            Some("user" | "human") => Role::User,
-            Some("assistant" | "gpt") => Role::Assistant,
-            Some(other) => return Err(bad(&format!("has the role {other:?}; there are system, user and assistant"))),
-            None => return Err(bad("has no `role` that is a string")),
-        };
-        let content = part(["content", "value"]).ok_or_else(|| bad("has no `content` that is a string"))?;
-        if role == Role::Assistant && content.trim().is_empty() {
-            return Err(bad("of the assistant is empty"));
-        }
-        turns.push(Message::new(role, content));
-    }
-    if !turns.iter().any(|turn| turn.role == Role::Assistant) {
-        return Err(row.bad(format!("column `{}` has no turn of the assistant to learn from", column.name)));
-    }
-    Ok(turns)
 }
 
 fn missing_column(source: &Source, column: &Column, columns: &[String], at: Place) -> DataError {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use rounds::{EvaluationChoice, Keep, Rounds, Server, ServerOptimiser, Weighting};
-pub use task::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template};
+pub use task::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template, trimmed};
 
 use crate::digest::Digest;
 use crate::v1::BaseModel;

@@ -95,6 +95,9 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
                     (At::First | At::Behind, b']') => At::End,
                     (At::End, _) => return Err(broken(line, "goes on behind the list's `]`")),
                     (At::Behind, _) => return Err(broken(line, "expected `,` or `]` behind an element of the list")),
+                    (At::Next, b']') => {
+                        return Err(broken(line, "a trailing comma before the list's `]`; remove it"));
+                    }
                     (At::First | At::Next, _) => {
                         return Err(broken(
                             line,
@@ -120,16 +123,5 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
 
 /// The object in an element's bytes.
 pub(super) fn parse(source: &Source, element: &[u8], at: Place) -> Result<Record, DataError> {
-    let text = std::str::from_utf8(element).map_err(|error| {
-        super::syntax(source, at, format!("not UTF-8 at byte {} of the row", error.valid_up_to() + 1))
-    })?;
-    serde_json::from_str(text).map_err(|error| {
-        let place = match (error.line(), error.column()) {
-            (_, 0) => String::new(),
-            (line, column) => format!(" at line {line}, column {column} of the row"),
-        };
-        let error = error.to_string();
-        let error = error.split(" at line ").next().unwrap_or(&error);
-        super::syntax(source, at, format!("not a JSON object{place}: {error}"))
-    })
+    super::object::parse(source, element, at, |line, column| format!(" at line {line}, column {column} of the row"))
 }

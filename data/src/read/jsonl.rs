@@ -32,14 +32,5 @@ pub(super) fn read(source: &Source, sink: &mut dyn Sink) -> Result<(), DataError
 
 /// The object in a line.
 pub(super) fn parse(source: &Source, line: &[u8], at: Place) -> Result<Record, DataError> {
-    let text = std::str::from_utf8(line)
-        .map_err(|error| super::syntax(source, at, format!("not UTF-8 at byte {}", error.valid_up_to() + 1)))?;
-    serde_json::from_str(text).map_err(|error| {
-        // A parser's own "line 1" would be taken for the file's; what is wrong as a whole is at no
-        // column.
-        let place = if error.column() == 0 { String::new() } else { format!(" at column {}", error.column()) };
-        let error = error.to_string();
-        let error = error.split(" at line ").next().unwrap_or(&error);
-        super::syntax(source, at, format!("not a JSON object{place}: {error}"))
-    })
+    super::object::parse(source, line, at, |_, column| format!(" at column {column}"))
 }

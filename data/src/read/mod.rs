@@ -3,7 +3,10 @@
 
 mod json;
 mod jsonl;
+mod object;
+mod ordered;
 mod parquet;
+mod quotes;
 mod separated;
 
 use std::fs::File;

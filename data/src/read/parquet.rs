@@ -87,7 +87,7 @@ fn value(field: Field) -> Value {
         Field::Float16(number) => f64::from(number).into(),
         Field::Float(number) => number.into(),
         Field::Double(number) => number.into(),
-        field @ Field::Decimal(_) => Value::String(field.to_string()),
+        field @ Field::Decimal(_) => Value::String(decimal(&field.to_string())),
         Field::Str(text) => text.into(),
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Into::into),
         Field::Group(row) => Value::Object(record(row)),
@@ -99,4 +99,11 @@ fn value(field: Field) -> Value {
             )
         }
     }
+}
+
+/// A decimal number as people write it: nothing behind the point that says nothing. The library
+/// writes "1." and "2.50".
+fn decimal(text: &str) -> String {
+    let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+    short.to_owned()
 }

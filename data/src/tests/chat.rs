@@ -28,11 +28,11 @@ fn check(golden: &Golden, source: &str) {
     let template = ChatTemplate::new(source, golden.special.clone()).unwrap();
     for case in &golden.cases {
         let name = format!("{} {:?}", golden.template, case.messages);
-        assert_eq!(template.render(&case.messages, case.prompt).unwrap(), case.rendered, "{name}");
+        assert_eq!(template.render(&case.messages.clone().into(), case.prompt).unwrap(), case.rendered, "{name}");
         if case.prompt {
             continue;
         }
-        let segments = template.segments(&case.messages).unwrap();
+        let segments = template.segments(&case.messages.clone().into()).unwrap();
         assert_eq!(segments.iter().map(|segment| &*segment.text).collect::<String>(), case.rendered, "{name}");
         let said: Vec<&str> = segments.iter().filter(|s| s.is_assistant).map(|s| &*s.text).collect();
         if let Some(marked) = &case.said {
@@ -78,9 +78,9 @@ fn smollm2_is_laid_out_as_transformers_does() {
     check(golden, source);
 }
 
-fn turns(contents: &[&str]) -> Vec<Message> {
+fn turns(contents: &[&str]) -> Conversation {
     let role = |index| if index % 2 == 0 { Role::User } else { Role::Assistant };
-    contents.iter().enumerate().map(|(index, content)| Message::new(role(index), *content)).collect()
+    contents.iter().enumerate().map(|(index, content)| Message::new(role(index), *content)).collect::<Vec<_>>().into()
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn templates_that_cannot_be_used_are_refused_with_the_mend() {
     assert!(said.contains("task.template = \"plain\"") && said.contains("line 1"), "{said}");
     let inst = fs::read_to_string(golden("chat/inst.jinja")).unwrap();
     let inst = ChatTemplate::new(&inst, SpecialTokens::new()).unwrap();
-    let twice = [Message::new(Role::User, "a"), Message::new(Role::User, "b")];
+    let twice = vec![Message::new(Role::User, "a"), Message::new(Role::User, "b")].into();
     let said = inst.render(&twice, false).unwrap_err().to_string();
     assert!(said.contains("turns must alternate between user and assistant"), "{said}");
     // The last turn is laid out otherwise than the same turn with more behind it.
@@ -130,5 +130,8 @@ fn templates_that_cannot_be_used_are_refused_with_the_mend() {
 fn dates_do_not_change_from_day_to_day() {
     let source = "{{ strftime_now('%d %b %Y|%A %B %-j %j|%F %H:%M %y%%') }}";
     let template = ChatTemplate::new(source, SpecialTokens::new()).unwrap();
-    assert_eq!(template.render(&[], false).unwrap(), "26 Jul 2024|Friday July %-j 208|2024-07-26 00:00 24%");
+    assert_eq!(
+        template.render(&Conversation::default(), false).unwrap(),
+        "26 Jul 2024|Friday July %-j 208|2024-07-26 00:00 24%"
+    );
 }

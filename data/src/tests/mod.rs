@@ -2,6 +2,8 @@
 //! have files of their own.
 
 mod chat;
+mod conversations;
+mod files;
 mod row_formats;
 mod streaming;
 

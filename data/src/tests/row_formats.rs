@@ -38,7 +38,7 @@ fn completion(prompt: &str, completion: &str) -> Content {
 }
 
 fn chat(user: &str, assistant: &str) -> Content {
-    Content::Chat(vec![Message::new(Role::User, user), Message::new(Role::Assistant, assistant)])
+    Content::Chat(vec![Message::new(Role::User, user), Message::new(Role::Assistant, assistant)].into())
 }
 
 #[test]
@@ -191,8 +191,20 @@ fn bad_rows_are_reported_by_line_and_may_be_skipped_up_to_a_share() {
     }
     let turns = [
         (json!([]), "has no turn of the assistant"),
-        (json!([{"role": "tool", "content": "x"}]), "turn 1 has the role \"tool\""),
-        (json!([{"role": "user", "content": [1]}]), "turn 1 has no `content` that is a string"),
+        (json!([{"role": "narrator", "content": "x"}]), "turn 1 has the role \"narrator\""),
+        (json!([{"role": "user", "content": [1]}]), "turn 1 has a part without `text`"),
+        (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "turn 1 has a part of the type \"image_url\""),
+        (json!([{"role": "user", "content": 1}]), "turn 1 has content that is neither a string nor a list of parts"),
+        (json!([{"role": "user"}]), "turn 1 has no `content`"),
+        (
+            json!([{"role": "user", "content": "x", "tool_calls": [{}]}]),
+            "turn 1 has `tool_calls`, which only the assistant",
+        ),
+        (json!([{"role": "assistant", "content": null, "tool_calls": {}}]), "turn 1 has `tool_calls` that are no list"),
+        (json!([{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]), "turn 1 has `function_call`"),
+        (json!([{"role": "assistant", "content": "x", "weight": 0.5}]), "turn 1 has the weight 0.5"),
+        (json!([{"role": "assistant", "content": "x", "weight": 0}]), "every turn of the assistant has the weight 0"),
+        (json!([{"from": "function_call", "value": "{}"}]), "turn 1 of a function call names no function"),
         (json!([{"role": "assistant", "content": " "}]), "turn 1 of the assistant is empty"),
         (json!("hello"), "`messages` holds a string, expected a list of turns"),
     ];

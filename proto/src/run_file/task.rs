@@ -1,6 +1,6 @@
 //! `[task]`: what the model learns to do, and how that is measured.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What the model learns to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,7 +10,8 @@ pub struct Task {
     /// Name of the data set; each client maps it to files of its own.
     pub dataset: String,
     /// Class labels, in the order of the head's rows; of classification alone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Without spaces at their ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "labels")]
     pub labels: Vec<String>,
     /// Longest input in tokens; longer texts are cut at the end.
     #[serde(default = "default_max_tokens")]
@@ -77,6 +78,17 @@ impl TaskKind {
     pub fn needs_language_model(self) -> bool {
         self != Self::Classification
     }
+}
+
+/// A label without white space at its ends. Labels of run files, of data and of command lines
+/// compare by it: what nobody sees must not set two labels apart.
+pub fn trimmed(label: &str) -> &str {
+    label.trim()
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let labels = Vec::<String>::deserialize(deserializer)?;
+    Ok(labels.iter().map(|label| trimmed(label).to_owned()).collect())
 }
 
 /// Which tokens count in a language model's loss.

@@ -80,6 +80,7 @@ fn values_outside_their_range_are_refused_by_key() {
         ("rank = 32", "rank = 32\nalpha = -1", "`method.alpha` is -1"),
         ("[\"query\", \"value\"]", "[]", "`method.targets` must"),
         ("\"negative\", \"positive\"", "\"a\", \"a\"", "`task.labels` names \"a\" twice"),
+        ("\"negative\", \"positive\"", "\"a\", \" a\\t\"", "`task.labels` names \"a\" twice"),
         ("\"negative\", \"positive\"", "\"a\"", "`task.labels` must name at least two"),
         ("name = \"sentiment\"", "name = \"Senti ment\"", "`name` is \"Senti ment\""),
         ("quorum = 3", "quorum = 3\ndeadline_s = 9000000000", "`rounds.deadline_s` is 9000000000"),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use rondo_data::template::{ChatTemplate, TemplateError};
-use rondo_data::{Content, Example, Message, Role};
+use rondo_data::{Content, Conversation, Example, Message, Role};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use rondo_proto::wording::SettingKey;
 use tokenizers::Tokenizer;
@@ -75,12 +75,6 @@ pub(super) enum Refusal {
     All(TrainerError),
 }
 
-impl From<TemplateError> for Refusal {
-    fn from(error: TemplateError) -> Self {
-        Self::Row(error.to_string())
-    }
-}
-
 /// Who writes the special tokens around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Specials {
@@ -110,7 +104,7 @@ impl Codec {
                 specials: Specials::Add,
             },
             Content::Completion { prompt, completion } => Rendered::pair(prompt, completion),
-            Content::Chat(messages) => self.chat(layout, messages)?,
+            Content::Chat(talk) => self.chat(layout, talk)?,
             Content::Choice { prompt, options, answer } => {
                 let Some(option) = options.get(*answer as usize) else {
                     return Err(Refusal::Row(format!("answer {answer} of {} options", options.len())));
@@ -170,8 +164,8 @@ impl Codec {
     /// A question and an option. Nothing is cut: options compare by all of their tokens.
     fn option(&self, layout: Layout, prompt: &str, option: &str) -> Result<(Vec<i64>, Vec<bool>), Refusal> {
         let rendered = if layout.template == Template::Chat {
-            let asked = [Message::new(Role::User, prompt)];
-            let mut rendered = Rendered::pair(&self.template(layout)?.render(&asked, true)?, option);
+            let asked = vec![Message::new(Role::User, prompt)].into();
+            let mut rendered = Rendered::pair(&self.render(layout, &asked)?, option);
             rendered.specials = Specials::InText;
             rendered
         } else {
@@ -198,14 +192,14 @@ impl Codec {
             Content::Labelled { text, .. } | Content::Text(text) => text,
             Content::Completion { prompt, .. } => prompt,
             Content::Choice { prompt, .. } if layout.template == Template::Chat => {
-                return self.conversation(layout, &[Message::new(Role::User, &**prompt)]);
+                return self.conversation(layout, &vec![Message::new(Role::User, &**prompt)].into());
             }
             Content::Choice { prompt, .. } => prompt,
             Content::Unusable => return Err(Refusal::Row("it has nothing that the task can use".to_owned())),
-            Content::Chat(messages) => {
-                let end =
-                    messages.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(messages.len());
-                return self.conversation(layout, &messages[..end]);
+            Content::Chat(talk) => {
+                let end = talk.iter().rposition(|message| message.role == Role::Assistant).unwrap_or(talk.len());
+                let asked = Conversation { messages: talk[..end].to_vec(), ..talk.clone() };
+                return self.conversation(layout, &asked);
             }
         };
         let mut ids = self.ids(text, Specials::Add)?;
@@ -217,8 +211,8 @@ impl Codec {
     }
 
     /// Ids from which the assistant's next turn follows.
-    pub(super) fn conversation(&self, layout: Layout, messages: &[Message]) -> Result<Vec<i64>, Refusal> {
-        self.ids(&self.template(layout)?.render(messages, true)?, Specials::InText)
+    pub(super) fn conversation(&self, layout: Layout, talk: &Conversation) -> Result<Vec<i64>, Refusal> {
+        self.ids(&self.render(layout, talk)?, Specials::InText)
     }
 
     pub(super) fn ids(&self, text: &str, specials: Specials) -> Result<Vec<i64>, Refusal> {
@@ -227,14 +221,14 @@ impl Codec {
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 
-    fn chat(&self, layout: Layout, messages: &[Message]) -> Result<Rendered, Refusal> {
+    fn chat(&self, layout: Layout, talk: &Conversation) -> Result<Rendered, Refusal> {
         let template = self.template(layout)?;
         if layout.loss_on == LossOn::All {
-            let text = template.render(messages, false)?;
+            let text = template.render(talk, false).map_err(|error| self.template_refusal(error))?;
             return Ok(Rendered { said: std::iter::once(0..text.len()).collect(), text, specials: Specials::InText });
         }
         let mut rendered = Rendered { text: String::new(), said: Vec::new(), specials: Specials::InText };
-        for segment in template.segments(messages)? {
+        for segment in template.segments(talk).map_err(|error| self.template_refusal(error))? {
             let start = rendered.text.len();
             rendered.text.push_str(&segment.text);
             if segment.is_assistant {
@@ -242,6 +236,24 @@ impl Codec {
             }
         }
         Ok(rendered)
+    }
+
+    /// The conversation up to where the assistant's next turn begins.
+    fn render(&self, layout: Layout, talk: &Conversation) -> Result<String, Refusal> {
+        self.template(layout)?.render(talk, true).map_err(|error| self.template_refusal(error))
+    }
+
+    /// A fault of the template is every row's; what it refuses of a conversation is the row's.
+    fn template_refusal(&self, error: TemplateError) -> Refusal {
+        match error {
+            TemplateError::Syntax(_) | TemplateError::NotSupported { .. } | TemplateError::Endless => {
+                Refusal::All(self.error(error.to_string()))
+            }
+            TemplateError::Refused(_)
+            | TemplateError::Failed(_)
+            | TemplateError::Dropped { .. }
+            | TemplateError::NotAPrefix { .. } => Refusal::Row(error.to_string()),
+        }
     }
 
     fn template(&self, layout: Layout) -> Result<&ChatTemplate, Refusal> {

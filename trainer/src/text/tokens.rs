@@ -150,7 +150,7 @@ impl Tokens {
     pub fn conversation(&self, messages: &[Message]) -> Result<Vec<i64>, TrainerError> {
         let layout =
             Layout { kind: TaskKind::CausalLm, loss_on: LossOn::All, template: Template::Chat, max_tokens: usize::MAX };
-        self.codec.conversation(layout, messages).map_err(|refusal| match refusal {
+        self.codec.conversation(layout, &messages.to_vec().into()).map_err(|refusal| match refusal {
             Refusal::Row(problem) => self.codec.error(problem),
             Refusal::All(error) => error,
         })

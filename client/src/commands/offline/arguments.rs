@@ -113,6 +113,17 @@ impl DeviceArgs {
     }
 }
 
+/// A whole number from 1.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number >= 1).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+/// A share of the rows, above 0 and below 1.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| 0.0 < *share && *share < 1.0);
+    share.ok_or_else(|| "expected a number above 0 and below 1".to_owned())
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (from, to) = text.split_once('=').ok_or("expected FILE_LABEL=LABEL")?;
     Ok((from.to_owned(), to.to_owned()))

@@ -82,7 +82,7 @@ pub fn chat(args: &ChatArgs, input: &mut dyn BufRead, out: &mut dyn Write, stop:
             "talk with a model that was tuned for chats, or have this one go on from a text: `rondo-client generate`";
         return Err(OfflineError::NoChatTemplate { model: args.model.clone(), problem, fix });
     }
-    loaded.tokens.conversation(&[Message { role: Role::User, content: "?".into() }])?;
+    loaded.tokens.conversation(&[Message::new(Role::User, "?")])?;
     let mut conversation = Conversation {
         session: &session,
         tokens: &loaded.tokens,
@@ -145,7 +145,7 @@ impl Conversation<'_, '_> {
     fn system(&mut self, text: &str) {
         self.messages.clear();
         if !text.is_empty() {
-            self.messages.push(Message { role: Role::System, content: text.into() });
+            self.messages.push(Message::new(Role::System, text));
         }
     }
 
@@ -161,7 +161,7 @@ impl Conversation<'_, '_> {
     }
 
     fn answer(&mut self, text: &str, out: &mut dyn Write, stop: &Stop) -> Result<(), OfflineError> {
-        self.messages.push(Message { role: Role::User, content: text.into() });
+        self.messages.push(Message::new(Role::User, text));
         let ids = self.tokens.conversation(&self.messages)?;
         let mut spoken = StreamDecoder::default();
         let mut failed = None;
@@ -196,7 +196,7 @@ impl Conversation<'_, '_> {
             let cut = if generated.finish_reason == FinishReason::Stop { "" } else { " [...]" };
             writeln!(out, "{}{cut}", spoken.finish(|ids| self.tokens.text(ids))?)?;
         }
-        self.messages.push(Message { role: Role::Assistant, content: said.into() });
+        self.messages.push(Message::new(Role::Assistant, said));
         Ok(())
     }
 }

@@ -9,19 +9,19 @@ use rondo_methods::export::peft::PeftAdapter;
 use rondo_methods::head::{HEAD_BIAS, HEAD_WEIGHT};
 use rondo_methods::init::seeded::{self, Identity};
 use rondo_methods::{Tensor, TensorSet};
-use rondo_proto::run_file::{Quantise, Task, TaskKind};
+use rondo_proto::run_file::{Quantise, Task, TaskKind, trimmed};
 use rondo_trainer::device::Device;
 use rondo_trainer::models::Transformer;
 use rondo_trainer::session::Session;
 use rondo_trainer::tasks::{self, Outcome};
 use serde_json::json;
 
-use super::arguments::{DataArgs, DeviceArgs};
+use super::arguments::{DataArgs, DeviceArgs, at_least_one, fraction};
 use super::error::OfflineError;
 use super::generate::dtype;
 use super::out_dir::check_file;
 use super::progress_bar::Bar;
-use super::task::TaskArgs;
+use super::task::{TaskArgs, check_labels};
 use super::{adapted_model, figures, logits, predictions};
 
 /// Evaluates an adapter, or a bare base model, on local data, without a coordinator
@@ -56,10 +56,10 @@ pub struct EvaluateArgs {
     /// Which rows these are depends on the data set's name, so it takes --dataset with the name of
     /// the training: a run's data set, or "data" after `rondo-client train` without --dataset.
     /// Under another name, rows that were trained on would be evaluated
-    #[arg(long, value_name = "FRACTION", requires = "dataset")]
+    #[arg(long, value_name = "FRACTION", requires = "dataset", value_parser = fraction)]
     pub held_out: Option<f64>,
     /// Evaluate at most so many rows, a random sample that is the same every time [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Seed of the head of a bare base
     #[arg(long, default_value_t = 0)]
@@ -160,6 +160,7 @@ fn session<'m>(
 ) -> Result<(Session<'m>, Task), OfflineError> {
     let limit = model.max_positions();
     let named = args.adapter.as_deref().zip(adapter);
+    check_labels(args.labels.as_deref().unwrap_or_default())?;
     let mut task = args.task.task(kind, &args.data.dataset, args.labels.as_deref().unwrap_or_default(), limit);
     let session = if kind.needs_language_model() {
         if args.labels.is_some() {
@@ -200,7 +201,7 @@ fn with_trained_head(
     of_adapter: bool,
     task: &mut Task,
 ) -> Result<TensorSet, OfflineError> {
-    if let Some(labels) = args.labels.as_ref().filter(|labels| **labels != head.labels) {
+    if let Some(labels) = args.labels.as_ref().filter(|labels| !same_labels(labels, &head.labels)) {
         let whose = if of_adapter { "the adapter" } else { "the head beside the model" };
         let problem = format!("says {}, {whose} has {}", labels.join(","), head.labels.join(","));
         return Err(OfflineError::Value { option: "--labels", problem });
@@ -209,6 +210,10 @@ fn with_trained_head(
     task.pooling = head.pooling;
     task.max_tokens = args.task.max_tokens.unwrap_or(head.max_tokens);
     Ok(TensorSet::from([(HEAD_WEIGHT.to_owned(), head.weight), (HEAD_BIAS.to_owned(), head.bias)]))
+}
+
+fn same_labels(some: &[String], others: &[String]) -> bool {
+    some.iter().map(|label| trimmed(label)).eq(others.iter().map(|label| trimmed(label)))
 }
 
 /// The head that a run of this seed starts with.

@@ -154,8 +154,8 @@ fn prompt(args: &GenerateArgs) -> Result<String, OfflineError> {
 }
 
 fn messages(args: &GenerateArgs, prompt: &str) -> Vec<Message> {
-    let system = args.system.iter().map(|text| Message { role: Role::System, content: text.as_str().into() });
-    system.chain([Message { role: Role::User, content: prompt.into() }]).collect()
+    let system = args.system.iter().map(|text| Message::new(Role::System, text.as_str()));
+    system.chain([Message::new(Role::User, prompt)]).collect()
 }
 
 /// How long the prompt and the tokens take.

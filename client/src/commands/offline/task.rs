@@ -1,8 +1,10 @@
 //! What is learnt or measured, as options of the offline commands.
 
+use std::collections::BTreeSet;
+
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use rondo_proto::run_file::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template};
+use rondo_proto::run_file::{AnswerRule, HeadMode, LossOn, OptionScore, Pooling, Task, TaskKind, Template, trimmed};
 
 use super::error::OfflineError;
 
@@ -58,6 +60,17 @@ pub struct TaskArgs {
     pub max_new_tokens: usize,
 }
 
+/// Refuses labels that are empty or stand there twice.
+pub(super) fn check_labels(labels: &[String]) -> Result<(), OfflineError> {
+    let mut seen = BTreeSet::new();
+    let refused = |problem: String| Err(OfflineError::Value { option: "--labels", problem });
+    match labels.iter().map(|label| trimmed(label)).find(|label| label.is_empty() || !seen.insert(*label)) {
+        Some("") => refused("has an empty label".to_owned()),
+        Some(twice) => refused(format!("names {twice:?} twice")),
+        None => Ok(()),
+    }
+}
+
 /// Longest input where nothing says it.
 const CLASSIFIER_TOKENS: usize = 64;
 const LANGUAGE_TOKENS: usize = 512;
@@ -81,7 +94,7 @@ impl TaskArgs {
         Task {
             kind,
             dataset: dataset.to_owned(),
-            labels: labels.to_vec(),
+            labels: labels.iter().map(|label| trimmed(label).to_owned()).collect(),
             max_tokens: self.max_tokens.unwrap_or(usual.min(limit)),
             head: HeadMode::default(),
             pooling: Pooling::default(),

@@ -19,12 +19,12 @@ use rondo_trainer::train::local_simulation::{CLIENT, LocalSimulation};
 use rondo_trainer_api::work::{LocalUpdate, Protection, Trainer, Work};
 use serde_json::json;
 
-use super::arguments::{DataArgs, DeviceArgs, option};
+use super::arguments::{DataArgs, DeviceArgs, at_least_one, option};
 use super::error::OfflineError;
 use super::figures;
 use super::out_dir::check_empty;
 use super::progress_bar::Bar;
-use super::task::TaskArgs;
+use super::task::{TaskArgs, check_labels};
 
 /// Trains an adapter on local data alone, without a coordinator
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ pub struct TrainArgs {
     #[arg(long, value_parser = ["none", "nf4"], default_value = "none")]
     pub quantise: String,
     /// Evaluate at most so many held-out rows [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<usize>,
     /// Number format that the base model computes in
     #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
@@ -239,6 +239,7 @@ fn run_file(args: &TrainArgs, base: &v1::BaseModel) -> Result<RunFile, OfflineEr
         return Err(OfflineError::Value { option: "--eval-fraction", problem });
     }
     let kind = args.task.kind(!args.labels.is_empty())?;
+    check_labels(&args.labels)?;
     if kind == TaskKind::Classification && args.labels.is_empty() {
         let problem = "is needed for a classification: its labels, in the order of the classifier's outputs".to_owned();
         return Err(OfflineError::Value { option: "--labels", problem });

@@ -66,7 +66,9 @@ fn completion(prompt: &str, completion: &str) -> Content {
 
 fn chat(contents: &[&str]) -> Content {
     let role = |index| if index % 2 == 0 { Role::User } else { Role::Assistant };
-    Content::Chat(contents.iter().enumerate().map(|(index, text)| Message::new(role(index), *text)).collect())
+    Content::Chat(
+        contents.iter().enumerate().map(|(index, text)| Message::new(role(index), *text)).collect::<Vec<_>>().into(),
+    )
 }
 
 fn pair(text: &str, counted: &str) -> (String, String) {
