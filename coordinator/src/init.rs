@@ -127,6 +127,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
             role: Role::Client,
             expires_at_ms: now.saturating_add(life_ms),
             needs_approval: false,
+            renews: false,
         })?;
         record.put(&mut batch)?;
         tokens.push(JoinToken { name: name.to_string(), token });
