@@ -188,7 +188,7 @@ mod tests {
         let store = DurableStore::open(&data.store()).unwrap();
         assert_eq!(TokenRecord::all(&store).unwrap().len(), 1);
         assert_eq!(Member::all(&store, Role::Operator).unwrap().len(), 1);
-        TokenRecord::find(&store, &second.tokens[0].token, SystemClock.now()).unwrap();
+        TokenRecord::find(&store, &second.tokens[0].token, b"", SystemClock.now()).unwrap();
     }
 
     #[test]
