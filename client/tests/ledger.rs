@@ -165,3 +165,27 @@ fn without_a_ledger_nothing_was_promised() {
     assert!(code == Some(1) && err.contains("is not there") && err.contains("rondo-client join"), "{err}");
     assert_eq!(ledger(dir.path(), &["--frobnicate"]).0, Some(2));
 }
+
+#[test]
+fn a_folder_of_no_client_is_refused_and_a_ledger_is_not_joined_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, err) = ledger(dir.path(), &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("the folder of no client") && err.contains(&dir.path().display().to_string()), "{err}");
+    fs::write(dir.path().join("identity.toml"), "").unwrap();
+    assert_eq!(ledger(dir.path(), &[]).0, Some(0), "a client that has spent nothing");
+
+    fs::remove_file(dir.path().join("identity.toml")).unwrap();
+    drop(write(dir.path()));
+    let join = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rondo-client"));
+        let fingerprint = "00".repeat(32);
+        command.args(["join", "https://127.0.0.1:9", "--token", "t", "--ca-fingerprint", &fingerprint, "--dir"]);
+        let output = command.arg(dir.path()).args(more).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = join(&[]);
+    assert!(said.contains("holds a privacy ledger") && said.contains("--keep-ledger"), "{said}");
+    let said = join(&["--keep-ledger"]);
+    assert!(!said.contains("holds a privacy ledger") && said.contains("127.0.0.1"), "{said}");
+}

@@ -127,6 +127,7 @@ pub fn init(data: &DataDir, request: &InitRequest, clock: &dyn Clock) -> Result<
             role: Role::Client,
             expires_at_ms: now.saturating_add(life_ms),
             needs_approval: false,
+            renews: false,
         })?;
         record.put(&mut batch)?;
         tokens.push(JoinToken { name: name.to_string(), token });
@@ -187,7 +188,7 @@ mod tests {
         let store = DurableStore::open(&data.store()).unwrap();
         assert_eq!(TokenRecord::all(&store).unwrap().len(), 1);
         assert_eq!(Member::all(&store, Role::Operator).unwrap().len(), 1);
-        TokenRecord::find(&store, &second.tokens[0].token, SystemClock.now()).unwrap();
+        TokenRecord::find(&store, &second.tokens[0].token, b"", SystemClock.now()).unwrap();
     }
 
     #[test]

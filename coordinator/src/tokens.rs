@@ -30,8 +30,15 @@ pub struct TokenRecord {
     pub expires_at_ms: Millis,
     /// Who joins must be approved by an operator.
     pub needs_approval: bool,
+    /// It gives the enrolled holder of the name a new certificate; nobody else joins with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renews: bool,
     /// Who joined with it; empty while it is unused.
     pub used_by: String,
+    /// BLAKE3 of the public key that joined with it, hex. The same key may ask again, for its answer
+    /// may have been lost.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub used_key: String,
     /// When somebody joined with it; 0 while it is unused.
     #[serde(default)]
     pub used_at_ms: Millis,
@@ -74,6 +81,8 @@ pub struct TokenPurpose {
     pub expires_at_ms: Millis,
     /// Who joins must be approved by an operator.
     pub needs_approval: bool,
+    /// It gives the enrolled holder of the name a new certificate; nobody else joins with it.
+    pub renews: bool,
 }
 
 fn key(id: &str) -> String {
@@ -94,16 +103,27 @@ impl TokenRecord {
         getrandom::fill(&mut secret).map_err(TokenError::Random)?;
         let token = format!("{TOKEN_PREFIX}{}", hex(&secret));
         let hash = hash(&token).to_hex().to_string();
-        let TokenPurpose { name, role, expires_at_ms, needs_approval } = purpose;
-        let id = hash[..ID_HEX].to_owned();
-        Ok((Self { id, hash, name, role, expires_at_ms, needs_approval, used_by: String::new(), used_at_ms: 0 }, token))
+        let TokenPurpose { name, role, expires_at_ms, needs_approval, renews } = purpose;
+        let record = Self {
+            id: hash[..ID_HEX].to_owned(),
+            hash,
+            name,
+            role,
+            expires_at_ms,
+            needs_approval,
+            renews,
+            used_by: String::new(),
+            used_key: String::new(),
+            used_at_ms: 0,
+        };
+        Ok((record, token))
     }
 
-    /// Finds the token with this text, if it may still be used.
+    /// Finds the token with this text, if it may still be used by who has this public key.
     ///
     /// # Errors
     /// The token is unknown, used or expired, or the store cannot be read.
-    pub fn find(store: &dyn Store, token: &str, now: Millis) -> Result<Self, TokenError> {
+    pub fn find(store: &dyn Store, token: &str, public_key: &[u8], now: Millis) -> Result<Self, TokenError> {
         let presented = hash(token.trim());
         let key = key(&presented.to_hex()[..ID_HEX]);
         let bytes = store.get(&key)?.ok_or(TokenError::Unknown)?;
@@ -112,7 +132,7 @@ impl TokenRecord {
         if blake3::Hash::from_hex(&found.hash).ok() != Some(presented) {
             return Err(TokenError::Unknown);
         }
-        if !found.used_by.is_empty() {
+        if !found.used_by.is_empty() && found.used_key != key_hash(public_key) {
             return Err(TokenError::Used { id: found.id });
         }
         if now >= found.expires_at_ms {
@@ -179,8 +199,20 @@ impl TokenRecord {
             used: !self.used_by.is_empty(),
             needs_approval: self.needs_approval,
             used_by: self.used_by.clone(),
+            renews: self.renews,
         }
     }
+
+    /// Marks it as used by a member with this public key.
+    pub fn use_up(&mut self, name: &str, public_key: &[u8], now: Millis) {
+        name.clone_into(&mut self.used_by);
+        self.used_key = key_hash(public_key);
+        self.used_at_ms = now;
+    }
+}
+
+fn key_hash(public_key: &[u8]) -> String {
+    blake3::hash(public_key).to_hex().to_string()
 }
 
 #[cfg(test)]
@@ -189,8 +221,13 @@ mod tests {
     use crate::store::mem::MemStore;
 
     fn minted(store: &MemStore) -> (TokenRecord, String) {
-        let purpose =
-            TokenPurpose { name: "movies".into(), role: Role::Client, expires_at_ms: 1000, needs_approval: false };
+        let purpose = TokenPurpose {
+            name: "movies".into(),
+            role: Role::Client,
+            expires_at_ms: 1000,
+            needs_approval: false,
+            renews: false,
+        };
         let (record, token) = TokenRecord::mint(purpose).unwrap();
         let mut batch = Batch::new();
         record.put(&mut batch).unwrap();
@@ -202,12 +239,16 @@ mod tests {
     fn a_token_is_found_once_and_in_time() {
         let store = MemStore::new();
         let (record, token) = minted(&store);
-        assert_eq!(TokenRecord::find(&store, &format!(" {token}\n"), 999).unwrap(), record);
-        assert!(matches!(TokenRecord::find(&store, &token, 1000), Err(TokenError::Expired { .. })));
+        let find = |token: &str, key: &[u8], now| TokenRecord::find(&store, token, key, now);
+        assert_eq!(find(&format!(" {token}\n"), b"key", 999).unwrap(), record);
+        assert!(matches!(find(&token, b"key", 1000), Err(TokenError::Expired { .. })));
         let mut batch = Batch::new();
-        TokenRecord { used_by: "movies".into(), ..record }.put(&mut batch).unwrap();
+        let mut used = record;
+        used.use_up("movies", b"key", 5);
+        used.put(&mut batch).unwrap();
         store.commit(&batch).unwrap();
-        assert!(matches!(TokenRecord::find(&store, &token, 999), Err(TokenError::Used { .. })));
+        assert!(matches!(find(&token, b"other", 999), Err(TokenError::Used { .. })));
+        assert_eq!(find(&token, b"key", 999).unwrap(), used, "the answer to the same key may be lost");
     }
 
     #[test]
@@ -233,8 +274,8 @@ mod tests {
         let kept: Vec<u8> = store.load().unwrap().into_values().flatten().collect();
         let secret = token.strip_prefix(TOKEN_PREFIX).unwrap();
         assert!(!String::from_utf8(kept).unwrap().contains(secret));
-        assert!(matches!(TokenRecord::find(&store, &record.hash, 0), Err(TokenError::Unknown)));
-        assert!(matches!(TokenRecord::find(&store, "", 0), Err(TokenError::Unknown)));
+        assert!(matches!(TokenRecord::find(&store, &record.hash, b"", 0), Err(TokenError::Unknown)));
+        assert!(matches!(TokenRecord::find(&store, "", b"", 0), Err(TokenError::Unknown)));
         assert_ne!(minted(&store).1, token);
     }
 }

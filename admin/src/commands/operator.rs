@@ -56,7 +56,8 @@ pub async fn run(command: OperatorCommand, context: &mut Context) -> Result<(), 
         }
         OperatorCommand::Add { name, ttl } => {
             let role = "operator".to_owned();
-            let request = CreateTokenRequest { name, role, ttl_s: token::seconds(ttl), needs_approval: false };
+            let request =
+                CreateTokenRequest { name, role, ttl_s: token::seconds(ttl), needs_approval: false, renews: false };
             token::create(request, context, "rondo join", "").await
         }
         OperatorCommand::Revoke { name } => {

@@ -16,11 +16,20 @@ use crate::text::{moment, parse_span};
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Makes a token for one client and prints how it joins; the token is shown this once
-    #[command(after_help = "Example:\n  rondo token create --name hospital-a --ttl 2h")]
+    #[command(after_help = "Example:
+  rondo token create --name hospital-a --ttl 2h
+  rondo token create --renew hospital-a
+
+A token of --renew gives a client that is enrolled a new certificate: one whose certificate has expired or whose key was
+lost, or one that was revoked and is to be let in again. It keeps its name, its approval and its history, and its older
+certificates count no more.")]
     Create {
         /// Fixes the client's name; without it the client chooses
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", conflicts_with = "renew")]
         name: String,
+        /// For a client that is enrolled and needs a new certificate: its name
+        #[arg(long, value_name = "NAME", conflicts_with = "needs_approval")]
+        renew: Option<String>,
         /// How long it can be used: 90s, 15m, 24h, 7d [default: the coordinator's, one day]
         #[arg(long, value_parser = parse_span)]
         ttl: Option<Duration>,
@@ -46,9 +55,11 @@ pub enum TokenCommand {
 /// be printed.
 pub async fn run(command: TokenCommand, context: &mut Context) -> Result<(), CliError> {
     match command {
-        TokenCommand::Create { name, ttl, needs_approval } => {
-            let request = CreateTokenRequest { name, role: "client".to_owned(), ttl_s: seconds(ttl), needs_approval };
-            create(request, context, "rondo-client join", "--dir DIR").await
+        TokenCommand::Create { name, renew, ttl, needs_approval } => {
+            let renews = renew.is_some();
+            let (name, role) = (renew.unwrap_or(name), "client".to_owned());
+            let request = CreateTokenRequest { name, role, ttl_s: seconds(ttl), needs_approval, renews };
+            create(request, context, "rondo-client join", if renews { "--dir DIR --renew" } else { "--dir DIR" }).await
         }
         TokenCommand::List => {
             let reply = context.administration().await?.list_tokens(ListTokensRequest {}).await?.into_inner();
@@ -98,6 +109,7 @@ fn list(tokens: &[TokenInfo]) -> String {
         let state = match token {
             token if token.used => format!("used by {}", token.used_by),
             token if token.expires_at_ms > 0 && token.expires_at_ms <= now => "expired".to_owned(),
+            token if token.renews => "open, renews".to_owned(),
             token if token.needs_approval => "open, approval needed".to_owned(),
             _ => "open".to_owned(),
         };

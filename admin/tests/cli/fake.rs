@@ -160,9 +160,9 @@ impl Administration for Fake {
         self.client("revoke", request)
     }
     async fn create_token(&self, request: Request<CreateTokenRequest>) -> Answer<CreateTokenReply> {
-        let CreateTokenRequest { name, role, ttl_s, needs_approval } = request.into_inner();
+        let CreateTokenRequest { name, role, ttl_s, needs_approval, renews } = request.into_inner();
         let asked = format!("token {name} {role} {ttl_s} {needs_approval}");
-        let info = Some(TokenInfo { id: "7".to_owned(), name, role, needs_approval, ..TokenInfo::default() });
+        let info = Some(TokenInfo { id: "7".to_owned(), name, role, needs_approval, renews, ..TokenInfo::default() });
         self.noted(asked, CreateTokenReply { info, token: "T0KEN".to_owned(), ca_fingerprint: "f00d".to_owned() })
     }
     async fn list_tokens(&self, _: Request<ListTokensRequest>) -> Answer<ListTokensReply> {

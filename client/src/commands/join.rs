@@ -7,12 +7,17 @@ use clap::Args;
 use rondo_wire::identity::{self, Enrolled, IdentityError};
 use serde_json::json;
 
+use crate::home::{Home, HomeError};
+
 /// Enrols at a coordinator: a key is made here and stays here, a certificate comes back
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   rondo-client join https://coordinator.example:7461 --token 4f1c... --ca-fingerprint 9a0b... --dir ~/rondo --name movies
 
-An operator makes the token with `rondo token create`; `rondo-coordinator init` prints the fingerprint.")]
+  rondo-client join https://coordinator.example:7461 --token 4f1c... --ca-fingerprint 9a0b... --dir ~/rondo --renew
+
+An operator makes the token with `rondo token create`, or `rondo token create --renew NAME` for a client whose identity has
+expired or was revoked; `rondo-coordinator init` prints the fingerprint.")]
 pub struct JoinArgs {
     /// Address of the coordinator, https://host:port
     pub url: String,
@@ -28,6 +33,13 @@ pub struct JoinArgs {
     /// Name asked for; not needed where the token fixes one
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Put a new identity in the place of one that has expired or was revoked; ledger, spool and all
+    /// else in the folder stay
+    #[arg(long, conflicts_with_all = ["name", "keep_ledger"])]
+    pub renew: bool,
+    /// Join as a new client with a folder that holds a privacy ledger: what it has spent stays spent
+    #[arg(long)]
+    pub keep_ledger: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
@@ -46,6 +58,20 @@ pub enum JoinError {
     /// The coordinator made this an operator.
     #[error("the token was an operator's: this folder is an identity for `rondo`, not for a client")]
     Role,
+    /// The folder holds what another client has spent.
+    #[error(
+        "{} holds a privacy ledger and no identity: it was a client's\nhint: was it this one? restore its identity.toml, or \
+         renew it with `--renew`; is it to be another client, which goes on from what was spent? give `--keep-ledger`; \
+         otherwise choose another folder, and keep this one",
+        .dir.display()
+    )]
+    HoldsLedger {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// The outcome cannot be printed.
     #[error("output: {0}")]
     Output(#[from] io::Error),
@@ -56,7 +82,17 @@ pub enum JoinError {
 /// # Errors
 /// The enrolment fails, the token is an operator's, or the outcome cannot be printed.
 pub async fn join(args: &JoinArgs, out: &mut dyn Write) -> Result<(), JoinError> {
-    let enrolled = identity::enrol(&args.url, &args.token, &args.ca_fingerprint, &args.name, &args.dir).await?;
+    // A daemon that runs would go on with the old key.
+    let home = Home::open(&args.dir)?;
+    let holds_ledger = [home.ledger(), home.ledger().with_extension("head")].iter().any(|path| path.exists());
+    let enrolled = if args.renew {
+        identity::renew_by_token(&args.url, &args.token, &args.ca_fingerprint, &args.dir).await?
+    } else {
+        if holds_ledger && !args.keep_ledger && !args.dir.join("identity.toml").exists() {
+            return Err(JoinError::HoldsLedger { dir: args.dir.clone() });
+        }
+        identity::enrol(&args.url, &args.token, &args.ca_fingerprint, &args.name, &args.dir).await?
+    };
     print(&enrolled, &args.dir, args.json, out)?;
     if enrolled.identity.role == "client" { Ok(()) } else { Err(JoinError::Role) }
 }

@@ -42,6 +42,16 @@ pub enum LedgerCommandError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder is nobody's.
+    #[error(
+        "{} is the folder of no client: it holds neither an identity nor a ledger\nhint: name the folder that was given to \
+         `rondo-client join`",
+        .dir.display()
+    )]
+    NoClient {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The ledger was changed or cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -56,7 +66,7 @@ pub enum LedgerCommandError {
 /// Reads the ledger and prints what it says.
 ///
 /// # Errors
-/// The folder is not there, the ledger cannot be read or was changed, an entry has numbers out of
+/// The folder is not there or no client's, the ledger cannot be read or was changed, an entry has numbers out of
 /// range, or the outcome cannot be printed.
 pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerCommandError> {
     let path = args.dir.join(LEDGER);
@@ -64,6 +74,10 @@ pub fn ledger(args: &LedgerArgs, out: &mut dyn Write) -> Result<(), LedgerComman
         Err(LedgerError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             if !args.dir.is_dir() {
                 return Err(LedgerCommandError::NoFolder { dir: args.dir.clone() });
+            }
+            let is_a_home = ["identity.toml", "coordinator.toml"].iter().any(|file| args.dir.join(file).is_file());
+            if !is_a_home {
+                return Err(LedgerCommandError::NoClient { dir: args.dir.clone() });
             }
             Contents::default()
         }

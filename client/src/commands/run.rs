@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use rondo_dp::Ledger;
 use rondo_methods::Registry;
 use rondo_trainer_api::limits::Limits;
 use rondo_trainer_api::work::MakeTrainer;
@@ -45,6 +46,9 @@ pub struct RunArgs {
     /// The configuration [default: client.toml in that folder]
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Begin a new privacy ledger where both of its files are lost; what was spent is forgotten
+    #[arg(long)]
+    pub new_ledger: bool,
     /// Log as JSON, one object per line
     #[arg(long)]
     pub json: bool,
@@ -116,6 +120,10 @@ pub enum RunError {
 pub async fn run(args: &RunArgs) -> Result<(), RunError> {
     let stop = stop_signal().map_err(RunError::Signals)?;
     let home = Home::open(&args.dir)?;
+    if args.new_ledger {
+        // Makes both files where they are gone, and changes nothing where they are there.
+        Ledger::open(&home.ledger()).map_err(StartError::from)?;
+    }
     let config = read_config(args)?;
     let identity = identity::load(&args.dir).map_err(|error| match error {
         IdentityError::Missing { dir, file } => RunError::NotEnrolled { dir, file },

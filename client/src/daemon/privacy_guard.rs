@@ -13,6 +13,7 @@ use rondo_proto::{RunId, v1};
 use super::failure::Failure;
 use super::privacy_terms::privacy_terms;
 use crate::config::Config;
+use crate::home::HISTORY;
 use crate::policy::Decline;
 use crate::spool::Entry;
 
@@ -23,12 +24,31 @@ pub struct PrivacyGuard {
     config: Arc<Config>,
 }
 
+/// Files that a daemon writes into its folder once its ledger is there.
+const WRITTEN_LATER: [&str; 3] = [HISTORY, "answers.json", "models.json"];
+
+/// Refuses a folder in which a daemon has worked and of whose ledger nothing is left: a new one would
+/// hold every budget again as if nothing had been spent.
+fn check_not_lost(ledger: &Path) -> Result<(), LedgerError> {
+    let Some(dir) = ledger.parent() else { return Ok(()) };
+    let head = ledger.with_extension("head");
+    let worked = WRITTEN_LATER.iter().map(|file| dir.join(file)).find(|file| file.exists());
+    match worked {
+        Some(evidence) if !ledger.exists() && !head.exists() => {
+            Err(LedgerError::BothLost { ledger: ledger.to_owned(), head, evidence })
+        }
+        _ => Ok(()),
+    }
+}
+
 impl PrivacyGuard {
     /// Opens the ledger.
     ///
     /// # Errors
-    /// A file that was changed or cannot be read.
+    /// A file that was changed or cannot be read; both files are gone from a folder in which a daemon
+    /// has worked.
     pub fn open(path: &Path, config: Arc<Config>) -> Result<Self, LedgerError> {
+        check_not_lost(path)?;
         Ok(Self { ledger: Arc::new(Mutex::new(Ledger::open(path)?)), config })
     }
 

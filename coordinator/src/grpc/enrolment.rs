@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{Shared, invalid};
 use crate::members::{Member, MemberCertificate};
 use crate::store::Batch;
-use crate::tls::ca::IssuedCertificate;
+use crate::tls::ca::{IssuedCertificate, public_key};
 use crate::tls::{Role, TlsError};
 use crate::tokens::{TokenError, TokenRecord};
 
@@ -52,6 +52,12 @@ impl Shared {
     fn issue(&self, csr_pem: &str, role: Role, name: &str) -> Result<IssuedCertificate, Status> {
         let days = self.config.client_certificate_days;
         Ok(self.authority.issue_peer(csr_pem, role, name, self.clock.now(), days)?)
+    }
+
+    /// Whether a client waits for no operator.
+    async fn is_approved(&self, client: ClientId) -> Result<bool, Status> {
+        let state = self.driver.view(move |engine| engine.client(&client).map(|info| info.state)).await?;
+        Ok(state.as_deref() != Some("pending"))
     }
 
     fn enrol_reply(&self, issued: IssuedCertificate, role: Role, name: &str, approved: bool) -> Response<EnrolReply> {
@@ -94,38 +100,52 @@ impl Enrolment for EnrolmentService {
         let shared = &self.0;
         let EnrolRequest { token, csr_pem, name } = request.into_inner();
         let now = shared.clock.now();
+        let public_key = public_key(&csr_pem)?;
 
         // From here on no other enrolment runs, so that a token cannot be found unused twice.
         let _writing = shared.writing.lock().await;
-        let mut token = TokenRecord::find(&*shared.store, &token, now)?;
+        let mut token = TokenRecord::find(&*shared.store, &token, &public_key, now)?;
         let name = joining_name(&token, &name)?;
         let role = token.role;
         let known = Member::find(&*shared.store, role, name.as_str())?;
-        if known.is_some_and(|member| !member.revoked) {
-            let hint = "choose another name, or have an operator revoke the present holder first";
-            return Err(status(ErrorCode::AlreadyExists, format!("{role} `{name}` is enrolled already"), Some(hint)));
+        // The key that used the token asks again because its answer was lost.
+        let is_again = !token.used_by.is_empty();
+        let holder = known.filter(|member| token.renews || !member.revoked);
+        if holder.is_some() && !token.renews && !is_again {
+            let hint = format!(
+                "is it the same one, with an identity that was lost or expired? `rondo token create --renew {name}`; another one \
+                 chooses another name"
+            );
+            return Err(status(ErrorCode::AlreadyExists, format!("{role} `{name}` is enrolled already"), Some(&hint)));
+        }
+        if holder.is_none() && (token.renews || is_again) {
+            let message = format!("{role} `{name}` was revoked or is not enrolled any more");
+            return Err(status(ErrorCode::FailedPrecondition, message, Some("join with a new token")));
         }
         let issued = shared.issue(&csr_pem, role, name.as_str())?;
 
         let mut batch = Batch::new();
-        let approved = !token.needs_approval || role == Role::Operator;
-        token.used_by = name.to_string();
-        token.used_at_ms = now;
+        token.use_up(name.as_str(), &public_key, now);
         token.put(&mut batch)?;
-        Member::new(name.as_str(), role, now, MemberCertificate::from(&issued)).put(&mut batch)?;
+        let was_revoked = holder.as_ref().is_some_and(|member| member.revoked);
+        let mut member = Member::new(name.as_str(), role, now, MemberCertificate::from(&issued));
+        // Of all certificates the new one alone counts from now on.
+        member.enrolled_at_ms = holder.as_ref().map_or(now, |holder| holder.enrolled_at_ms);
+        member.put(&mut batch)?;
+        let mut approved = !token.needs_approval || role == Role::Operator;
+        let (fingerprint, expires) = (issued.fingerprint.clone(), issued.expires_ms);
         match role {
+            Role::Client if holder.is_some() && !was_revoked => {
+                shared.driver.step_with(Input::Renewed { client: name.clone(), fingerprint, expires }, batch).await?;
+                approved = shared.is_approved(name.clone()).await?;
+            }
             Role::Client => {
-                let input = Input::Enrolled {
-                    client: name.clone(),
-                    fingerprint: issued.fingerprint.clone(),
-                    expires: issued.expires_ms,
-                    approved,
-                };
+                let input = Input::Enrolled { client: name.clone(), fingerprint, expires, approved };
                 shared.driver.step_with(input, batch).await?;
             }
             Role::Operator => shared.driver.commit(batch).await?,
         }
-        tracing::info!(%role, %name, token = token.id, approved, "enrolled");
+        tracing::info!(%role, %name, token = token.id, approved, renewed = holder.is_some(), "enrolled");
         Ok(shared.enrol_reply(issued, role, name.as_str(), approved))
     }
 
@@ -152,8 +172,7 @@ impl Enrolment for EnrolmentService {
                     expires: issued.expires_ms,
                 };
                 shared.driver.step_with(input, batch).await?;
-                let state = shared.driver.view(move |engine| engine.client(&client).map(|info| info.state)).await?;
-                approved = state.as_deref() != Some("pending");
+                approved = shared.is_approved(client).await?;
             }
             Role::Operator => shared.driver.commit(batch).await?,
         }

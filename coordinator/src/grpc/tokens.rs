@@ -20,6 +20,14 @@ impl Shared {
         if !request.name.is_empty() {
             ClientId::new(request.name.as_str()).map_err(invalid)?;
         }
+        if request.renews {
+            let known = Member::find(&*self.store, role, &request.name)?;
+            known.ok_or_else(|| {
+                let message = format!("there is no {role} `{}` to renew", request.name);
+                let hint = Some("name one that is enrolled: `rondo client list`, `rondo operator list`");
+                status(ErrorCode::NotFound, message, hint)
+            })?;
+        }
         let ttl_s = if request.ttl_s == 0 { self.config.token_ttl_s } else { request.ttl_s };
         let life_ms = i64::try_from(ttl_s.saturating_mul(1000)).unwrap_or(i64::MAX);
         let (record, token) = TokenRecord::mint(TokenPurpose {
@@ -27,6 +35,7 @@ impl Shared {
             role,
             expires_at_ms: self.clock.now().saturating_add(life_ms),
             needs_approval: request.needs_approval,
+            renews: request.renews,
         })?;
         let mut batch = Batch::new();
         record.put(&mut batch)?;

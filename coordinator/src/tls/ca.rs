@@ -161,6 +161,15 @@ impl Authority {
     }
 }
 
+/// The public key of a certificate request.
+///
+/// # Errors
+/// The request is no PKCS#10.
+pub fn public_key(csr_pem: &str) -> Result<Vec<u8>, TlsError> {
+    let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(TlsError::Request)?;
+    Ok(request.public_key.der_bytes().to_vec())
+}
+
 fn set_validity(params: &mut CertificateParams, now: Millis, days: i64) -> Result<(), TlsError> {
     let now = OffsetDateTime::from_unix_timestamp(now / 1000)
         .map_err(|e| TlsError::Certificate(format!("the clock is out of range: {e}")))?;

@@ -8,7 +8,7 @@ use rondo_coordinator::tls::Role;
 use rondo_coordinator::tls::ca::Authority;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_wire::identity::{Identity, IdentityError, enrol, key_and_request, renew};
+use rondo_wire::identity::{Identity, IdentityError, enrol, key_and_request, renew, renew_by_token};
 use rondo_wire::status::{code_of, explain};
 use rondo_wire::stubs::administration_client::AdministrationClient;
 use rondo_wire::stubs::federation_client::FederationClient;
@@ -248,4 +248,82 @@ async fn operators_are_added_and_the_last_one_stays() {
     let bad = v1::CreateTokenRequest { role: "king".into(), ..Default::default() };
     let mut api = AdministrationClient::new(channel(&second.identity, coordinator.address));
     assert_eq!(code_of(&api.create_token(bad).await.unwrap_err()), ErrorCode::InvalidArgument);
+}
+
+/// The operator's token of `rondo token create --renew`.
+async fn renewal_token(coordinator: &Coordinator, name: &str) -> v1::CreateTokenReply {
+    let request = v1::CreateTokenRequest { name: name.into(), renews: true, ..Default::default() };
+    coordinator.operator().api.create_token(request).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_identity_keeps_all_else_in_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = started(&dir.path().join("data"));
+    let (url, folder) = (coordinator.url(), dir.path().join("a"));
+    let made = coordinator.operator().token("movies").await;
+    let old = enrol(&url, &made.token, &made.ca_fingerprint, "", &folder).await.unwrap().identity;
+    for (file, text) in [("ledger.jsonl", "entries"), ("ledger.head", "3 blake3:00"), ("client.toml", "[limits]")] {
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    let kept = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+
+    let made = renewal_token(&coordinator, "movies").await;
+    let info = made.info.clone().unwrap();
+    assert!(info.renews && info.name == "movies");
+    // Another folder cannot take the name by it, nor this one take another name.
+    let other = dir.path().join("b");
+    let news = coordinator.operator().token("news").await;
+    enrol(&url, &news.token, &news.ca_fingerprint, "", &other).await.unwrap();
+    let refused = renew_by_token(&url, &made.token, &made.ca_fingerprint, &other).await.unwrap_err();
+    assert_eq!(code(&refused), ErrorCode::PermissionDenied);
+    assert!(refused.to_string().contains("`movies`"), "{refused}");
+
+    let new = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap();
+    assert!(new.approved && new.identity.name == "movies" && new.identity.cert_pem != old.cert_pem);
+    poll(&new.identity, &coordinator).await.unwrap();
+    assert!(poll(&old, &coordinator).await.is_err(), "the older certificate counts no more");
+    assert_eq!(kept("ledger.jsonl") + &kept("ledger.head") + &kept("client.toml"), "entries3 blake3:00[limits]");
+    assert!(!folder.join("key.new.pem").exists());
+    assert_eq!(kept("key.pem"), new.identity.key_pem);
+
+    // The token is used up for any other key.
+    let again = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap_err();
+    assert!(again.to_string().contains("already used"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_whose_answer_was_lost_is_answered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = started(&dir.path().join("data"));
+    let (url, folder) = (coordinator.url(), dir.path().join("a"));
+    let made = coordinator.operator().token("movies").await;
+    enrol(&url, &made.token, &made.ca_fingerprint, "", &folder).await.unwrap();
+    let made = renewal_token(&coordinator, "movies").await;
+    let first = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap().identity;
+    // The folder as it was before the answer came: the old identity and the new key.
+    std::fs::write(folder.join("key.new.pem"), &first.key_pem).unwrap();
+    let second = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap().identity;
+    assert_eq!(second.key_pem, first.key_pem);
+    poll(&second, &coordinator).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_client_comes_back_by_a_renewal_token_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = started(&dir.path().join("data"));
+    let (url, folder) = (coordinator.url(), dir.path().join("a"));
+    let made = coordinator.operator().token("movies").await;
+    let old = enrol(&url, &made.token, &made.ca_fingerprint, "", &folder).await.unwrap().identity;
+    let mut api = coordinator.operator().api;
+    api.revoke_client(v1::RevokeClientRequest { client: "movies".into() }).await.unwrap();
+    assert!(poll(&old, &coordinator).await.is_err());
+    let made = renewal_token(&coordinator, "movies").await;
+    let new = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap().identity;
+    poll(&new, &coordinator).await.unwrap();
+    assert!(poll(&old, &coordinator).await.is_err(), "what was revoked stays so");
+
+    let unknown = v1::CreateTokenRequest { name: "nobody".into(), renews: true, ..Default::default() };
+    let refused = api.create_token(unknown).await.unwrap_err();
+    assert_eq!(code_of(&refused), ErrorCode::NotFound);
 }

@@ -38,6 +38,20 @@ pub enum LedgerError {
         /// The head there.
         head: String,
     },
+    /// The ledger and its head are gone from a folder that had them.
+    #[error(
+        "{} and {} are both missing, though {} shows that this folder had a ledger: what was spent is not known; restore both \
+         from a backup; to begin anew and forget what was spent, start once with --new-ledger",
+        .ledger.display(), .head.display(), .evidence.display()
+    )]
+    BothLost {
+        /// The ledger.
+        ledger: PathBuf,
+        /// Its head.
+        head: PathBuf,
+        /// The file that shows that there was one.
+        evidence: PathBuf,
+    },
     /// The whole file is gone.
     #[error(
         "the privacy ledger {} is not there, and {counted} entries were made in it (head {head}); {remedy}",

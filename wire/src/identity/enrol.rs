@@ -10,7 +10,7 @@ use rondo_proto::v1::{EnrolReply, EnrolRequest, RenewRequest};
 use tonic::transport::ClientTlsConfig;
 
 use super::pinned::{Fingerprint, PinnedCa};
-use super::{CA, CERTIFICATE, Identity, IdentityError, KEY, channel, endpoint, files, host};
+use super::{CA, CERTIFICATE, Identity, IdentityError, KEY, NEW_KEY, channel, endpoint, files, host};
 use crate::stubs::enrolment_client::EnrolmentClient;
 
 /// How long the coordinator may take to answer.
@@ -49,15 +49,69 @@ pub async fn enrol(
     name: &str,
     dir: &Path,
 ) -> Result<Enrolled, IdentityError> {
-    let fingerprint: Fingerprint = ca_fingerprint.parse()?;
-    let server_name = host(url)?;
     if files::exists(dir) {
         return Err(IdentityError::Exists { dir: dir.to_owned() });
     }
-    // The key is on disk before the token is spent: a full disk must not cost the token.
-    let (key_pem, csr_pem) = key_and_request(name)?;
+    let enrolled = redeem(url, token, ca_fingerprint, name, dir, KEY).await?;
+    enrolled.identity.save(dir)?;
+    Ok(enrolled)
+}
+
+/// Puts a new certificate with a new key in the place of an identity that has expired or was
+/// revoked, by a token that an operator made for its name. Nothing else in the folder changes. It
+/// may be called again with the same token when the answer was lost, or after a crash.
+///
+/// # Errors
+/// The folder holds no identity, or that of another name; the server does not show that CA; the
+/// coordinator refuses.
+pub async fn renew_by_token(
+    url: &str,
+    token: &str,
+    ca_fingerprint: &str,
+    dir: &Path,
+) -> Result<Enrolled, IdentityError> {
+    let about = files::about(dir)?;
+    let enrolled = redeem(url, token, ca_fingerprint, &about.name, dir, NEW_KEY).await?;
+    let Identity { name, role, .. } = &enrolled.identity;
+    if (&about.name, &about.role) != (name, role) {
+        return Err(IdentityError::OtherHolder {
+            dir: dir.to_owned(),
+            role: about.role,
+            name: about.name,
+            other_role: role.clone(),
+            other: name.clone(),
+        });
+    }
+    // A crash in between leaves a key and a certificate that do not fit, and the new key: the same
+    // call mends it.
+    enrolled.identity.save(dir)?;
+    files::remove(dir, NEW_KEY)?;
+    Ok(enrolled)
+}
+
+/// Exchanges a token for a certificate of the key in `key_file`, which is made where it is missing.
+async fn redeem(
+    url: &str,
+    token: &str,
+    ca_fingerprint: &str,
+    name: &str,
+    dir: &Path,
+    key_file: &str,
+) -> Result<Enrolled, IdentityError> {
+    let fingerprint: Fingerprint = ca_fingerprint.parse()?;
+    let server_name = host(url)?;
+    // The key is on disk before the token is spent: a full disk must not cost the token, and who
+    // asks again with the same key is answered again.
     files::create_dir(dir)?;
-    files::write(dir, KEY, &key_pem)?;
+    let key = match files::key(dir, key_file) {
+        Some(key) => key,
+        None => {
+            let key = KeyPair::generate().map_err(certificate)?;
+            files::write(dir, key_file, &key.serialize_pem())?;
+            key
+        }
+    };
+    let csr_pem = request(&key, name)?;
 
     let verifier = Arc::new(PinnedCa::new(fingerprint));
     let pin_error = |shown: String| IdentityError::Pin { url: url.to_owned(), expected: fingerprint, shown };
@@ -78,9 +132,7 @@ pub async fn enrol(
         Some(shown) => return Err(pin_error(shown.to_string())),
         None => return Err(pin_error("something that is no certificate".to_owned())),
     }
-    let enrolled = enrolled(reply, url.trim_end_matches('/'), key_pem);
-    enrolled.identity.save(dir)?;
-    Ok(enrolled)
+    Ok(enrolled(reply, url.trim_end_matches('/'), key.serialize_pem()))
 }
 
 /// Renews a certificate before it ends, with the same key, over the identity's own channel, and

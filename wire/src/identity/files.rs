@@ -3,14 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use rcgen::KeyPair;
 use rondo_proto::files::{self, FileAccess};
 
-use super::{ABOUT, About, CA, CERTIFICATE, Identity, IdentityError, KEY};
+use super::{ABOUT, About, CA, CERTIFICATE, Identity, IdentityError, KEY, NEW_KEY};
 
 pub(super) fn load(dir: &Path) -> Result<Identity, IdentityError> {
-    let about_path = dir.join(ABOUT);
-    let about: About = toml::from_str(&read(dir, ABOUT)?)
-        .map_err(|error| IdentityError::Damaged { path: about_path, problem: error.to_string() })?;
+    let about = about(dir)?;
     Ok(Identity {
         url: about.url,
         name: about.name,
@@ -37,6 +36,26 @@ pub(super) fn save(identity: &Identity, dir: &Path) -> Result<(), IdentityError>
 /// Whether the folder holds an identity.
 pub(super) fn exists(dir: &Path) -> bool {
     dir.join(ABOUT).exists()
+}
+
+/// The key in a file, where there is one that can be used: an attempt before may have left it.
+pub(super) fn key(dir: &Path, file: &str) -> Option<KeyPair> {
+    KeyPair::from_pem(&std::fs::read_to_string(dir.join(file)).ok()?).ok()
+}
+
+/// Who the folder is, and of which coordinator.
+pub(super) fn about(dir: &Path) -> Result<About, IdentityError> {
+    toml::from_str(&read(dir, ABOUT)?)
+        .map_err(|error| IdentityError::Damaged { path: dir.join(ABOUT), problem: error.to_string() })
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove(dir: &Path, file: &str) -> Result<(), IdentityError> {
+    let path = dir.join(file);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::Io { path, source }),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the folder, for its owner alone where it is new.
@@ -68,6 +87,6 @@ fn read(dir: &Path, file: &'static str) -> Result<String, IdentityError> {
 /// owner alone.
 pub(super) fn write(dir: &Path, file: &str, text: &str) -> Result<(), IdentityError> {
     let path = dir.join(file);
-    let access = if file == KEY { FileAccess::Owner } else { FileAccess::Everyone };
+    let access = if [KEY, NEW_KEY].contains(&file) { FileAccess::Owner } else { FileAccess::Everyone };
     files::replace(&path, text.as_bytes(), access).map_err(|source| IdentityError::Io { path, source })
 }

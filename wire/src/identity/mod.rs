@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
-pub use enrol::{Enrolled, enrol, key_and_request, renew, renew_if_due, renewal_due};
+pub use enrol::{Enrolled, enrol, key_and_request, renew, renew_by_token, renew_if_due, renewal_due};
 pub use pinned::{Fingerprint, InvalidFingerprint};
 
 use crate::status::explain;
@@ -26,6 +26,8 @@ const ABOUT: &str = "identity.toml";
 const CA: &str = "ca.pem";
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
+/// The key of a renewal that is under way.
+const NEW_KEY: &str = "key.new.pem";
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,10 +78,24 @@ pub enum IdentityError {
         file: &'static str,
     },
     /// The folder already holds one; it is never overwritten.
-    #[error("{dir} already holds an identity; choose another folder, or remove this one first", dir = .dir.display())]
+    #[error("{dir} already holds an identity", dir = .dir.display())]
     Exists {
         /// The folder.
         dir: PathBuf,
+    },
+    /// The coordinator gave a certificate of another name or role than the folder's.
+    #[error("{dir} is the identity of {role} `{name}`, and the token is for {other_role} `{other}`", dir = .dir.display())]
+    OtherHolder {
+        /// The folder.
+        dir: PathBuf,
+        /// The folder's role.
+        role: String,
+        /// The folder's name.
+        name: String,
+        /// The role in the new certificate.
+        other_role: String,
+        /// The name in the new certificate.
+        other: String,
     },
     /// A file cannot be read or written.
     #[error("{path}: {source}", path = .path.display())]
@@ -141,6 +157,11 @@ impl IdentityError {
                 });
             }
             Self::Refused { status } => return explain(status).1,
+            Self::Exists { .. } => {
+                "did it expire, or was it revoked? an operator makes a token with `rondo token create --renew NAME`, and `join \
+                 --renew` takes it and keeps everything else in the folder; for another client, choose another folder"
+            }
+            Self::OtherHolder { .. } => "ask the operator for a token of the folder's own name",
             Self::Url { .. } => "use the address that `rondo-coordinator init` printed",
             _ => return None,
         };

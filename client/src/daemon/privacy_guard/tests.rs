@@ -107,3 +107,19 @@ fn a_domain_that_no_data_set_names_any_more_is_noticed() {
     assert!(first.unnamed_domains().is_empty());
     assert_eq!(guard(dir.path(), None, &["opinions"]).unnamed_domains(), ["reviews"]);
 }
+
+/// A new ledger in place of a lost one would hold every budget again.
+#[test]
+fn a_folder_that_has_lost_its_whole_ledger_is_refused() {
+    for evidence in ["history.jsonl", "answers.json", "models.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.jsonl");
+        drop(PrivacyGuard::open(&path, Arc::new(Config::default())).unwrap());
+        std::fs::write(dir.path().join(evidence), "").unwrap();
+        drop(PrivacyGuard::open(&path, Arc::new(Config::default())).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(path.with_extension("head")).unwrap();
+        let said = PrivacyGuard::open(&path, Arc::new(Config::default())).err().unwrap().to_string();
+        assert!(said.contains("both missing") && said.contains(evidence) && said.contains("--new-ledger"), "{said}");
+    }
+}
