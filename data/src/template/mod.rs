@@ -121,7 +121,7 @@ impl ChatTemplate {
         });
         environment.add_function("strftime_now", |format: String| DAY.format(&format));
         let source = source::rewritten(source);
-        environment.add_template_owned("chat", source).map_err(|error| syntax(&error))?;
+        environment.add_template_owned("chat", source).map_err(|error| not_compiled(&error))?;
         let mut template =
             Self { environment: Arc::new(environment), special, shows_parts: true, shows_developer: true };
         let shown = |turns: &[Value]| template.render_values(turns, None, None, false).unwrap_or_default();
@@ -371,7 +371,7 @@ fn refusal(error: &minijinja::Error) -> TemplateError {
 }
 
 /// Why a template does not compile: a statement that is not known here, or a mistake.
-fn syntax(error: &minijinja::Error) -> TemplateError {
+fn not_compiled(error: &minijinja::Error) -> TemplateError {
     match error.detail().and_then(|detail| detail.strip_prefix("unknown statement ")) {
         Some(statement) => TemplateError::NotSupported { what: format!("`{statement}`"), line: line_of(error) },
         None => TemplateError::Syntax(described(error)),
