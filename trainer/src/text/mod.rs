@@ -8,5 +8,5 @@ mod gguf_vocabulary;
 mod layout;
 pub mod load_tokenizer;
 pub mod rows;
-mod tokenizer_files;
 pub mod tokens;
+mod vocab_size;
