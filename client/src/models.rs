@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rondo_base::BaseError;
+use rondo_proto::base_tokens::OTHER_TOKENS;
 use rondo_proto::files::{self, FileAccess};
-use rondo_proto::v1::BaseModel;
+use rondo_proto::v1::{BaseModel, BaseTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Model;
@@ -43,6 +44,14 @@ pub enum ModelError {
         repository: String,
         /// What is wrong, and the fix.
         problem: String,
+    },
+    /// The weights are the run's, and the tokens are not.
+    #[error("base model {name:?} in {}: {OTHER_TOKENS}; take these files from where the operator has them", .dir.display())]
+    OtherTokens {
+        /// The run's name for it.
+        name: String,
+        /// The folder.
+        dir: PathBuf,
     },
     /// No model of client.toml has the digest that the run names.
     #[error("base model {name:?} ({digest}) is not here: {}", explain(.known, .differences))]
@@ -172,6 +181,16 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
+    /// What makes tokens in the models at hand, where that has a digest of its own.
+    pub fn tokens(&self) -> Vec<BaseTokens> {
+        let said = self.known.values().filter(|known| !known.base.token_digest.is_empty());
+        let tokens = |known: &Known| BaseTokens {
+            base: known.base.digest.clone(),
+            token_digest: known.base.token_digest.clone(),
+        };
+        said.map(tokens).collect()
+    }
+
     /// The folder or .gguf file of the model that a run names, looked at anew.
     /// Other folders that cannot be used do not matter.
     ///
@@ -183,8 +202,15 @@ impl Models {
         for error in &unusable {
             tracing::warn!(%error, "a model of client.toml is left out");
         }
-        if let Some((dir, _)) = self.known.iter().find(|(_, known)| known.base.digest == wanted.digest) {
-            return Ok(dir.clone());
+        let mut same = self.known.iter().filter(|(_, known)| known.base.digest == wanted.digest).peekable();
+        if let Some((first, _)) = same.peek() {
+            let first = (*first).clone();
+            let makes = |known: &Known| known.base.token_digest == wanted.token_digest;
+            let is_open = |known: &Known| wanted.token_digest.is_empty() || known.base.token_digest.is_empty();
+            return match same.find(|(_, known)| is_open(known) || makes(known)) {
+                Some((dir, _)) => Ok(dir.clone()),
+                None => Err(ModelError::OtherTokens { name: wanted.name.clone(), dir: first }),
+            };
         }
         let known = self.known.iter().map(|(dir, known)| (dir.clone(), known.base.digest.clone())).collect();
         let same_kind = self.known.iter().filter(|(_, known)| {
@@ -200,12 +226,18 @@ impl Models {
 /// A folder's model, unless it is as it is known.
 fn look(dir: &Path, known: Option<&Known>) -> Result<Option<Known>, ModelError> {
     let stamps = stamps(dir).map_err(|source| ModelError::Io { dir: dir.to_owned(), source })?;
-    if known.is_some_and(|known| known.stamps == stamps) {
-        return Ok(None);
+    let unreadable = |source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) };
+    if let Some(known) = known.filter(|known| known.stamps == stamps) {
+        if !known.base.token_digest.is_empty() || rondo_base::is_gguf(dir) {
+            return Ok(None);
+        }
+        // A record of a program that knew no digest of tokens: the weights need no second look.
+        let token_digest = rondo_base::tokens::token_digest(dir).map_err(unreadable)?;
+        let Some(token_digest) = token_digest.map(|digest| digest.to_string()) else { return Ok(None) };
+        return Ok(Some(Known { stamps, base: BaseModel { token_digest, ..known.base.clone() } }));
     }
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let base = rondo_base::describe(dir, &name)
-        .map_err(|source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) })?;
+    let base = rondo_base::describe(dir, &name).map_err(unreadable)?;
     Ok(Some(Known { stamps, base }))
 }
 

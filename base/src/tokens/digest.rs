@@ -42,6 +42,10 @@ pub fn token_digest(path: &Path) -> Result<Option<Digest>, BaseError> {
     for of_no_matter in ["padding", "truncation", "version"] {
         parts.remove(of_no_matter);
     }
+    let post = parts.get_mut("post_processor");
+    if post.is_some_and(|post| says_nothing(post)) {
+        parts.remove("post_processor");
+    }
     if let Some(Json::Array(added)) = parts.get_mut("added_tokens") {
         added.sort_by_key(|token| token.get("id").and_then(Json::as_u64));
     }
@@ -62,6 +66,18 @@ pub fn token_digest(path: &Path) -> Result<Option<Digest>, BaseError> {
     canonical(&settings, &mut text);
     canonical(&tokenizer, &mut text);
     Ok(Some(Digest::of(text.as_bytes())))
+}
+
+/// Takes pairs of texts, which Rondo never encodes, out of a post-processor. Answers whether nothing
+/// is left: transformers writes a template of the text alone where there was no post-processor.
+fn says_nothing(post: &mut Json) -> bool {
+    if post.get("type").and_then(Json::as_str) != Some("TemplateProcessing") {
+        return post.is_null();
+    }
+    if let Some(post) = post.as_object_mut() {
+        post.remove("pair");
+    }
+    post.get("single") == Some(&json!([{ "Sequence": { "id": "A", "type_id": 0 } }]))
 }
 
 /// A merge written as "a b", as two texts.
