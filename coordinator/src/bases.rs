@@ -156,12 +156,28 @@ mod tests {
     }
 
     #[test]
+    fn a_base_of_an_earlier_version_learns_what_makes_its_tokens_and_keeps_it() {
+        let store = MemStore::new();
+        store.commit(&register(&store, &base()).unwrap()).unwrap();
+        let with = |tokens: &[u8]| v1::BaseModel { token_digest: Digest::of(tokens).to_string(), ..base() };
+        store.commit(&register(&store, &with(b"tokens")).unwrap()).unwrap();
+        assert_eq!(find(&store, "minilm-l6").unwrap(), Some(with(b"tokens")));
+        for same in [with(b"tokens"), base()] {
+            assert!(register(&store, &same).unwrap().is_empty());
+        }
+        let error = register(&store, &with(b"others")).unwrap_err();
+        assert!(matches!(error, RegisterBaseError::OtherTokens { .. }), "{error}");
+        assert!(error.to_string().contains("another tokenizer, chat template"), "{error}");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let store = MemStore::new();
         let cases = [
             v1::BaseModel { name: String::new(), ..base() },
             v1::BaseModel { name: "a/b".into(), ..base() },
             v1::BaseModel { digest: "sha1:0".into(), ..base() },
+            v1::BaseModel { token_digest: "blake3:0".into(), ..base() },
             v1::BaseModel { linears: vec![], ..base() },
             v1::BaseModel { linears: vec![v1::LinearLayer::default()], ..base() },
         ];
