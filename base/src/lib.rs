@@ -145,4 +145,4 @@ impl<'p> ModelFiles<'p> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -89,7 +89,8 @@ fn mutated(valid: &[u8], seed: u64) -> Vec<u8> {
                 bytes[at..end].copy_from_slice(&large[..end - at]);
             }
             _ => {
-                let digits = [b"1e999".as_slice(), b"-1", b"99999999999999999999", b"null", b"\"", b"[[[["][random.below(6)];
+                let digits =
+                    [b"1e999".as_slice(), b"-1", b"99999999999999999999", b"null", b"\"", b"[[[["][random.below(6)];
                 let end = (at + digits.len()).min(bytes.len());
                 drop(bytes.splice(at..end, digits.iter().copied()));
             }

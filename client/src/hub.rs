@@ -160,8 +160,11 @@ impl Hub {
                 return Err(wanted.unfit(format!("has no {needed}; {}", gguf_files(&sizes))));
             }
         }
-        let weights =
-            if sizes.contains_key(INDEX_FILE) { shards(&get(INDEX_FILE)?, wanted)? } else { weights(sizes.keys().copied()) };
+        let weights = if sizes.contains_key(INDEX_FILE) {
+            shards(&get(INDEX_FILE)?, wanted)?
+        } else {
+            weights(sizes.keys().copied())
+        };
         if weights.is_empty() {
             return Err(wanted.unfit("has no .safetensors files; other formats are not read"));
         }

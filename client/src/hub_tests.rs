@@ -217,7 +217,10 @@ fn shards_are_those_of_the_index() {
     assert!(folder.join("model-2.safetensors").exists() && !folder.join("consolidated.safetensors").exists());
     for (index, says) in [
         (r#"{"weight_map": {"a": "model-3.safetensors"}}"#, "has no \"model-3.safetensors\""),
-        (r#"{"weight_map": {"a": "../x.safetensors"}}"#, "\"a\" in \"../x.safetensors\", which is no .safetensors file"),
+        (
+            r#"{"weight_map": {"a": "../x.safetensors"}}"#,
+            "\"a\" in \"../x.safetensors\", which is no .safetensors file",
+        ),
         ("[]", "broken model.safetensors.index.json"),
     ] {
         let home = tempfile::tempdir().unwrap();

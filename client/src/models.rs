@@ -118,9 +118,15 @@ type Stamp = (String, u64, u64);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Known {
+    /// By which rules it was described; what older ones found may not be what counts now.
+    #[serde(default)]
+    rules: u32,
     stamps: Vec<Stamp>,
     base: BaseModel,
 }
+
+/// Raised when other files of a folder count in its digest.
+const RULES: u32 = 1;
 
 /// The models that client.toml lists.
 #[derive(Debug)]
@@ -226,19 +232,13 @@ impl Models {
 /// A folder's model, unless it is as it is known.
 fn look(dir: &Path, known: Option<&Known>) -> Result<Option<Known>, ModelError> {
     let stamps = stamps(dir).map_err(|source| ModelError::Io { dir: dir.to_owned(), source })?;
-    let unreadable = |source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) };
-    if let Some(known) = known.filter(|known| known.stamps == stamps) {
-        if !known.base.token_digest.is_empty() || rondo_base::is_gguf(dir) {
-            return Ok(None);
-        }
-        // A record of a program that knew no digest of tokens: the weights need no second look.
-        let token_digest = rondo_base::tokens::token_digest(dir).map_err(unreadable)?;
-        let Some(token_digest) = token_digest.map(|digest| digest.to_string()) else { return Ok(None) };
-        return Ok(Some(Known { stamps, base: BaseModel { token_digest, ..known.base.clone() } }));
+    if known.is_some_and(|known| known.rules == RULES && known.stamps == stamps) {
+        return Ok(None);
     }
     let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let base = rondo_base::describe(dir, &name).map_err(unreadable)?;
-    Ok(Some(Known { stamps, base }))
+    let base = rondo_base::describe(dir, &name)
+        .map_err(|source| ModelError::Unreadable { dir: dir.to_owned(), source: Box::new(source) })?;
+    Ok(Some(Known { rules: RULES, stamps, base }))
 }
 
 fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {

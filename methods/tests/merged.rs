@@ -164,3 +164,53 @@ fn a_folder_that_is_another_model_is_refused_by_name() {
     assert!(!dir.path().join("d").exists() && !dir.path().join("a").exists());
     assert!(export("fewer", "c").contains("has no weight of \"encoder.layer.0.output.dense\""));
 }
+
+/// tiny-llama with a vocabulary matrix beside the embedding that config.json ties it to, a stray
+/// copy in another layout, and an index.
+fn write_tied(dir: &Path, own: bool) {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens");
+    std::fs::create_dir_all(dir).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(goldens.join("tiny-llama").join(file), dir.join(file)).unwrap();
+    }
+    let from = TensorFile::open(&goldens.join("tiny-llama/model.safetensors")).unwrap();
+    let mut tensors = from.read_all(|_| true).unwrap();
+    let mut head = tensors["model.embed_tokens.weight"].clone();
+    if own {
+        head.data.reverse();
+    }
+    tensors.insert("lm_head.weight".into(), head);
+    let places: serde_json::Map<_, _> =
+        tensors.keys().map(|name| (name.clone(), "model-1.safetensors".into())).collect();
+    let index = serde_json::json!({ "weight_map": places }).to_string();
+    std::fs::write(dir.join("model.safetensors.index.json"), index).unwrap();
+    let f32 = rondo_proto::run_file::Dtype::F32;
+    rondo_methods::file::write(&dir.join("model-1.safetensors"), &tensors, f32, &BTreeMap::new()).unwrap();
+    std::fs::write(dir.join("consolidated.safetensors"), "in another layout").unwrap();
+}
+
+#[test]
+fn a_merge_keeps_the_files_own_vocabulary_matrix_and_unties_it() {
+    let adapter =
+        load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/tests/goldens/tiny-llama-lora")).unwrap();
+    for own in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("base"), dir.path().join("merged"));
+        write_tied(&from, own);
+        adapter.merge(&rondo_base::describe(&from, "tied").unwrap(), &from, &to).unwrap();
+        assert!(!to.join("consolidated.safetensors").exists());
+        assert!(to.join("model.safetensors.index.json").exists());
+        let heads =
+            [&from, &to].map(|dir| TensorFile::open(&dir.join("model-1.safetensors")).unwrap().read("lm_head.weight"));
+        let [before, after] = heads.map(Result::unwrap);
+        assert_eq!(before.data, after.data);
+        let [before, after] = [&from, &to].map(|dir| rondo_base::read_json(&dir.join("config.json")).unwrap());
+        assert_eq!(
+            (before["tie_word_embeddings"].clone(), after["tie_word_embeddings"].clone()),
+            (true.into(), (!own).into())
+        );
+        let again = rondo_base::Checkpoint::open(&to).unwrap();
+        assert_eq!((again.remark(), again.has_own_head), (None, false), "the contradiction is gone");
+        assert_eq!(again.tensors.iter().any(|tensor| tensor.name == "lm_head.weight"), own);
+    }
+}

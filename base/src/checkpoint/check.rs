@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::StoredTensor;
-use super::remark::list;
 use crate::config::ModelConfig;
 use crate::error::BaseError;
 use crate::tensors;
@@ -30,8 +29,7 @@ pub(super) fn check(
         Ok(())
     })?;
     there.retain(|name, _| !architecture.is_buffer(name));
-    let (heads, unknown): (Vec<String>, Vec<String>) =
-        there.into_keys().partition(|name| architecture.is_head(name));
+    let (heads, unknown): (Vec<String>, Vec<String>) = there.into_keys().partition(|name| architecture.is_head(name));
     if !unknown.is_empty() {
         let architecture = architecture.model_type;
         return Err(BaseError::Unknown { dir: dir(), architecture, names: list(&unknown) });
@@ -39,4 +37,15 @@ pub(super) fn check(
     taken.sort_by(|left, right| left.name.cmp(&right.name));
     let remark = (!heads.is_empty()).then(|| format!("passes over a head that is not used: {}", list(&heads)));
     Ok((taken, remark.into_iter().collect()))
+}
+
+/// How many names a line spells out.
+const SHOWN: usize = 8;
+
+/// Names in a line, the first of them if they are many.
+pub(super) fn list(names: &[String]) -> String {
+    match names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        Some(more) => format!("{}, and {more} more", names[..SHOWN].join(", ")),
+        None => names.join(", "),
+    }
 }

@@ -6,12 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use rondo_proto::manifest::{self, Located};
+use rondo_proto::placeholder::Placeholder;
 
-use super::remark::list;
-use super::{Checkpoint, NumberFormat, StoredTensor, check};
+use super::check::{check, list};
+use super::{Checkpoint, NumberFormat, StoredTensor};
 use crate::config::{ConfigValues, ModelConfig};
 use crate::error::BaseError;
-use crate::files::CONFIG_FILE;
+use crate::files::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::index::{INDEX_FILE, Index};
 use crate::tensors::{HEAD, embedding};
 use crate::weight_files::WeightFiles;
@@ -21,6 +22,11 @@ const PART: usize = 1 << 16;
 
 pub(super) fn open(dir: &Path) -> Result<Checkpoint, BaseError> {
     let mut config = ModelConfig::read(&ConfigValues::read(&dir.join(CONFIG_FILE))?)?;
+    // The weights can be opened without it; what lies in its place is better said before than after.
+    let tokenizer = dir.join(TOKENIZER_FILE);
+    if let Ok(Some(placeholder)) = Placeholder::at(&tokenizer) {
+        return Err(BaseError::Config { path: tokenizer, problem: placeholder.to_string() });
+    }
     let found = WeightFiles::find(dir)?;
     let files: Vec<PathBuf> = found.counted.iter().map(|name| dir.join(name)).collect();
     let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
@@ -64,7 +70,7 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, BaseError> {
             }
         }
     }
-    let (tensors, about_heads) = check::check(dir, &config, stored)?;
+    let (tensors, about_heads) = check(dir, &config, stored)?;
     remarks.extend(about_heads);
     Ok(Checkpoint { path: dir.to_owned(), config, files, tensors, gguf: None, has_own_head, remarks })
 }

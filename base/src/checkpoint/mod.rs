@@ -6,7 +6,6 @@
 
 mod check;
 mod folder;
-mod remark;
 mod single_file;
 
 use std::path::{Path, PathBuf};
@@ -91,7 +90,8 @@ impl Checkpoint {
     /// What was passed over and what the files say against config.json, in one line for people;
     /// nothing where there is nothing to say.
     pub fn remark(&self) -> Option<String> {
-        remark::line(&self.path, &self.remarks)
+        let said = self.remarks.join("; ");
+        (!said.is_empty()).then(|| format!("{}: {said}", self.path.display()))
     }
 
     /// The linear layers that may be adapted: by layer number, then in the order of the
@@ -101,7 +101,9 @@ impl Checkpoint {
         let mut found = std::collections::BTreeMap::new();
         for tensor in &self.tensors {
             let Some(module) = tensor.name.strip_suffix(".weight") else { continue };
-            let (Some(place), [rows, columns]) = (architecture.linear(module), tensor.shape.as_slice()) else { continue };
+            let (Some(place), [rows, columns]) = (architecture.linear(module), tensor.shape.as_slice()) else {
+                continue;
+            };
             let (out, inp) = architecture.sizes([*rows, *columns]);
             let (Ok(out_features), Ok(in_features)) = (u32::try_from(out), u32::try_from(inp)) else { continue };
             found.insert(place, v1::LinearLayer { name: module.to_owned(), out_features, in_features });
@@ -114,3 +116,6 @@ impl Checkpoint {
         self.tensors.iter().fold(0, |sum, tensor| sum.saturating_add(tensor.numbers()))
     }
 }
+
+#[cfg(test)]
+mod tests;

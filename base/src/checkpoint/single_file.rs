@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Checkpoint, NumberFormat, StoredTensor, check};
+use super::check::check;
+use super::{Checkpoint, NumberFormat, StoredTensor};
 use crate::config::{ConfigValues, ModelConfig, RopeScaling};
 use crate::error::BaseError;
 use crate::gguf::{self, BlockKind};
@@ -31,7 +32,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, BaseError> {
         tensors.insert(stored.name.clone(), stored);
     }
     let factors = tensors.remove(ROPE_FACTORS);
-    let (mut tensors, remarks) = check::check(path, &config, tensors)?;
+    let (mut tensors, remarks) = check(path, &config, tensors)?;
     if let ModelConfig::Llama(llama) = &config
         && llama.rope.scaling == RopeScaling::Factors
         && let Some(factors) = factors

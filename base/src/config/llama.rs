@@ -59,12 +59,8 @@ struct Defaults {
 
 fn defaults(family: &str) -> Defaults {
     match family {
-        "mistral" => {
-            Defaults { vocabulary: 32_000, inner: 14_336, kv_heads: Some(8), max_positions: 131_072 }
-        }
-        "qwen2" | "qwen3" => {
-            Defaults { vocabulary: 151_936, inner: 22_016, kv_heads: Some(32), max_positions: 32_768 }
-        }
+        "mistral" => Defaults { vocabulary: 32_000, inner: 14_336, kv_heads: Some(8), max_positions: 131_072 },
+        "qwen2" | "qwen3" => Defaults { vocabulary: 151_936, inner: 22_016, kv_heads: Some(32), max_positions: 32_768 },
         _ => Defaults { vocabulary: 32_000, inner: 11_008, kv_heads: None, max_positions: 2048 },
     }
 }
@@ -148,7 +144,8 @@ fn windows(values: &ConfigValues, family: &str, layers: usize) -> Result<Vec<Opt
         (Some("full_attention"), _) => Ok(None),
         (Some("sliding_attention"), Some(window)) => Ok(Some(window)),
         (Some("sliding_attention"), None) => Err(values.refuse(
-            "`layer_types` names sliding attention, but `use_sliding_window` or `sliding_window` turns it off".to_owned(),
+            "`layer_types` names sliding attention, but `use_sliding_window` or `sliding_window` turns it off"
+                .to_owned(),
         )),
         _ => Err(values.unsupported("layer_types", kind, "\"full_attention\", \"sliding_attention\"")),
     };

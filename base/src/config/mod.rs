@@ -162,12 +162,7 @@ fn activation(values: &ConfigValues, key: &'static str, default: Activation) -> 
 }
 
 /// As many heads as `key` says, which share a token's state evenly; its key and size are given.
-fn heads(
-    values: &ConfigValues,
-    key: &str,
-    default: usize,
-    (hidden, size): (&str, usize),
-) -> Result<Heads, BaseError> {
+fn heads(values: &ConfigValues, key: &str, default: usize, (hidden, size): (&str, usize)) -> Result<Heads, BaseError> {
     let number = values.count(key, default, values::MAX_WIDTH)?;
     match size.is_multiple_of(number) {
         true => Ok(Heads { number, size: size / number }),

@@ -77,9 +77,8 @@ pub enum RopeScaling {
 impl RopeConfig {
     pub(super) fn read(values: &ConfigValues, head_size: usize, max_positions: usize) -> Result<Self, BaseError> {
         if head_size < 4 || !head_size.is_multiple_of(2) {
-            return Err(values.refuse(format!(
-                "heads of {head_size} numbers cannot be rotated; it takes an even number from 4"
-            )));
+            return Err(values
+                .refuse(format!("heads of {head_size} numbers cannot be rotated; it takes an even number from 4")));
         }
         let table = Table::in_force(values)?;
         for partial in [table.get("partial_rotary_factor"), values.get("partial_rotary_factor")] {

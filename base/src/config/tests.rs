@@ -40,7 +40,10 @@ fn counts_of_a_wrong_kind_or_size_are_refused_by_key_and_file() {
         for key in keys {
             for wrong in [json!("32"), json!(32.5), json!(32.0), json!(true), json!(0), json!(-4), json!([32])] {
                 let error = with(family, key, wrong.clone()).unwrap_err();
-                assert!(error.starts_with("m/config.json: ") && error.contains(&format!("`{key}`")), "{wrong}: {error}");
+                assert!(
+                    error.starts_with("m/config.json: ") && error.contains(&format!("`{key}`")),
+                    "{wrong}: {error}"
+                );
             }
             for large in [json!(u64::MAX), json!(1e300), json!(1u64 << 40)] {
                 assert!(with(family, key, large).unwrap_err().contains(&format!("`{key}`")));
@@ -64,7 +67,9 @@ fn numbers_and_flags_of_a_wrong_kind_are_refused_by_key() {
         ("llama", "rope_theta"),
         ("qwen3", "rope_theta"),
     ] {
-        for wrong in [json!("1e-05"), json!(0), json!(0.0), json!(-1e-5), json!(true), json!(1e30), json!({}), Json::Null] {
+        for wrong in
+            [json!("1e-05"), json!(0), json!(0.0), json!(-1e-5), json!(true), json!(1e30), json!({}), Json::Null]
+        {
             let error = with(family, key, wrong.clone()).unwrap_err();
             assert!(error.contains(&format!("`{key}` is {wrong}")), "{family} {wrong}: {error}");
         }

@@ -137,12 +137,7 @@ impl ConfigValues {
 
     /// A refusal of a value that means something which is not computed.
     pub(super) fn unsupported(&self, key: &'static str, value: &Json, supported: &str) -> BaseError {
-        BaseError::Unsupported {
-            path: self.path.clone(),
-            key,
-            value: short(value),
-            supported: supported.to_owned(),
-        }
+        BaseError::Unsupported { path: self.path.clone(), key, value: short(value), supported: supported.to_owned() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 
 use regex::Regex;
+use rondo_proto::placeholder::Placeholder;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, de};
 use serde_json::Value;
@@ -60,6 +61,9 @@ impl Options {
     pub(super) fn read(path: &Path) -> Result<Self, MethodError> {
         let refuse = |problem: String| MethodError::Adapter { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|source| MethodError::io(path, source))?;
+        if let Some(placeholder) = Placeholder::of(text.as_bytes()) {
+            return Err(refuse(placeholder.to_string()));
+        }
         // The type comes first: another type's folder lacks keys that LoRA's must have.
         let PeftType { peft_type } = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
         let unsupported = |problem: String| refuse(format!("{problem}; only plain LoRA can be read"));

@@ -29,7 +29,9 @@ fn change(what: &str, tensors: &mut TensorSet) {
             let head = tensors.remove(&words).unwrap();
             tensors.insert("lm_head.weight".into(), head);
         }
-        "score" => drop(tensors.insert("score.weight".into(), Tensor { shape: vec![2, wide], data: vec![1.0; 2 * wide] })),
+        "score" => {
+            drop(tensors.insert("score.weight".into(), Tensor { shape: vec![2, wide], data: vec![1.0; 2 * wide] }))
+        }
         _ => assert_eq!(what, ""),
     }
 }
