@@ -80,8 +80,7 @@ fn explain(run: &RunSummary, wanted: &BaseModel, clients: &[ClientInfo], now: i6
     let holds = |client: &&ClientInfo| client.bases.contains(&wanted.digest);
     let maps = |client: &&ClientInfo| client.datasets.contains(data);
     let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
-    let (other, fit): (Vec<_>, Vec<_>) =
-        fit.into_iter().partition(|client| makes_other_tokens(wanted, &client.tokens));
+    let (other, fit): (Vec<_>, Vec<_>) = fit.into_iter().partition(|client| makes_other_tokens(wanted, &client.tokens));
     if fit.is_empty() && !other.is_empty() {
         let names: Vec<&str> = other.iter().map(|client| client.client.as_str()).collect();
         return Some(format!("not invited: {}: {OTHER_TOKENS}", names.join(", ")));
@@ -147,7 +146,10 @@ mod tests {
         let whole = client("d", &["digest"], &["reviews"]);
         assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
         let tokens = vec![BaseTokens { base: "digest".to_owned(), token_digest: "others".to_owned() }];
-        says(&[ClientInfo { tokens, ..whole.clone() }], "not invited: d: its tokenizer, chat template or special tokens");
+        says(
+            &[ClientInfo { tokens, ..whole.clone() }],
+            "not invited: d: its tokenizer, chat template or special tokens",
+        );
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
         assert!(!waits(&RunSummary { willing: vec![Willing { accepted: true, ..Willing::default() }], ..run.clone() }));

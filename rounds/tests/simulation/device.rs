@@ -141,7 +141,10 @@ impl World {
             client: name,
             datasets: datasets.iter().map(|name| (*name).to_owned()).collect(),
             bases: vec![BASE.to_owned()],
-            tokens: tokens.map(|digest| v1::BaseTokens { base: BASE.into(), token_digest: digest.into() }).into_iter().collect(),
+            tokens: tokens
+                .map(|digest| v1::BaseTokens { base: BASE.into(), token_digest: digest.into() })
+                .into_iter()
+                .collect(),
             max_rank,
             version: "0.1.0".to_owned(),
         };

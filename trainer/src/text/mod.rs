@@ -10,3 +10,6 @@ pub mod load_tokenizer;
 pub mod rows;
 pub mod tokens;
 mod vocab_size;
+
+#[cfg(test)]
+mod damaged_tests;

@@ -34,7 +34,8 @@ fn tokenizer() -> Tokenizer {
 
 fn tokens(tokenizer: Tokenizer) -> Tokens {
     let special = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
-    let settings = TokenSettings { special: special.into(), chat_template: Some(MARKED.to_owned()), ..Default::default() };
+    let settings =
+        TokenSettings { special: special.into(), chat_template: Some(MARKED.to_owned()), ..Default::default() };
     Tokens::new(tokenizer, settings, Path::new("tokenizer.json")).unwrap()
 }
 
