@@ -80,7 +80,8 @@ fn explain(run: &RunSummary, wanted: &BaseModel, clients: &[ClientInfo], now: i6
     let holds = |client: &&ClientInfo| client.bases.contains(&wanted.digest);
     let maps = |client: &&ClientInfo| client.datasets.contains(data);
     let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
-    let (other, fit): (Vec<_>, Vec<_>) = fit.into_iter().partition(|client| makes_other_tokens(wanted, &client.tokens));
+    let (other, fit): (Vec<&&ClientInfo>, Vec<&&ClientInfo>) =
+        fit.into_iter().partition(|client| makes_other_tokens(wanted, &client.tokens));
     if fit.is_empty() && !other.is_empty() {
         let names: Vec<&str> = other.iter().map(|client| client.client.as_str()).collect();
         return Some(format!("not invited: {}: {OTHER_TOKENS}", names.join(", ")));
