@@ -23,6 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".rondo.v1.Participant.metrics_withheld",
             "#[serde(skip_serializing_if = \"std::ops::Not::not\")]",
         )
+        .field_attribute(
+            "rondo.v1.BaseModel.token_digest",
+            "#[serde(skip_serializing_if = \"String::is_empty\")]", // records stay as they were
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Why a run still waits for clients: what the connected ones lack.
 
+use rondo_proto::base_tokens::{OTHER_TOKENS, makes_other_tokens};
 use rondo_proto::clock::unix_millis;
 use rondo_proto::run_file::RunFile;
-use rondo_proto::v1::{ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
+use rondo_proto::v1::{BaseModel, ClientInfo, GetRunRequest, ListClientsRequest, RunSummary};
 
 use crate::context::Administration;
 use crate::error::CliError;
@@ -43,7 +44,7 @@ pub(crate) async fn reason(admin: &mut Administration, run: &RunSummary) -> Resu
     }
     let base = reply.base.unwrap_or_default();
     let clients = admin.list_clients(ListClientsRequest {}).await?.into_inner().clients;
-    Ok(explain(run, &base.digest, &clients, unix_millis()))
+    Ok(explain(run, &base, &clients, unix_millis()))
 }
 
 /// How many are willing of those that a round needs, and why the others are not.
@@ -61,7 +62,7 @@ fn below_quorum(run: &RunSummary, quorum: usize) -> Option<String> {
     Some(format!("{willing} of {quorum} needed are willing; {declined}"))
 }
 
-fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> Option<String> {
+fn explain(run: &RunSummary, wanted: &BaseModel, clients: &[ClientInfo], now: i64) -> Option<String> {
     let in_state = |state: &'static str| clients.iter().filter(move |client| client.state == state);
     let connected: Vec<&ClientInfo> =
         in_state("active").filter(|client| now.saturating_sub(client.last_seen_ms) < SILENCE_MS).collect();
@@ -76,9 +77,15 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
     }
     let base = &run.base;
     let data = &run.dataset;
-    let holds = |client: &&ClientInfo| client.bases.iter().any(|held| held == digest);
+    let holds = |client: &&ClientInfo| client.bases.contains(&wanted.digest);
     let maps = |client: &&ClientInfo| client.datasets.contains(data);
     let fit: Vec<&&ClientInfo> = connected.iter().filter(|client| holds(client) && maps(client)).collect();
+    let (other, fit): (Vec<&&ClientInfo>, Vec<&&ClientInfo>) =
+        fit.into_iter().partition(|client| makes_other_tokens(wanted, &client.tokens));
+    if fit.is_empty() && !other.is_empty() {
+        let names: Vec<&str> = other.iter().map(|client| client.client.as_str()).collect();
+        return Some(format!("not invited: {}: {OTHER_TOKENS}", names.join(", ")));
+    }
     if !fit.is_empty() {
         let busy: Vec<&str> = fit.iter().filter(|client| !client.run.is_empty()).map(|c| c.client.as_str()).collect();
         return (busy.len() == fit.len())
@@ -101,6 +108,8 @@ fn explain(run: &RunSummary, digest: &str, clients: &[ClientInfo], now: i64) -> 
 mod tests {
     use rondo_proto::v1::Willing;
 
+    use rondo_proto::v1::BaseTokens;
+
     use super::*;
 
     #[test]
@@ -119,7 +128,9 @@ mod tests {
             datasets: datasets.iter().map(ToString::to_string).collect(),
             ..ClientInfo::default()
         };
-        let explained = |clients: &[ClientInfo]| explain(&run, "digest", clients, 101_000);
+        let wanted =
+            BaseModel { digest: "digest".to_owned(), token_digest: "tokens".to_owned(), ..BaseModel::default() };
+        let explained = |clients: &[ClientInfo]| explain(&run, &wanted, clients, 101_000);
         let says = |clients: &[ClientInfo], text: &str| {
             let explained = explained(clients).unwrap_or_default();
             assert!(explained.contains(text), "{explained:?} should contain {text:?}");
@@ -135,6 +146,11 @@ mod tests {
         says(&[bare.clone(), based.clone()], "none has both base \"tiny\" and data set \"reviews\"");
         let whole = client("d", &["digest"], &["reviews"]);
         assert_eq!(explained(&[bare, whole.clone()]), None, "it will be invited at its next poll");
+        let tokens = vec![BaseTokens { base: "digest".to_owned(), token_digest: "others".to_owned() }];
+        says(
+            &[ClientInfo { tokens, ..whole.clone() }],
+            "not invited: d: its tokenizer, chat template or special tokens",
+        );
         says(&[ClientInfo { run: "other-1".to_owned(), ..whole }], "at other work: d");
         assert!(waits(&run) && !waits(&RunSummary { phase: "training".to_owned(), ..run.clone() }));
         assert!(!waits(&RunSummary { willing: vec![Willing { accepted: true, ..Willing::default() }], ..run.clone() }));

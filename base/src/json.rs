@@ -16,11 +16,16 @@ const MAX_BYTES: u64 = 32 << 20;
 /// # Errors
 /// The file cannot be read, is too large, empty, a Git LFS pointer or no JSON.
 pub fn read_json(path: &Path) -> Result<Json, BaseError> {
+    read_json_up_to(path, MAX_BYTES)
+}
+
+/// The same with a bound of its own.
+pub(crate) fn read_json_up_to(path: &Path, most: u64) -> Result<Json, BaseError> {
     let problem = |problem: String| BaseError::Config { path: path.to_owned(), problem };
     let io = |source| BaseError::Io { path: path.to_owned(), source };
     let bytes = size_of(path)?;
-    if bytes > MAX_BYTES {
-        return Err(problem(format!("has {bytes} bytes, more than {MAX_BYTES}")));
+    if bytes > most {
+        return Err(problem(format!("has {bytes} bytes, more than {most}")));
     }
     let text = std::fs::read(path).map_err(io)?;
     match Placeholder::of(&text) {

@@ -12,6 +12,7 @@ mod index;
 mod json;
 mod targets;
 mod tensors;
+pub mod tokens;
 mod weight_files;
 
 use std::collections::BTreeSet;
@@ -46,6 +47,7 @@ pub fn describe(path: &Path, name: &str) -> Result<v1::BaseModel, BaseError> {
     Ok(v1::BaseModel {
         name: name.to_owned(),
         digest: digest_of(&files).to_string(),
+        token_digest: tokens::token_digest(path)?.map(|digest| digest.to_string()).unwrap_or_default(),
         architecture: model.config.architecture().model_type.to_owned(),
         parameters: model.parameters(),
         hidden_size: u32::try_from(model.config.hidden()).unwrap_or(u32::MAX),

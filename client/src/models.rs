@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use rondo_base::BaseError;
+use rondo_proto::base_tokens::OTHER_TOKENS;
 use rondo_proto::files::{self, FileAccess};
-use rondo_proto::v1::BaseModel;
+use rondo_proto::v1::{BaseModel, BaseTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Model;
@@ -43,6 +44,14 @@ pub enum ModelError {
         repository: String,
         /// What is wrong, and the fix.
         problem: String,
+    },
+    /// The weights are the run's, and the tokens are not.
+    #[error("base model {name:?} in {}: {OTHER_TOKENS}; take these files from where the operator has them", .dir.display())]
+    OtherTokens {
+        /// The run's name for it.
+        name: String,
+        /// The folder.
+        dir: PathBuf,
     },
     /// No model of client.toml has the digest that the run names.
     #[error("base model {name:?} ({digest}) is not here: {}", explain(.known, .differences))]
@@ -178,6 +187,16 @@ impl Models {
         self.known.values().map(|known| known.base.digest.clone()).collect()
     }
 
+    /// What makes tokens in the models at hand, where that has a digest of its own.
+    pub fn tokens(&self) -> Vec<BaseTokens> {
+        let said = self.known.values().filter(|known| !known.base.token_digest.is_empty());
+        let tokens = |known: &Known| BaseTokens {
+            base: known.base.digest.clone(),
+            token_digest: known.base.token_digest.clone(),
+        };
+        said.map(tokens).collect()
+    }
+
     /// The folder or .gguf file of the model that a run names, looked at anew.
     /// Other folders that cannot be used do not matter.
     ///
@@ -189,8 +208,15 @@ impl Models {
         for error in &unusable {
             tracing::warn!(%error, "a model of client.toml is left out");
         }
-        if let Some((dir, _)) = self.known.iter().find(|(_, known)| known.base.digest == wanted.digest) {
-            return Ok(dir.clone());
+        let mut same = self.known.iter().filter(|(_, known)| known.base.digest == wanted.digest).peekable();
+        if let Some((first, _)) = same.peek() {
+            let first = (*first).clone();
+            let makes = |known: &Known| known.base.token_digest == wanted.token_digest;
+            let is_open = |known: &Known| wanted.token_digest.is_empty() || known.base.token_digest.is_empty();
+            return match same.find(|(_, known)| is_open(known) || makes(known)) {
+                Some((dir, _)) => Ok(dir.clone()),
+                None => Err(ModelError::OtherTokens { name: wanted.name.clone(), dir: first }),
+            };
         }
         let known = self.known.iter().map(|(dir, known)| (dir.clone(), known.base.digest.clone())).collect();
         let same_kind = self.known.iter().filter(|(_, known)| {

@@ -28,6 +28,19 @@ pub enum RegisterBaseError {
         /// Digest that came.
         got: String,
     },
+    /// The name stands for the same weights with other tokens.
+    #[error(
+        "base model `{name}` is registered with another tokenizer, chat template or other special tokens (digest \
+         {registered}, this one has {got}); register this one under a name of its own"
+    )]
+    OtherTokens {
+        /// The name.
+        name: String,
+        /// Digest on record.
+        registered: String,
+        /// Digest that came.
+        got: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -54,6 +67,20 @@ pub fn all(store: &dyn Store) -> Result<Vec<v1::BaseModel>, StoreError> {
     store.scan(PREFIX)?.iter().map(|(key, bytes)| record::decode(key, bytes)).collect()
 }
 
+/// Whether the base that is registered lacks the digest of its tokens, and this one has it.
+fn is_news(present: &v1::BaseModel, base: &v1::BaseModel) -> Result<bool, RegisterBaseError> {
+    match (present.token_digest.as_str(), base.token_digest.as_str()) {
+        (_, "") => Ok(false),
+        ("", _) => Ok(true),
+        (registered, got) if registered == got => Ok(false),
+        (registered, got) => Err(RegisterBaseError::OtherTokens {
+            name: base.name.clone(),
+            registered: registered.to_owned(),
+            got: got.to_owned(),
+        }),
+    }
+}
+
 /// The change that registers a base; empty when it is there already, the same.
 ///
 /// # Errors
@@ -67,6 +94,11 @@ pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, Regist
     if let Err(e) = base.digest.parse::<Digest>() {
         return invalid(e.to_string());
     }
+    if !base.token_digest.is_empty()
+        && let Err(e) = base.token_digest.parse::<Digest>()
+    {
+        return invalid(format!("token_digest: {e}"));
+    }
     if base.linears.is_empty() {
         return invalid("it lists no linear layer, so nothing could be adapted".to_owned());
     }
@@ -78,7 +110,13 @@ pub fn register(store: &dyn Store, base: &v1::BaseModel) -> Result<Batch, Regist
     }
     let mut batch = Batch::new();
     match find(store, &name)? {
-        Some(present) if present.digest == base.digest => {}
+        Some(present) if present.digest == base.digest && !is_news(&present, base)? => {}
+        // A base that was registered before tokens had a digest learns its own.
+        Some(present) if present.digest == base.digest => {
+            let key = key(&name);
+            let bytes = record::encode(&key, &v1::BaseModel { token_digest: base.token_digest.clone(), ..present })?;
+            batch.put(key, bytes);
+        }
         Some(present) => {
             return Err(RegisterBaseError::OtherDigest { name, registered: present.digest, got: base.digest.clone() });
         }
@@ -118,12 +156,28 @@ mod tests {
     }
 
     #[test]
+    fn a_base_of_an_earlier_version_learns_what_makes_its_tokens_and_keeps_it() {
+        let store = MemStore::new();
+        store.commit(&register(&store, &base()).unwrap()).unwrap();
+        let with = |tokens: &[u8]| v1::BaseModel { token_digest: Digest::of(tokens).to_string(), ..base() };
+        store.commit(&register(&store, &with(b"tokens")).unwrap()).unwrap();
+        assert_eq!(find(&store, "minilm-l6").unwrap(), Some(with(b"tokens")));
+        for same in [with(b"tokens"), base()] {
+            assert!(register(&store, &same).unwrap().is_empty());
+        }
+        let error = register(&store, &with(b"others")).unwrap_err();
+        assert!(matches!(error, RegisterBaseError::OtherTokens { .. }), "{error}");
+        assert!(error.to_string().contains("another tokenizer, chat template"), "{error}");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let store = MemStore::new();
         let cases = [
             v1::BaseModel { name: String::new(), ..base() },
             v1::BaseModel { name: "a/b".into(), ..base() },
             v1::BaseModel { digest: "sha1:0".into(), ..base() },
+            v1::BaseModel { token_digest: "blake3:0".into(), ..base() },
             v1::BaseModel { linears: vec![], ..base() },
             v1::BaseModel { linears: vec![v1::LinearLayer::default()], ..base() },
         ];

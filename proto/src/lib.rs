@@ -1,6 +1,7 @@
 //! What Rondo's programs say to each other: messages, typed ids, digests, tensor manifests, run
 //! files and error codes. Nothing here opens a connection: `rondo-wire` does.
 
+pub mod base_tokens;
 pub mod clock;
 pub mod digest;
 pub mod error;

@@ -7,6 +7,7 @@ use rondo_methods::{Job, Registry};
 use rondo_proto::{ClientId, Digest, RunId};
 
 use crate::effect::{Effect, Reply, Step};
+use crate::handlers::Offers;
 use crate::input::Input;
 use crate::invariants::{self, Violation};
 use crate::key::{Millis, RecordKey};
@@ -112,8 +113,8 @@ impl Engine {
             Input::Approve { client } => self.approve(client, changes),
             Input::Drain { client } => self.drain(client, changes),
             Input::Revoke { client } => self.revoke(client, changes),
-            Input::Poll { client, datasets, bases, max_rank, version } => {
-                self.poll(client, datasets, bases, max_rank, &version, changes)
+            Input::Poll { client, datasets, bases, tokens, max_rank, version } => {
+                self.poll(client, Offers { datasets, bases, tokens, max_rank, version }, changes)
             }
             Input::Answer { client, run, accept, reason, rank } => {
                 self.answer(&client, &run, accept, &reason, rank, changes)

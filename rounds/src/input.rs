@@ -85,6 +85,8 @@ pub enum Input {
         datasets: Vec<String>,
         /// Digests of base models it holds.
         bases: Vec<String>,
+        /// What makes tokens in them; an old client says nothing of it.
+        tokens: Vec<v1::BaseTokens>,
         /// Largest rank it accepts; 0 = no limit.
         max_rank: u32,
         /// Its program version.

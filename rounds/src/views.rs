@@ -147,6 +147,7 @@ impl Engine {
             last_seen_ms: self.liveness.seen(id).unwrap_or(client.seen_at),
             datasets: client.datasets.iter().cloned().collect(),
             bases: client.bases.iter().cloned().collect(),
+            tokens: client.base_tokens(),
             max_rank: client.max_rank,
             version: client.version.clone(),
             certificate_fingerprint: client.fingerprint.clone(),

@@ -75,6 +75,7 @@ fn overview(base: &BaseModel) -> String {
     facts(&[
         ("base", base.name.clone()),
         ("digest", base.digest.clone()),
+        ("token digest", if base.token_digest.is_empty() { "none".to_owned() } else { base.token_digest.clone() }),
         ("kind", base.architecture.clone()),
         ("parameters", base.parameters.to_string()),
         ("hidden size", base.hidden_size.to_string()),

@@ -64,6 +64,7 @@ impl Admission {
             bases: self.models.digests(),
             max_rank: self.config.limits.max_rank,
             reserved_runs: self.guard.open_runs(),
+            tokens: self.models.tokens(),
         }
     }
 

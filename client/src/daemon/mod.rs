@@ -135,6 +135,8 @@ pub struct Daemon<A> {
     worker: Worker,
     retry: Retry,
     backoff: Backoff,
+    /// Why a run leaves this client out, as it was last said.
+    left_out: String,
     /// The assignment that ended last, and the reason when
     /// it failed: given again, it is not done again.
     last: Option<(Key, Activity, Option<String>)>,
@@ -182,6 +184,7 @@ impl<A: Api> Daemon<A> {
             cache: Arc::new(Mutex::new(Cache::open(home.cache())?)),
             worker: Worker::start(trainer).map_err(StartError::Thread)?,
             backoff: retry.backoff(),
+            left_out: String::new(),
             retry,
             last: None,
             next_leftovers: Instant::now(),
@@ -227,8 +230,13 @@ impl<A: Api> Daemon<A> {
         match reply.next {
             Some(Next::Invitation(invitation)) => self.answer(invitation).await,
             Some(Next::Assignment(assignment)) => self.assignment(assignment).await,
-            Some(Next::Wait(v1::Wait { retry_after_ms, reason })) => {
+            Some(Next::Wait(v1::Wait { retry_after_ms, reason, left_out })) => {
                 tracing::debug!(reason, "waiting");
+                // Said once, not at every poll.
+                if !left_out.is_empty() && left_out != self.left_out {
+                    tracing::warn!(reason = left_out, "a run leaves this client out");
+                }
+                self.left_out = left_out;
                 self.offer_leftovers().await;
                 self.idle(retry_after_ms).await;
             }

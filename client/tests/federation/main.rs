@@ -11,3 +11,4 @@ mod privacy;
 mod renewal;
 mod rounds;
 mod starting;
+mod tokens;

@@ -129,6 +129,7 @@ async fn in_training(bench: &Bench) -> rondo_proto::RunId {
         client: client.clone(),
         datasets: vec!["d".into()],
         bases: vec![base.digest],
+        tokens: Vec::new(),
         max_rank: 0,
         version: String::new(),
     };

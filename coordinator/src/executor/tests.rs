@@ -57,6 +57,7 @@ pub(super) async fn bench_with<T>(
         client: client.clone(),
         datasets: vec!["reviews".into()],
         bases: vec![base().digest],
+        tokens: Vec::new(),
         max_rank: 0,
         version: String::new(),
     };

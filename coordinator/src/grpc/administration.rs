@@ -33,7 +33,7 @@ impl From<RegisterBaseError> for Status {
     fn from(error: RegisterBaseError) -> Self {
         match &error {
             RegisterBaseError::Invalid { .. } => invalid(error),
-            RegisterBaseError::OtherDigest { .. } => {
+            RegisterBaseError::OtherDigest { .. } | RegisterBaseError::OtherTokens { .. } => {
                 let hint = "register the other model under another name";
                 status(ErrorCode::AlreadyExists, error.to_string(), Some(hint))
             }

@@ -36,12 +36,12 @@ fn unexpected(reply: &Reply) -> Status {
 impl Federation for FederationService {
     async fn poll(&self, request: Request<PollRequest>) -> Result<Response<PollReply>, Status> {
         let client = client(&request)?;
-        let PollRequest { version, datasets, bases, max_rank, mut reserved_runs } = request.into_inner();
-        if datasets.len() > MAX_NAMES || bases.len() > MAX_NAMES {
+        let PollRequest { version, datasets, bases, max_rank, mut reserved_runs, tokens } = request.into_inner();
+        if datasets.len() > MAX_NAMES || bases.len().max(tokens.len()) > MAX_NAMES {
             let message = format!("{} data sets and {} bases: at most {MAX_NAMES} each", datasets.len(), bases.len());
             return Err(status(ErrorCode::InvalidArgument, message, None));
         }
-        match self.0.driver.step(Input::Poll { client, datasets, bases, max_rank, version }).await? {
+        match self.0.driver.step(Input::Poll { client, datasets, bases, tokens, max_rank, version }).await? {
             Reply::Poll(mut reply) => {
                 if !reserved_runs.is_empty() {
                     reserved_runs.truncate(MAX_NAMES);

@@ -83,6 +83,7 @@ impl FakeClient {
             bases: self.bases.clone(),
             max_rank: 0,
             reserved_runs: Vec::new(),
+            tokens: Vec::new(),
         };
         Ok(self.api.poll(request).await?.into_inner().next.unwrap())
     }

@@ -29,6 +29,7 @@ fn base_of(name: &str, width: u32) -> v1::BaseModel {
         max_positions: 512,
         linears: ["layer.0.query", "layer.0.value"].map(linear).into(),
         files: vec![],
+        token_digest: String::new(),
     }
 }
 

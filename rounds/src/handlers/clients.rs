@@ -31,6 +31,7 @@ impl Engine {
             seen_at: changes.now,
             datasets: BTreeSet::new(),
             bases: BTreeSet::new(),
+            tokens: BTreeSet::new(),
             max_rank: 0,
             version: String::new(),
             fingerprint,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rondo_proto::base_tokens::OTHER_TOKENS;
 use rondo_proto::{ClientId, Digest, RunId, v1};
 
 use crate::effect::Reply;
@@ -29,17 +30,24 @@ const ASK_AGAIN_AFTER_MS: Millis = 5_000;
 /// Most data sets, and most base models, that a client may offer.
 const MAX_OFFERS: usize = 256;
 
+/// What a client says of itself.
+pub(crate) struct Offers {
+    pub(crate) datasets: Vec<String>,
+    pub(crate) bases: Vec<String>,
+    pub(crate) tokens: Vec<v1::BaseTokens>,
+    pub(crate) max_rank: u32,
+    pub(crate) version: String,
+}
+
 impl Engine {
     pub(crate) fn poll(
         &mut self,
         client: ClientId,
-        datasets: Vec<String>,
-        bases: Vec<String>,
-        max_rank: u32,
-        version: &str,
+        offers: Offers,
         changes: &mut Changes,
     ) -> Result<PendingReply, Rejection> {
-        let count = datasets.len().max(bases.len());
+        let Offers { datasets, bases, tokens, max_rank, version } = offers;
+        let count = datasets.len().max(bases.len()).max(tokens.len());
         if count > MAX_OFFERS {
             return Err(Rejection::Offers { client, count, limit: MAX_OFFERS });
         }
@@ -50,7 +58,9 @@ impl Engine {
         }
         let datasets: BTreeSet<String> = datasets.iter().map(|name| clean(name)).collect();
         let bases: BTreeSet<String> = bases.iter().map(|name| clean(name)).collect();
-        let heard = Client { datasets, bases, max_rank, version: clean(version), ..record.clone() };
+        let clean_pair = |tokens: &v1::BaseTokens| (clean(&tokens.base), clean(&tokens.token_digest));
+        let tokens = tokens.iter().map(clean_pair).collect();
+        let heard = Client { datasets, bases, tokens, max_rank, version: clean(&version), ..record.clone() };
         let is_stale = changes.now.saturating_sub(record.seen_at).abs() >= SEEN_RESOLUTION_MS;
         if heard != *record || is_stale {
             *record = Client { seen_at: changes.now, ..heard };
@@ -86,7 +96,16 @@ impl Engine {
                 return next(v1::poll_reply::Next::Invitation(invitation));
             }
         }
-        wait(&self.why_idle(client))
+        let (reason, left_out) = (self.why_idle(client), self.why_left_out(client).unwrap_or_default());
+        next(v1::poll_reply::Next::Wait(v1::Wait { retry_after_ms: RETRY_AFTER_MS, reason, left_out }))
+    }
+
+    /// The first run that the client has not been invited to for something it can mend.
+    fn why_left_out(&self, client: &ClientId) -> Option<String> {
+        self.live_runs().into_iter().find_map(|id| {
+            let answer = self.state.runs.get(&id)?.members.get(client)?.answer.as_ref()?;
+            (answer.by_engine && !answer.accepted).then(|| format!("run {id}: {}", answer.reason))
+        })
     }
 
     fn why_idle(&self, client: &ClientId) -> String {
@@ -133,6 +152,9 @@ impl Engine {
             }
             if !record.bases.contains(&spec.base.digest) {
                 return Err(lack(format!("base model {} ({})", spec.base.name, spec.base.digest)));
+            }
+            if record.makes_other_tokens(&spec.base) {
+                return Err(lack(format!("base model {}: {OTHER_TOKENS}", spec.base.name)));
             }
             let rank = agree_on_rank(&ctx, &record, rank).map_err(|problem| Rejection::Rank {
                 client: client.clone(),
@@ -213,7 +235,8 @@ fn next(next: v1::poll_reply::Next) -> v1::PollReply {
 }
 
 fn wait(reason: &str) -> v1::PollReply {
-    next(v1::poll_reply::Next::Wait(v1::Wait { retry_after_ms: RETRY_AFTER_MS, reason: reason.to_owned() }))
+    let (reason, left_out) = (reason.to_owned(), String::new());
+    next(v1::poll_reply::Next::Wait(v1::Wait { retry_after_ms: RETRY_AFTER_MS, reason, left_out }))
 }
 
 /// Whether the client has its present assignment already.
@@ -224,10 +247,11 @@ fn has_begun(run: &Run, client: &ClientId) -> bool {
     }
 }
 
-/// Asks a client to take part, or declines for it when it declared a limit that the run is beyond.
+/// Asks a client to take part, or declines for it when it declared a limit that the run is beyond,
+/// or when its model makes other tokens than the run's.
 fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Option<v1::Invitation> {
     let run = ctx.run();
-    if run.live.paused_at.is_some() || !recruiting::offers(record, &run.spec) {
+    if run.live.paused_at.is_some() || !recruiting::holds(record, &run.spec) {
         return None;
     }
     let answer = run.members.get(client).and_then(|member| member.answer.as_ref());
@@ -238,7 +262,11 @@ fn invite(ctx: &mut RunContext<'_>, client: &ClientId, record: &Client) -> Optio
     if answer.is_some_and(|answer| !answer.by_engine && is_valid(answer)) {
         return None;
     }
-    match agree_on_rank(ctx, record, 0) {
+    let fits = match record.makes_other_tokens(&run.spec.base) {
+        true => Err(OTHER_TOKENS.to_owned()),
+        false => agree_on_rank(ctx, record, 0),
+    };
+    match fits {
         Ok(_) => {
             let spec = &ctx.run().spec;
             Some(v1::Invitation {

@@ -1,6 +1,7 @@
 //! Measuring at one named client. It need not train, nor have answered an invitation: its own
 //! policy decides on the assignment, and it declines by a failure report.
 
+use rondo_proto::base_tokens::OTHER_TOKENS;
 use rondo_proto::{ClientId, v1};
 
 use crate::run_context::RunContext;
@@ -31,7 +32,9 @@ pub(crate) fn ask(ctx: &mut RunContext<'_>, evaluator: &Evaluator) -> Measuring 
 
 /// Whether a client has what the measurement needs.
 pub(crate) fn can_measure(client: &Client, spec: &Spec, evaluator: &Evaluator) -> bool {
-    client.datasets.contains(&evaluator.dataset) && client.bases.contains(&spec.base.digest)
+    client.datasets.contains(&evaluator.dataset)
+        && client.bases.contains(&spec.base.digest)
+        && !client.makes_other_tokens(&spec.base)
 }
 
 /// Why an evaluation that is still open when its time is over did not come.
@@ -43,6 +46,9 @@ pub(crate) fn why_late(ctx: &RunContext<'_>, client: &ClientId) -> String {
         return late;
     }
     let base = &spec.base;
+    if record.makes_other_tokens(base) {
+        return format!("{late}: {OTHER_TOKENS}");
+    }
     format!("{late}: it needs data set {:?} and base model {} ({})", evaluator.dataset, base.name, base.digest)
 }
 

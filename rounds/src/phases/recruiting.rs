@@ -14,9 +14,14 @@ use crate::state::participation::{EvaluationState, Participation, ParticipationS
 use crate::state::phase::{LONGEST_REST_MS, Outcome, Phase, Recruiting, Training, WarmUp};
 use crate::state::{Client, Spec};
 
+/// Whether a client has the run's data set and base, whatever tokens that makes.
+pub(crate) fn holds(client: &Client, spec: &Spec) -> bool {
+    client.datasets.contains(&spec.dataset) && client.bases.contains(&spec.base.digest)
+}
+
 /// Whether a client has what the run needs.
 pub(crate) fn offers(client: &Client, spec: &Spec) -> bool {
-    client.datasets.contains(&spec.dataset) && client.bases.contains(&spec.base.digest)
+    holds(client, spec) && !client.makes_other_tokens(&spec.base)
 }
 
 /// Draws a cohort if there are clients enough.

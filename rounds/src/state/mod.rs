@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rondo_dp::Privacy;
+use rondo_proto::base_tokens::makes_other_tokens;
 use rondo_proto::{ClientId, Digest, RunId, v1};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,9 @@ pub struct Client {
     pub datasets: BTreeSet<String>,
     /// Digests of base models it holds.
     pub bases: BTreeSet<String>,
+    /// What makes tokens in them: digest of the base, and its `token_digest`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tokens: BTreeSet<(String, String)>,
     /// Largest rank it accepts; 0 = no limit.
     pub max_rank: u32,
     /// Its program version.
@@ -82,6 +86,22 @@ pub struct Client {
     pub fingerprint: String,
     /// End of the certificate's validity.
     pub expires: Millis,
+}
+
+impl Client {
+    /// What makes tokens in its base models, as messages say it.
+    pub(crate) fn base_tokens(&self) -> Vec<v1::BaseTokens> {
+        let tokens = |(base, token_digest): &(String, String)| v1::BaseTokens {
+            base: base.clone(),
+            token_digest: token_digest.clone(),
+        };
+        self.tokens.iter().map(tokens).collect()
+    }
+
+    /// Whether it has the base with other tokens only.
+    pub(crate) fn makes_other_tokens(&self, base: &v1::BaseModel) -> bool {
+        makes_other_tokens(base, &self.base_tokens())
+    }
 }
 
 /// A run.

@@ -16,6 +16,8 @@ pub(crate) struct Device {
     pub(crate) index: usize,
     /// Data sets it has.
     pub(crate) datasets: Vec<&'static str>,
+    /// What it says of the base's tokens.
+    pub(crate) tokens: Option<&'static str>,
     pub(crate) max_rank: u32,
     /// The rank it asks for; 0 leaves it to the engine.
     pub(crate) asked_rank: u32,
@@ -86,6 +88,7 @@ impl Device {
             datasets,
             max_rank,
             asked_rank,
+            tokens: None,
             assignment: None,
             spool: VecDeque::new(),
             sent: None,
@@ -133,11 +136,15 @@ impl Packed {
 impl World {
     /// The client asks what to do.
     pub(crate) fn poll(&mut self, client: usize) -> Option<v1::poll_reply::Next> {
-        let Device { name, max_rank, datasets, .. } = self.devices[client].clone();
+        let Device { name, max_rank, datasets, tokens, .. } = self.devices[client].clone();
         let input = Input::Poll {
             client: name,
             datasets: datasets.iter().map(|name| (*name).to_owned()).collect(),
             bases: vec![BASE.to_owned()],
+            tokens: tokens
+                .map(|digest| v1::BaseTokens { base: BASE.into(), token_digest: digest.into() })
+                .into_iter()
+                .collect(),
             max_rank,
             version: "0.1.0".to_owned(),
         };

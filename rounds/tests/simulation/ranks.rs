@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use rondo_methods::Instance;
+use rondo_proto::base_tokens::OTHER_TOKENS;
 use rondo_proto::v1;
 use rondo_rounds::{ExpectedUpload, Rejection};
 
 use crate::methods::IDS;
 use crate::model::{Op, Setup};
 use crate::run::simulate;
-use crate::world::{RANK, World};
+use crate::world::{RANK, TOKENS, World};
 
 #[test]
 fn ranks_mix_only_where_the_method_mixes_them() {
@@ -27,6 +28,31 @@ fn ranks_mix_only_where_the_method_mixes_them() {
     // Once its limit is lifted it is asked.
     fedit.devices[5].max_rank = 0;
     assert!(matches!(fedit.poll(5), Some(v1::poll_reply::Next::Invitation(_))));
+}
+
+#[test]
+fn a_client_whose_model_makes_other_tokens_is_left_out_and_told_why() {
+    let mut world = World::new(Setup { clients: 3, cohort: 2, quorum: 2, rounds: 1, ..Setup::default() });
+    let run = world.runs[0].clone();
+    let answer_of = |world: &World| world.engine.run_summary(&run).unwrap().willing;
+    world.devices[0].tokens = Some("other tokens");
+    let Some(v1::poll_reply::Next::Wait(wait)) = world.poll(0) else { panic!("it was invited") };
+    assert_eq!(wait.left_out, format!("run {run}: {OTHER_TOKENS}"));
+    let willing = answer_of(&world);
+    assert!(!willing[0].accepted && willing[0].reason == OTHER_TOKENS, "{willing:?}");
+    assert!(matches!(world.answer(0, &run, true).rejection(), Rejection::NotOffered { .. }));
+    // One that says the same, and one that says nothing.
+    world.devices[1].tokens = Some(TOKENS);
+    world.devices[2].tokens = None;
+    for client in [1, 2] {
+        assert!(matches!(world.poll(client), Some(v1::poll_reply::Next::Invitation(_))), "{client}");
+        world.answer(client, &run, true).reply();
+    }
+    assert!(world.engine.run_summary(&run).unwrap().phase != "recruiting", "{:?}", answer_of(&world));
+    // Once its folder is mended it is asked, also after a restart.
+    world.devices[0].tokens = Some(TOKENS);
+    world.restart();
+    assert!(matches!(world.poll(0), Some(v1::poll_reply::Next::Invitation(_))));
 }
 
 #[test]

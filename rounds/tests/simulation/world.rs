@@ -13,6 +13,8 @@ use crate::methods;
 use crate::model::{Measures, Setup};
 
 /// Digest of the only base model.
+/// The digest of what makes the base's tokens.
+pub(crate) const TOKENS: &str = "blake3:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 pub(crate) const BASE: &str = "blake3:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// The only data set.
 pub(crate) const DATASET: &str = "reviews";
@@ -206,6 +208,7 @@ impl World {
             max_positions: 128,
             linears: vec![linear(0), linear(1)],
             files: Vec::new(),
+            token_digest: TOKENS.to_owned(),
         }
     }
 

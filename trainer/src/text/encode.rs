@@ -55,8 +55,8 @@ pub(super) fn encode_all(
     Ok(EncodedDataset { encoded: Arc::new(encoded), texts: Arc::new(texts) })
 }
 
-/// Whole texts, as encoders read them; which of `encoded` each became. One without a token is left
-/// out where `policy` says so, and ends everything otherwise.
+/// Whole texts, as encoders read them; which of `encoded` each became. One without a token, or with one
+/// that the model does not know, is left out where `policy` says so, and ends everything otherwise.
 pub(super) fn encode_whole<'t>(
     codec: &Codec,
     texts: impl IntoIterator<Item = &'t str>,
@@ -77,8 +77,18 @@ pub(super) fn encode_whole<'t>(
                 found.push(None);
                 continue;
             }
+            let ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+            match codec.check_ids(&ids) {
+                Ok(()) => {}
+                Err(Refusal::Row(problem)) if policy == OnBadRow::Stop => return Err(codec.error(problem)),
+                Err(Refusal::Row(_)) => {
+                    found.push(None);
+                    continue;
+                }
+                Err(Refusal::All(error)) => return Err(error),
+            }
             found.push(Some(encoded.len() as u32));
-            encoded.push(encoding.get_ids().iter().map(|&id| i64::from(id)));
+            encoded.push(ids);
         }
     }
     Ok(found)

@@ -24,6 +24,8 @@ pub struct TokenFacts {
     pub bos_text: Option<String>,
     /// The spelling of the end.
     pub eos_text: Option<String>,
+    /// Tokens that end a text, a turn or a message (`eos`, `eot` and `eom`).
+    pub ends: Vec<u32>,
     /// The Jinja template of conversations.
     pub chat_template: Option<String>,
 }
@@ -51,6 +53,7 @@ pub fn facts(header: &Header) -> Result<TokenFacts, GgufError> {
         add_eos: vocabulary.add_eos,
         bos_text: spelling(vocabulary.bos),
         eos_text: spelling(vocabulary.eos),
+        ends: vocabulary.ends.clone(),
         chat_template: header.text("tokenizer.chat_template")?.map(str::to_owned),
     })
 }

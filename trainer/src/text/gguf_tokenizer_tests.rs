@@ -53,6 +53,16 @@ fn facts_are_read() {
 }
 
 #[test]
+fn a_turn_and_a_message_have_ends_of_their_own() {
+    let mut header = gguf::read(&goldens().join("llama-bpe.gguf")).unwrap();
+    assert_eq!(facts(&header).unwrap().ends, [1]);
+    for (key, id) in [("eot", 3), ("eom", u64::from(u32::MAX))] {
+        header.metadata.insert(format!("tokenizer.ggml.{key}_token_id"), gguf::Value::Unsigned(id));
+    }
+    assert_eq!(facts(&header).unwrap().ends, [1, 3], "a number beyond every id is none");
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     let header = gguf::read(&goldens().join("smollm.gguf")).unwrap();
     let refused = |change: &dyn Fn(&mut gguf::Header)| {

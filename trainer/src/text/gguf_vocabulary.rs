@@ -71,6 +71,7 @@ pub(super) struct Vocabulary<'h> {
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) pad: Option<u32>,
+    pub(super) ends: Vec<u32>,
     unknown: Option<u32>,
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
@@ -117,12 +118,13 @@ impl<'h> Vocabulary<'h> {
         };
         let bos = id("bos")?;
         let eos = id("eos")?;
+        let ends = [eos, id("eot")?, id("eom")?].into_iter().flatten().collect();
         let pad = id("padding")?;
         let unknown = id("unknown")?;
         let add = |name: &str| header.flag(&format!("tokenizer.ggml.add_{name}_token"));
         let add_bos = add("bos")?.unwrap_or(pre.is_none_or(|pre| pre.add_bos)) && bos.is_some();
         let add_eos = add("eos")?.unwrap_or(false) && eos.is_some();
-        Ok(Self { header, tokens, kinds, bos, eos, pad, unknown, add_bos, add_eos, pre })
+        Ok(Self { header, tokens, kinds, bos, eos, pad, ends, unknown, add_bos, add_eos, pre })
     }
 
     /// The whole tokenizer, as tokenizer.json holds it.

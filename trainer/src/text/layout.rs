@@ -42,6 +42,8 @@ pub(super) struct Codec {
     /// The model's own template; why there is none, otherwise.
     pub(super) chat: Result<ChatTemplate, MissingTemplate>,
     pub(super) plain: ChatTemplate,
+    /// How many tokens the model knows.
+    pub(super) vocab_size: usize,
 }
 
 /// Why a model's chat template cannot be used.
@@ -143,6 +145,7 @@ impl Codec {
             };
             return Err(Refusal::Row(problem));
         }
+        self.check_ids(&ids)?;
         encoded.push_counted(&ids, &counts);
         Ok(())
     }
@@ -172,6 +175,7 @@ impl Codec {
             Rendered::pair(prompt, option)
         };
         let (ids, counts) = self.encode(&rendered)?;
+        self.check_ids(&ids)?;
         if ids.len() > layout.max_tokens {
             let tokens = ids.len();
             let most = layout.max_tokens;
@@ -218,7 +222,9 @@ impl Codec {
     pub(super) fn ids(&self, text: &str, specials: Specials) -> Result<Vec<i64>, Refusal> {
         let encoding =
             self.tokenizer.encode_fast(text, specials == Specials::Add).map_err(|error| self.refuse(&*error))?;
-        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+        let ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+        self.check_ids(&ids)?;
+        Ok(ids)
     }
 
     fn chat(&self, layout: Layout, talk: &Conversation) -> Result<Rendered, Refusal> {

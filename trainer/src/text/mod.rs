@@ -8,5 +8,8 @@ mod gguf_vocabulary;
 mod layout;
 pub mod load_tokenizer;
 pub mod rows;
-mod tokenizer_files;
 pub mod tokens;
+mod vocab_size;
+
+#[cfg(test)]
+mod damaged_tests;

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rondo_data::template::{ChatTemplate, SpecialTokens};
+use rondo_base::tokens::TokenSettings;
+use rondo_data::template::ChatTemplate;
 use rondo_data::{Content, Example, Message, OnBadRow, Split};
 use rondo_proto::run_file::{LossOn, Task, TaskKind, Template};
 use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::error::TrainerError;
+use crate::models::ModelError;
 use crate::text::encode::{self, EncodedDataset, encode_all, encode_whole};
 use crate::text::encoded::{Choices, Encoded};
 use crate::text::layout::{Codec, Layout, MissingTemplate, Refusal, Specials};
 use crate::text::rows::Rows;
-use crate::text::tokenizer_files::TokenizerFiles;
 
 /// How many encoded data sets are kept: a client serves few runs at a time, each with a training
 /// and a held-out part.
@@ -29,8 +30,8 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Reads tokenizer.json in a model's folder, and its special tokens and chat template. The
-    /// padding and truncation that tokenizer.json asks for are replaced by ours.
+    /// Reads tokenizer.json in a model's folder, and its special tokens, chat template and ends of
+    /// texts. The padding and truncation that tokenizer.json asks for are replaced by ours.
     ///
     /// # Errors
     /// A file that cannot be read. A chat template that cannot be read is an error once it is
@@ -39,21 +40,17 @@ impl Tokens {
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path)
             .map_err(|error| TrainerError::Tokenizer { path: path.clone(), problem: error.to_string() })?;
-        let files = TokenizerFiles::read(dir)?;
-        Self::new(tokenizer, files.special, files.chat.as_deref(), &path)
+        let settings = TokenSettings::read(dir, |text| tokenizer.token_to_id(text).is_some());
+        let settings = settings.map_err(|error| TrainerError::Model(ModelError::Base(error)))?;
+        Self::new(tokenizer, settings, &path)
     }
 
-    /// A tokenizer made elsewhere, for example from a GGUF file. `special` names its special tokens
-    /// (`eos_token` = `</s>`), `chat` is the model's chat template; errors name the file `path`.
+    /// A tokenizer made elsewhere, for example from a GGUF file; errors name the file `path`.
     ///
     /// # Errors
     /// The tokenizer refuses its settings.
-    pub fn new(
-        mut tokenizer: Tokenizer,
-        special: SpecialTokens,
-        chat: Option<&str>,
-        path: &Path,
-    ) -> Result<Self, TrainerError> {
+    pub fn new(mut tokenizer: Tokenizer, settings: TokenSettings, path: &Path) -> Result<Self, TrainerError> {
+        let TokenSettings { special, chat_template, ends } = settings;
         let refuse = |problem: String| TrainerError::Tokenizer { path: path.to_owned(), problem };
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
@@ -63,19 +60,26 @@ impl Tokens {
                 format!("the end-of-text token {text:?} (eos_token) is not in the tokenizer's vocabulary")
             }),
         };
-        let chat = match chat {
+        let chat = match chat_template {
             None => Err(MissingTemplate::Absent),
-            Some(source) => ChatTemplate::new(source, special.clone()).map_err(MissingTemplate::Unreadable),
+            Some(source) => ChatTemplate::new(&source, special.clone()).map_err(MissingTemplate::Unreadable),
         };
         let plain = ChatTemplate::plain(special).map_err(|error| refuse(error.to_string()))?;
-        // Chat models end turns with tokens of their own, whatever eos_token says.
+        // Chat models end turns with tokens of their own, whatever their files say.
         let turns = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"];
-        let mut ends: Vec<i64> = end.iter().flatten().copied().collect();
+        let mut ends: Vec<i64> = ends.into_iter().map(i64::from).chain(end.iter().flatten().copied()).collect();
         ends.extend(turns.iter().filter_map(|text| tokenizer.token_to_id(text)).map(i64::from));
         ends.sort_unstable();
         ends.dedup();
-        let codec = Codec { path: path.to_owned(), tokenizer, end, chat, plain };
+        let codec = Codec { path: path.to_owned(), tokenizer, end, chat, plain, vocab_size: usize::MAX };
         Ok(Self { codec: Arc::new(codec), ends, cutting: None, kept: Vec::new() })
+    }
+
+    /// The same for a model that knows so many tokens: a text with one more is refused.
+    #[must_use]
+    pub fn with_vocab_size(self, vocab_size: usize) -> Self {
+        let codec = Codec { vocab_size, ..Codec::clone(&self.codec) };
+        Self { codec: Arc::new(codec), cutting: None, kept: Vec::new(), ..self }
     }
 
     /// Token ids of the texts, special tokens included, each cut at the end to `max_tokens`: as

@@ -34,7 +34,9 @@ fn tokenizer() -> Tokenizer {
 
 fn tokens(tokenizer: Tokenizer) -> Tokens {
     let special = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
-    Tokens::new(tokenizer, special.into(), Some(MARKED), Path::new("tokenizer.json")).unwrap()
+    let settings =
+        TokenSettings { special: special.into(), chat_template: Some(MARKED.to_owned()), ..Default::default() };
+    Tokens::new(tokenizer, settings, Path::new("tokenizer.json")).unwrap()
 }
 
 fn task(kind: TaskKind) -> Task {
@@ -173,12 +175,13 @@ fn every_option_of_a_question_is_a_text_and_none_is_cut() {
 #[test]
 fn a_model_without_a_template_is_told_so() {
     let task = task(TaskKind::CausalLm);
-    let mut bare = Tokens::new(tokenizer(), SpecialTokens::new(), None, Path::new("m/tokenizer.json")).unwrap();
+    let mut bare = Tokens::new(tokenizer(), TokenSettings::default(), Path::new("m/tokenizer.json")).unwrap();
     let said = bare.encode_rows(&[Example::of("d", chat(&["q", "a"]), None)], &task).unwrap_err().to_string();
     assert!(said.contains("m/tokenizer.json: the model has no chat template"), "{said}");
     assert_eq!(bare.show(completion("a", "b"), &task), pair("ab", "b"), "no end of text is known");
-    let odd = [("eos_token".to_owned(), "<end>".to_owned())].into();
-    let mut odd = Tokens::new(tokenizer(), odd, None, Path::new("t")).unwrap();
+    let special = [("eos_token".to_owned(), "<end>".to_owned())].into();
+    let odd = TokenSettings { special, ..Default::default() };
+    let mut odd = Tokens::new(tokenizer(), odd, Path::new("t")).unwrap();
     let said = odd.encode_rows(&[Example::of("d", completion("a", "b"), None)], &task).unwrap_err().to_string();
     assert!(said.contains("\"<end>\" (eos_token) is not in the tokenizer's vocabulary"), "{said}");
 }
