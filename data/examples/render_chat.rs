@@ -11,29 +11,34 @@ use std::io::stdin;
 
 use rondo_data::template::{ChatTemplate, SpecialTokens};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::{RawValue, Value};
 
 #[derive(Deserialize)]
 struct Request {
     template: String,
-    messages: Vec<Value>,
+    messages: Box<RawValue>,
     #[serde(default)]
-    tools: Option<Value>,
+    tools: Option<Box<RawValue>>,
     #[serde(default)]
-    documents: Option<Value>,
+    documents: Option<Box<RawValue>>,
     #[serde(default)]
     add_generation_prompt: bool,
-    /// The special tokens, such as `bos_token`.
-    #[serde(flatten)]
-    special: SpecialTokens,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for line in stdin().lines() {
-        let request: Request = serde_json::from_str(&line?)?;
-        let rendered = ChatTemplate::new(&request.template, request.special).and_then(|template| {
-            let (tools, documents) = (request.tools.as_ref(), request.documents.as_ref());
-            template.render_values(&request.messages, tools, documents, request.add_generation_prompt)
+        let line = line?;
+        let request: Request = serde_json::from_str(&line)?;
+        // All other strings are special tokens, such as `bos_token`.
+        let Value::Object(keys) = serde_json::from_str(&line)? else { continue };
+        let others = keys.into_iter().filter(|(key, _)| key != "template");
+        let special: SpecialTokens =
+            others.filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect();
+        let rendered = ChatTemplate::new(&request.template, special).and_then(|template| {
+            let [tools, documents] =
+                [&request.tools, &request.documents].map(|text| text.as_ref().map(|text| text.get()));
+            template.render_json(request.messages.get(), tools, documents, request.add_generation_prompt)
         });
         println!(
             "{}",

@@ -316,7 +316,7 @@ async fn a_revoked_client_comes_back_by_a_renewal_token_alone() {
     let made = coordinator.operator().token("movies").await;
     let old = enrol(&url, &made.token, &made.ca_fingerprint, "", &folder).await.unwrap().identity;
     let mut api = coordinator.operator().api;
-    api.revoke_client(v1::RevokeClientRequest { client: "movies".into() }).await.unwrap();
+    api.revoke_client(v1::GetClientRequest { client: "movies".into() }).await.unwrap();
     assert!(poll(&old, &coordinator).await.is_err());
     let made = renewal_token(&coordinator, "movies").await;
     let new = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap().identity;

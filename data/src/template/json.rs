@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::arguments::bound;
+use super::text::float;
 
 /// Deepest nesting of lists and objects, as Python's limit on recursion has it at about.
 const DEEPEST: usize = 200;
@@ -12,31 +15,33 @@ const DEEPEST: usize = 200;
 ///
 /// # Errors
 /// A value that JSON does not have, such as an undefined one or a macro; an argument of a kind that
-/// `json.dumps` refuses.
-pub(super) fn tojson(value: &Value, first: Option<Value>, options: Kwargs) -> Result<Value, Error> {
-    let named = |name: &str| options.get::<Option<Value>>(name).map(|value| value.filter(|value| !value.is_none()));
-    let ascii = match first {
-        Some(first) => first.is_true(),
-        None => named("ensure_ascii")?.is_some_and(|value| value.is_true()),
-    };
-    let indent = match named("indent")? {
+/// `json.dumps` refuses; more text than the rendering may still write.
+pub(super) fn tojson(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [ascii, indent, separators, sort] =
+        bound("tojson", &args.into_values(), ["ensure_ascii", "indent", "separators", "sort_keys"])?
+            .map(|value| value.filter(|value| !value.is_none()));
+    let indent = match indent {
         None => None,
         Some(value) => Some(match value.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(value.as_i64().unwrap_or(0).clamp(0, 64)).unwrap_or(0)),
+            None => {
+                let width = value.as_i64().ok_or_else(|| wrong("`indent` must be a number or a string"))?;
+                " ".repeat(usize::try_from(width.clamp(0, 64)).unwrap_or(0))
+            }
         }),
     };
-    let sort = named("sort_keys")?.is_some_and(|value| value.is_true());
-    let separators = match named("separators")? {
+    let separators = match separators {
         Some(pair) => {
-            let pair: Vec<String> = pair.try_iter()?.map(|text| text.to_string()).collect();
-            <[String; 2]>::try_from(pair).map_err(|_| wrong("`separators` must be a pair of strings"))?
+            let pair = pair.try_iter()?.map(|text| text.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            let pair = pair.and_then(|pair| <[String; 2]>::try_from(pair).ok());
+            pair.ok_or_else(|| wrong("`separators` must be a pair of strings"))?
         }
         None if indent.is_some() => [",".to_owned(), ": ".to_owned()],
         None => [", ".to_owned(), ": ".to_owned()],
     };
-    options.assert_all_used()?;
-    let mut writer = Writer { out: String::new(), ascii, indent, sort, separators };
+    let is_true = |value: Option<Value>| value.is_some_and(|value| value.is_true());
+    let mut writer =
+        Writer { state, out: String::new(), ascii: is_true(ascii), indent, sort: is_true(sort), separators };
     writer.value(value, 0)?;
     Ok(Value::from(writer.out))
 }
@@ -45,7 +50,9 @@ fn wrong(problem: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("tojson: {problem}"))
 }
 
-struct Writer {
+struct Writer<'w, 't, 'e> {
+    /// Pays for what is written: a small template can ask for endless text.
+    state: &'w State<'t, 'e>,
     out: String,
     ascii: bool,
     indent: Option<String>,
@@ -53,8 +60,9 @@ struct Writer {
     separators: [String; 2],
 }
 
-impl Writer {
+impl Writer<'_, '_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        self.state.consume_fuel(1)?;
         if depth > DEEPEST {
             return Err(wrong("lists and objects are nested too deeply"));
         }
@@ -62,7 +70,11 @@ impl Writer {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.out.push_str(&number(value)),
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::String => {
+                let text = value.as_str().unwrap_or_default();
+                self.state.consume_fuel(text.len() as u64 / 64)?;
+                self.string(text);
+            }
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();
                 self.between('[', ']', items.len(), depth, |writer, index| writer.value(&items[index], depth + 1))?;
@@ -98,21 +110,23 @@ impl Writer {
             if index > 0 {
                 self.out.push_str(&self.separators[0].clone());
             }
-            self.line(depth + 1);
+            self.line(depth + 1)?;
             item(self, index)?;
         }
         if items > 0 {
-            self.line(depth);
+            self.line(depth)?;
         }
         self.out.push(close);
         Ok(())
     }
 
-    fn line(&mut self, depth: usize) {
+    fn line(&mut self, depth: usize) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            self.state.consume_fuel((indent.len() * depth) as u64 / 64)?;
             self.out.push('\n');
             self.out.push_str(&indent.repeat(depth));
         }
+        Ok(())
     }
 
     /// Keys are strings; Python writes numbers, truth values and null as such.
@@ -154,50 +168,11 @@ impl Writer {
 fn number(value: &Value) -> String {
     match value.is_integer() {
         true => value.to_string(),
-        false => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
-    }
-}
-
-/// A float as Python's `repr` writes it, and infinities as `json.dumps` does.
-fn float(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".to_owned();
-    }
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    // The shortest digits that give the same number, and the power of ten.
-    let text = format!("{number:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    match exponent.parse::<i32>() {
-        Ok(exponent) if number != 0.0 && !(-4..16).contains(&exponent) => {
-            format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-        }
-        _ => {
-            let plain = format!("{number}");
-            if plain.contains('.') { plain } else { plain + ".0" }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_are_those_of_python() {
-        for (number, right) in [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e300, "1.5e+300"),
-            (1e-4, "0.0001"),
-            (1e-5, "1e-05"),
-            (-2.5e-7, "-2.5e-07"),
-        ] {
-            assert_eq!(float(number), right);
-        }
+        false => match f64::try_from(value.clone()) {
+            Ok(number) if number.is_nan() => "NaN".to_owned(),
+            Ok(number) if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
+            Ok(number) => float(number),
+            Err(_) => value.to_string(),
+        },
     }
 }

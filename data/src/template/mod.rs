@@ -1,10 +1,18 @@
 //! The base model's own chat template: Jinja, as Python's transformers renders it.
 
+mod arguments;
 mod calendar;
+mod filters;
+mod format;
 mod json;
+mod number_format;
 mod ordered;
 mod python;
 mod source;
+mod strings;
+mod support;
+mod text;
+mod tokens;
 
 use std::fmt;
 use std::ops::Range;
@@ -113,18 +121,26 @@ impl ChatTemplate {
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
-        environment.add_filter(source::MODULO, python::modulo);
-        environment.add_filter("wordcount", python::wordcount);
-        environment.add_filter("tojson", json::tojson);
+        environment.set_formatter(|out, state, value| match value.as_str() {
+            Some(text) => out.write_str(text).map_err(minijinja::Error::from),
+            None => out.write_str(&text::text(state, value)?).map_err(minijinja::Error::from),
+        });
+        filters::set_up(&mut environment);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
         });
         environment.add_function("strftime_now", |format: String| DAY.format(&format));
-        let source = source::rewritten(source);
+        let source = source::rewritten(source).map_err(|(what, line)| TemplateError::NotSupported {
+            what,
+            line: format!(" (line {line} of the template)"),
+        })?;
         environment.add_template_owned("chat", source).map_err(|error| not_compiled(&error))?;
         let mut template =
             Self { environment: Arc::new(environment), special, shows_parts: true, shows_developer: true };
-        let shown = |turns: &[Value]| template.render_values(turns, None, None, false).unwrap_or_default();
+        let shown = |turns: &[Value]| {
+            let turns = Value::from(turns.to_vec()).to_string();
+            template.render_json(&turns, None, None, false).unwrap_or_default()
+        };
         let answer = json!({ "role": "assistant", "content": "a" });
         let parts = [json!({ "role": "user", "content": [{ "type": "text", "text": PROBE }] }), answer.clone()];
         let developer =
@@ -219,7 +235,7 @@ impl ChatTemplate {
                 _ => entries.push((key, value)),
             }
         }
-        Ok(minijinja::Value::from_pairs(entries))
+        Ok(ordered::with_reasoning(&minijinja::Value::from_pairs(entries)))
     }
 
     /// The same of the first turns.
@@ -239,21 +255,27 @@ impl ChatTemplate {
         self.render_given(given, talk.bytes(), add_generation_prompt)
     }
 
-    /// Any messages, tools and documents as text, as transformers' `apply_chat_template` takes them.
+    /// Any messages, tools and documents as text, as transformers' `apply_chat_template` takes them:
+    /// JSON texts, whose keys keep their order.
     ///
     /// # Errors
-    /// As of [`ChatTemplate::render`].
-    pub fn render_values(
+    /// As of [`ChatTemplate::render`]; and what is not JSON.
+    pub fn render_json(
         &self,
-        messages: &[Value],
-        tools: Option<&Value>,
-        documents: Option<&Value>,
+        messages: &str,
+        tools: Option<&str>,
+        documents: Option<&str>,
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
-        let value =
-            |value: Option<&Value>| value.map_or_else(|| minijinja::Value::from(()), |value| Serde(value).into());
-        let bytes = messages.iter().chain(tools).chain(documents).map(|value| value.to_string().len()).sum();
-        let given = Given { messages: Serde(messages).into(), tools: value(tools), documents: value(documents) };
+        let value = |text: Option<&str>| {
+            text.map_or_else(|| Ok(minijinja::Value::from(())), ordered::value)
+                .map_err(|error| TemplateError::Failed(error.to_string()))
+        };
+        let bytes = messages.len() + tools.unwrap_or_default().len() + documents.unwrap_or_default().len();
+        let list = value(Some(messages))?;
+        let turns = list.try_iter().map_err(|error| refusal(&error))?.map(|turn| ordered::with_reasoning(&turn));
+        let messages = turns.collect::<Vec<_>>().into();
+        let given = Given { messages, tools: value(tools)?, documents: value(documents)? };
         self.render_given(given, bytes, add_generation_prompt)
     }
 
@@ -361,6 +383,7 @@ fn refusal(error: &minijinja::Error) -> TemplateError {
         | ErrorKind::UnknownTest
         | ErrorKind::UnknownFunction
         | ErrorKind::UnknownMethod
+        | ErrorKind::TooManyArguments
         | ErrorKind::TemplateNotFound => {
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             let what = detail.strip_suffix(" is unknown").map_or(detail.clone(), str::to_owned);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use minijinja::Value;
+use minijinja::value::ValueKind;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A JSON text as a value.
@@ -18,6 +19,26 @@ pub(super) fn object(text: &str) -> Result<Vec<(String, Value)>, serde_json::Err
     let whole = value(text)?;
     let keys = whole.try_iter().into_iter().flatten();
     Ok(keys.map(|key| (key.to_string(), whole.get_item(&key).unwrap_or_default())).collect())
+}
+
+/// A turn whose reasoning stands under the names that templates know, as transformers puts it.
+pub(super) fn with_reasoning(turn: &Value) -> Value {
+    const NAMES: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let get = |key: &Value| turn.get_item(key).unwrap_or_default();
+    let found =
+        NAMES.iter().map(|name| get(&Value::from(*name))).find(|value| !value.is_undefined() && !value.is_none());
+    let (Some(reasoning), ValueKind::Map) = (found, turn.kind()) else { return turn.clone() };
+    let mut entries = Vec::new();
+    let thinking = Some(get(&Value::from("thinking"))).filter(|value| !value.is_undefined());
+    entries.push((Value::from("thinking"), thinking.unwrap_or_else(|| reasoning.clone())));
+    for key in turn.try_iter().into_iter().flatten().filter(|key| key.as_str() != Some("thinking")) {
+        let value = if key.as_str() == Some("reasoning_content") { reasoning.clone() } else { get(&key) };
+        entries.push((key, value));
+    }
+    if get(&Value::from("reasoning_content")).is_undefined() {
+        entries.push((Value::from("reasoning_content"), reasoning));
+    }
+    Value::from_pairs(entries)
 }
 
 struct Json(Value);

@@ -1,21 +1,131 @@
 //! Rewrites a template's source where Jinja2 knows more syntax than minijinja.
 
-use std::ops::Range;
+use std::collections::BTreeSet;
+
+use super::support;
+use super::tokens::{code, tokens, value_before, value_behind};
 
 /// The filter that `a % b` becomes.
 pub(super) const MODULO: &str = "_modulo";
+/// The filter through which loops take what they go over.
+pub(super) const ITEMS: &str = "_items";
+/// Most bytes of a template.
+const LONGEST: usize = 1 << 20;
 
-/// The source with `{% generation %}` tags and `%` between strings put in words that minijinja has.
-pub(super) fn rewritten(source: &str) -> String {
-    let source = without_generation_tags(source);
+/// What a template uses that is not supported: what, and on which line.
+pub(super) type Unsupported = (String, usize);
+
+/// The source in words that minijinja has: `{% generation %}` tags, `%` between strings, loops over
+/// what may be none, line breaks and escapes as Jinja2 reads them.
+///
+/// # Errors
+/// What is too large to compile, or what Jinja2 renders otherwise and no rewriting mends.
+pub(super) fn rewritten(source: &str) -> Result<String, Unsupported> {
+    if source.len() > LONGEST {
+        return Err((format!("{} bytes, more than {LONGEST}", source.len()), 1));
+    }
+    // Jinja2 reads all line breaks as one letter.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    support::check(&source)?;
+    let source = without_generation_tags(&source);
     let mut out = String::with_capacity(source.len());
     let mut end = 0;
     for inner in code(&source) {
         out.push_str(&source[end..inner.start]);
-        out.push_str(&with_modulo_filter(&source[inner.clone()]));
+        let text = with_items_filter(&source[inner.clone()]);
+        out.push_str(&with_escapes(&with_string_filter(&with_modulo_filter(&text))));
         end = inner.end;
     }
-    out + &source[end..]
+    Ok(out + &source[end..])
+}
+
+/// `a ~ b` as `a|string ~ b|string`: minijinja writes some numbers otherwise than Python. An
+/// operand that binds to more than the operator stays as it is.
+fn with_string_filter(code: &str) -> String {
+    let tokens = tokens(code);
+    let tighter = |at: Option<usize>| {
+        let text = at.and_then(|at| tokens.get(at)).map(|token| token.text);
+        text.is_some_and(|text| ["*", "/", "//", "%", "**", "is", "|", ".", "not"].contains(&text))
+    };
+    let mut places = BTreeSet::new();
+    for (index, _) in tokens.iter().enumerate().filter(|(_, token)| token.text == "~") {
+        if let Some(first) = value_before(&tokens, index) {
+            let before = first.checked_sub(1);
+            let is_sign = before
+                .is_some_and(|at| matches!(tokens[at].text, "-" | "+") && (at == 0 || !tokens[at - 1].ends_a_value()));
+            let is_argument = before.is_some_and(|at| tokens[at].ends_a_value());
+            if !tighter(before) && !is_sign && !is_argument {
+                places.insert(tokens[index - 1].end());
+            }
+        }
+        if let Some(last) = value_behind(&tokens, index + 1).filter(|last| !tighter(Some(last + 1)))
+            && !matches!(tokens[index + 1].text, "-" | "+")
+        {
+            places.insert(tokens[last].end());
+        }
+    }
+    let mut out = String::with_capacity(code.len());
+    let mut end = 0;
+    for place in places {
+        out.push_str(&code[end..place]);
+        out.push_str("|string");
+        end = place;
+    }
+    out + &code[end..]
+}
+
+/// `{% for x in a if b %}` as `{% for x in (a)|_items if b %}`.
+fn with_items_filter(code: &str) -> String {
+    let pieces = tokens(code);
+    let first = usize::from(pieces.first().is_some_and(|token| matches!(token.text, "-" | "+")));
+    let unchanged = code.to_owned();
+    if pieces.get(first).is_none_or(|token| token.text != "for") {
+        return unchanged;
+    }
+    let mut depth = 0_usize;
+    let (mut from, mut to) = (None, None);
+    for (index, token) in pieces.iter().enumerate().skip(first + 1) {
+        match token.text {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            "in" if depth == 0 && from.is_none() => from = pieces.get(index + 1).map(|next| next.start),
+            "if" | "recursive" if depth == 0 && from.is_some() && to.is_none() => {
+                to = Some(pieces[index - 1].end());
+            }
+            _ => {}
+        }
+    }
+    // The last piece may be the sign of whitespace control.
+    let last = pieces.iter().rev().find(|token| !matches!(token.text, "-" | "+")).map(|token| token.end());
+    match (from, to.or(last)) {
+        (Some(from), Some(to)) if from < to => {
+            format!("{}({})|{ITEMS}{}", &code[..from], &code[from..to], &code[to..])
+        }
+        _ => unchanged,
+    }
+}
+
+/// Escapes in strings that Python reads otherwise than minijinja: `\/`, `\a`, `\v`, and one at the
+/// end of a line.
+fn with_escapes(code: &str) -> String {
+    let mut out = String::with_capacity(code.len());
+    let mut end = 0;
+    for token in tokens(code).into_iter().filter(|token| token.text.starts_with(['"', '\''])) {
+        out.push_str(&code[end..token.start]);
+        let mut letters = token.text.chars();
+        while let Some(letter) = letters.next() {
+            match (letter, if letter == '\\' { letters.next() } else { None }) {
+                ('\\', Some('/')) => out.push_str("\\\\/"),
+                ('\\', Some('a')) => out.push_str("\\u0007"),
+                ('\\', Some('v')) => out.push_str("\\u000b"),
+                ('\\', Some('\n')) => {}
+                ('\\', Some(other)) => out.extend(['\\', other]),
+                _ => out.push(letter),
+            }
+        }
+        end = token.end();
+    }
+    out + &code[end..]
 }
 
 /// `{% generation %}` marks what the assistant says for transformers' own masks; it renders
@@ -27,78 +137,13 @@ fn without_generation_tags(source: &str) -> String {
         out.push_str(&source[end..inner.start]);
         let text = &source[inner.clone()];
         match text.trim_matches(['-', '+', ' ', '\n', '\t']) {
-            "generation" => out.push_str(&text.replacen("generation", "if true", 1)),
-            "endgeneration" => out.push_str(&text.replacen("endgeneration", "endif", 1)),
+            "generation" => out.push_str(&text.replacen("generation", "with", 1)),
+            "endgeneration" => out.push_str(&text.replacen("endgeneration", "endwith", 1)),
             _ => out.push_str(text),
         }
         end = inner.end;
     }
     out + &source[end..]
-}
-
-/// What stands between `{{` and `}}` and between `{%` and `%}`, outside of comments.
-fn code(source: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(open) = source[at..].find('{').map(|index| at + index) {
-        let close = match source.as_bytes().get(open + 1) {
-            Some(b'{') => "}}",
-            Some(b'%') => "%}",
-            Some(b'#') => {
-                at = source[open + 2..].find("#}").map_or(source.len(), |index| open + 2 + index + 2);
-                continue;
-            }
-            _ => {
-                at = open + 1;
-                continue;
-            }
-        };
-        let start = open + 2;
-        let Some(end) = end_of_code(source, start, close) else { break };
-        found.push(start..end);
-        at = end + 2;
-    }
-    found
-}
-
-/// Where the closing delimiter stands, which is in no string and behind all brackets.
-fn end_of_code(source: &str, start: usize, close: &str) -> Option<usize> {
-    let bytes = source.as_bytes();
-    let (mut at, mut depth, mut quote) = (start, 0_usize, None);
-    while at < bytes.len() {
-        match (quote, bytes[at]) {
-            (Some(_), b'\\') => at += 1,
-            (Some(open), byte) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, _) if depth == 0 && source.as_bytes()[at..].starts_with(close.as_bytes()) => return Some(at),
-            (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
-            (None, b'(' | b'[' | b'{') => depth += 1,
-            (None, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            (None, _) => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// A piece of an expression.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Token<'s> {
-    text: &'s str,
-    start: usize,
-}
-
-impl Token<'_> {
-    fn end(self) -> usize {
-        self.start + self.text.len()
-    }
-
-    /// Whether a value ends with it.
-    fn ends_a_value(self) -> bool {
-        const WORDS: [&str; 10] = ["if", "elif", "else", "in", "and", "or", "not", "is", "set", "return"];
-        let first = self.text.chars().next().unwrap_or(' ');
-        (first.is_alphanumeric() || "_\"')]}".contains(first)) && !WORDS.contains(&self.text)
-    }
 }
 
 /// `a % b` as `a|_modulo(b)`: minijinja's own operator knows numbers alone. Where a filter would
@@ -133,112 +178,12 @@ fn with_modulo_filter(code: &str) -> String {
     out + &code[end..]
 }
 
-/// Strings, names, numbers and operators, without the spaces between them.
-fn tokens(code: &str) -> Vec<Token<'_>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(first) = code[at..].chars().next() {
-        let rest = &code[at..];
-        let length = match first {
-            '"' | '\'' => string_length(rest, first),
-            _ if first.is_alphanumeric() || first == '_' => {
-                rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(rest.len())
-            }
-            _ if ["**", "//", "==", "!=", "<=", ">="].iter().any(|operator| rest.starts_with(operator)) => 2,
-            _ => first.len_utf8(),
-        };
-        if !first.is_whitespace() {
-            found.push(Token { text: &rest[..length], start: at });
-        }
-        at += length;
-    }
-    found
-}
-
-fn string_length(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, letter) in text.char_indices().skip(1) {
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if letter == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-/// Index of the first token of the value that ends before `end`: a name, a string or brackets,
-/// with all calls, indexes, attributes and filters behind it.
-fn value_before(tokens: &[Token<'_>], end: usize) -> Option<usize> {
-    let mut at = end.checked_sub(1)?;
-    loop {
-        if !tokens[at].ends_a_value() {
-            return None;
-        }
-        if [")", "]", "}"].contains(&tokens[at].text) {
-            at = opening(tokens, at)?;
-            if at > 0 && tokens[at].text != "{" && tokens[at - 1].ends_a_value() {
-                at -= 1;
-                continue;
-            }
-        }
-        match at.checked_sub(1).map(|before| tokens[before].text) {
-            Some("." | "|") => at = at.checked_sub(2)?,
-            _ => return Some(at),
-        }
-    }
-}
-
-/// Index of the last token of the value that starts at `at`.
-fn value_behind(tokens: &[Token<'_>], mut at: usize) -> Option<usize> {
-    while ["-", "+"].contains(&tokens.get(at)?.text) {
-        at += 1;
-    }
-    let mut last = match tokens[at].text {
-        "(" | "[" | "{" => closing(tokens, at)?,
-        _ if tokens[at].ends_a_value() => at,
-        _ => return None,
-    };
-    loop {
-        match tokens.get(last + 1).map(|token| token.text) {
-            Some("." | "|") => last = (last + 2 < tokens.len()).then_some(last + 2)?,
-            Some("(" | "[") => last = closing(tokens, last + 1)?,
-            _ => return Some(last),
-        }
-    }
-}
-
-fn opening(tokens: &[Token<'_>], close: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    (0..=close).rev().find(|&at| {
-        match tokens[at].text {
-            ")" | "]" | "}" => depth += 1,
-            "(" | "[" | "{" => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    })
-}
-
-fn closing(tokens: &[Token<'_>], open: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    (open..tokens.len()).find(|&at| {
-        match tokens[at].text {
-            "(" | "[" | "{" => depth += 1,
-            ")" | "]" | "}" => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth == 0
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn modulo_becomes_a_filter_where_it_binds_alike() {
+    fn operators_become_filters_where_they_bind_alike() {
         for (code, right) in [
             ("{{ '%s-%s' % (a, b) }}", "{{ '%s-%s' |_modulo( (a, b)) }}"),
             ("{{ a.b[0] % c.d|upper + 1 }}", "{{ a.b[0] |_modulo( c.d|upper) + 1 }}"),
@@ -249,9 +194,14 @@ mod tests {
             ("{{ 1 - a % b }}", "{{ 1 - a |_modulo( b) }}"),
             ("{{ '{{ a % b }}' }} % {# a % b #}", "{{ '{{ a % b }}' }} % {# a % b #}"),
             ("{{ 'a' % 'b' % 'c' }}", "{{ 'a' |_modulo( 'b') % 'c' }}"),
-            ("{%- generation -%}x{% endgeneration %}", "{%- if true -%}x{% endif %}"),
+            ("{% for x in a.b if c %}", "{% for x in (a.b)|_items if c %}"),
+            ("{%- for k, v in d|items -%}", "{%- for k, v in (d|items)|_items -%}"),
+            (r"{{ '\/\a\n' }}\/", r"{{ '\\/\u0007\n' }}\/"),
+            ("{{ 'a' ~ b.c ~ d[0] }}", "{{ 'a'|string ~ b.c|string ~ d[0]|string }}"),
+            ("{{ a * b ~ -c ~ d ** 2 }}", "{{ a * b ~ -c ~ d ** 2 }}"),
+            ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
         ] {
-            assert_eq!(rewritten(code), right);
+            assert_eq!(rewritten(code).unwrap(), right);
         }
     }
 }

@@ -5,6 +5,7 @@ mod chat;
 mod conversations;
 mod files;
 mod row_formats;
+mod shapes;
 mod streaming;
 
 use std::fs;
