@@ -39,6 +39,9 @@ pub struct TokenRecord {
     /// may have been lost.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub used_key: String,
+    /// Fingerprint of the certificate that it gave; empty while it is unused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub issued: String,
     /// When somebody joined with it; 0 while it is unused.
     #[serde(default)]
     pub used_at_ms: Millis,
@@ -114,6 +117,7 @@ impl TokenRecord {
             renews,
             used_by: String::new(),
             used_key: String::new(),
+            issued: String::new(),
             used_at_ms: 0,
         };
         Ok((record, token))
@@ -203,9 +207,10 @@ impl TokenRecord {
         }
     }
 
-    /// Marks it as used by a member with this public key.
-    pub fn use_up(&mut self, name: &str, public_key: &[u8], now: Millis) {
+    /// Marks it as used by a member with this public key, for a certificate of this fingerprint.
+    pub fn use_up(&mut self, name: &str, public_key: &[u8], fingerprint: &str, now: Millis) {
         name.clone_into(&mut self.used_by);
+        fingerprint.clone_into(&mut self.issued);
         self.used_key = key_hash(public_key);
         self.used_at_ms = now;
     }
@@ -244,7 +249,7 @@ mod tests {
         assert!(matches!(find(&token, b"key", 1000), Err(TokenError::Expired { .. })));
         let mut batch = Batch::new();
         let mut used = record;
-        used.use_up("movies", b"key", 5);
+        used.use_up("movies", b"key", "f1", 5);
         used.put(&mut batch).unwrap();
         store.commit(&batch).unwrap();
         assert!(matches!(find(&token, b"other", 999), Err(TokenError::Used { .. })));

@@ -110,7 +110,12 @@ impl Enrolment for EnrolmentService {
         let known = Member::find(&*shared.store, role, name.as_str())?;
         // The key that used the token asks again because its answer was lost.
         let is_again = !token.used_by.is_empty();
-        let holder = known.filter(|member| token.renews || !member.revoked);
+        // Only the certificate that the token gave is given again: a member that was revoked since,
+        // or has a newer one, does not come back by an old token.
+        let is_latest = |member: &Member| {
+            !member.revoked && member.certificates.last().is_some_and(|newest| newest.fingerprint == token.issued)
+        };
+        let holder = known.filter(|member| if is_again { is_latest(member) } else { token.renews || !member.revoked });
         if holder.is_some() && !token.renews && !is_again {
             let hint = format!(
                 "is it the same one, with an identity that was lost or expired? `rondo token create --renew {name}`; another one \
@@ -119,13 +124,13 @@ impl Enrolment for EnrolmentService {
             return Err(status(ErrorCode::AlreadyExists, format!("{role} `{name}` is enrolled already"), Some(&hint)));
         }
         if holder.is_none() && (token.renews || is_again) {
-            let message = format!("{role} `{name}` was revoked or is not enrolled any more");
+            let message = format!("{role} `{name}` was revoked, or has a newer certificate, since the token was used");
             return Err(status(ErrorCode::FailedPrecondition, message, Some("join with a new token")));
         }
         let issued = shared.issue(&csr_pem, role, name.as_str())?;
 
         let mut batch = Batch::new();
-        token.use_up(name.as_str(), &public_key, now);
+        token.use_up(name.as_str(), &public_key, &issued.fingerprint, now);
         token.put(&mut batch)?;
         let was_revoked = holder.as_ref().is_some_and(|member| member.revoked);
         let mut member = Member::new(name.as_str(), role, now, MemberCertificate::from(&issued));

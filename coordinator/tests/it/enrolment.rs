@@ -323,6 +323,12 @@ async fn a_revoked_client_comes_back_by_a_renewal_token_alone() {
     poll(&new, &coordinator).await.unwrap();
     assert!(poll(&old, &coordinator).await.is_err(), "what was revoked stays so");
 
+    // The same call again, after another revocation, lets nobody in.
+    std::fs::write(folder.join("key.new.pem"), &new.key_pem).unwrap();
+    api.revoke_client(v1::GetClientRequest { client: "movies".into() }).await.unwrap();
+    let refused = renew_by_token(&url, &made.token, &made.ca_fingerprint, &folder).await.unwrap_err();
+    assert!(refused.to_string().contains("was revoked"), "{refused}");
+
     let unknown = v1::CreateTokenRequest { name: "nobody".into(), renews: true, ..Default::default() };
     let refused = api.create_token(unknown).await.unwrap_err();
     assert_eq!(code_of(&refused), ErrorCode::NotFound);

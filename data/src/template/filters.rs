@@ -44,6 +44,11 @@ pub(super) fn set_up(environment: &mut Environment<'_>) {
     for name in ["escape", "e", "forceescape"] {
         environment.add_filter(name, escape);
     }
+    // minijinja goes over none as over an empty list.
+    environment.add_test("iterable", |value: &Value| {
+        use ValueKind::{Iterable, Map, Seq, String, Undefined};
+        matches!(value.kind(), String | Seq | Iterable | Map | Undefined)
+    });
     environment.add_test("sequence", |value: &Value| {
         use ValueKind::{Iterable, Map, Seq, String, Undefined};
         matches!(value.kind(), String | Seq | Iterable | Map | Undefined)
