@@ -129,6 +129,7 @@ def index_and_strays(place: Place) -> None:
     halves = {name: tensor * 0.5 for name, tensor in tensors.items()}
     rows = place.rows({"text": SENTENCE})
     place.same_logits(model, rows)
+    right = place.logits(model, rows)
     place.client(
         "train", "--model", model.folder, "--task", "causal-lm", "--data", rows, "--method", "fedit", "--rank", 2,
         "--targets", "q_proj", "--steps", 2, "--batch", 1, "--eval-fraction", 0, "--threads", 1,
@@ -137,7 +138,8 @@ def index_and_strays(place: Place) -> None:
     for stray in ["consolidated.safetensors", "model.safetensors"]:
         model.store(halves, stray)
         place.evaluate(model, rows).succeeded().says(stray)
-    place.same_logits(model, rows)
+    # transformers takes model.safetensors before an index; what the index names counts here.
+    check_close(place.logits(model, rows)["texts.0.logits"], right["texts.0.logits"], "logits beside strays")
     merged = place.folder / "merged"
     place.client("merge", "--model", model.folder, "--adapter", place.folder / "adapter", "--out", merged).succeeded()
     copied = {path.name for path in merged.iterdir()} & {"consolidated.safetensors", "model.safetensors"}
@@ -203,7 +205,9 @@ def gguf_latin_1(place: Place) -> None:
     entries = struct.unpack_from("<Q", original, 16)[0] + 1
     path = place.write("latin.gguf", original[:16] + struct.pack("<Q", entries) + entry + original[24:])
     rows = place.rows({"text": "a b"})
-    place.client("evaluate", "--model", path, "--task", "causal-lm", "--data", rows, "--threads", 1).succeeded()
+    # The golden file brings no tokenizer, which is looked for once the header is read.
+    ended = place.client("evaluate", "--model", path, "--task", "causal-lm", "--data", rows, "--threads", 1)
+    ended.refused("tokenizer.ggml.model").keeps_silent_about("general.description")
     name = original.index(b"llama", original.index(b"general.architecture"))
     broken = place.write("broken.gguf", original[:name] + b"ll\xe9ma" + original[name + 5 :])
     ended = place.client("evaluate", "--model", broken, "--task", "causal-lm", "--data", rows, "--threads", 1)

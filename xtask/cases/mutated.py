@@ -364,12 +364,16 @@ def read_all(reader: Reader, programs: pathlib.Path, paths: list[pathlib.Path]) 
     return answers
 
 
+def absolute(path: str) -> pathlib.Path:
+    return pathlib.Path(path).absolute()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reader", choices=READERS)
-    parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of the readers' programs")
-    parser.add_argument("--goldens", type=pathlib.Path, required=True, help="folder of the tiny models")
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="a folder for the files; emptied")
+    parser.add_argument("--programs", type=absolute, required=True, help="folder of the readers' programs")
+    parser.add_argument("--goldens", type=absolute, required=True, help="folder of the tiny models")
+    parser.add_argument("--work", type=absolute, required=True, help="a folder for the files; emptied")
     options = parser.parse_args()
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)

@@ -22,15 +22,20 @@ import tokens  # noqa: F401
 from harness import CASES, Failed, Place
 
 
+def absolute(path: str) -> pathlib.Path:
+    return pathlib.Path(path).absolute()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of the built programs")
-    parser.add_argument("--goldens", type=pathlib.Path, required=True, help="folder of the tiny models")
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="a folder for the inputs; emptied")
+    parser.add_argument("--programs", type=absolute, required=True, help="folder of the built programs")
+    parser.add_argument("--goldens", type=absolute, required=True, help="folder of the tiny models")
+    parser.add_argument("--work", type=absolute, required=True, help="a folder for the inputs; emptied")
     parser.add_argument("--only", action="append", default=[], help="part of the names of the cases to run")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
     chosen = [name for name in CASES if not options.only or any(part in name for part in options.only)]
     shutil.rmtree(options.work, ignore_errors=True)

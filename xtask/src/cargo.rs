@@ -90,6 +90,13 @@ pub(crate) fn binaries(paths: &Paths) -> Result<Binaries> {
     Ok(Binaries { coordinator: binary("rondo-coordinator"), client: binary("rondo-client"), rondo: binary("rondo") })
 }
 
+/// Builds the small programs that read files, and says in which folder they are.
+pub(crate) fn examples(paths: &Paths) -> Result<PathBuf> {
+    step("building the programs that read files");
+    process::run(cargo(paths).args(["build", "--workspace", "--examples", "--locked"]))?;
+    Ok(target_dir(paths)?.join("debug").join("examples"))
+}
+
 /// The folder that cargo builds into.
 fn target_dir(paths: &Paths) -> Result<PathBuf> {
     let metadata = metadata(paths)?;

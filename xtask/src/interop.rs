@@ -98,7 +98,7 @@ fn evaluate(binaries: &Binaries, model: &Path, adapter: &Path, texts: &Path, pre
 }
 
 /// A Python environment with pinned packages under `.rondo/venv`; returns its interpreter.
-fn environment(paths: &Paths) -> Result<PathBuf> {
+pub(crate) fn environment(paths: &Paths) -> Result<PathBuf> {
     let source = paths.workspace.join("xtask").join("interop");
     let read = |name: &str| {
         std::fs::read_to_string(source.join(name))

@@ -7,6 +7,7 @@
 
 mod audit;
 mod cargo;
+mod cases;
 mod compose;
 mod demo;
 mod examples;
@@ -56,6 +57,9 @@ enum Command {
     Audit,
     /// Compare exported adapters with Python's transformers and peft.
     Interop(interop::InteropArgs),
+    /// Try inputs that people really have on the programs, and damaged files on the readers; what is
+    /// right comes from Python's transformers, peft and pyarrow.
+    Cases(cases::CasesArgs),
     /// Build the Docker images, run two rounds across the compose stack, and take it down.
     ComposeTest(compose::ComposeArgs),
     /// Check which crates may use which, what is linked, circles of
@@ -85,6 +89,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(args) => cargo::bench(&paths, &args),
         Command::Audit => audit::run(&paths),
         Command::Interop(args) => interop::run(&paths, &args),
+        Command::Cases(args) => cases::run(&paths, &args),
         Command::ComposeTest(args) => compose::run(&paths, &args),
         Command::Walls(args) => walls::run(&paths, &args),
     }
