@@ -1,7 +1,8 @@
 //! Keeps this client's privacy guarantees: plans are checked against the ledger before any work,
 //! and releases are entered before their first byte leaves.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rondo_data::Source;
@@ -24,15 +25,16 @@ pub struct PrivacyGuard {
     config: Arc<Config>,
 }
 
-/// Files that a daemon writes into its folder once its ledger is there.
-const WRITTEN_LATER: [&str; 3] = [HISTORY, "answers.json", "models.json"];
+/// Files that a daemon writes to once its ledger is there.
+const WRITTEN_LATER: [&str; 2] = [HISTORY, "answers.json"];
 
 /// Refuses a folder in which a daemon has worked and of whose ledger nothing is left: a new one would
 /// hold every budget again as if nothing had been spent.
 fn check_not_lost(ledger: &Path) -> Result<(), LedgerError> {
     let Some(dir) = ledger.parent() else { return Ok(()) };
     let head = ledger.with_extension("head");
-    let worked = WRITTEN_LATER.iter().map(|file| dir.join(file)).find(|file| file.exists());
+    let is_written = |file: &PathBuf| fs::metadata(file).is_ok_and(|about| about.len() > 0);
+    let worked = WRITTEN_LATER.iter().map(|file| dir.join(file)).find(is_written);
     match worked {
         Some(evidence) if !ledger.exists() && !head.exists() => {
             Err(LedgerError::BothLost { ledger: ledger.to_owned(), head, evidence })

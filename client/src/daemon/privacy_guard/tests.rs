@@ -111,11 +111,11 @@ fn a_domain_that_no_data_set_names_any_more_is_noticed() {
 /// A new ledger in place of a lost one would hold every budget again.
 #[test]
 fn a_folder_that_has_lost_its_whole_ledger_is_refused() {
-    for evidence in ["history.jsonl", "answers.json", "models.json"] {
+    for evidence in ["history.jsonl", "answers.json"] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.jsonl");
         drop(PrivacyGuard::open(&path, Arc::new(Config::default())).unwrap());
-        std::fs::write(dir.path().join(evidence), "").unwrap();
+        std::fs::write(dir.path().join(evidence), "[]").unwrap();
         drop(PrivacyGuard::open(&path, Arc::new(Config::default())).unwrap());
         std::fs::remove_file(&path).unwrap();
         std::fs::remove_file(path.with_extension("head")).unwrap();
