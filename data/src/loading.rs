@@ -110,9 +110,7 @@ impl Loading<'_> {
         if self.bad == 0 {
             return Ok(());
         }
-        // Data of which no row can be used serve no run, with privacy or without: a label that no row
-        // has, for example, would otherwise train on nothing to the end.
-        if self.source.on_bad_row == OnBadRow::Keep && self.bad < self.seen {
+        if self.source.on_bad_row == OnBadRow::Keep {
             tracing::warn!(
                 dataset = self.source.name,
                 unusable = self.bad,

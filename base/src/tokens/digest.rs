@@ -43,7 +43,7 @@ pub fn token_digest(path: &Path) -> Result<Option<Digest>, BaseError> {
         parts.remove(of_no_matter);
     }
     let post = parts.get_mut("post_processor");
-    if post.is_some_and(|post| says_nothing(post)) {
+    if post.is_some_and(says_nothing) {
         parts.remove("post_processor");
     }
     if let Some(Json::Array(added)) = parts.get_mut("added_tokens") {

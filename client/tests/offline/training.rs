@@ -321,7 +321,7 @@ fn advice_is_in_the_words_of_the_command_line() {
     assert!(generate.contains("has no chat template") && generate.contains("leave --chat out"), "{generate}");
     let nowhere =
         run(&["evaluate", "--task=causal-lm", "--data", &rows, "--model=nowhere", "--device=cpu"]).unwrap_err();
-    assert!(nowhere.contains("nowhere/config.json is not there; a model is a folder with"), "{nowhere}");
+    assert!(nowhere.contains("nowhere/config.json is not there; a base is a folder with"), "{nowhere}");
     let missing = refused(&["evaluate", "--task=causal-lm", "--data=none.jsonl"]);
     assert!(missing.contains("none.jsonl is not there; name the right one with --data"), "{missing}");
     let exact = refused(&["evaluate", "--task=exact-answer", "--data", &data]);

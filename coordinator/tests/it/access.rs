@@ -8,7 +8,7 @@ use rondo_coordinator::config::Config;
 use rondo_coordinator::data_dir::DataDir;
 use rondo_proto::error::ErrorCode;
 use rondo_proto::v1;
-use rondo_wire::identity::{self, Identity};
+use rondo_wire::identity::{self, Identity, key_and_request};
 use rondo_wire::status::code_of;
 use rondo_wire::stubs::administration_client::AdministrationClient;
 use rondo_wire::stubs::enrolment_client::EnrolmentClient;
@@ -63,7 +63,8 @@ async fn an_enrolment_is_a_small_message() {
     let mut api = EnrolmentClient::new(anonymous(&coordinator, &operator.ca_pem));
     let request = v1::EnrolRequest { token: "x".repeat(20 << 10), ..Default::default() };
     assert_eq!(api.enrol(request).await.unwrap_err().code(), tonic::Code::OutOfRange);
-    let request = v1::EnrolRequest { token: "x".repeat(1 << 10), ..Default::default() };
+    let (_, csr_pem) = key_and_request("movies").unwrap();
+    let request = v1::EnrolRequest { token: "x".repeat(1 << 10), csr_pem, ..Default::default() };
     assert_eq!(code_of(&api.enrol(request).await.unwrap_err()), ErrorCode::Unauthenticated);
 }
 
