@@ -37,7 +37,7 @@ fn check_not_lost(ledger: &Path) -> Result<(), LedgerError> {
     let worked = WRITTEN_LATER.iter().map(|file| dir.join(file)).find(is_written);
     match worked {
         Some(evidence) if !ledger.exists() && !head.exists() => {
-            Err(LedgerError::BothLost { ledger: ledger.to_owned(), head, evidence })
+            Err(LedgerError::BothLost { ledger: ledger.into(), evidence: evidence.into() })
         }
         _ => Ok(()),
     }

@@ -186,7 +186,7 @@ fn grouped(digits: &str, separator: Option<char>, group: usize) -> String {
     let Some(separator) = separator else { return digits.to_owned() };
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % group == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(group) {
             out.push(separator);
         }
         out.push(digit);

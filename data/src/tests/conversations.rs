@@ -21,7 +21,7 @@ fn template(source: &str) -> ChatTemplate {
 
 /// The row's text, and in brackets what of it is learnt.
 fn laid_out(source: &str, row: &Value) -> Result<String, String> {
-    let data = read_rows(&[row.clone()]).map_err(|error| error.to_string())?;
+    let data = read_rows(std::slice::from_ref(row)).map_err(|error| error.to_string())?;
     let example = data.train().all().unwrap().into_owned().remove(0);
     let Content::Chat(talk) = example.content else { panic!("{example:?}") };
     let segments = template(source).segments(&talk).map_err(|error| error.to_string())?;
@@ -116,7 +116,7 @@ fn sharegpt_rows_keep_their_system_and_their_calls() {
 fn instructions_follow_their_system_and_history() {
     let row = json!({ "instruction": "go on", "input": "", "output": "end", "system": "be kind",
                       "history": [["first", "one"], ["second", "two"]] });
-    let data = read_rows(&[row.clone()]).unwrap();
+    let data = read_rows(std::slice::from_ref(&row)).unwrap();
     let Content::Completion { prompt, completion } = data.train().all().unwrap()[0].content.clone() else { panic!() };
     assert_eq!(
         &*prompt,

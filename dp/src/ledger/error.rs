@@ -42,15 +42,13 @@ pub enum LedgerError {
     #[error(
         "{} and {} are both missing, though {} shows that this folder had a ledger: what was spent is not known; restore both \
          from a backup; to begin anew and forget what was spent, start once with --new-ledger",
-        .ledger.display(), .head.display(), .evidence.display()
+        .ledger.display(), .ledger.with_extension("head").display(), .evidence.display()
     )]
     BothLost {
         /// The ledger.
-        ledger: PathBuf,
-        /// Its head.
-        head: PathBuf,
+        ledger: Box<Path>,
         /// The file that shows that there was one.
-        evidence: PathBuf,
+        evidence: Box<Path>,
     },
     /// The whole file is gone.
     #[error(

@@ -76,10 +76,8 @@ pub async fn renew_by_token(
     if (&about.name, &about.role) != (name, role) {
         return Err(IdentityError::OtherHolder {
             dir: dir.to_owned(),
-            role: about.role,
-            name: about.name,
-            other_role: role.clone(),
-            other: name.clone(),
+            holder: format!("{} `{}`", about.role, about.name),
+            other: format!("{role} `{name}`"),
         });
     }
     // A crash in between leaves a key and a certificate that do not fit, and the new key: the same

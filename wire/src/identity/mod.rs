@@ -84,17 +84,13 @@ pub enum IdentityError {
         dir: PathBuf,
     },
     /// The coordinator gave a certificate of another name or role than the folder's.
-    #[error("{dir} is the identity of {role} `{name}`, and the token is for {other_role} `{other}`", dir = .dir.display())]
+    #[error("{dir} is the identity of {holder}, and the token is for {other}", dir = .dir.display())]
     OtherHolder {
         /// The folder.
         dir: PathBuf,
-        /// The folder's role.
-        role: String,
-        /// The folder's name.
-        name: String,
-        /// The role in the new certificate.
-        other_role: String,
-        /// The name in the new certificate.
+        /// The folder's role and name.
+        holder: String,
+        /// Those in the new certificate.
         other: String,
     },
     /// A file cannot be read or written.
