@@ -16,7 +16,7 @@ use super::field::Row;
 use super::task_spec::row_formats;
 use super::{Content, DataError, Example, Message, Record, Role, RowFormat, Source, TaskSpec};
 use columns::RowColumns;
-use instruction::Before;
+use instruction::{Before, headed};
 
 /// How a source's rows are read for a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,16 +227,6 @@ fn not_empty<'r>(row: Row<'_>, column: &Column, text: Cow<'r, str>) -> Result<Co
         return Err(row.bad(format!("column `{}` is empty", column.name)));
     }
     Ok(text)
-}
-
-/// An instruction under headings, up to where the response follows.
-fn headed(instruction: &str, input: &str) -> String {
-    let mut text = format!("### Instruction:\n{}\n\n", instruction.trim());
-    if !input.trim().is_empty() {
-        text.push_str(&format!("### Input:\n{}\n\n", input.trim()));
-    }
-    text.push_str("### Response:\n");
-    text
 }
 
 /// A question, up to where the answer follows.

@@ -7,8 +7,7 @@ use rondo_methods::{Job, Registry};
 use rondo_proto::{ClientId, Digest, RunId};
 
 use crate::effect::{Effect, Reply, Step};
-use crate::handlers::Offers;
-use crate::input::Input;
+use crate::input::{Input, Offers};
 use crate::invariants::{self, Violation};
 use crate::key::{Millis, RecordKey};
 use crate::liveness::Liveness;

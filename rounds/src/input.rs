@@ -277,3 +277,12 @@ pub struct StoredUpdate {
     /// What it cost its client's data, by the client's own ledger.
     pub privacy: Option<v1::PrivacyReport>,
 }
+
+/// What a client says of itself.
+pub(crate) struct Offers {
+    pub(crate) datasets: Vec<String>,
+    pub(crate) bases: Vec<String>,
+    pub(crate) tokens: Vec<v1::BaseTokens>,
+    pub(crate) max_rank: u32,
+    pub(crate) version: String,
+}

@@ -278,11 +278,6 @@ impl Admission {
         let train = data.train().len();
         let held_out = data.held_out().len();
         let skipped = data.skipped();
-        // Such a run would train on noise to its end: a label that no row has, for example.
-        if source.on_bad_row == OnBadRow::Keep && skipped >= (train + held_out) as u64 {
-            let problem = "no row of it can be used by this run; do the run's labels and columns fit?".to_owned();
-            return Err(failure(DataError::File { file: source.path.clone(), problem }));
-        }
         let streamed = data.is_streamed();
         tracing::info!(dataset = source.name, train, held_out, skipped, streamed, "data set read");
         self.loaded = Some(LoadedDataset { source, task: task.clone(), stamp, data: Arc::clone(&data) });

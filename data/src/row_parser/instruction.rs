@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{DataError, Row, headed};
 use crate::column::{self, lookup};
-use crate::{Content, Conversation, Message, Role};
+use crate::field::Row;
+use crate::{Content, Conversation, DataError, Message, Role};
 
 /// The text and the turns that the model is given before the instruction.
 #[derive(Debug, Default)]
@@ -68,4 +68,14 @@ fn pair(value: &Value) -> Option<(String, String)> {
         [asked, said] => Some((asked.as_str()?.to_owned(), said.as_str()?.to_owned())),
         _ => None,
     }
+}
+
+/// An instruction under headings, up to where the response follows.
+pub(super) fn headed(instruction: &str, input: &str) -> String {
+    let mut text = format!("### Instruction:\n{}\n\n", instruction.trim());
+    if !input.trim().is_empty() {
+        text.push_str(&format!("### Input:\n{}\n\n", input.trim()));
+    }
+    text.push_str("### Response:\n");
+    text
 }

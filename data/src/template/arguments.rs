@@ -3,6 +3,9 @@
 use minijinja::value::Kwargs;
 use minijinja::{Error, ErrorKind, Value};
 
+/// Widest padded text, so that a template cannot ask for all memory.
+pub(super) const WIDEST: usize = 100_000;
+
 /// The arguments of `function` in the order of `names`, each given by place or by name.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
-use super::arguments::{bound, integer, wrong};
+use super::arguments::{WIDEST, bound, integer, wrong};
 use super::text::text;
 use super::{format, json, source, strings};
 
@@ -124,8 +124,8 @@ fn indent(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
         Some(indent) => indent.to_owned(),
         None => {
             let width = usize::try_from(integer("indent", width.as_ref())?.unwrap_or(4).max(0)).unwrap_or(usize::MAX);
-            if width > strings::WIDEST {
-                return Err(wrong("indent", &format!("takes a width of at most {}", strings::WIDEST)));
+            if width > WIDEST {
+                return Err(wrong("indent", &format!("takes a width of at most {}", WIDEST)));
             }
             " ".repeat(width)
         }

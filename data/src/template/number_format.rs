@@ -3,8 +3,7 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
-use super::arguments::wrong;
-use super::strings::WIDEST;
+use super::arguments::{WIDEST, wrong};
 use super::text::float;
 
 /// Most digits behind the point.

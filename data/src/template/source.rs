@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::support;
+use super::support::{self, Unsupported};
 use super::tokens::{code, tokens, value_before, value_behind};
 
 /// The filter that `a % b` becomes.
@@ -11,9 +11,6 @@ pub(super) const MODULO: &str = "_modulo";
 pub(super) const ITEMS: &str = "_items";
 /// Most bytes of a template.
 const LONGEST: usize = 1 << 20;
-
-/// What a template uses that is not supported: what, and on which line.
-pub(super) type Unsupported = (String, usize);
 
 /// The source in words that minijinja has: `{% generation %}` tags, `%` between strings, loops over
 /// what may be none, line breaks and escapes as Jinja2 reads them.

@@ -3,12 +3,9 @@
 use minijinja::value::Tuple;
 use minijinja::{Error, State, Value};
 
-use super::arguments::{bound, integer, string, wrong};
+use super::arguments::{WIDEST, bound, integer, string, wrong};
 use super::format;
 use super::text::{is_printable, is_space};
-
-/// Widest padded text, so that a template cannot ask for all memory.
-pub(super) const WIDEST: usize = 100_000;
 
 /// A method of a string; none where it is not one of those here.
 ///

@@ -1,7 +1,9 @@
 //! What a template uses that minijinja renders otherwise than Jinja2, or not at all.
 
-use super::source::Unsupported;
 use super::tokens::{Token, code, tokens};
+
+/// What a template uses that is not supported: what, and on which line.
+pub(super) type Unsupported = (String, usize);
 
 /// Most pieces of one expression. minijinja compiles a chain of operators by a call per operator,
 /// and a stack overflow ends the program.

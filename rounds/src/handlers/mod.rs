@@ -5,5 +5,4 @@ mod poll;
 mod reports;
 mod runs;
 
-pub(crate) use poll::Offers;
 pub use reports::{Clipped, ExpectedUpload};

@@ -8,6 +8,7 @@ use rondo_proto::{ClientId, Digest, RunId, v1};
 use crate::effect::Reply;
 use crate::engine::{Engine, PendingReply};
 use crate::handlers::clients::withhold;
+use crate::input::Offers;
 use crate::key::{Millis, RecordKey};
 use crate::phases::measuring::can_measure;
 use crate::phases::recruiting;
@@ -29,15 +30,6 @@ const RECONSIDER_AFTER_MS: Millis = 60_000;
 const ASK_AGAIN_AFTER_MS: Millis = 5_000;
 /// Most data sets, and most base models, that a client may offer.
 const MAX_OFFERS: usize = 256;
-
-/// What a client says of itself.
-pub(crate) struct Offers {
-    pub(crate) datasets: Vec<String>,
-    pub(crate) bases: Vec<String>,
-    pub(crate) tokens: Vec<v1::BaseTokens>,
-    pub(crate) max_rank: u32,
-    pub(crate) version: String,
-}
 
 impl Engine {
     pub(crate) fn poll(
