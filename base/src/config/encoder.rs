@@ -50,11 +50,7 @@ impl EncoderConfig {
         values.only_flag("is_decoder", false)?;
         values.only_flag("add_cross_attention", false)?;
         let hidden = values.count("hidden_size", 768, MAX_WIDTH)?;
-        let vocabulary = match architecture.model_type {
-            "bert" => 30_522,
-            "roberta" => 50_265,
-            _ => 30_522,
-        };
+        let vocabulary = if architecture.model_type == "roberta" { 50_265 } else { 30_522 };
         Ok(Self {
             architecture,
             vocabulary: values.count("vocab_size", vocabulary, MAX_VOCABULARY)?,

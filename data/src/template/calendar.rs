@@ -1,4 +1,4 @@
-//! The day that templates are told.
+//! The day that templates are given.
 
 /// The day that `strftime_now` gives. With today's date, templates would give other tokens every
 /// day, and equal work must give equal bits. It is the day that such templates fall back to.

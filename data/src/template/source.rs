@@ -16,7 +16,7 @@ const LONGEST: usize = 1 << 20;
 /// what may be none, line breaks and escapes as Jinja2 reads them.
 ///
 /// # Errors
-/// What is too large to compile, or what Jinja2 renders otherwise and no rewriting mends.
+/// What is too large to compile, or what Jinja2 renders otherwise and no rewriting fixes.
 pub(super) fn rewritten(source: &str) -> Result<String, Unsupported> {
     if source.len() > LONGEST {
         return Err((format!("{} bytes, more than {LONGEST}", source.len()), 1));

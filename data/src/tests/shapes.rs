@@ -65,7 +65,7 @@ fn templates_of_public_models_are_rendered_as_transformers_renders_them() {
             let is_right = match (&found, &case.right) {
                 (Ok(found), Right::Text(right)) => found == right,
                 (Err(TemplateError::Refused(found)), Right::Refuses(right)) => found.contains(right.as_str()),
-                // Why a template fails is told otherwise than in Python.
+                // Python reports in other words why a template fails.
                 (Err(_), Right::Fails(fails)) => *fails,
                 _ => false,
             };

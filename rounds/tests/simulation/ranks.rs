@@ -49,7 +49,7 @@ fn a_client_whose_model_makes_other_tokens_is_left_out_and_told_why() {
         world.answer(client, &run, true).reply();
     }
     assert!(world.engine.run_summary(&run).unwrap().phase != "recruiting", "{:?}", answer_of(&world));
-    // Once its folder is mended it is asked, also after a restart.
+    // Once its folder is fixed it is asked, also after a restart.
     world.devices[0].tokens = Some(TOKENS);
     world.restart();
     assert!(matches!(world.poll(0), Some(v1::poll_reply::Next::Invitation(_))));

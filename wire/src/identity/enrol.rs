@@ -81,7 +81,7 @@ pub async fn renew_by_token(
         });
     }
     // A crash in between leaves a key and a certificate that do not fit, and the new key: the same
-    // call mends it.
+    // call fixes it.
     enrolled.identity.save(dir)?;
     files::remove(dir, NEW_KEY)?;
     Ok(enrolled)
